@@ -1,0 +1,38 @@
+# attune: targets are documented by "make help".
+PYTHON ?= python3
+RELEASE = build/release
+TEST = build/test
+
+all: build/attune ## release build at build/attune
+
+help: ## this list
+	@grep -E '^[a-z][a-z -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+)[^#]*## /  make \1\t/' | expand -t 24
+
+setup: ## install the Debian packages that are missing (with sudo when not root)
+	@tools/setup.sh build
+
+$(RELEASE)/build.ninja:
+	@tools/setup.sh build
+	meson setup $(RELEASE) --buildtype=debugoptimized -Doptimization=3
+
+build/attune: FORCE $(RELEASE)/build.ninja
+	@ninja -C $(RELEASE)
+	@ln -sfn release/attune build/attune
+
+$(TEST)/build.ninja:
+	@tools/setup.sh test
+	meson setup $(TEST) -Dtests=true -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
+
+test: $(TEST)/build.ninja build/attune ## everything that needs neither a GPU nor PyTorch, under ASan and UBSan
+	@ninja -C $(TEST)
+	@tools/run_tests.py $(TEST)
+
+check: ## include allow-list, both compilers without warnings
+	@tools/setup.sh check
+	@tools/check.sh
+
+clean: ## remove build/
+	rm -rf build
+
+FORCE:
+.PHONY: all help setup test check clean FORCE

@@ -1,0 +1,63 @@
+#include "base/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool err_set(struct err *err, enum err_code code, const char *format, ...)
+{
+    va_list args;
+
+    if (!err)
+        return false;
+    err->code = code;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    return false;
+}
+
+bool err_prefix(struct err *err, const char *format, ...)
+{
+    char old[sizeof err->text];
+    va_list args;
+    int used;
+
+    if (!err)
+        return false;
+    memcpy(old, err->text, sizeof old);
+    va_start(args, format);
+    used = vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    if (used >= 0 && (size_t)used < sizeof err->text - 1)
+        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    return false;
+}
+
+const char *err_code_name(enum err_code code)
+{
+    static const char *const names[] = {
+#define ERROR_NAME(name, text) text,
+        ERROR_CODES(ERROR_NAME)
+#undef ERROR_NAME
+    };
+    return (size_t)code < sizeof names / sizeof *names ? names[code] : "internal_error";
+}
+
+void assert_failed(const char *file, int line, const char *condition)
+{
+    fprintf(stderr, "attune: %s:%d: broken invariant: %s\n", file, line, condition);
+    abort();
+}
+
+void die(const char *format, ...)
+{
+    va_list args;
+
+    fputs("attune: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}

@@ -1,0 +1,42 @@
+#include "base/hash.h"
+#include "base/err.h"
+
+#include <openssl/evp.h>
+
+void sha256_begin(struct sha256 *hash)
+{
+    hash->state = EVP_MD_CTX_new();
+    ASSERT(hash->state && EVP_DigestInit_ex(hash->state, EVP_sha256(), NULL) == 1);
+}
+
+void sha256_add(struct sha256 *hash, const void *at, size_t len)
+{
+    ASSERT(EVP_DigestUpdate(hash->state, at, len) == 1);
+}
+
+void sha256_end(struct sha256 *hash, uint8_t digest[32])
+{
+    ASSERT(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
+    EVP_MD_CTX_free(hash->state);
+    hash->state = NULL;
+}
+
+void sha256_of(struct str bytes, uint8_t digest[32])
+{
+    struct sha256 hash;
+
+    sha256_begin(&hash);
+    sha256_add(&hash, bytes.at, bytes.len);
+    sha256_end(&hash, digest);
+}
+
+void hex_encode(const uint8_t *bytes, size_t len, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < len; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * len] = 0;
+}

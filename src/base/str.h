@@ -1,0 +1,66 @@
+/* base/str.h - text as a view with a length, and a buffer that grows.
+ *
+ * `struct str` borrows bytes that something else owns (an arena, a mapped file); it may hold NUL. `struct
+ * strbuf` owns its bytes and is freed with strbuf_deinit; its content is always NUL-terminated. */
+#pragma once
+
+#include "base/arena.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdarg.h>
+
+struct str {
+    const char *at;
+    size_t len;
+};
+
+#define STR(literal)   ((struct str){(literal), sizeof(literal) - 1})
+#define STR_NONE       ((struct str){NULL, 0})
+#define STR_ARG(s)     (int)(s).len, (s).at /* for "%.*s" */
+
+struct str str_of(const char *text); /* NULL gives the empty view */
+bool str_equal(struct str a, struct str b);
+bool str_is(struct str a, const char *text);
+int  str_compare(struct str a, struct str b); /* byte order, shorter first */
+bool str_starts(struct str s, struct str prefix);
+bool str_ends(struct str s, struct str suffix);
+/* Index of the first occurrence at or after `from`, or -1. */
+ptrdiff_t str_find(struct str s, struct str needle, size_t from);
+struct str str_slice(struct str s, size_t from, size_t to); /* bounds are clamped */
+struct str str_trim(struct str s);                           /* ASCII white space, both ends */
+char *str_copy(struct arena *arena, struct str s);           /* NUL-terminated */
+uint64_t str_hash(struct str s);                             /* FNV-1a finished by a mixer; not for hostile keys */
+/* Whole view is one number and nothing else. */
+bool str_to_i64(struct str s, int64_t *value);
+bool str_to_double(struct str s, double *value);
+/* Number of single-character edits, for "did you mean"; strings past 64 bytes count as far apart. */
+int str_distance(struct str a, struct str b);
+/* The nearest of `names` within a third of the length, or NULL. */
+const char *str_nearest(struct str s, const char *const *names, size_t count);
+
+struct strbuf {
+    char *at;
+    size_t len, cap;
+};
+
+void strbuf_deinit(struct strbuf *buf);
+void strbuf_clear(struct strbuf *buf); /* keeps the memory */
+void strbuf_reserve(struct strbuf *buf, size_t more);
+void strbuf_add(struct strbuf *buf, const void *at, size_t len);
+void strbuf_add_str(struct strbuf *buf, struct str s);
+void strbuf_add_text(struct strbuf *buf, const char *text);
+void strbuf_add_char(struct strbuf *buf, char c);
+void strbuf_add_codepoint(struct strbuf *buf, uint32_t codepoint); /* as UTF-8 */
+void strbuf_printf(struct strbuf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void strbuf_vprintf(struct strbuf *buf, const char *format, va_list args);
+struct str strbuf_view(const struct strbuf *buf);
+
+/* Strict UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
+bool utf8_is_valid(struct str s);
+/* Decodes the character at s[0]; returns its length in bytes, 0 when s is empty or malformed there. */
+size_t utf8_decode(struct str s, uint32_t *codepoint);
+size_t utf8_encode(uint32_t codepoint, char out[4]);
+/* Number of code points of valid UTF-8. */
+size_t utf8_length(struct str s);

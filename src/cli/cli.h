@@ -1,0 +1,9 @@
+/* cli/cli.h - the commands. Each lives in cli/<name>.c, reads its own options and returns the exit status:
+ * 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong. */
+#pragma once
+
+#define COMMANDS(X)
+
+#define COMMAND_DECLARE(name, summary) int cli_##name(int argc, char **argv);
+COMMANDS(COMMAND_DECLARE)
+#undef COMMAND_DECLARE

@@ -1,0 +1,387 @@
+#include "os/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static bool fail(struct err *err, const char *what, const char *path)
+{
+    enum err_code code = errno == ENOENT || errno == ENOTDIR       ? ERR_NOT_FOUND
+                         : errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE
+                                                              : ERR_IO;
+    return err_set(err, code, "cannot %s %s: %s", what, path, strerror(errno));
+}
+
+static int open_retry(const char *path, int flags, mode_t mode)
+{
+    int fd;
+
+    do
+        fd = open(path, flags | O_CLOEXEC, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+bool file_map(struct mapped_file *file, const char *path, struct err *err)
+{
+    struct stat info;
+
+    *file = (struct mapped_file){.data = "", .fd = -1};
+    file->fd = open_retry(path, O_RDONLY, 0);
+    if (file->fd < 0)
+        return fail(err, "open", path);
+    if (fstat(file->fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        if (errno == 0 || S_ISDIR(info.st_mode))
+            errno = EISDIR;
+        fail(err, "read", path);
+        fd_close(&file->fd);
+        return false;
+    }
+    file->bytes = (size_t)info.st_size;
+    if (file->bytes == 0)
+        return true;
+    file->data = mmap(NULL, file->bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
+    if (file->data == MAP_FAILED) {
+        fail(err, "map", path);
+        *file = (struct mapped_file){.data = "", .fd = file->fd};
+        fd_close(&file->fd);
+        return false;
+    }
+    return true;
+}
+
+void file_unmap(struct mapped_file *file)
+{
+    if (file->bytes)
+        munmap((void *)(uintptr_t)file->data, file->bytes);
+    if (file->data && file->fd >= 0)
+        fd_close(&file->fd);
+    *file = (struct mapped_file){0};
+}
+
+bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct str *text, struct err *err)
+{
+    int fd = file_open_read(path, err);
+    struct stat info;
+    size_t got = 0;
+    char *at;
+    bool ok = false;
+
+    if (fd < 0)
+        return false;
+    if (fstat(fd, &info) != 0) {
+        fail(err, "read", path);
+        goto out;
+    }
+    if ((uint64_t)info.st_size > bytes_max) {
+        err_set(err, ERR_LIMIT, "%s has %lld bytes, at most %zu are read", path, (long long)info.st_size, bytes_max);
+        goto out;
+    }
+    at = arena_alloc(arena, (size_t)info.st_size + 1);
+    if (!fd_pread(fd, at, (size_t)info.st_size, 0, &got, path, err))
+        goto out;
+    *text = (struct str){at, got};
+    ok = true;
+out:
+    fd_close(&fd);
+    return ok;
+}
+
+static bool sync_parent(const char *path, struct err *err)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[4096];
+
+    if (!slash)
+        return dir_sync(".", err);
+    if ((size_t)(slash - path) >= sizeof folder)
+        return err_set(err, ERR_LIMIT, "path too long: %s", path);
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = 0;
+    return dir_sync(slash == path ? "/" : folder, err);
+}
+
+bool file_replace(const char *path, struct str content, struct err *err)
+{
+    char temporary[4096];
+    int fd = -1;
+    bool ok = false;
+
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
+        return err_set(err, ERR_LIMIT, "path too long: %s", path);
+    fd = file_create(temporary, err);
+    if (fd < 0)
+        return false;
+    if (!fd_write_all(fd, content.at, content.len, temporary, err) || !fd_sync(fd, temporary, err))
+        goto out;
+    if (!file_rename(temporary, path, err))
+        goto out;
+    ok = true;
+out:
+    fd_close(&fd);
+    if (!ok)
+        unlink(temporary);
+    return ok;
+}
+
+bool file_exists(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool dir_exists(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool file_size(const char *path, uint64_t *bytes, struct err *err)
+{
+    struct stat info;
+
+    if (stat(path, &info) != 0)
+        return fail(err, "read", path);
+    *bytes = (uint64_t)info.st_size;
+    return true;
+}
+
+int file_open_read(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_RDONLY, 0);
+
+    if (fd < 0)
+        fail(err, "open", path);
+    return fd;
+}
+
+int file_create(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+    if (fd < 0)
+        fail(err, "create", path);
+    return fd;
+}
+
+int file_open_append(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+
+    if (fd < 0)
+        fail(err, "open", path);
+    return fd;
+}
+
+bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err)
+{
+    const char *p = at;
+
+    while (bytes > 0) {
+        ssize_t n = write(fd, p, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail(err, "write", path);
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return true;
+}
+
+bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, const char *path, struct err *err)
+{
+    char *p = at;
+
+    *got = 0;
+    while (*got < bytes) {
+        ssize_t n = pread(fd, p + *got, bytes - *got, (off_t)(offset + *got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail(err, "read", path);
+        if (n == 0)
+            break;
+        *got += (size_t)n;
+    }
+    return true;
+}
+
+bool fd_sync(int fd, const char *path, struct err *err)
+{
+    return fsync(fd) == 0 || fail(err, "sync", path);
+}
+
+void fd_close(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+bool dir_make(const char *path, struct err *err)
+{
+    char partial[4096];
+    size_t len = strlen(path);
+
+    if (len == 0 || len >= sizeof partial)
+        return err_set(err, ERR_LIMIT, "path too long: %s", path);
+    memcpy(partial, path, len + 1);
+    for (char *p = partial + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        if (mkdir(partial, 0755) != 0 && errno != EEXIST)
+            return fail(err, "make folder", partial);
+        *p = '/';
+    }
+    if (mkdir(partial, 0755) != 0 && (errno != EEXIST || !dir_exists(partial)))
+        return fail(err, "make folder", path);
+    return true;
+}
+
+bool dir_sync(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_RDONLY | O_DIRECTORY, 0);
+    bool ok;
+
+    if (fd < 0)
+        return fail(err, "open folder", path);
+    ok = fsync(fd) == 0 || fail(err, "sync folder", path);
+    fd_close(&fd);
+    return ok;
+}
+
+bool dir_remove(const char *path, struct err *err)
+{
+    struct arena arena = {0};
+    char **names;
+    size_t count;
+    bool ok = false;
+
+    if (unlink(path) == 0 || errno == ENOENT)
+        return true;
+    if (errno != EISDIR && errno != EPERM)
+        return fail(err, "remove", path);
+    if (!dir_list(&arena, path, &names, &count, err))
+        goto out;
+    for (size_t i = 0; i < count; i++)
+        if (!dir_remove(path_join(&arena, path, names[i]), err))
+            goto out;
+    if (rmdir(path) != 0) {
+        fail(err, "remove", path);
+        goto out;
+    }
+    ok = true;
+out:
+    arena_deinit(&arena);
+    return ok;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+bool dir_list(struct arena *arena, const char *path, char ***names, size_t *count, struct err *err)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    size_t cap = 16;
+
+    *count = 0;
+    if (!dir)
+        return fail(err, "open folder", path);
+    *names = arena_new_array(arena, char *, cap);
+    while ((entry = readdir(dir))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (*count == cap) {
+            char **more = arena_new_array(arena, char *, cap * 2);
+            memcpy(more, *names, cap * sizeof *more);
+            *names = more;
+            cap *= 2;
+        }
+        (*names)[(*count)++] = arena_copy(arena, entry->d_name, strlen(entry->d_name));
+    }
+    closedir(dir);
+    qsort(*names, *count, sizeof **names, compare_names);
+    return true;
+}
+
+bool file_rename(const char *from, const char *to, struct err *err)
+{
+    if (rename(from, to) != 0)
+        return fail(err, "rename to", to);
+    return sync_parent(to, err);
+}
+
+bool file_copy(const char *from, const char *to, struct err *err)
+{
+    int in = file_open_read(from, err), out = -1;
+    char *buf = mem_alloc(1 << 20);
+    uint64_t offset = 0;
+    size_t got = 1;
+    bool ok = false;
+
+    if (in < 0 || (out = file_create(to, err)) < 0)
+        goto out;
+    while (got > 0) {
+        if (!fd_pread(in, buf, 1 << 20, offset, &got, from, err) || !fd_write_all(out, buf, got, to, err))
+            goto out;
+        offset += got;
+    }
+    ok = fd_sync(out, to, err);
+out:
+    fd_close(&in);
+    fd_close(&out);
+    free(buf);
+    return ok;
+}
+
+bool file_link(const char *from, const char *to, struct err *err)
+{
+    if (link(from, to) == 0)
+        return true;
+    if (errno == EXDEV || errno == EPERM || errno == EMLINK)
+        return file_copy(from, to, err);
+    return fail(err, "link", to);
+}
+
+bool file_remove(const char *path, struct err *err)
+{
+    return unlink(path) == 0 || errno == ENOENT || fail(err, "remove", path);
+}
+
+bool disk_free(const char *path, uint64_t *bytes, struct err *err)
+{
+    struct statvfs info;
+
+    if (statvfs(path, &info) != 0)
+        return fail(err, "read free space of", path);
+    *bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    return true;
+}
+
+char *path_join(struct arena *arena, const char *folder, const char *name)
+{
+    size_t len = strlen(folder);
+
+    return arena_printf(arena, "%s%s%s", folder, len && folder[len - 1] == '/' ? "" : "/", name);
+}
+
+const char *path_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}

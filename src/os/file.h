@@ -1,0 +1,57 @@
+/* os/file.h - files and folders. Every message names the path as it was given. */
+#pragma once
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <stdint.h>
+
+/* A whole file mapped read-only. An empty file gives data "" and bytes 0. */
+struct mapped_file {
+    const void *data;
+    size_t bytes;
+    int fd;
+};
+bool file_map(struct mapped_file *file, const char *path, struct err *err);
+void file_unmap(struct mapped_file *file); /* of a zeroed struct: nothing */
+
+/* Whole file into the arena, NUL-terminated; ERR_LIMIT above bytes_max. */
+bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct str *text, struct err *err);
+
+/* Durable replacement: temporary name beside it, write, fsync, rename, fsync of the folder. Readers see the
+ * old content or the new, never a mixture. */
+bool file_replace(const char *path, struct str content, struct err *err);
+
+bool file_exists(const char *path);
+bool file_size(const char *path, uint64_t *bytes, struct err *err);
+
+/* Descriptors. Opened close-on-exec; -1 on failure. */
+int  file_open_read(const char *path, struct err *err);
+int  file_create(const char *path, struct err *err);        /* truncates, mode 0644 */
+int  file_open_append(const char *path, struct err *err);   /* creates */
+bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err);
+/* Up to `bytes` at `offset`; *got is less only at the end of the file. */
+bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, const char *path, struct err *err);
+bool fd_sync(int fd, const char *path, struct err *err);
+void fd_close(int *fd); /* sets -1 */
+
+/* Folders. */
+bool dir_make(const char *path, struct err *err); /* with parents; existing is fine */
+bool dir_sync(const char *path, struct err *err); /* makes renames inside durable */
+bool dir_remove(const char *path, struct err *err); /* with everything in it; absent is fine; symlinks are not followed */
+/* Names in byte order without "." and "..". */
+bool dir_list(struct arena *arena, const char *path, char ***names, size_t *count, struct err *err);
+bool dir_exists(const char *path);
+
+bool file_rename(const char *from, const char *to, struct err *err); /* fsyncs the folder of `to` */
+bool file_link(const char *from, const char *to, struct err *err);   /* hard link, or a copy across file systems */
+bool file_copy(const char *from, const char *to, struct err *err);
+bool file_remove(const char *path, struct err *err);                 /* absent is fine */
+
+/* Free bytes for an unprivileged user on the file system that holds path. */
+bool disk_free(const char *path, uint64_t *bytes, struct err *err);
+
+/* "a/b" in the arena. */
+char *path_join(struct arena *arena, const char *folder, const char *name);
+/* Text behind the last slash. */
+const char *path_name(const char *path);

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs the Debian packages that a step needs and that are not there yet: setup.sh build|test|check
+set -eu
+build="gcc make meson ninja-build pkg-config libsqlite3-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libutf8proc-dev"
+case "${1:-build}" in
+build) packages=$build ;;
+test) packages="$build libcmocka-dev python3 python3-venv python3-pip" ;;
+check) packages="$build libcmocka-dev clang python3" ;;
+*) echo "usage: setup.sh build|test|check" >&2; exit 2 ;;
+esac
+
+missing=
+for package in $packages; do
+    case $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true) in
+    "install ok installed") ;;
+    *) missing="$missing $package" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
+echo "installing:$missing"
+$as_root apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
