@@ -1,0 +1,265 @@
+/* compute/backend.h - the operations that a model is written in, and who carries them out.
+ *
+ * Model code is written once against this table. A backend is a `struct backend`: one function per operation, all
+ * with the same shape `op(queue, arguments)`. An operation only queues work; on the CPU it is done when the call
+ * returns. Operations never allocate, never fail and never block: what a backend cannot do, it says when the plan
+ * asks `can`, and the memory it needs beside its operands, it names in `scratch_bytes`.
+ *
+ * Three rules keep the table small. A type, stride or shape variant is data, not a name. An operation enters only if
+ * it removes a pass over [T, D]-sized memory or is another algorithm. A fused form is a field (`add`, `bias`).
+ *
+ * Letters: T tokens of a micro-batch, D hidden size, F width of the MLP, H query heads, Hkv key/value heads, d head
+ * size, V vocabulary, R adapter columns; a stored weight is [N, K] = [out, in].
+ *
+ * Every matrix is row-major with a leading dimension, in elements, that may exceed its columns: producers leave room
+ * behind each row for the adapter's columns (see op_linear).
+ *
+ * Numbers. Products sum in f32 (in f64 in the reference) and round once to the type of the result. Statistics
+ * (rstd, lse, nll) are f32; with f64 activations (reference only, for finite differences) they are f64 too: their
+ * pointers then are to double. Every sum has one order which depends on shapes alone, never on threads or timing.
+ *
+ * Backends: compute/ref is plain C with sums in double, the oracle that every other one is tested against, for ever;
+ * compute/cpu is the fast one; compute/count computes nothing and adds up FLOPs, bytes and scratch for the plan. */
+#pragma once
+
+#include "base/err.h"
+#include "base/pool.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64, DTYPE_I32, DTYPE_I64, DTYPE_U8, DTYPE_COUNT };
+size_t dtype_bytes(enum dtype type);
+const char *dtype_name(enum dtype type); /* "F32", "BF16": safetensors' spelling */
+
+struct mat {
+    void *at;
+    int32_t rows, cols, ld; /* ld in elements, >= cols */
+    enum dtype type;
+};
+
+/* One stored product such as q‖k‖v, with its adapter. */
+struct weight {
+    struct mat w;        /* [N, K], F32, BF16 (or F64) */
+    struct mat a, b;     /* adapter in the compute type: a [R, K], b [N, R]; rows 0: none. For a fused weight b is
+                          * block-diagonal: one block per part, zeros between (linear_grad_w keeps them zero). */
+    const int32_t *part_rows; /* NULL: one part. Else parts of N, in order: part i owns rows part_rows[i] .. part_rows[i+1] of
+                               * w and b, and columns i·r .. (i+1)·r of b, r = R / part_count */
+    int32_t part_count;
+    float lora_scale;    /* alpha / r */
+    float lora_dropout;  /* on the input of a; 0 in evaluation */
+};
+
+/* The micro-batch: a flat stream of documents, no padding. All host arrays, built before the step. */
+struct batch {
+    int32_t T;                  /* tokens */
+    int32_t doc_count;
+    const int32_t *cu_seqlens;  /* [doc_count + 1], from 0 to T */
+    const int32_t *tok;         /* [T] */
+    const int32_t *pos;         /* [T], from 0 in each document */
+    const int32_t *by_token;    /* [T] rows sorted by (token, row): embed_grad sums in this order */
+    int32_t head_row_count;     /* supervised rows */
+    const int32_t *head_rows;   /* [head_row_count] rows whose next token is a label, ascending */
+    const int32_t *label;       /* [head_row_count] that next token */
+    const float *row_weight;    /* [head_row_count] supervision weight times 1/divisor of the optimizer step */
+};
+
+enum norm_kind { NORM_LLAMA /* rounded to the type of x, then times w */, NORM_F32 /* times w in f32 */, NORM_ONE_PLUS /* times 1+w in f32 */ };
+enum act { ACT_SILU, ACT_GELU_TANH };
+
+/* x[t] = scale · table[tok[t]] */
+struct op_embed {
+    struct mat x;       /* [T, D] */
+    struct mat table;   /* [V, D] */
+    const struct batch *batch;
+    float scale;
+};
+/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 (or F64). */
+struct op_embed_grad {
+    struct mat dx, dtable;
+    const struct batch *batch;
+    float scale;
+};
+
+/* r = a + b (b optional; r may be a); y = norm(r)·w; rstd[t] = (mean(r²) + eps)^-½. */
+struct op_norm {
+    struct mat a, b, r, y; /* [T, D]; b.at NULL: r is not written and a is normed */
+    struct mat w;          /* [1, D] */
+    void *rstd;            /* [T] f32, NULL: not kept */
+    float eps;
+    enum norm_kind kind;
+};
+/* dr += rstd·(dy∘w) - r·rstd³·mean(dy∘w∘r): dr comes in holding the residual's gradient and leaves with the sum.
+ * dw[j] += Σ_t dy·r·rstd, partial sums over blocks of 256 rows added in order; dw.at NULL: w is frozen. */
+struct op_norm_grad {
+    struct mat dy, r, dr;
+    struct mat w, dw;
+    const void *rstd;
+    float eps;
+    enum norm_kind kind;
+    bool is_fresh;         /* dr is written, not added to */
+};
+
+/* Rotates q and k in place in qkv [T, (H+2Hkv)·d]: (a·cos - b·sin, b·cos + a·sin) for the halves a, b of the first `rot`
+ * dims of each head, angles from cos_sin[pos[t]]. is_inverse: by the negative angle, which is the gradient. */
+struct op_qk_rope {
+    struct mat qkv;
+    const struct batch *batch;
+    const float *cos_sin;  /* [positions, rot]: rot/2 cosines, then rot/2 sines; f32 */
+    int32_t heads, kv_heads, head_dim, rot;
+    bool is_inverse;
+};
+
+/* Keys and values of earlier tokens of one document (inference). Rows of [capacity, Hkv·d], position-major. */
+struct kv_cache {
+    void *k, *v;
+    int32_t length;        /* rows already there; attend appends its own rows behind them (the caller moves length) */
+    int32_t capacity;
+    enum dtype type;
+};
+/* Causal attention within each document: out[t] = Σ_s softmax_s(scale · q[t]·k[s]) v[s], s <= t in the same document, and
+ * s > t - window if window > 0. Query head h reads key head h / (H/Hkv). No T×T memory. */
+struct op_attend {
+    struct mat qkv;        /* [T, (H+2Hkv)·d], q heads, then k heads, then v heads */
+    struct mat out;        /* [T, H·d] */
+    void *lse;             /* [H, T] f32: log Σ exp of the scaled scores, natural; NULL: not kept */
+    const struct batch *batch;
+    struct kv_cache *cache; /* [doc_count], NULL in training */
+    int32_t heads, kv_heads, head_dim, window;
+    float scale;
+};
+/* dqkv is written whole (q, k and v parts) from dout, with out and lse of the forward pass. */
+struct op_attend_grad {
+    struct mat qkv, out, dout, dqkv;
+    const void *lse;
+    const struct batch *batch;
+    int32_t heads, kv_heads, head_dim, window;
+    float scale;
+};
+
+/* y = x·Wᵀ + t·Bᵀ + bias + add,  t = lora_scale · drop(x)·Aᵀ.
+ *
+ * t [T, R] lies in spare columns behind x (x.ld >= K + R) so that one product over K + R serves both: y = [x|t]·[W|B]ᵀ.
+ * The op writes it there; linear_grad_w reads it. Without an adapter nothing behind x is touched. */
+struct dropout {
+    uint64_t seed;
+    uint32_t step, layer;  /* layer: a number that is unique per weight; counter = row · K + column, row counted over the
+                            * optimizer step: row_offset + row */
+    uint64_t row_offset;
+};
+struct op_linear {
+    struct mat x, y;
+    const struct weight *w;
+    struct mat bias;       /* [1, N], optional */
+    struct mat add;        /* [T, N], optional: the residual; may be y */
+    struct dropout dropout; /* used when w->lora_dropout > 0 */
+};
+/* dt = lora_scale · dy·B, written behind dy (dy.ld >= N + R);  dx (+)= dy·W + drop'(dt·A). */
+struct op_linear_grad_in {
+    struct mat dy, dx;
+    const struct weight *w;
+    struct dropout dropout;
+    bool is_added;         /* dx += instead of dx = */
+};
+/* dW += dyᵀ·x, dbias += Σ_t dy, dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its .at is not NULL; with x and t, dy and dt as the
+ * two ops above left them. Gradients are F32 (or F64). A dB of parts stays zero outside its blocks. dB is stored
+ * unscaled: t already carries lora_scale. dt too. */
+struct op_linear_grad_w {
+    struct mat x, dy;
+    const struct weight *w;
+    struct mat dw, dbias, da, db;
+    struct dropout dropout;
+};
+
+/* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. */
+struct op_glu {
+    struct mat gate_up, h;
+    enum act act;
+};
+/* gate_up is overwritten by its gradient; h (optional) is written again for the weight gradient of what reads it. */
+struct op_glu_grad {
+    struct mat gate_up, dh, h;
+    enum act act;
+};
+
+/* Gather: y[i] = x[index[i]]. Scatter (is_scatter): y[index[i]] += x[i], indices distinct. */
+struct op_rows {
+    struct mat x, y;
+    const int32_t *index;  /* [count] */
+    int32_t count;
+    bool is_scatter;
+};
+
+/* Per row: nll = log Σ exp(logits) - logits[label], hit = (argmax is label, first on ties). With coef, logits become
+ * coef[i]·(softmax - onehot). n rows of V; logits BF16 or F32 (or F64). */
+struct op_loss {
+    struct mat logits;
+    const int32_t *label;  /* [n] */
+    const float *coef;     /* [n] or NULL: forward only */
+    float *nll;            /* [n] */
+    uint8_t *hit;          /* [n] */
+};
+
+/* y = x converted to y's type (is_added: y += x). */
+struct op_copy {
+    struct mat x, y;
+    bool is_added;
+};
+
+/* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order. */
+struct op_sumsq {
+    const float *x;
+    uint64_t count;
+    double *partial;       /* [ceil(count / 65536)] */
+    double *sum;
+};
+
+/* AdamW as torch's (training-semantics 7.2), on `count` elements of flat arenas; gradients are multiplied by the clip
+ * factor min(1, max_norm / (norm + 1e-6)) with norm = sqrt(*sumsq); max_norm 0: factor 1. When *sumsq is not finite nothing
+ * changes. `copy` (optional) receives the new value in copy_type. */
+struct op_adamw {
+    float *master, *m, *v;
+    const float *grad;
+    void *copy;
+    enum dtype copy_type;
+    uint64_t count;
+    const double *sumsq;
+    float max_norm, lr, beta1, beta2, eps, decay;
+    int64_t step;          /* from 1: bias correction */
+};
+
+#define OPS(X)                                                                                                         \
+    X(embed) X(embed_grad) X(norm) X(norm_grad) X(qk_rope) X(attend) X(attend_grad) X(linear) X(linear_grad_in)        \
+    X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(loss) X(copy) X(sumsq) X(adamw)
+
+enum op {
+#define OP_ENUM(name) OP_##name,
+    OPS(OP_ENUM)
+#undef OP_ENUM
+    OP_COUNT
+};
+
+/* Where work is queued: on the CPU a thread pool and the scratch memory that the plan set aside. */
+struct queue {
+    struct pool *pool;
+    void *scratch;         /* aligned to 64 */
+    size_t scratch_bytes;
+    void *state;           /* the backend's own */
+};
+
+struct backend {
+    const char *name;
+#define OP_FIELD(name) void (*name)(struct queue *, const struct op_##name *);
+    OPS(OP_FIELD)
+#undef OP_FIELD
+    /* Whether the op can run with these shapes and types (args as the op takes them, pointers not followed). */
+    bool (*can)(enum op op, const void *args, struct err *err);
+    /* Bytes of queue scratch that the op needs with these shapes, for that many threads. */
+    size_t (*scratch_bytes)(enum op op, const void *args, int thread_count);
+};
+
+extern const struct backend backend_ref; /* compute/ref */
+extern const struct backend backend_cpu; /* compute/cpu; picks its kernels by the processor's features */
+
+const char *op_name(enum op op);
