@@ -1,0 +1,93 @@
+/* job/manager.h - runs the jobs: the queue, the processes, their events, their ends.
+ *
+ * The manager keeps nothing that the store and the run directories do not hold, so it can die at any instruction:
+ * job_manager_start finds every job again, adopts the trainers that live, reads what dead ones left, and requeues or
+ * finishes them. Trainers survive the server on purpose.
+ *
+ * It waits for nothing by itself. The owner of the event loop gives it three functions (struct job_loop): watch a
+ * descriptor, stop watching it, and call job_manager_tick at a time. All calls belong to that one thread, and none
+ * blocks for longer than a transaction of the store or the fork of a child.
+ *
+ *     job_create → row and run directory → tick: claim → fork → identity stored → "go" → events.jsonl grows → stored
+ *     → process gone → exit.json → succeeded | failed | cancelled | queued again
+ *
+ * Events reach the store at most 100 ms after they were written (at once when the job was quiet). A job is requeued
+ * when its process died without exit.json or was hung, up to `attempts_max` times in a row without a new recovery point. */
+#pragma once
+
+#include "job/ledger.h"
+#include "store/blobs.h"
+#include "store/store.h"
+
+struct job_manager;
+
+/* How the manager waits: over http/loop.h in the server, by hand in tests. */
+struct job_loop {
+    void *context;
+    int64_t (*now_ms)(void *context); /* monotonic */
+    /* on_ready(arg) is called while fd is readable. NULL on failure. */
+    void *(*watch)(void *context, int fd, void (*on_ready)(void *arg), void *arg);
+    void (*unwatch)(void *context, void *watch);
+    /* job_manager_tick is wanted at at_ms; replaces the time asked for before. INT64_MAX: not at all. */
+    void (*set_deadline)(void *context, int64_t at_ms);
+};
+
+struct job_launcher; /* job/launcher.h */
+
+struct job_config {
+    const char *data_dir;
+    struct store *store;
+    struct blobs *blobs;
+    struct job_loop loop;
+    const struct job_launcher *launcher; /* NULL: processes of this machine */
+    const char *program;                 /* what to run as "PROGRAM train --run DIR --attempt N"; NULL: this binary */
+    int jobs_max;                        /* at once; 0: 1 */
+    int attempts_max;                    /* 0: 3 */
+    int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
+    int64_t hung_ms;                     /* without a heartbeat; 0: 10 minutes */
+    int64_t grace_ms;                    /* between asking a process to stop and SIGKILL; 0: 10 s */
+    /* May be NULL. After a commit: new events or another state of this job. For streams. */
+    void (*on_change)(void *context, const struct tenant *tenant, const char *job_id);
+    void *on_change_context;
+};
+
+/* Copies the config; the store, blobs and loop must outlive the manager. */
+struct job_manager *job_manager_new(const struct job_config *config, struct err *err);
+/* Recovery; idempotent. Call once, before requests are taken. Problems of a single job end that job, not the start. */
+bool job_manager_start(struct job_manager *manager, struct err *err);
+void job_manager_tick(struct job_manager *manager);
+/* Leaves the processes running: the next manager adopts them. NULL is fine. */
+void job_manager_free(struct job_manager *manager);
+/* Where chat workers reserve memory; jobs that wait for it get it first. */
+struct job_ledger *job_manager_ledger(struct job_manager *manager);
+
+/* A job as the API has resolved and checked it. Texts are copied; NULL where there is none. */
+struct job_spec {
+    const char *model;      /* id of the base */
+    const char *model_path; /* folder of its weights, absolute */
+    const char *adapter_path;
+    const char *training_file, *validation_file; /* ids of the tenant's files */
+    const char *suffix;
+    int64_t seed;
+    const char *hyperparameters_json; /* all twelve, resolved: goes into job.json and is echoed */
+    const char *options_json;         /* "options" of job.json */
+    const char *method_json, *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
+    int64_t priority;     /* higher first */
+    int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
+};
+/* The run directory, then the row, with the event "Job is submitted": `queued`. It starts on the next tick, which is
+ * asked for at once. ERR_NOT_FOUND for a file that does not exist, ERR_NO_SPACE when memory_bytes can never be had. */
+bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                struct arena *arena,
+                struct store_job *job, struct err *err);
+/* Each gives the job as it is afterwards. ERR_CONFLICT when its state does not allow it (final ones; resume of a job
+ * that is not paused); asking twice for the same is fine. Cancelling is seen by clients at once. */
+bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                struct store_job *job, struct err *err);
+bool job_pause(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+               struct store_job *job, struct err *err);
+bool job_resume(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                struct store_job *job, struct err *err);
+/* Folder of a job that the tenant has: receipt.json and the logs are in it. */
+bool job_run_path(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                  const char **path, struct err *err);

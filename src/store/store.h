@@ -1,0 +1,251 @@
+/* store/store.h - the service's memory: files, jobs, events, checkpoints, models, keys. The only truth; no state of a
+ * job lives in the process alone.
+ *
+ * Every call takes the tenant, and what belongs to another tenant looks exactly like what does not exist: ERR_NOT_FOUND
+ * with the same text. (The scheduler serves all tenants; its calls are apart, in store/queue.h.) A call that returns
+ * true has made its write durable. Calls block for as long as SQLite takes (one fsync for a write) and belong to one
+ * thread. Rows come back as structs whose strings lie in the caller's arena; absent text is NULL, an absent time or
+ * count is 0. All times are Unix milliseconds. Fields that end in _json hold JSON text.
+ *
+ * Lists are ordered by creation; `after` is the id of the last row of the page before. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "store/state.h"
+
+#include <stdint.h>
+
+struct store;
+
+/* Opens DIR/attune.db, creates it when absent and brings its schema up to date. ERR_CONFLICT when another process holds
+ * DIR/lock: one server per data folder. A database of a newer attune is refused. */
+struct store *store_open(const char *data_dir, struct err *err);
+void store_close(struct store *store); /* NULL is fine */
+
+struct tenant {
+    char organization_id[64];
+    char project_id[64];
+};
+/* The organisation and project that exist from the start: "org-default", "proj-default". */
+struct tenant tenant_default(void);
+
+struct store_project {
+    const char *organization_id, *organization_name, *project_id, *name;
+    const char *profile; /* "nebius" or "openai": which order lists of events and checkpoints have by default */
+};
+/* ERR_NOT_FOUND when the tenant's project does not exist. */
+bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
+                       struct store_project *project,
+                       struct err *err);
+/* Creates the project, and its organisation when that is absent. ERR_CONFLICT when it exists. */
+bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
+                          const char *name,
+                          const char *profile, struct err *err);
+
+struct store_page {
+    int limit;         /* rows wanted, from 1 */
+    const char *after; /* NULL: from the beginning; an id that is not in this list is ERR_NOT_FOUND */
+    bool ascending;    /* oldest first */
+};
+
+/* New ids; the result is NUL-terminated. */
+#define STORE_ID_BYTES 48
+void store_id_job(char id[STORE_ID_BYTES]);        /* ftjob-<32 hex> */
+void store_id_file(char id[STORE_ID_BYTES]);       /* file-<uuid> */
+void store_id_event(char id[STORE_ID_BYTES]);      /* ftevent-<32 hex> */
+void store_id_checkpoint(char id[STORE_ID_BYTES]); /* ftckpt_<uuid> */
+
+/* Rows. One list of columns a table makes the struct, the INSERT and the SELECT. */
+#define STORE_FIELD_TEXT(name)    const char *name;
+#define STORE_FIELD_INTEGER(name) int64_t name;
+#define STORE_FIELD_STATE(name)   enum job_state name;
+#define STORE_FIELD_WANT(name)    enum job_want name;
+#define STORE_FIELD(type, name)   STORE_FIELD_##type(name)
+
+/* Files. kind says what the lines are ("chat", "text", …; NULL when not known), status_details why it is not usable. */
+#define STORE_FILE_COLUMNS(X)                                                                                          \
+    X(TEXT, id)                                                                                                        \
+    X(TEXT, filename)                                                                                                  \
+    X(TEXT, purpose)                                                                                                   \
+    X(INTEGER, bytes)                                                                                                  \
+    X(TEXT, sha256)                                                                                                    \
+    X(TEXT, status) /* uploaded, processed, error */                                                                   \
+    X(TEXT, status_details)                                                                                            \
+    X(TEXT, kind)                                                                                                      \
+    X(INTEGER, line_count)                                                                                             \
+    X(INTEGER, bad_line_count)                                                                                         \
+    X(TEXT, details_json)  /* what the line check found, as the API wants to keep it */                                \
+    X(TEXT, checkpoint_id) /* of result files */                                                                       \
+    X(INTEGER, created_ms)                                                                                             \
+    X(INTEGER, expires_ms)
+
+struct store_file {
+    STORE_FILE_COLUMNS(STORE_FIELD)
+};
+struct store_file_list {
+    struct store_file *at;
+    size_t count;
+    bool has_more;
+};
+/* The blob files/<id> must be committed before (store/blobs.h). */
+bool store_file_create(struct store *store, const struct tenant *tenant, const struct store_file *file,
+                       struct err *err);
+bool store_file_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+                    struct store_file *file, struct err *err);
+/* purpose NULL: all. Result files of checkpoints are listed like any other. */
+bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose,
+                     const struct store_page *page,
+                     struct arena *arena, struct store_file_list *list, struct err *err);
+/* Writes status, status_details, kind, counts, details_json and expires_ms of `file`. */
+bool store_file_update(struct store *store, const struct tenant *tenant, const struct store_file *file,
+                       struct err *err);
+/* The row alone; remove the blob after it. */
+bool store_file_delete(struct store *store, const struct tenant *tenant, const char *id, struct err *err);
+/* Sum over the tenant's files. */
+bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t *count, int64_t *bytes,
+                      struct err *err);
+
+/* Jobs. Create, cancel, pause and resume them through job/manager.h, which also moves files and processes. */
+#define STORE_JOB_COLUMNS(X)                                                                                           \
+    X(TEXT, id)                                                                                                        \
+    X(TEXT, organization_id)                                                                                           \
+    X(TEXT, project_id)                                                                                                \
+    X(STATE, state)                                                                                                    \
+    X(WANT, wanted)                                                                                                    \
+    X(TEXT, model)           /* id of the base, as the request named it */                                             \
+    X(TEXT, output_name)     /* name of the result once there is one */                                                \
+    X(TEXT, fine_tuned_model) /* output_name from success on */                                                        \
+    X(TEXT, training_file)                                                                                             \
+    X(TEXT, validation_file)                                                                                           \
+    X(TEXT, suffix)                                                                                                    \
+    X(INTEGER, seed)                                                                                                   \
+    X(TEXT, hyperparameters_json) /* resolved, the twelve */                                                           \
+    X(TEXT, method_json)          /* as echoed; NULL when the request had none */                                      \
+    X(TEXT, integrations_json)    /* as echoed: without secrets */                                                     \
+    X(TEXT, from_checkpoint_json)                                                                                      \
+    X(TEXT, metadata_json)                                                                                             \
+    X(TEXT, tags_json)                                                                                                 \
+    X(TEXT, request_json) /* what was asked, without secrets */                                                        \
+    X(INTEGER, priority)                                                                                               \
+    X(INTEGER, memory_bytes) /* what it reserves on the host */                                                        \
+    X(TEXT, error_code)                                                                                                \
+    X(TEXT, error_message)                                                                                             \
+    X(TEXT, error_param)                                                                                               \
+    X(INTEGER, trained_tokens)                                                                                         \
+    X(INTEGER, trained_steps)                                                                                          \
+    X(INTEGER, total_steps)                                                                                            \
+    X(INTEGER, created_ms)                                                                                             \
+    X(INTEGER, started_ms) /* of the first attempt */                                                                  \
+    X(INTEGER, finished_ms)                                                                                            \
+    X(INTEGER, estimated_finish_ms)                                                                                    \
+    X(INTEGER, attempt)           /* of the newest claim; 0: never claimed */                                          \
+    X(INTEGER, failed_attempts)   /* in a row without a new recovery point */                                          \
+    X(INTEGER, recovery_step)     /* of the newest recovery point seen */                                              \
+    X(INTEGER, events_offset)     /* bytes of this attempt's events.jsonl that are stored */                           \
+    X(INTEGER, pid)               /* of this attempt's process; 0: none */                                             \
+    X(INTEGER, pid_start_time)                                                                                         \
+    X(TEXT, boot_id)
+
+struct store_job {
+    STORE_JOB_COLUMNS(STORE_FIELD)
+};
+struct store_job_list {
+    struct store_job *at;
+    size_t count;
+    bool has_more;
+};
+bool store_job_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+                   struct store_job *job, struct err *err);
+bool store_job_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
+                    struct arena *arena,
+                    struct store_job_list *list, struct err *err);
+/* Jobs of the tenant that are not final. */
+bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err);
+
+/* Events of a job. Each is stored once: (job, kind, code, step) is its identity and the first one stored wins. seq
+ * counts from 1 within the job, without gaps. */
+#define STORE_EVENT_COLUMNS(X)                                                                                         \
+    X(TEXT, id)                                                                                                        \
+    X(INTEGER, seq)                                                                                                    \
+    X(TEXT, kind) /* job: a move of the state; else as in events.jsonl: message start step valid checkpoint */         \
+    X(TEXT, code)                                                                                                      \
+    X(INTEGER, step)                                                                                                   \
+    X(INTEGER, attempt)                                                                                                \
+    X(TEXT, level)   /* info, warn, error */                                                                           \
+    X(TEXT, message) /* for people */                                                                                  \
+    X(TEXT, type)    /* message or metrics */                                                                          \
+    X(TEXT, data_json)                                                                                                 \
+    X(INTEGER, created_ms)
+
+struct store_event {
+    STORE_EVENT_COLUMNS(STORE_FIELD)
+};
+struct store_event_list {
+    struct store_event *at;
+    size_t count;
+    bool has_more;
+};
+bool store_event_list(struct store *store, const struct tenant *tenant, const char *job_id,
+                      const struct store_page *page,
+                      struct arena *arena, struct store_event_list *list, struct err *err);
+/* Events with seq > after_seq, oldest first, at most limit: for streams. */
+bool store_event_since(struct store *store, const struct tenant *tenant, const char *job_id, int64_t after_seq,
+                       int limit,
+                       struct arena *arena, struct store_event_list *list, struct err *err);
+/* One more event of the service itself, of kind "message": a warning at creation, say. Stored already: fine. */
+bool store_event_add(struct store *store, const struct tenant *tenant, const char *job_id, const char *level,
+                     const char *code, const char *message, const char *data_json, struct err *err);
+
+#define STORE_CHECKPOINT_COLUMNS(X)                                                                                    \
+    X(TEXT, id)                                                                                                        \
+    X(TEXT, job_id)                                                                                                    \
+    X(INTEGER, step)                                                                                                   \
+    X(TEXT, model_name) /* fine_tuned_model_checkpoint */                                                              \
+    X(TEXT, path)       /* folder, absolute */                                                                         \
+    X(TEXT, metrics_json) /* step, train_loss, …: all of OpenAI's names, null where there is none */                   \
+    X(TEXT, result_files_json) /* ids of files */                                                                      \
+    X(INTEGER, is_final)                                                                                               \
+    X(INTEGER, created_ms)
+
+struct store_checkpoint {
+    STORE_CHECKPOINT_COLUMNS(STORE_FIELD)
+};
+struct store_checkpoint_list {
+    struct store_checkpoint *at;
+    size_t count;
+    bool has_more;
+};
+bool store_checkpoint_get(struct store *store, const struct tenant *tenant, const char *job_id, const char *id,
+                          struct arena *arena, struct store_checkpoint *checkpoint, struct err *err);
+bool store_checkpoint_list(struct store *store, const struct tenant *tenant, const char *job_id,
+                           const struct store_page *page, struct arena *arena, struct store_checkpoint_list *list,
+                           struct err *err);
+
+/* Models that jobs made: the result ft:<base>:<organisation>:<suffix>:<id> and each checkpoint, :ckpt-step-N behind it. */
+#define STORE_MODEL_COLUMNS(X)                                                                                         \
+    X(TEXT, name)                                                                                                      \
+    X(TEXT, job_id)                                                                                                    \
+    X(TEXT, checkpoint_id)                                                                                             \
+    X(TEXT, kind)       /* full or lora */                                                                             \
+    X(TEXT, base_model) /* id of the base */                                                                           \
+    X(TEXT, base_path)  /* folder of the base's weights */                                                             \
+    X(TEXT, path)       /* folder of the weights or of the adapter */                                                  \
+    X(INTEGER, created_ms)
+
+struct store_model {
+    STORE_MODEL_COLUMNS(STORE_FIELD)
+};
+struct store_model_list {
+    struct store_model *at;
+    size_t count;
+    bool has_more;
+};
+bool store_model_get(struct store *store, const struct tenant *tenant, const char *name, struct arena *arena,
+                     struct store_model *model, struct err *err);
+/* `after` is a name. */
+bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
+                      struct arena *arena,
+                      struct store_model_list *list, struct err *err);
+/* The name stops resolving; the weights stay while a file or a checkpoint holds them. */
+bool store_model_delete(struct store *store, const struct tenant *tenant, const char *name, struct err *err);
