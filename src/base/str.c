@@ -61,6 +61,15 @@ struct str str_slice(struct str s, size_t from, size_t to)
     return (struct str){s.at ? s.at + from : NULL, to - from};
 }
 
+struct str str_clip(struct str s, size_t len_max)
+{
+    if (s.len <= len_max)
+        return s;
+    while (len_max > 0 && ((unsigned char)s.at[len_max] & 0xc0) == 0x80)
+        len_max--;
+    return (struct str){s.at, len_max};
+}
+
 struct str str_trim(struct str s)
 {
     while (s.len && isspace((unsigned char)s.at[0]))

@@ -29,6 +29,8 @@ bool str_ends(struct str s, struct str suffix);
 /* Index of the first occurrence at or after `from`, or -1. */
 ptrdiff_t str_find(struct str s, struct str needle, size_t from);
 struct str str_slice(struct str s, size_t from, size_t to); /* bounds are clamped */
+/* The beginning, at most len_max bytes, cut between two characters of UTF-8. */
+struct str str_clip(struct str s, size_t len_max);
 struct str str_trim(struct str s);                           /* ASCII white space, both ends */
 char *str_copy(struct arena *arena, struct str s);           /* NUL-terminated */
 uint64_t str_hash(struct str s);                             /* FNV-1a finished by a mixer; not for hostile keys */

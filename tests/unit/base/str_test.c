@@ -8,6 +8,7 @@ static void views_compare_find_and_trim(void **state)
     assert_int_equal(str_find(STR("abc"), STR("x"), 0), -1);
     assert_true(str_starts(STR("abc"), STR("ab")) && str_ends(STR("abc"), STR("bc")));
     assert_true(str_compare(STR("a"), STR("ab")) < 0);
+    assert_true(str_is(str_clip(STR("a\xc3\xa9z"), 2), "a") && str_is(str_clip(STR("a\xc3\xa9z"), 3), "a\xc3\xa9"));
 }
 
 static void utf8_is_strict(void **state)

@@ -1,0 +1,50 @@
+/* data/example.h - one line of a training file.
+ *
+ * A file holds examples of one of four kinds, one JSON object a line:
+ *
+ *   messages    {"messages": [{"role", "content", …}, …], "tools": […]}     weight 0 or 1 on assistant messages
+ *   prompt      {"prompt": "…", "completion": "…"}
+ *   text        {"text": "…"}
+ *   token_ids   {"token_ids": [1, 2, …], "labels": [-100, 2, …]}            labels optional
+ *
+ * Reading checks everything that can be known without a model, and brings conversations into the shape that chat
+ * templates expect: content given as text parts becomes one string, tool call arguments given as JSON text become
+ * the value they spell. Members it does not know stay where they are, for the template. Messages of errors name
+ * the field: "messages[2].weight is 3: it must be 0 or 1". */
+#pragma once
+
+#include "base/err.h"
+#include "base/json.h"
+
+#define EXAMPLE_KINDS(X)                                                                                               \
+    X(MESSAGES, "messages")                                                                                            \
+    X(PROMPT, "prompt")                                                                                                \
+    X(TEXT, "text")                                                                                                    \
+    X(TOKENS, "token_ids")
+
+enum example_kind {
+#define EXAMPLE_ENUM(name, text) EXAMPLE_##name,
+    EXAMPLE_KINDS(EXAMPLE_ENUM)
+#undef EXAMPLE_ENUM
+    EXAMPLE_KIND_COUNT
+};
+
+/* The member that gives the kind its name. */
+const char *example_kind_name(enum example_kind kind);
+
+/* A label with this value carries no loss. */
+enum { EXAMPLE_NO_LABEL = -100 };
+
+struct example {
+    enum example_kind kind;
+    struct json *root;       /* the whole object */
+    struct json *messages;   /* EXAMPLE_MESSAGES: array */
+    struct json *tools;      /* EXAMPLE_MESSAGES: array, or NULL */
+    struct str prompt, completion; /* EXAMPLE_PROMPT */
+    struct str text;         /* EXAMPLE_TEXT */
+    struct json *token_ids;  /* EXAMPLE_TOKENS: array of integers */
+    struct json *labels;     /* EXAMPLE_TOKENS: array as long as token_ids, or NULL */
+};
+
+/* `line` is one line without its end; it and the arena must outlive the example. */
+bool example_parse(struct arena *arena, struct str line, struct example *example, struct err *err);
