@@ -1,0 +1,34 @@
+/* api/job_request.h - the body of POST /v1/fine_tuning/jobs, checked and resolved.
+ *
+ * Takes what users of both services send: the twelve hyperparameters at the top level or under method.supervised (both
+ * only when they say the same), OpenAI's three with "auto", attune's extensions at the top level, in extra_body or
+ * beside the hyperparameters. Every optional field may be null. Everything that is wrong is gathered in `problems`;
+ * what is only odd becomes a warning, which the job shows as an event of level warn.
+ *
+ * Nothing here looks at files or models: existence is the route's business. */
+#pragma once
+
+#include "api/problems.h"
+#include "base/hyperparameters.h"
+
+enum { JOB_WARNINGS_MAX = 32 };
+
+struct job_request {
+    struct str model, training_file;
+    struct str validation_file;      /* empty: none */
+    struct str suffix;               /* empty: none */
+    int64_t seed;
+    struct hyperparameters values;   /* resolved; context_length 0: by the model */
+    /* Extensions. */
+    const char *over_length;         /* "drop", "error", "truncate" */
+    const char *lr_scheduler_type;
+    int64_t checkpoint_steps, eval_steps, priority;
+    const struct json *lora_target_modules; /* array of strings, or NULL */
+    const struct json *metadata;     /* object of strings, or NULL */
+    const struct json *tags;         /* array of strings, one string, or NULL */
+    const char *warnings[JOB_WARNINGS_MAX];
+    int warning_count;
+};
+
+/* The body must be an object. False when there are problems. */
+bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request, struct problems *problems);
