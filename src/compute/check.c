@@ -1,0 +1,231 @@
+#include "compute/check.h"
+
+enum { F32 = 1u << DTYPE_F32, BF16 = 1u << DTYPE_BF16, F64 = 1u << DTYPE_F64, REAL = F32 | BF16 };
+
+struct check {
+    enum op op;
+    bool is_f64; /* the op's leading operand is F64: then every operand must be */
+    bool is_ok;
+    struct err *err;
+};
+
+static void check_that(struct check *check, bool condition, const char *what)
+{
+    if (check->is_ok && !condition)
+        check->is_ok = err_set(check->err, ERR_UNSUPPORTED, "%s: %s", op_name(check->op), what);
+}
+
+/* rows or cols below 0: any. */
+static void check_mat(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols, unsigned types)
+{
+    if (!check->is_ok)
+        return;
+    if (check->is_f64)
+        types = F64;
+    if (m->type >= DTYPE_COUNT || !(types >> m->type & 1))
+        check->is_ok = err_set(check->err, ERR_UNSUPPORTED, "%s: %s is %s, it must be %s", op_name(check->op), name,
+                               m->type < DTYPE_COUNT ? dtype_name(m->type) : "of no known type",
+                               types == F64 ? "F64 like the first operand" : types == F32 ? "F32" : "F32 or BF16");
+    else if ((rows >= 0 && m->rows != rows) || (cols >= 0 && m->cols != cols) || m->ld < m->cols || m->rows < 0 || m->cols < 0)
+        check->is_ok = err_set(check->err, ERR_UNSUPPORTED, "%s: %s is [%d, %d] with %d elements a row, it must be [%d, %d]",
+                               op_name(check->op), name, m->rows, m->cols, m->ld, rows < 0 ? m->rows : rows,
+                               cols < 0 ? m->cols : cols);
+}
+
+static void check_optional(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols, unsigned types)
+{
+    if (m->at)
+        check_mat(check, name, m, rows, cols, types);
+}
+
+static void check_embed(struct check *check, const struct op_embed *op)
+{
+    check_mat(check, "x", &op->x, -1, -1, REAL);
+    check_mat(check, "table", &op->table, -1, op->x.cols, REAL);
+}
+
+static void check_embed_grad(struct check *check, const struct op_embed_grad *op)
+{
+    check_mat(check, "dx", &op->dx, -1, -1, REAL);
+    check_mat(check, "dtable", &op->dtable, -1, op->dx.cols, F32);
+}
+
+static void check_norm(struct check *check, const struct op_norm *op)
+{
+    int32_t T = op->a.rows, D = op->a.cols;
+
+    check_mat(check, "a", &op->a, T, D, REAL);
+    check_optional(check, "b", &op->b, T, D, REAL);
+    if (op->b.at)
+        check_mat(check, "r", &op->r, T, D, REAL);
+    check_mat(check, "y", &op->y, T, D, REAL);
+    check_mat(check, "w", &op->w, 1, D, REAL);
+}
+
+static void check_norm_grad(struct check *check, const struct op_norm_grad *op)
+{
+    int32_t T = op->dy.rows, D = op->dy.cols;
+
+    check_mat(check, "dy", &op->dy, T, D, REAL);
+    check_mat(check, "r", &op->r, T, D, REAL);
+    check_mat(check, "dr", &op->dr, T, D, REAL);
+    check_mat(check, "w", &op->w, 1, D, REAL);
+    check_optional(check, "dw", &op->dw, 1, D, F32);
+}
+
+static void check_heads(struct check *check, int32_t heads, int32_t kv_heads, int32_t head_dim)
+{
+    check_that(check, heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "the number of query heads must be a multiple of the number of key heads");
+    check_that(check, head_dim > 0 && head_dim <= 512, "the head size must be 1 to 512");
+}
+
+static void check_qk_rope(struct check *check, const struct op_qk_rope *op)
+{
+    check_heads(check, op->heads, op->kv_heads, op->head_dim);
+    check_mat(check, "qkv", &op->qkv, -1, (op->heads + 2 * op->kv_heads) * op->head_dim, REAL);
+    check_that(check, op->rot > 0 && op->rot % 2 == 0 && op->rot <= op->head_dim, "rot must be even and within the head size");
+}
+
+static void check_attend(struct check *check, const struct op_attend *op)
+{
+    check_heads(check, op->heads, op->kv_heads, op->head_dim);
+    check_mat(check, "qkv", &op->qkv, -1, (op->heads + 2 * op->kv_heads) * op->head_dim, REAL);
+    check_mat(check, "out", &op->out, op->qkv.rows, op->heads * op->head_dim, REAL);
+}
+
+static void check_attend_grad(struct check *check, const struct op_attend_grad *op)
+{
+    int32_t T = op->qkv.rows, D = op->heads * op->head_dim;
+
+    check_heads(check, op->heads, op->kv_heads, op->head_dim);
+    check_mat(check, "qkv", &op->qkv, T, D + 2 * op->kv_heads * op->head_dim, REAL);
+    check_mat(check, "dqkv", &op->dqkv, T, op->qkv.cols, REAL);
+    check_mat(check, "out", &op->out, T, D, REAL);
+    check_mat(check, "dout", &op->dout, T, D, REAL);
+}
+
+/* `wide` is the operand that carries t or dt in the columns behind its own. */
+static void check_weight(struct check *check, const struct weight *weight, int32_t N, int32_t K, const struct mat *wide)
+{
+    int32_t R = weight->a.rows;
+
+    check_mat(check, "w", &weight->w, N, K, REAL);
+    check_that(check, weight->lora_dropout >= 0 && weight->lora_dropout < 1, "dropout must be at least 0 and below 1");
+    if (R == 0)
+        return;
+    check_mat(check, "a", &weight->a, R, K, REAL);
+    check_mat(check, "b", &weight->b, N, R, REAL);
+    check_that(check, wide->ld >= wide->cols + R, "no room behind the rows for the adapter's columns");
+    check_that(check, !weight->part_rows || (weight->part_count > 0 && R % weight->part_count == 0),
+               "the adapter's columns do not divide among the parts");
+}
+
+static void check_linear(struct check *check, const struct op_linear *op)
+{
+    int32_t T = op->x.rows, N = op->y.cols;
+
+    check_mat(check, "x", &op->x, -1, -1, REAL);
+    check_mat(check, "y", &op->y, T, -1, REAL);
+    check_weight(check, op->w, N, op->x.cols, &op->x);
+    check_optional(check, "bias", &op->bias, 1, N, REAL);
+    check_optional(check, "add", &op->add, T, N, REAL);
+}
+
+static void check_linear_grad_in(struct check *check, const struct op_linear_grad_in *op)
+{
+    check_mat(check, "dy", &op->dy, -1, -1, REAL);
+    check_mat(check, "dx", &op->dx, op->dy.rows, -1, REAL);
+    check_weight(check, op->w, op->dy.cols, op->dx.cols, &op->dy);
+}
+
+static void check_linear_grad_w(struct check *check, const struct op_linear_grad_w *op)
+{
+    int32_t T = op->x.rows, K = op->x.cols, N = op->dy.cols, R = op->w->a.rows;
+
+    check_mat(check, "x", &op->x, T, K, REAL);
+    check_mat(check, "dy", &op->dy, T, N, REAL);
+    check_optional(check, "dw", &op->dw, N, K, F32);
+    check_optional(check, "dbias", &op->dbias, 1, N, F32);
+    check_optional(check, "da", &op->da, R, K, F32);
+    check_optional(check, "db", &op->db, N, R, F32);
+    check_that(check, !op->da.at || op->dy.ld >= N + R, "no room behind dy for dt");
+    check_that(check, !op->db.at || op->x.ld >= K + R, "no room behind x for t");
+}
+
+static void check_glu(struct check *check, const struct op_glu *op)
+{
+    check_mat(check, "gate_up", &op->gate_up, -1, -1, REAL);
+    check_mat(check, "h", &op->h, op->gate_up.rows, op->gate_up.cols / 2, REAL);
+    check_that(check, op->gate_up.cols % 2 == 0, "gate and up must be equally wide");
+}
+
+static void check_glu_grad(struct check *check, const struct op_glu_grad *op)
+{
+    check_mat(check, "gate_up", &op->gate_up, -1, -1, REAL);
+    check_mat(check, "dh", &op->dh, op->gate_up.rows, op->gate_up.cols / 2, REAL);
+    check_optional(check, "h", &op->h, op->gate_up.rows, op->gate_up.cols / 2, REAL);
+    check_that(check, op->gate_up.cols % 2 == 0, "gate and up must be equally wide");
+}
+
+static void check_rows(struct check *check, const struct op_rows *op)
+{
+    check_mat(check, "x", &op->x, -1, -1, REAL);
+    check_mat(check, "y", &op->y, -1, op->x.cols, REAL);
+    check_that(check, op->count <= (op->is_scatter ? op->x.rows : op->y.rows), "there are more indices than rows");
+}
+
+static void check_loss(struct check *check, const struct op_loss *op)
+{
+    check_mat(check, "logits", &op->logits, -1, -1, REAL);
+    check_that(check, op->logits.cols > 0, "there are no logits");
+}
+
+static void check_copy(struct check *check, const struct op_copy *op)
+{
+    bool is_half = op->x.type == DTYPE_F16 || op->y.type == DTYPE_F16;
+
+    check_that(check, !is_half, "F16 is a type of files only");
+    check->is_f64 = false;
+    check_mat(check, "x", &op->x, -1, -1, REAL | F64);
+    check_mat(check, "y", &op->y, op->x.rows, op->x.cols, REAL | F64);
+}
+
+static void check_sumsq(struct check *check, const struct op_sumsq *op)
+{
+}
+
+static void check_adamw(struct check *check, const struct op_adamw *op)
+{
+    check_that(check, !op->copy || op->copy_type == DTYPE_F32 || op->copy_type == DTYPE_BF16, "the copy must be F32 or BF16");
+    check_that(check, op->step >= 1, "steps count from 1");
+}
+
+/* The operand whose type decides whether the op runs in F64. */
+static enum dtype leading_type(enum op op, const void *args)
+{
+    switch (op) {
+    case OP_sumsq:
+    case OP_adamw:
+        return DTYPE_F32;
+    default:
+        return ((const struct mat *)args)->type; /* every other op begins with a mat */
+    }
+}
+
+bool op_check(enum op op, const void *args, bool is_f64_allowed, struct err *err)
+{
+    struct check check = {.op = op, .is_f64 = leading_type(op, args) == DTYPE_F64, .is_ok = true, .err = err};
+
+    check_that(&check, !check.is_f64 || is_f64_allowed, "F64 is for the reference backend only");
+    switch (op) {
+#define OP_CASE(name)                                                                                                  \
+    case OP_##name:                                                                                                    \
+        check_##name(&check, args);                                                                                    \
+        break;
+        OPS(OP_CASE)
+#undef OP_CASE
+    case OP_COUNT:
+        ASSERT(!"an op");
+    }
+    return check.is_ok;
+}

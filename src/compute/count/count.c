@@ -1,0 +1,202 @@
+#include "compute/count/count.h"
+
+#include "compute/check.h"
+
+static double mat_bytes(const struct mat *m)
+{
+    return (double)m->rows * m->cols * (double)dtype_bytes(m->type);
+}
+
+static double area(const struct mat *m)
+{
+    return (double)m->rows * m->cols;
+}
+
+/* Pairs (t, s) that causal attention within the documents looks at. */
+static double attend_pairs(const struct batch *batch, int32_t T, int32_t window, const struct kv_cache *cache)
+{
+    int32_t whole[2] = {0, T}, count = 1;
+    const int32_t *cu_seqlens = whole;
+    double pairs = 0;
+
+    if (batch && batch->cu_seqlens) {
+        count = batch->doc_count;
+        cu_seqlens = batch->cu_seqlens;
+    }
+    for (int32_t i = 0; i < count; i++) {
+        double rows = cu_seqlens[i + 1] - cu_seqlens[i], earlier = cache ? cache[i].length : 0;
+        double seen = earlier * rows + rows * (rows + 1) / 2, most = window > 0 ? rows * window : seen;
+        pairs += seen < most ? seen : most;
+    }
+    return pairs;
+}
+
+/* Operands of the ops that only stream: their bytes are counted, and a handful of operations an element. */
+struct cost {
+    double flops, bytes;
+};
+
+static struct cost cost_embed(const struct op_embed *op)
+{
+    return (struct cost){area(&op->x), 2 * mat_bytes(&op->x)};
+}
+
+static struct cost cost_embed_grad(const struct op_embed_grad *op)
+{
+    return (struct cost){2 * area(&op->dx), mat_bytes(&op->dx) + 8 * area(&op->dx)};
+}
+
+static struct cost cost_norm(const struct op_norm *op)
+{
+    double streams = mat_bytes(&op->a) + mat_bytes(&op->y) + (op->b.at ? mat_bytes(&op->b) + mat_bytes(&op->r) : 0);
+
+    return (struct cost){5 * area(&op->a), streams};
+}
+
+static struct cost cost_norm_grad(const struct op_norm_grad *op)
+{
+    return (struct cost){10 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->r) + 2 * mat_bytes(&op->dr)};
+}
+
+static struct cost cost_qk_rope(const struct op_qk_rope *op)
+{
+    double elements = (double)op->qkv.rows * (op->heads + op->kv_heads) * op->rot;
+
+    return (struct cost){3 * elements, 2 * elements * (double)dtype_bytes(op->qkv.type)};
+}
+
+static struct cost cost_attend(const struct op_attend *op)
+{
+    double pairs = attend_pairs(op->batch, op->qkv.rows, op->window, op->cache);
+
+    return (struct cost){4 * pairs * op->heads * op->head_dim, mat_bytes(&op->qkv) + mat_bytes(&op->out)};
+}
+
+static struct cost cost_attend_grad(const struct op_attend_grad *op)
+{
+    double pairs = attend_pairs(op->batch, op->qkv.rows, op->window, NULL);
+
+    return (struct cost){10 * pairs * op->heads * op->head_dim, 2 * mat_bytes(&op->qkv) + 2 * mat_bytes(&op->out)};
+}
+
+static double adapter_area(const struct weight *weight)
+{
+    return (double)weight->a.rows * ((double)weight->w.rows + weight->w.cols);
+}
+
+static struct cost cost_linear(const struct op_linear *op)
+{
+    return (struct cost){2.0 * op->x.rows * (area(&op->w->w) + adapter_area(op->w)),
+                         mat_bytes(&op->x) + mat_bytes(&op->y) + mat_bytes(&op->w->w)};
+}
+
+static struct cost cost_linear_grad_in(const struct op_linear_grad_in *op)
+{
+    return (struct cost){2.0 * op->dy.rows * (area(&op->w->w) + adapter_area(op->w)),
+                         mat_bytes(&op->dy) + mat_bytes(&op->dx) + mat_bytes(&op->w->w)};
+}
+
+static struct cost cost_linear_grad_w(const struct op_linear_grad_w *op)
+{
+    const struct mat *grads[] = {&op->dw, &op->dbias, &op->da, &op->db};
+    struct cost cost = {0, mat_bytes(&op->x) + mat_bytes(&op->dy)};
+
+    for (int i = 0; i < 4; i++)
+        if (grads[i]->at) {
+            cost.flops += 2.0 * op->x.rows * area(grads[i]);
+            cost.bytes += 2 * mat_bytes(grads[i]);
+        }
+    return cost;
+}
+
+static struct cost cost_glu(const struct op_glu *op)
+{
+    return (struct cost){8 * area(&op->h), mat_bytes(&op->gate_up) + mat_bytes(&op->h)};
+}
+
+static struct cost cost_glu_grad(const struct op_glu_grad *op)
+{
+    return (struct cost){16 * area(&op->dh), 2 * mat_bytes(&op->gate_up) + mat_bytes(&op->dh) + (op->h.at ? mat_bytes(&op->h) : 0)};
+}
+
+static struct cost cost_rows(const struct op_rows *op)
+{
+    double elements = (double)op->count * op->x.cols;
+
+    return (struct cost){op->is_scatter ? elements : 0, elements * (double)(dtype_bytes(op->x.type) + dtype_bytes(op->y.type))};
+}
+
+static struct cost cost_loss(const struct op_loss *op)
+{
+    return (struct cost){12 * area(&op->logits), (op->coef ? 2 : 1) * mat_bytes(&op->logits)};
+}
+
+static struct cost cost_copy(const struct op_copy *op)
+{
+    return (struct cost){op->is_added ? area(&op->x) : 0, mat_bytes(&op->x) + mat_bytes(&op->y)};
+}
+
+static struct cost cost_sumsq(const struct op_sumsq *op)
+{
+    return (struct cost){2 * (double)op->count, 4 * (double)op->count};
+}
+
+static struct cost cost_adamw(const struct op_adamw *op)
+{
+    return (struct cost){15 * (double)op->count, (28 + (op->copy ? (double)dtype_bytes(op->copy_type) : 0)) * (double)op->count};
+}
+
+static void count_op(struct count *count, enum op op, const void *args, struct cost cost)
+{
+    struct err err = {0};
+    size_t scratch_bytes;
+
+    count->calls[op]++;
+    count->flops[op] += cost.flops;
+    count->bytes[op] += cost.bytes;
+    if (!count->of->can(op, args, &err)) {
+        if (!count->is_refused)
+            count->err = err;
+        count->is_refused = true;
+        return;
+    }
+    scratch_bytes = count->of->scratch_bytes(op, args, count->thread_count);
+    if (count->scratch_bytes < scratch_bytes)
+        count->scratch_bytes = scratch_bytes;
+}
+
+#define COUNT_DEFINE(name)                                                                                             \
+    static void count_##name(struct queue *queue, const struct op_##name *op)                                          \
+    {                                                                                                                  \
+        count_op(queue->state, OP_##name, op, cost_##name(op));                                                        \
+    }
+OPS(COUNT_DEFINE)
+#undef COUNT_DEFINE
+
+static bool can(enum op op, const void *args, struct err *err)
+{
+    return op_check(op, args, true, err);
+}
+
+static size_t scratch_bytes(enum op op, const void *args, int thread_count)
+{
+    return 0;
+}
+
+const struct backend backend_count = {
+    .name = "count",
+#define COUNT_FIELD(op) .op = count_##op,
+    OPS(COUNT_FIELD)
+#undef COUNT_FIELD
+    .can = can,
+    .scratch_bytes = scratch_bytes,
+};
+
+double count_flops(const struct count *count)
+{
+    double sum = 0;
+
+    for (int op = 0; op < OP_COUNT; op++)
+        sum += count->flops[op];
+    return sum;
+}

@@ -1,0 +1,102 @@
+#include "compute/dropout.h"
+#include "compute/ref/element.h"
+#include "compute/ref/ref_int.h"
+
+/* The factor on (row, k) of the adapter's input: 0 when dropped. */
+static double kept(const struct weight *weight, const struct dropout *dropout, int32_t row, int32_t k)
+{
+    if (weight->lora_dropout <= 0)
+        return 1;
+    return dropout_keeps(dropout, weight->lora_dropout, row, k, weight->w.cols) ? 1 / (1 - (double)weight->lora_dropout) : 0;
+}
+
+void ref_linear(struct queue *queue, const struct op_linear *op)
+{
+    const struct weight *weight = op->w;
+    int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, R = weight->a.rows;
+
+    for (int32_t t = 0; t < T; t++) {
+        for (int32_t c = 0; c < R; c++) {
+            double sum = 0;
+            for (int32_t k = 0; k < K; k++)
+                sum += kept(weight, &op->dropout, t, k) * get(&op->x, t, k) * get(&weight->a, c, k);
+            set(&op->x, t, K + c, weight->lora_scale * sum);
+        }
+        for (int32_t n = 0; n < N; n++) {
+            double sum = op->bias.at ? get(&op->bias, 0, n) : 0;
+            for (int32_t k = 0; k < K; k++)
+                sum += get(&op->x, t, k) * get(&weight->w, n, k);
+            for (int32_t c = 0; c < R; c++)
+                sum += get(&op->x, t, K + c) * get(&weight->b, n, c);
+            set(&op->y, t, n, sum + (op->add.at ? get(&op->add, t, n) : 0));
+        }
+    }
+}
+
+void ref_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
+{
+    const struct weight *weight = op->w;
+    int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, R = weight->a.rows;
+
+    for (int32_t t = 0; t < T; t++) {
+        for (int32_t c = 0; c < R; c++) {
+            double sum = 0;
+            for (int32_t n = 0; n < N; n++)
+                sum += get(&op->dy, t, n) * get(&weight->b, n, c);
+            set(&op->dy, t, N + c, weight->lora_scale * sum);
+        }
+        for (int32_t k = 0; k < K; k++) {
+            double sum = op->is_added ? get(&op->dx, t, k) : 0, through = 0;
+            for (int32_t n = 0; n < N; n++)
+                sum += get(&op->dy, t, n) * get(&weight->w, n, k);
+            for (int32_t c = 0; c < R; c++)
+                through += get(&op->dy, t, N + c) * get(&weight->a, c, k);
+            set(&op->dx, t, k, R ? sum + through * kept(weight, &op->dropout, t, k) : sum);
+        }
+    }
+}
+
+/* Whether (n, c) lies in one of the blocks of a fused weight's B. */
+static bool is_in_part(const struct weight *weight, int32_t n, int32_t c)
+{
+    int32_t part;
+
+    if (!weight->part_rows)
+        return true;
+    part = c / (weight->a.rows / weight->part_count);
+    return n >= weight->part_rows[part] && n < weight->part_rows[part + 1];
+}
+
+void ref_linear_grad_w(struct queue *queue, const struct op_linear_grad_w *op)
+{
+    const struct weight *weight = op->w;
+    int32_t T = op->x.rows, N = op->dy.cols, K = op->x.cols, R = weight->a.rows;
+
+    for (int32_t n = 0; n < N; n++) {
+        for (int32_t k = 0; op->dw.at && k < K; k++) {
+            double sum = 0;
+            for (int32_t t = 0; t < T; t++)
+                sum += get(&op->dy, t, n) * get(&op->x, t, k);
+            add(&op->dw, n, k, sum);
+        }
+        for (int32_t c = 0; op->db.at && c < R; c++) {
+            double sum = 0;
+            for (int32_t t = 0; is_in_part(weight, n, c) && t < T; t++)
+                sum += get(&op->dy, t, n) * get(&op->x, t, K + c);
+            add(&op->db, n, c, sum);
+        }
+        if (op->dbias.at) {
+            double sum = 0;
+            for (int32_t t = 0; t < T; t++)
+                sum += get(&op->dy, t, n);
+            add(&op->dbias, 0, n, sum);
+        }
+    }
+    for (int32_t c = 0; op->da.at && c < R; c++)
+        for (int32_t k = 0; k < K; k++) {
+            double sum = 0;
+            for (int32_t t = 0; t < T; t++)
+                sum += get(&op->dy, t, N + c) * get(&op->x, t, k) * kept(weight, &op->dropout, t, k);
+            add(&op->da, c, k, sum);
+        }
+}
