@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -180,6 +181,24 @@ int file_open_append(const char *path, struct err *err)
     if (fd < 0)
         fail(err, "open", path);
     return fd;
+}
+
+int file_lock(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_RDWR | O_CREAT, 0600);
+
+    if (fd < 0) {
+        fail(err, "open", path);
+        return -1;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return fd;
+    if (errno == EWOULDBLOCK)
+        err_set(err, ERR_CONFLICT, "%s is locked by another process", path);
+    else
+        fail(err, "lock", path);
+    fd_close(&fd);
+    return -1;
 }
 
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err)

@@ -35,6 +35,10 @@ bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, cons
 bool fd_sync(int fd, const char *path, struct err *err);
 void fd_close(int *fd); /* sets -1 */
 
+/* Creates the file and takes the exclusive lock on it, for as long as the descriptor is open. -1 with ERR_CONFLICT when
+ * another process has it. */
+int file_lock(const char *path, struct err *err);
+
 /* Folders. */
 bool dir_make(const char *path, struct err *err); /* with parents; existing is fine */
 bool dir_sync(const char *path, struct err *err); /* makes renames inside durable */

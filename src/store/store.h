@@ -114,6 +114,7 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(STATE, state)                                                                                                    \
     X(WANT, wanted)                                                                                                    \
     X(TEXT, model)           /* id of the base, as the request named it */                                             \
+    X(TEXT, model_path)      /* folder of its weights */                                                               \
     X(TEXT, output_name)     /* name of the result once there is one */                                                \
     X(TEXT, fine_tuned_model) /* output_name from success on */                                                        \
     X(TEXT, training_file)                                                                                             \

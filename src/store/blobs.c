@@ -1,0 +1,183 @@
+#include "store/blobs.h"
+
+#include "base/hash.h"
+#include "os/entropy.h"
+#include "os/file.h"
+#include "store/store_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct blobs {
+    struct arena arena; /* the two folders */
+    const char *files_dir, *tmp_dir;
+};
+
+struct blob_put {
+    struct blobs *blobs;
+    char *path;
+    int fd;
+    struct sha256 hash;
+    uint64_t bytes;
+};
+
+struct blobs *blobs_open(const char *data_dir, struct err *err)
+{
+    struct blobs *blobs = mem_alloc_zero(1, sizeof *blobs);
+
+    blobs->files_dir = path_join(&blobs->arena, data_dir, "files");
+    blobs->tmp_dir = path_join(&blobs->arena, data_dir, "tmp");
+    if (dir_remove(blobs->tmp_dir, err) && dir_make(blobs->tmp_dir, err) && dir_make(blobs->files_dir, err) &&
+        dir_sync(data_dir, err))
+        return blobs;
+    blobs_close(blobs);
+    return NULL;
+}
+
+void blobs_close(struct blobs *blobs)
+{
+    if (!blobs)
+        return;
+    arena_deinit(&blobs->arena);
+    free(blobs);
+}
+
+/* Ids are made by the server; a name that could leave the folder is a bug. */
+static char *path_of(struct blobs *blobs, struct arena *arena, const char *id)
+{
+    ASSERT(strncmp(id, "file-", 5) == 0 && !strchr(id, '/'));
+    return path_join(arena, blobs->files_dir, id);
+}
+
+struct blob_put *blob_put_begin(struct blobs *blobs, struct err *err)
+{
+    struct blob_put *put = mem_alloc_zero(1, sizeof *put);
+    struct arena arena = {0};
+    char name[33];
+
+    entropy_hex(name, 16);
+    put->blobs = blobs;
+    put->path = strdup(path_join(&arena, blobs->tmp_dir, name));
+    arena_deinit(&arena);
+    sha256_begin(&put->hash);
+    put->fd = file_create(put->path, err);
+    if (put->fd >= 0)
+        return put;
+    blob_put_abort(put);
+    return NULL;
+}
+
+bool blob_put_add(struct blob_put *put, const void *at, size_t bytes, struct err *err)
+{
+    sha256_add(&put->hash, at, bytes);
+    put->bytes += bytes;
+    return fd_write_all(put->fd, at, bytes, put->path, err);
+}
+
+uint64_t blob_put_bytes(const struct blob_put *put)
+{
+    return put->bytes;
+}
+
+static void put_free(struct blob_put *put)
+{
+    fd_close(&put->fd);
+    free(put->path);
+    free(put);
+}
+
+bool blob_put_commit(struct blob_put *put, const char *id, char sha256_hex[65], struct err *err)
+{
+    struct arena arena = {0};
+    uint8_t digest[32];
+    bool ok = fd_sync(put->fd, put->path, err) && file_rename(put->path, path_of(put->blobs, &arena, id), err);
+
+    sha256_end(&put->hash, digest);
+    hex_encode(digest, sizeof digest, sha256_hex);
+    if (!ok)
+        file_remove(put->path, NULL);
+    put_free(put);
+    arena_deinit(&arena);
+    return ok;
+}
+
+void blob_put_abort(struct blob_put *put)
+{
+    uint8_t digest[32];
+
+    if (!put)
+        return;
+    sha256_end(&put->hash, digest);
+    if (put->fd >= 0)
+        file_remove(put->path, NULL);
+    put_free(put);
+}
+
+int blob_open(struct blobs *blobs, const char *id, uint64_t *bytes, struct err *err)
+{
+    struct arena arena = {0};
+    const char *path = path_of(blobs, &arena, id);
+    int fd = file_open_read(path, err);
+
+    if (fd >= 0 && !file_size(path, bytes, err))
+        fd_close(&fd);
+    arena_deinit(&arena);
+    return fd;
+}
+
+bool blob_stage_to_path(struct blobs *blobs, const char *id, const char *path, struct err *err)
+{
+    struct arena arena = {0};
+    bool ok = file_link(path_of(blobs, &arena, id), path, err);
+
+    arena_deinit(&arena);
+    return ok;
+}
+
+bool blob_link_from_path(struct blobs *blobs, const char *id, const char *path, struct err *err)
+{
+    struct arena arena = {0};
+    bool ok = file_link(path, path_of(blobs, &arena, id), err) && dir_sync(blobs->files_dir, err);
+
+    arena_deinit(&arena);
+    return ok;
+}
+
+bool blob_remove(struct blobs *blobs, const char *id, struct err *err)
+{
+    struct arena arena = {0};
+    bool ok = file_remove(path_of(blobs, &arena, id), err);
+
+    arena_deinit(&arena);
+    return ok;
+}
+
+static bool has_row(struct store *store, const char *id, bool *found, struct err *err)
+{
+    struct query query = query_open(store, "SELECT 1 FROM files WHERE id=?");
+
+    query_text(&query, id);
+    *found = query_step(&query);
+    return query_close(&query, err);
+}
+
+bool blobs_collect(struct blobs *blobs, struct store *store, size_t *removed, struct err *err)
+{
+    struct arena arena = {0};
+    char **names;
+    size_t count;
+    bool ok = dir_list(&arena, blobs->files_dir, &names, &count, err);
+
+    *removed = 0;
+    for (size_t i = 0; ok && i < count; i++) {
+        bool found;
+
+        ok = has_row(store, names[i], &found, err);
+        if (ok && !found) {
+            ok = file_remove(path_join(&arena, blobs->files_dir, names[i]), err);
+            *removed += ok;
+        }
+    }
+    arena_deinit(&arena);
+    return ok;
+}

@@ -1,0 +1,67 @@
+/* store/queue.h - the scheduler's view of the store: the calls that span tenants, for job/ alone.
+ *
+ * At most one attempt of a job is effective. The claim is one statement that marks the job and counts the attempt up;
+ * from then on every write carries the attempt and is refused (ERR_CONFLICT) when another claim came after it. Every move
+ * of the state writes its event in the same transaction. */
+#pragma once
+
+#include "store/store.h"
+
+/* Inserts the job as `queued` with its first event. The job names its tenant. */
+bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err);
+
+bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err);
+/* The job whose turn it is: queued, wanting to run, highest priority, then oldest. */
+bool store_queue_peek(struct store *store, struct arena *arena, struct store_job *job, bool *found, struct err *err);
+/* queued → starting with a new attempt number. found is false when somebody else was first. */
+bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
+                       struct err *err);
+/* Every job that may have a process: starting, running, cancelling; oldest first. */
+bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err);
+
+struct store_process {
+    int64_t pid, start_time;
+    const char *boot_id;
+};
+/* starting → running: this process is the attempt. */
+bool store_queue_running(struct store *store, const char *id, int64_t attempt, const struct store_process *process,
+                         struct err *err);
+
+/* Another state, with its event and what goes with it. */
+struct store_move {
+    const char *id;
+    int64_t attempt;
+    enum job_state to;
+    const char *level, *code, *message; /* of the event; the attempt stands for its step */
+    const char *error_code, *error_message, *error_param;
+    int64_t failed_attempts, recovery_step; /* kept in the row when the job is queued again */
+};
+/* To succeeded: the result's name becomes a model, with the weights of the newest checkpoint. To cancelling or a final
+ * state: finished_ms is now, if it was not set before. ERR_CONFLICT when the table of moves does not allow it. */
+bool store_queue_move(struct store *store, const struct store_move *move, struct err *err);
+
+/* What the job is to do next, with an event. Does not move the state. */
+bool store_queue_want(struct store *store, const char *id, enum job_want want, const char *code, const char *message,
+                      struct err *err);
+
+struct store_checkpoint_commit {
+    struct store_checkpoint checkpoint;
+    struct store_file *files; /* their blobs are there already */
+    size_t file_count;
+    struct store_model model;
+};
+/* What was read from the attempt's events.jsonl between two offsets: stored together or not at all. */
+struct store_advance {
+    const char *id;
+    int64_t attempt;
+    int64_t from_offset, to_offset;
+    struct store_event *events; /* id and seq are made here */
+    size_t event_count;
+    struct store_checkpoint_commit *checkpoints;
+    size_t checkpoint_count;
+    int64_t trained_tokens, trained_steps, total_steps; /* never shrink */
+    int64_t estimated_finish_ms;
+};
+/* ERR_CONFLICT when the attempt is stale or from_offset is not where the last advance ended. */
+bool store_queue_advance(struct store *store, const struct store_advance *advance, struct err *err);
+bool store_queue_has_checkpoint(struct store *store, const char *id, int64_t step, bool *found, struct err *err);

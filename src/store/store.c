@@ -1,0 +1,179 @@
+#include "store/store_int.h"
+
+#include "os/clock.h"
+#include "os/entropy.h"
+#include "os/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tenant tenant_default(void)
+{
+    return (struct tenant){"org-default", "proj-default"};
+}
+
+void store_id_job(char id[STORE_ID_BYTES])
+{
+    memcpy(id, "ftjob-", 6);
+    entropy_hex(id + 6, 16);
+}
+
+void store_id_event(char id[STORE_ID_BYTES])
+{
+    memcpy(id, "ftevent-", 8);
+    entropy_hex(id + 8, 16);
+}
+
+/* A random UUID, version 4 of RFC 9562. */
+static void add_uuid(char *out)
+{
+    uint8_t b[16];
+
+    entropy_fill(b, sizeof b);
+    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3], b[4],
+             b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+void store_id_file(char id[STORE_ID_BYTES])
+{
+    memcpy(id, "file-", 5);
+    add_uuid(id + 5);
+}
+
+void store_id_checkpoint(char id[STORE_ID_BYTES])
+{
+    memcpy(id, "ftckpt_", 7);
+    add_uuid(id + 7);
+}
+
+/* WAL with FULL syncs each commit: an acknowledged write survives power loss. */
+static bool configure(struct store *store, struct err *err)
+{
+    static const char *const pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
+                                       "PRAGMA busy_timeout=5000; PRAGMA trusted_schema=OFF;";
+
+    if (sqlite3_exec(store->db, pragmas, NULL, NULL, NULL) == SQLITE_OK)
+        return true;
+    return err_set(err, ERR_IO, "cannot set up the database: %s", sqlite3_errmsg(store->db));
+}
+
+static bool make_default_project(struct store *store, struct err *err)
+{
+    struct tenant tenant = tenant_default();
+    struct err problem = {0};
+
+    if (store_project_create(store, &tenant, "local", "Default project", "nebius", &problem) ||
+        problem.code == ERR_CONFLICT)
+        return true;
+    return err_set(err, problem.code, "%s", problem.text);
+}
+
+static bool open_database(struct store *store, const char *path, struct err *err)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+
+    if (sqlite3_open_v2(path, &store->db, flags, NULL) != SQLITE_OK)
+        return err_set(err, ERR_IO, "cannot open %s: %s", path, sqlite3_errmsg(store->db));
+    sqlite3_extended_result_codes(store->db, 1);
+    return configure(store, err) && schema_migrate(store, err) && make_default_project(store, err);
+}
+
+struct store *store_open(const char *data_dir, struct err *err)
+{
+    struct store *store = mem_alloc_zero(1, sizeof *store);
+    struct arena arena = {0};
+    bool ok = false;
+
+    store->lock_fd = -1;
+    if (!dir_make(data_dir, err))
+        goto out;
+    store->lock_fd = file_lock(path_join(&arena, data_dir, "lock"), err);
+    if (store->lock_fd < 0) {
+        err_prefix(err, "another server uses this data folder");
+        goto out;
+    }
+    if (!open_database(store, path_join(&arena, data_dir, "attune.db"), err))
+        goto out;
+    ok = true;
+out:
+    arena_deinit(&arena);
+    if (ok)
+        return store;
+    store_close(store);
+    return NULL;
+}
+
+void store_close(struct store *store)
+{
+    if (!store)
+        return;
+    for (size_t i = 0; i < store->prepared_count; i++)
+        sqlite3_finalize(store->prepared[i].stmt);
+    sqlite3_close(store->db);
+    fd_close(&store->lock_fd);
+    free(store);
+}
+
+static bool insert_organization(struct store *store, const struct tenant *tenant, const char *name, struct err *err)
+{
+    struct query query = query_open(store, "INSERT INTO organizations(id, name, created_ms) VALUES (?,?,?) "
+                                           "ON CONFLICT DO NOTHING");
+
+    query_text(&query, tenant->organization_id);
+    query_text(&query, name);
+    query_integer(&query, clock_unix_ms());
+    return query_run(&query, NULL, err);
+}
+
+static bool insert_project(struct store *store, const struct tenant *tenant, const char *name, const char *profile,
+                           struct err *err)
+{
+    struct query query = query_open(store, "INSERT INTO projects(organization_id, id, name, profile, created_ms) "
+                                           "VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING");
+    int changed;
+
+    query_tenant(&query, tenant);
+    query_text(&query, name);
+    query_text(&query, profile);
+    query_integer(&query, clock_unix_ms());
+    if (!query_run(&query, &changed, err))
+        return false;
+    return changed == 1 || err_set(err, ERR_CONFLICT, "The project '%s' exists already", tenant->project_id);
+}
+
+bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
+                          const char *name, const char *profile, struct err *err)
+{
+    if (!transaction_begin(store, err))
+        return false;
+    return transaction_end(store,
+                           insert_organization(store, tenant, organization_name, err) &&
+                               insert_project(store, tenant, name, profile, err),
+                           err);
+}
+
+bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
+                       struct store_project *project, struct err *err)
+{
+    struct query query = query_open(store, "SELECT o.id, o.name, p.id, p.name, p.profile FROM projects p "
+                                           "JOIN organizations o ON o.id = p.organization_id "
+                                           "WHERE p.organization_id=? AND p.id=?");
+    bool found;
+
+    query_tenant(&query, tenant);
+    found = query_step(&query);
+    if (found)
+        *project = (struct store_project){
+            .organization_id = query_get_text(&query, 0, arena),
+            .organization_name = query_get_text(&query, 1, arena),
+            .project_id = query_get_text(&query, 2, arena),
+            .name = query_get_text(&query, 3, arena),
+            .profile = query_get_text(&query, 4, arena),
+        };
+    if (!query_close(&query, err))
+        return false;
+    return found || err_set(err, ERR_NOT_FOUND, "No such project: '%s'", tenant->project_id);
+}

@@ -1,0 +1,102 @@
+/* store/store_int.h - SQLite under the store's own files: prepared statements, transactions, rows from column tables. */
+#pragma once
+
+#include "store/store.h"
+
+#include <sqlite3.h>
+
+struct prepared {
+    const char *sql; /* the literal; its address is the key */
+    sqlite3_stmt *stmt;
+};
+
+struct store {
+    sqlite3 *db;
+    int lock_fd;
+    struct prepared prepared[128];
+    size_t prepared_count;
+};
+
+/* One run of a prepared statement. Errors stick and are told once, by query_close:
+ *
+ *     struct query query = query_open(store, "SELECT name FROM projects WHERE id=?");
+ *     query_text(&query, id);
+ *     while (query_step(&query))
+ *         … query_get_text(&query, 0, arena) …
+ *     return query_close(&query, err);
+ *
+ * Bound texts must live until then. */
+struct query {
+    struct store *store;
+    sqlite3_stmt *stmt;
+    int bound;
+    int code; /* SQLITE_OK while all is well */
+};
+struct query query_open(struct store *store, const char *sql_literal);
+void query_text(struct query *query, const char *text); /* NULL binds NULL */
+void query_integer(struct query *query, int64_t value);
+void query_tenant(struct query *query, const struct tenant *tenant); /* organisation, project */
+bool query_step(struct query *query);                                /* true: a row is there */
+const char *query_get_text(struct query *query, int column, struct arena *arena);
+int64_t query_get_integer(struct query *query, int column);
+bool query_close(struct query *query, struct err *err);
+/* For a statement without rows: step and close. changed may be NULL. */
+bool query_run(struct query *query, int *changed, struct err *err);
+
+bool transaction_begin(struct store *store, struct err *err);
+/* Commits when ok, else rolls back; returns whether it was committed. Keeps an error that is set. */
+bool transaction_end(struct store *store, bool ok, struct err *err);
+
+/* Rows from tables of columns. */
+enum column_type { COLUMN_TEXT, COLUMN_INTEGER, COLUMN_STATE, COLUMN_WANT };
+struct column {
+    enum column_type type;
+    size_t offset; /* in the row's struct */
+};
+struct row_type {
+    const struct column *columns;
+    size_t column_count, bytes;
+};
+#define COLUMN_ENTRY(row, type, name) {COLUMN_##type, offsetof(struct row, name)},
+#define ROW_TYPE(columns, row) {columns, sizeof columns / sizeof *columns, sizeof(struct row)}
+#define SQL_NAME(type, name)   "," #name
+#define SQL_MARK(type, name)   ",?"
+
+/* Columns 1.. of the current row into the struct; column 0 is the row's number. */
+void row_get(struct query *query, const struct row_type *type, struct arena *arena, void *row);
+void row_bind(struct query *query, const struct row_type *type, const void *row);
+/* First row of the query into `row`, then closes it. ERR_NOT_FOUND "no such WHAT: 'ID'". */
+bool row_get_one(struct query *query, const struct row_type *type, struct arena *arena, void *row, const char *what,
+                 const char *id, struct err *err);
+
+/* A list in both orders: parameters are organisation, project, scope, number of the cursor (0: none), row count. */
+#define LIST_SQL(columns, from, where, compare, order)                                                                 \
+    "SELECT number" columns(SQL_NAME) " FROM " from " WHERE organization_id=?1 AND project_id=?2 AND (" where          \
+    ") AND (?4=0 OR number" compare "?4) ORDER BY number " order " LIMIT ?5"
+struct list_sql {
+    const char *ascending, *descending;
+    const char *cursor; /* organisation, project, scope, id → number */
+    const char *what;   /* of messages */
+};
+#define LIST_OF(columns, from, key, where, what_)                                                                      \
+    {                                                                                                                  \
+        .ascending = LIST_SQL(columns, from, where, ">", "ASC"),                                                       \
+        .descending = LIST_SQL(columns, from, where, "<", "DESC"),                                                     \
+        .cursor = "SELECT number FROM " from " WHERE organization_id=?1 AND project_id=?2 AND (" where ") AND " key    \
+                  "=?4",                                                                                               \
+        .what = what_,                                                                                                 \
+    }
+bool row_list(struct store *store, const struct tenant *tenant, const char *scope, const struct store_page *page,
+              const struct list_sql *sql, const struct row_type *type, struct arena *arena, void **rows, size_t *count,
+              bool *has_more, struct err *err);
+
+/* Tables whose rows more than one file writes. */
+extern const struct row_type store_file_row, store_job_row, store_event_row, store_checkpoint_row, store_model_row;
+bool file_insert(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err);
+/* Nothing is written when an event of this identity is there. */
+bool event_insert(struct store *store, const struct tenant *tenant, const char *job_id, const struct store_event *event,
+                  struct err *err);
+bool model_insert(struct store *store, const struct tenant *tenant, const struct store_model *model, struct err *err);
+
+/* Brings an opened database to the newest schema. */
+bool schema_migrate(struct store *store, struct err *err);

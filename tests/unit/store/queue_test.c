@@ -1,0 +1,282 @@
+#include "fixture.h"
+
+static struct err move(struct fixture *f, const char *id, int64_t attempt, enum job_state to)
+{
+    struct store_move move = {.id = id, .attempt = attempt, .to = to, .level = "info", .code = job_state_name(to),
+                              .message = "moved"};
+    struct err err = {0};
+
+    if (store_queue_move(f->store, &move, &err))
+        assert_int_equal(err.code, ERR_OK);
+    else
+        assert_int_not_equal(err.code, ERR_OK);
+    return err;
+}
+
+static size_t count_events(struct fixture *f, const char *id, const char *kind)
+{
+    struct store_event_list list;
+    struct err err = {0};
+    size_t count = 0;
+
+    assert_ok(store_event_since(f->store, &f->ours, id, 0, 1000, &f->arena, &list, &err), err);
+    for (size_t i = 0; i < list.count; i++) {
+        assert_int_equal(list.at[i].seq, i + 1);
+        count += strcmp(list.at[i].kind, kind) == 0;
+    }
+    return count;
+}
+
+static struct store_event step_event(int64_t step)
+{
+    return (struct store_event){.kind = "step", .code = "", .step = step, .attempt = 1, .level = "info", .message = "step",
+                                .type = "metrics"};
+}
+
+static void every_pair_of_states_moves_exactly_when_the_table_says_so(void **state)
+{
+    struct fixture *f = *state;
+    /* How to reach each state from queued. */
+    static const enum job_state paths[JOB_STATE_COUNT][4] = {
+        [JOB_STATE_queued] = {0},
+        [JOB_STATE_starting] = {JOB_STATE_starting},
+        [JOB_STATE_running] = {JOB_STATE_starting, JOB_STATE_running},
+        [JOB_STATE_cancelling] = {JOB_STATE_starting, JOB_STATE_cancelling},
+        [JOB_STATE_succeeded] = {JOB_STATE_COUNT},
+        [JOB_STATE_failed] = {JOB_STATE_failed},
+        [JOB_STATE_cancelled] = {JOB_STATE_cancelled},
+    };
+
+    for (int from = 0; from < JOB_STATE_COUNT; from++)
+        for (int to = 0; to < JOB_STATE_COUNT; to++) {
+            const char *id = add_job(f, &f->ours);
+            struct err err;
+
+            if (from == JOB_STATE_succeeded || to == JOB_STATE_succeeded)
+                continue; /* needs a checkpoint: below */
+            for (const enum job_state *step = paths[from]; *step; step++)
+                assert_int_equal(move(f, id, 0, *step).code, ERR_OK);
+            err = move(f, id, 0, (enum job_state)to);
+            if ((err.code == ERR_OK) != job_state_may_move((enum job_state)from, (enum job_state)to))
+                fail_msg("%s to %s: %s", job_state_name((enum job_state)from), job_state_name((enum job_state)to), err.text);
+        }
+}
+
+static void final_states_are_those_that_clients_take_as_final(void **state)
+{
+    for (int s = 0; s < JOB_STATE_COUNT; s++) {
+        const char *status = job_state_status((enum job_state)s);
+        bool is_final = !strcmp(status, "succeeded") || !strcmp(status, "failed") || !strcmp(status, "cancelled");
+
+        if (s != JOB_STATE_cancelling && is_final != job_state_is_final((enum job_state)s))
+            fail_msg("%s", job_state_name((enum job_state)s));
+        assert_int_equal(job_state_of(str_of(job_state_name((enum job_state)s))), s);
+    }
+    assert_int_equal(job_state_of(STR("paused")), JOB_STATE_COUNT);
+}
+
+static void a_second_claim_gives_no_row(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_job job;
+    struct err err = {0};
+    bool found;
+
+    assert_ok(store_queue_claim(f->store, id, &f->arena, &job, &found, &err), err);
+    assert_true(found);
+    assert_int_equal(job.attempt, 1);
+    assert_int_equal(job.state, JOB_STATE_starting);
+    assert_ok(store_queue_claim(f->store, id, &f->arena, &job, &found, &err), err);
+    assert_false(found);
+    assert_int_equal(get_job(f, id).attempt, 1);
+}
+
+static void the_queue_goes_by_priority_then_age_and_skips_paused_jobs(void **state)
+{
+    struct fixture *f = *state;
+    const char *paused = add_job(f, &f->ours), *first = add_job(f, &f->ours), *second = add_job(f, &f->theirs);
+    struct store_job urgent = make_job(f, &f->ours), job;
+    const char *expected[] = {urgent.id, first, second};
+    struct err err = {0};
+    bool found;
+
+    urgent.priority = 1;
+    assert_ok(store_queue_insert(f->store, &urgent, &err), err);
+    assert_ok(store_queue_want(f->store, paused, JOB_WANT_pause, "pausing", "Job is paused", &err), err);
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+        assert_true(found);
+        assert_string_equal(job.id, expected[i]);
+        run_job(f, job.id);
+    }
+    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+    assert_false(found);
+}
+
+static void a_stale_attempt_is_refused_everywhere(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_process process = {.pid = 1};
+    struct store_event event = step_event(9);
+    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 5, .events = &event, .event_count = 1};
+    struct err err = {0};
+
+    run_job(f, id);
+    assert_int_equal(move(f, id, 1, JOB_STATE_queued).code, ERR_OK);
+    run_job(f, id);
+    assert_false(store_queue_advance(f->store, &advance, &err));
+    assert_int_equal(err.code, ERR_CONFLICT);
+    assert_int_equal(count_events(f, id, "step"), 0);
+    assert_int_equal(move(f, id, 1, JOB_STATE_failed).code, ERR_CONFLICT);
+    assert_false(store_queue_running(f->store, id, 1, &process, &err));
+    assert_int_equal(get_job(f, id).state, JOB_STATE_running);
+    assert_int_equal(get_job(f, id).pid, 42);
+}
+
+static void events_are_stored_once_with_their_offset(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_event events[] = {step_event(1), step_event(2), step_event(2), step_event(3)};
+    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 30, .events = events, .event_count = 4,
+                                    .trained_steps = 3, .trained_tokens = 300, .total_steps = 9};
+    struct err err = {0};
+
+    run_job(f, id);
+    assert_ok(store_queue_advance(f->store, &advance, &err), err);
+    assert_int_equal(count_events(f, id, "step"), 3);
+    assert_int_equal(get_job(f, id).events_offset, 30);
+
+    /* The same bytes again: refused, because the offset has moved on. */
+    assert_false(store_queue_advance(f->store, &advance, &err));
+    assert_int_equal(err.code, ERR_CONFLICT);
+
+    /* A resumed attempt emits steps again; the first ones stay and progress never shrinks. */
+    assert_int_equal(move(f, id, 1, JOB_STATE_queued).code, ERR_OK);
+    run_job(f, id);
+    events[0].message = "another";
+    advance.attempt = 2;
+    advance.trained_steps = 1;
+    assert_ok(store_queue_advance(f->store, &advance, &err), err);
+    assert_int_equal(count_events(f, id, "step"), 3);
+    assert_int_equal(get_job(f, id).trained_steps, 3);
+    assert_int_equal(get_job(f, id).trained_tokens, 300);
+}
+
+static struct store_checkpoint_commit checkpoint_at(struct fixture *f, const char *job_id, int64_t step,
+                                                    struct store_file *file)
+{
+    char *id = arena_alloc(&f->arena, STORE_ID_BYTES);
+    char *name = arena_printf(&f->arena, "ft:x:ckpt-step-%lld", (long long)step);
+    char *path = arena_printf(&f->arena, "/run/step-%lld", (long long)step);
+
+    store_id_checkpoint(id);
+    return (struct store_checkpoint_commit){
+        .checkpoint = {.id = id, .job_id = job_id, .step = step, .model_name = name, .path = path, .metrics_json = "{}",
+                       .result_files_json = "[]"},
+        .files = file,
+        .file_count = 1,
+        .model = {.name = name, .job_id = job_id, .checkpoint_id = id, .kind = "lora", .base_model = "org/base",
+                  .base_path = "/models/org/base", .path = path},
+    };
+}
+
+static void a_job_succeeds_with_the_weights_of_its_newest_checkpoint(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_file files[] = {make_file(f, "1/a"), make_file(f, "2/a")};
+    struct store_checkpoint_commit commits[] = {checkpoint_at(f, id, 5, &files[0]), checkpoint_at(f, id, 9, &files[1])};
+    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 1, .checkpoints = commits, .checkpoint_count = 2};
+    struct store_model model;
+    struct store_job job;
+    struct err err = {0};
+
+    run_job(f, id);
+    assert_int_equal(move(f, id, 1, JOB_STATE_succeeded).code, ERR_CONFLICT); /* nothing to give */
+    assert_ok(store_queue_advance(f->store, &advance, &err), err);
+    assert_int_equal(move(f, id, 1, JOB_STATE_succeeded).code, ERR_OK);
+    job = get_job(f, id);
+    assert_string_equal(job.fine_tuned_model, job.output_name);
+    assert_true(job.finished_ms > 0 && job.pid == 0);
+    assert_ok(store_model_get(f->store, &f->ours, job.fine_tuned_model, &f->arena, &model, &err), err);
+    assert_string_equal(model.path, "/run/step-9");
+    assert_string_equal(model.kind, "lora");
+    assert_ok(store_model_get(f->store, &f->ours, "ft:x:ckpt-step-5", &f->arena, &model, &err), err);
+    assert_string_equal(model.path, "/run/step-5");
+}
+
+static void a_checkpoint_reported_again_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_file first = make_file(f, "1/a"), again = make_file(f, "1/a");
+    struct store_checkpoint_commit commit = checkpoint_at(f, id, 5, &first);
+    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 1, .checkpoints = &commit, .checkpoint_count = 1};
+    struct store_checkpoint_list list;
+    struct err err = {0};
+    int64_t count, bytes;
+
+    run_job(f, id);
+    assert_ok(store_queue_advance(f->store, &advance, &err), err);
+    commit = checkpoint_at(f, id, 5, &again);
+    advance.from_offset = 1;
+    advance.to_offset = 2;
+    assert_ok(store_queue_advance(f->store, &advance, &err), err);
+    assert_ok(store_checkpoint_list(f->store, &f->ours, id, &(struct store_page){.limit = 9}, &f->arena, &list, &err), err);
+    assert_int_equal(list.count, 1);
+    assert_ok(store_file_usage(f->store, &f->ours, &count, &bytes, &err), err);
+    assert_int_equal(count, 1);
+}
+
+static void cancelling_is_final_for_clients_at_once(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+    struct store_job job;
+
+    run_job(f, id);
+    assert_int_equal(move(f, id, 1, JOB_STATE_cancelling).code, ERR_OK);
+    job = get_job(f, id);
+    assert_string_equal(job_state_status(job.state), "cancelled");
+    assert_int_equal(job.wanted, JOB_WANT_cancel);
+    assert_int_equal(job.pid, 42);
+    assert_true(job.finished_ms > 0);
+    assert_int_equal(move(f, id, 1, JOB_STATE_succeeded).code, ERR_CONFLICT);
+    assert_int_equal(move(f, id, 1, JOB_STATE_cancelled).code, ERR_OK);
+    assert_int_equal(get_job(f, id).pid, 0);
+    assert_true(get_job(f, id).finished_ms == job.finished_ms);
+}
+
+static void every_move_writes_one_event(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = add_job(f, &f->ours);
+
+    assert_int_equal(count_events(f, id, "job"), 1); /* submitted */
+    run_job(f, id);
+    assert_int_equal(move(f, id, 1, JOB_STATE_queued).code, ERR_OK);
+    run_job(f, id);
+    assert_int_equal(move(f, id, 2, JOB_STATE_failed).code, ERR_OK);
+    assert_int_equal(count_events(f, id, "job"), 5);
+}
+
+int main(void)
+{
+#define QUEUE_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        QUEUE_TEST(every_pair_of_states_moves_exactly_when_the_table_says_so),
+        QUEUE_TEST(final_states_are_those_that_clients_take_as_final),
+        QUEUE_TEST(a_second_claim_gives_no_row),
+        QUEUE_TEST(the_queue_goes_by_priority_then_age_and_skips_paused_jobs),
+        QUEUE_TEST(a_stale_attempt_is_refused_everywhere),
+        QUEUE_TEST(events_are_stored_once_with_their_offset),
+        QUEUE_TEST(a_job_succeeds_with_the_weights_of_its_newest_checkpoint),
+        QUEUE_TEST(a_checkpoint_reported_again_changes_nothing),
+        QUEUE_TEST(cancelling_is_final_for_clients_at_once),
+        QUEUE_TEST(every_move_writes_one_event),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
