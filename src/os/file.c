@@ -235,6 +235,23 @@ bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, cons
     return true;
 }
 
+bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const char *path, struct err *err)
+{
+    const char *p = at;
+
+    while (bytes > 0) {
+        ssize_t n = pwrite(fd, p, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail(err, "write", path);
+        p += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return true;
+}
+
 bool fd_sync(int fd, const char *path, struct err *err)
 {
     return fsync(fd) == 0 || fail(err, "sync", path);

@@ -32,6 +32,7 @@ int  file_open_append(const char *path, struct err *err);   /* creates */
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err);
 /* Up to `bytes` at `offset`; *got is less only at the end of the file. */
 bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, const char *path, struct err *err);
+bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const char *path, struct err *err);
 bool fd_sync(int fd, const char *path, struct err *err);
 void fd_close(int *fd); /* sets -1 */
 
