@@ -27,6 +27,9 @@ test: $(TEST)/build.ninja build/attune ## everything that needs neither a GPU no
 	@ninja -C $(TEST)
 	@tools/run_tests.py $(TEST)
 
+base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
+	@tools/base_model.sh
+
 check: ## include allow-list, both compilers without warnings
 	@tools/setup.sh check
 	@tools/check.sh
@@ -35,4 +38,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test check clean FORCE
+.PHONY: all help setup test base-model check clean FORCE
