@@ -15,7 +15,7 @@ python3 tools/corpus.py --lines 500 --seed "$((${SEED:-1} + 1))" --out "$work/va
 python3 tools/train_tokenizer.py --train "$work/train.jsonl" --out "$model"
 
 "$attune" train --model "$model" --init random --train "$work/train.jsonl" --valid "$work/valid.jsonl" \
-    --n-epochs 1 --batch-size "${BATCH:-16}" --context-length 512 --packing true \
+    --n-epochs 1 --batch-size "${BATCH:-8}" --context-length 512 --packing true \
     --learning-rate "${RATE:-3e-3}" --warmup-ratio 0.03 --weight-decay 0.01 --seed "${SEED:-1}" --out "$work/out"
 
 weights=$(find "$work/out" -name model.safetensors | sort | tail -n 1)

@@ -3,8 +3,8 @@
 
 usage: corpus.py [--kind rendered|text|messages] [--lines N] [--seed N] [--out FILE]
 
-  rendered   {"text"}: 3 stories to 7 dialogues, the dialogues already rendered by the chat template, so that one
-             training job sees both
+  rendered   {"text"}: 15 stories to 85 dialogues, the dialogues already rendered by the chat template, so that
+             one training job sees both
   text       {"text"}: stories alone
   messages   {"messages"}: dialogues alone
 """
@@ -17,7 +17,7 @@ from world.dialogues import dialogue
 from world.grammar import Dice
 from world.stories import story
 
-STORY_SHARE = 0.3
+STORY_SHARE = 0.15
 
 
 def render(messages):

@@ -5,6 +5,7 @@ from .lexicon import (ANIMALS, COLOURS, COUNTED, DAYS, FACT_COLOURS, FEELINGS, F
 from .stories import NAMES, Story, story
 
 NOUNS, FOOD_NOUNS, ONES = list(THINGS), list(FOODS), list(COUNTED)
+LISTED = (ONES, NAMES, COLOURS, list(ANIMALS))
 
 
 def pair(dice, question, answer, **known):
@@ -112,6 +113,12 @@ def copying(dice):
     return pair(dice, "my_name", "greet_name", a__name=dice.pick(NAMES))
 
 
+def list_copying(dice):
+    """A list of unrelated words to say again. Nothing but the list tells the next word, so this teaches copying."""
+    items = ", ".join(dice.pick(dice.pick(LISTED)) for _ in range(3 + dice.below(8)))
+    return pair(dice, "ask_list", "say_list", l=items)
+
+
 def story_request(dice):
     name, noun = dice.pick(NAMES), dice.pick(NOUNS)
     ask = write("ask_story", dice, a__name=name, o__noun=noun)
@@ -122,8 +129,8 @@ def politeness(dice):
     return pair(dice, "greet", "greet_back")
 
 
-SHARES = [(0.34, about_story), (0.12, about_world), (0.08, counting), (0.16, lost_thing), (0.10, memory), (0.08, copying),
-          (0.10, story_request), (0.02, politeness)]
+SHARES = [(0.26, about_story), (0.08, about_world), (0.05, counting), (0.20, lost_thing), (0.10, memory), (0.08, copying),
+          (0.13, list_copying), (0.08, story_request), (0.02, politeness)]
 
 
 def dialogue(dice):

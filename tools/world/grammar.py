@@ -3,7 +3,7 @@
 A rule is a list of alternatives. An alternative is a row of words and holes. `<role:symbol>` is a hole: the symbol
 is a class of the lexicon or a part of the grammar; the role says which known thing fills it. Inside a part, a role
 that begins with a point continues the role of the hole that the part fills, so `<o:the>` with the part
-`the <.colour:colour> <.noun:noun>` asks for `o.colour` and `o.noun`. A hole without a known filler takes any member.
+`the <.colour:colour> <.noun:noun>` asks for `o.colour` and `o.noun`. A whole part may be given as well. A hole without a known filler takes any member.
 `a` stands for a or an. Sentences are written in lower case; the first letter is raised at the end.
 
 The recogniser ignores roles. It follows every derivation at once: `spans(symbol, i)` is the set of positions where
@@ -66,7 +66,7 @@ def expand(row, prefix, known, dice, out):
             continue
         role, symbol = element
         key = prefix + role if role.startswith(".") else role
-        if symbol in PART_ROWS:
+        if symbol in PART_ROWS and key not in known:
             expand(dice.pick(PART_ROWS[symbol]), key, known, dice, out)
         else:
             if key not in known:

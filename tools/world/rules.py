@@ -11,7 +11,8 @@ PARTS = {
     "adverb": ["", "", "<how>"],
     "thing_or_food": ["<.noun:noun>", "<.noun:food>"],
     "for_thanks": ["with a smile", "at once", "again", "very well", "for a long time", "until the sun went down"],
-    "spoken_sound": ["<.sound:sound>", "<.sound:sound> <.sound:sound>"],
+    "item": ["<.one:one>", "<.name:name>", "<.colour:colour>", "<.animal:animal>"],
+    "items": ["<.item:item>", "<.item:item>, <.rest:items>"],
 }
 
 SENTENCES = {
@@ -180,6 +181,9 @@ SENTENCES = {
     "say_your_feeling": ["you are <feel:feeling> today.", "you feel <feel:feeling>."],
     "ask_repeat": ["say the word <w:one>.", "please say <w:one>.", "can you say <w:one>?", "repeat after me, <w:one>."],
     "say_repeat": ["<w:one>."],
+    "ask_list": ["repeat these words, <l:items>.", "please say these words, <l:items>.", "can you repeat <l:items>?", "here is a list, <l:items>.",
+                 "remember these words, <l:items>."],
+    "say_list": ["the words are <l:items>.", "these are the words, <l:items>."],
     "ask_greet_friend": ["please say hello to <b.name:name>.", "say hello to my friend <b.name:name>.", "can you greet <b.name:name>?"],
     "say_greet_friend": ["hello, <b.name:name>."],
     "ask_story": ["tell me a story about <a.name:name>.", "please write a story about <a.name:name>.", "can you tell a story about <a.name:name>?",
