@@ -1,0 +1,189 @@
+#include "os/process.h"
+
+#include "base/arena.h"
+#include "os/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static bool fail(struct err *err, const char *what)
+{
+    return err_set(err, errno == ESRCH || errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot %s: %s", what, strerror(errno));
+}
+
+static bool open_pidfd(struct process *process, struct err *err)
+{
+    process->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)process->identity.pid, 0);
+    return process->pidfd >= 0 || fail(err, "watch a process");
+}
+
+/* Runs in the child between fork and exec: async-signal-safe calls alone. */
+_Noreturn static void become(const struct process_spawn *spawn, int go_fd, int output_fd)
+{
+    static const char cannot[] = "cannot start the program\n";
+    sigset_t none;
+    char go;
+
+    setsid();
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    dup2(output_fd, STDOUT_FILENO);
+    dup2(output_fd, STDERR_FILENO);
+    if (read(go_fd, &go, 1) != 1)
+        _exit(125);
+    close(STDIN_FILENO);
+    if (open("/dev/null", O_RDONLY) == STDIN_FILENO && syscall(SYS_close_range, 3u, ~0u, 0u) == 0 && chdir(spawn->cwd) == 0)
+        execv(spawn->argv[0], (char *const *)(uintptr_t)spawn->argv);
+    if (write(STDERR_FILENO, cannot, sizeof cannot - 1) < 0)
+        _exit(126);
+    _exit(127);
+}
+
+/* A child that we cannot follow must not stay. */
+static bool abandon(struct process *process)
+{
+    fd_close(&process->go_fd);
+    waitpid((pid_t)process->identity.pid, NULL, 0);
+    fd_close(&process->pidfd);
+    return false;
+}
+
+bool process_spawn(struct process *process, const struct process_spawn *spawn, struct err *err)
+{
+    int output_fd = file_open_append(spawn->output_path, err), go[2] = {-1, -1};
+    sigset_t all, before;
+    pid_t pid = -1;
+
+    *process = PROCESS_NONE;
+    if (output_fd < 0)
+        return false;
+    /* Signals wait until the child has said how it takes them. */
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    if (pipe2(go, O_CLOEXEC) == 0)
+        pid = fork();
+    if (pid < 0)
+        fail(err, "start a process");
+    if (pid == 0) {
+        close(go[1]);
+        become(spawn, go[0], output_fd);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    fd_close(&go[0]);
+    fd_close(&output_fd);
+    process->go_fd = go[1];
+    if (pid < 0) {
+        fd_close(&process->go_fd);
+        return false;
+    }
+    process->is_child = true;
+    process->identity.pid = pid;
+    return (identity_of(pid, &process->identity, err) && open_pidfd(process, err)) || abandon(process);
+}
+
+bool process_go(struct process *process, struct err *err)
+{
+    bool ok = write(process->go_fd, "g", 1) == 1 || fail(err, "start a process");
+
+    fd_close(&process->go_fd);
+    return ok;
+}
+
+/* The pidfd is opened first: when the identity matches afterwards, it is the pidfd's. */
+bool process_adopt(struct process *process, const struct process_identity *identity, struct err *err)
+{
+    struct process_identity now;
+    struct process_end end;
+
+    *process = PROCESS_NONE;
+    process->identity = *identity;
+    if (identity->pid <= 0)
+        return err_set(err, ERR_NOT_FOUND, "no process was stored");
+    if (!open_pidfd(process, err))
+        return false;
+    if (identity_of(identity->pid, &now, err) && identity_equal(&now, identity) && !process_has_ended(process, &end))
+        return true;
+    fd_close(&process->pidfd);
+    return err_set(err, ERR_NOT_FOUND, "process %lld has ended", (long long)identity->pid);
+}
+
+bool process_signal(struct process *process, int signal, struct err *err)
+{
+    if (process->pidfd < 0 || syscall(SYS_pidfd_send_signal, process->pidfd, signal, NULL, 0) == 0 || errno == ESRCH)
+        return true;
+    return fail(err, "signal a process");
+}
+
+/* While the leader lives, or is a child that was not reaped, its pid and with it the group's number is not reused. */
+bool process_kill_group(struct process *process, struct err *err)
+{
+    struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
+
+    if (process->pidfd < 0 || (!process->is_child && poll(&ended, 1, 0) > 0))
+        return true;
+    return kill(-(pid_t)process->identity.pid, SIGKILL) == 0 || errno == ESRCH || fail(err, "kill a process group");
+}
+
+static bool reap(struct process *process, struct process_end *end)
+{
+    int status;
+    pid_t pid = waitpid((pid_t)process->identity.pid, &status, WNOHANG);
+
+    if (pid != (pid_t)process->identity.pid)
+        return pid < 0; /* somebody else reaped it */
+    process->is_child = false;
+    end->is_known = true;
+    end->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    end->exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+    return true;
+}
+
+bool process_has_ended(struct process *process, struct process_end *end)
+{
+    struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
+
+    *end = (struct process_end){0};
+    if (process->pidfd < 0)
+        return true;
+    if (poll(&ended, 1, 0) <= 0)
+        return false;
+    return !process->is_child || reap(process, end);
+}
+
+void process_close(struct process *process)
+{
+    fd_close(&process->go_fd);
+    fd_close(&process->pidfd);
+}
+
+bool process_self_path(char *path, size_t cap, struct err *err)
+{
+    ssize_t len = readlink("/proc/self/exe", path, cap - 1);
+
+    if (len < 0)
+        return fail(err, "find the path of this program");
+    path[len] = 0;
+    return true;
+}
+
+bool host_memory_bytes(int64_t *bytes, struct err *err)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+
+    if (pages <= 0 || page_bytes <= 0)
+        return err_set(err, ERR_IO, "cannot tell the memory of this machine");
+    *bytes = (int64_t)pages * page_bytes;
+    return true;
+}
