@@ -2,7 +2,8 @@
  * 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong. */
 #pragma once
 
-#define COMMANDS(X)
+#define COMMANDS(X) \
+    X(tokenize, "JSON Lines of text to token ids")
 
 #define COMMAND_DECLARE(name, summary) int cli_##name(int argc, char **argv);
 COMMANDS(COMMAND_DECLARE)
