@@ -31,7 +31,7 @@ struct multipart {
     size_t matched; /* bytes of the delimiter that the input so far ends in */
     char after[2];
     size_t after_len;
-    size_t surroundings_bytes;
+    ptrdiff_t surroundings_bytes;
     size_t part_count, header_count;
     bool is_in_part, has_disposition;
     char headers[PART_HEADER_BYTES_MAX];
@@ -98,7 +98,9 @@ struct multipart *multipart_new(struct str content_type, const struct multipart_
 
     reader->sink = sink;
     reader->context = context;
-    reader->matched = 2; /* the first delimiter may stand at the very beginning, without its CR LF */
+    /* The first delimiter may stand at the very beginning: its CR LF counts as seen, but not as preamble. */
+    reader->matched = 2;
+    reader->surroundings_bytes = -2;
     if (!read_boundary(reader, content_type, err)) {
         multipart_free(reader);
         return NULL;
@@ -225,7 +227,7 @@ static bool emit(struct multipart *reader, struct str bytes, struct err *err)
         return true;
     if (reader->state == PART_DATA)
         return reader->sink->on_data(reader->context, bytes, err);
-    reader->surroundings_bytes += bytes.len;
+    reader->surroundings_bytes += (ptrdiff_t)bytes.len;
     return reader->surroundings_bytes <= SURROUNDINGS_BYTES_MAX ||
            err_set(err, ERR_LIMIT, "more than %d bytes stand before the first part", SURROUNDINGS_BYTES_MAX);
 }
@@ -331,7 +333,7 @@ static bool feed_after(struct multipart *reader, struct str *bytes, struct err *
 
 static bool feed_epilogue(struct multipart *reader, struct str *bytes, struct err *err)
 {
-    reader->surroundings_bytes += bytes->len;
+    reader->surroundings_bytes += (ptrdiff_t)bytes->len;
     *bytes = STR_NONE;
     return reader->surroundings_bytes <= SURROUNDINGS_BYTES_MAX ||
            err_set(err, ERR_LIMIT, "more than %d bytes stand behind the last part", SURROUNDINGS_BYTES_MAX);
