@@ -3,7 +3,8 @@
 #pragma once
 
 #define COMMANDS(X) \
-    X(tokenize, "JSON Lines of text to token ids")
+    X(tokenize, "JSON Lines of text to token ids") \
+    X(render, "JSON Lines of template variables to chat text")
 
 #define COMMAND_DECLARE(name, summary) int cli_##name(int argc, char **argv);
 COMMANDS(COMMAND_DECLARE)

@@ -1,0 +1,199 @@
+#include "text/chat.h"
+
+#include <string.h>
+
+/* Variables of one rendering: the caller's, then messages, tools and the generation prompt, which win. The nodes are
+ * copied shallowly, so the caller's trees stay as they are. */
+static struct json *make_variables(const struct chat_input *input, size_t message_count, bool has_prompt, struct arena *arena)
+{
+    size_t extra = input->variables ? input->variables->count : 0, count = 0;
+    struct json *object = arena_new(arena, struct json);
+    struct json *members = arena_new_array(arena, struct json, extra + 4);
+    const struct json *tools = input->tools && input->tools->count ? input->tools : NULL;
+
+    for json_each (variable, input->variables)
+        members[count++] = *variable;
+    if (tools || !json_get(input->variables, "tools"))
+        members[count++] = tools ? *tools : (struct json){.type = JSON_NULL};
+    if (count > extra)
+        members[extra].key = STR("tools");
+    if (!json_get(input->variables, "documents"))
+        members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
+    members[count] = *input->messages;
+    members[count].count = (uint32_t)message_count;
+    members[count++].key = STR("messages");
+    members[count++] = (struct json){.type = JSON_BOOL, .boolean = has_prompt, .key = STR("add_generation_prompt")};
+    for (size_t i = 0; i < count; i++)
+        members[i].next = i + 1 < count ? &members[i + 1] : NULL;
+    *object = (struct json){.type = JSON_OBJECT, .count = (uint32_t)count, .first = members};
+    return object;
+}
+
+/* The first message_count messages as text. A list is read along its `next`, so it is cut by a copy of its items. */
+static bool render(const struct chat_input *input, size_t message_count, bool has_prompt, struct arena *arena, struct str *text,
+                   struct template_spans *spans, struct err *err)
+{
+    struct json *messages = arena_new(arena, struct json), *items = arena_new_array(arena, struct json, message_count + 1);
+    struct chat_input cut = *input;
+    struct strbuf out = {0};
+    size_t count = 0;
+    bool ok;
+
+    for json_each (message, input->messages) {
+        if (count == message_count)
+            break;
+        items[count] = *message;
+        if (count)
+            items[count - 1].next = &items[count];
+        items[count++].next = NULL;
+    }
+    *messages = (struct json){.type = JSON_ARRAY, .count = (uint32_t)count, .first = count ? items : NULL};
+    cut.messages = messages;
+    ok = template_render(input->template, make_variables(&cut, count, has_prompt, arena), &input->options, &out, spans, arena, err);
+    if (ok)
+        *text = (struct str){str_copy(arena, strbuf_view(&out)), out.len};
+    strbuf_deinit(&out);
+    return ok;
+}
+
+static bool is_assistant(const struct json *message)
+{
+    return str_is(json_string_or(json_get(message, "role"), STR("")), "assistant");
+}
+
+static bool is_masked(const struct json *message)
+{
+    return json_number_or(json_get(message, "weight"), 1) == 0;
+}
+
+/* End of the last special token in text, 0 when there is none. */
+static size_t last_special_end(const struct chat_input *input, struct str text)
+{
+    for (size_t end = text.len; end > 0; end--)
+        for (size_t i = 0; i < input->special_token_count; i++) {
+            struct str token = input->special_tokens[i];
+            if (token.len && str_ends(str_slice(text, 0, end), token))
+                return end;
+        }
+    return 0;
+}
+
+static void trim_to_end_token(const struct chat_input *input, struct str text, struct chat_span *span)
+{
+    struct str turn = str_slice(text, span->start, span->end);
+    size_t end = last_special_end(input, turn);
+
+    span->has_end_token = end > 0 && str_trim(str_slice(turn, end, turn.len)).len == 0;
+    if (span->has_end_token)
+        span->end = span->start + end;
+}
+
+static bool not_stable(size_t index, const char *what, struct err *err)
+{
+    return err_set(err, ERR_INPUT,
+                   "the chat template is not prefix-stable at message %zu: %s; use a template with {%% generation %%} marks, or "
+                   "split the conversation so that each ends with the turn to train",
+                   index, what);
+}
+
+/* Rule 2 for the assistant message at `index`. */
+static bool span_by_prefixes(const struct chat_input *input, struct str whole, size_t index, struct arena *arena,
+                             struct chat_span *span, struct err *err)
+{
+    struct str before, through = whole;
+
+    if (!render(input, index, true, arena, &before, NULL, err) ||
+        (index + 1 < input->messages->count && !render(input, index + 1, false, arena, &through, NULL, err)))
+        return err_prefix(err, "messages up to %zu", index);
+    if (!str_starts(through, before))
+        return not_stable(index, "its turn does not begin with the generation prompt", err);
+    if (!str_starts(whole, through))
+        return not_stable(index, "the turn is rendered differently once messages follow it", err);
+    span->start = before.len;
+    span->end = through.len;
+    trim_to_end_token(input, whole, span);
+    return true;
+}
+
+static bool spans_by_prefixes(const struct chat_input *input, struct arena *arena, struct chat_text *chat, struct err *err)
+{
+    size_t index = 0;
+
+    for json_each (message, input->messages) {
+        struct chat_span *span = &chat->spans[chat->span_count];
+        struct err ignored;
+        if (is_assistant(message)) {
+            *span = (struct chat_span){.message_index = (uint32_t)index, .is_masked = is_masked(message)};
+            if (span_by_prefixes(input, chat->text, index, arena, span, span->is_masked ? &ignored : err))
+                chat->span_count++;
+            else if (!span->is_masked)
+                return false;
+        }
+        index++;
+    }
+    return true;
+}
+
+/* Rule 1. Marks and messages are matched in order when there is one mark a message. */
+static bool spans_by_marks(const struct chat_input *input, const struct template_spans *marks, struct arena *arena,
+                           struct chat_text *chat, struct err *err)
+{
+    size_t assistant_count = 0, index = 0, count = 0;
+    bool has_masked = false;
+
+    for json_each (message, input->messages) {
+        assistant_count += is_assistant(message);
+        has_masked |= is_assistant(message) && is_masked(message);
+    }
+    if (has_masked && assistant_count != marks->count)
+        return err_set(err, ERR_INPUT, "the template marks %zu spans for %zu assistant messages, so \"weight\": 0 cannot be placed",
+                       marks->count, assistant_count);
+    chat->spans = arena_new_array(arena, struct chat_span, marks->count);
+    for (; count < marks->count; count++)
+        chat->spans[count] = (struct chat_span){marks->at[count].start, marks->at[count].end, CHAT_NO_MESSAGE, false, false};
+    chat->span_count = marks->count;
+    count = 0;
+    for json_each (message, input->messages) {
+        if (is_assistant(message) && assistant_count == marks->count) {
+            chat->spans[count].message_index = (uint32_t)index;
+            chat->spans[count++].is_masked = is_masked(message);
+        }
+        index++;
+    }
+    for (size_t i = 0; i < chat->span_count; i++) {
+        struct str turn = str_slice(chat->text, chat->spans[i].start, chat->spans[i].end);
+        chat->spans[i].has_end_token = str_trim(turn).len > 0 && last_special_end(input, turn) >= str_trim(turn).len;
+    }
+    return true;
+}
+
+static bool check_input(const struct chat_input *input, struct err *err)
+{
+    if (!input->messages || input->messages->type != JSON_ARRAY || input->messages->count == 0)
+        return err_set(err, ERR_INPUT, "messages must be a list with at least one message, not %s", json_type_name(input->messages));
+    for json_each (message, input->messages)
+        if (message->type != JSON_OBJECT)
+            return err_set(err, ERR_INPUT, "a message must be an object, not %s", json_type_name(message));
+    if (input->variables && input->variables->type != JSON_OBJECT)
+        return err_set(err, ERR_INPUT, "template variables must be an object, not %s", json_type_name(input->variables));
+    return true;
+}
+
+bool chat_render(const struct chat_input *input, struct arena *arena, struct chat_text *chat, struct err *err)
+{
+    struct template_spans marks = {0};
+
+    *chat = (struct chat_text){0};
+    if (!check_input(input, err) || !render(input, input->messages->count, false, arena, &chat->text, &marks, err))
+        return false;
+    chat->from_marks = template_has_generation(input->template);
+    if (chat->from_marks)
+        return spans_by_marks(input, &marks, arena, chat, err);
+    chat->spans = arena_new_array(arena, struct chat_span, input->messages->count);
+    return spans_by_prefixes(input, arena, chat, err);
+}
+
+bool chat_render_prompt(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err)
+{
+    return check_input(input, err) && render(input, input->messages->count, true, arena, text, NULL, err);
+}
