@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct arena_block {
     struct arena_block *next;
@@ -143,4 +144,23 @@ char *arena_printf(struct arena *arena, const char *format, ...)
     text = arena_vprintf(arena, format, args);
     va_end(args);
     return text;
+}
+
+void *mem_alloc_pages(size_t bytes)
+{
+    void *at;
+
+    if (!bytes)
+        return NULL;
+    at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        die("out of memory: %zu bytes were asked for", bytes);
+    madvise(at, bytes, MADV_HUGEPAGE);
+    return at;
+}
+
+void mem_free_pages(void *at, size_t bytes)
+{
+    if (bytes)
+        munmap(at, bytes);
 }

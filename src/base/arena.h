@@ -35,3 +35,8 @@ char *arena_vprintf(struct arena *arena, const char *format, va_list args);
 void *mem_alloc(size_t bytes);              /* not zeroed */
 void *mem_alloc_zero(size_t count, size_t size);
 void *mem_resize(void *at, size_t bytes);
+
+/* For the few big allocations: zeroed, aligned to a page, huge pages where the system has them. Pages that are never touched
+ * cost nothing. Freed with the same byte count; NULL and 0 go together. */
+void *mem_alloc_pages(size_t bytes);
+void mem_free_pages(void *at, size_t bytes);
