@@ -17,18 +17,18 @@ struct checkpoint_files {
     int count;
 };
 
-/* Everything a user gets. Without an adapter: Hugging Face layout, weights in the base's types (masters rounded once), sharded
- * above 5 GB; config.json in the input's dialect, generation_config.json, tokenizer and template files copied from the base. With
- * one: PEFT layout, adapter_model.safetensors in f32 and adapter_config.json; tokenizer and template files. base_name is what
- * adapter_config.json calls the base. */
+/* Everything a user gets. Without an adapter: Hugging Face layout, weights in the base's types (masters rounded once),
+ * sharded above 5 GB; config.json in the input's dialect, generation_config.json, tokenizer and template files copied
+ * from the base. With one: PEFT layout, adapter_model.safetensors in f32 and adapter_config.json; tokenizer and
+ * template files. base_name is what adapter_config.json calls the base. */
 bool checkpoint_write(struct model *model, const char *folder, const char *base_name, struct arena *arena,
                       struct checkpoint_files *files, struct err *err);
 
-/* adapter_config.json of a PEFT folder: rank, alpha, dropout, targets (in the arena). What attune cannot do (DoRA, rank patterns,
- * biases, modules_to_save …) is ERR_UNSUPPORTED and named. */
+/* adapter_config.json of a PEFT folder: rank, alpha, dropout, targets (in the arena). What attune cannot do (DoRA, rank
+ * patterns, biases, modules_to_save …) is ERR_UNSUPPORTED and named. */
 bool adapter_config_read(struct arena *arena, const char *folder, struct lora_config *lora, struct err *err);
 
-/* Recovery: p.<name>, m.<name>, v.<name> of every trained param, f32, into one file; and back. Reading checks that exactly these
- * tensors with these shapes are there before it changes anything. */
+/* Recovery: p.<name>, m.<name>, v.<name> of every trained param, f32, into one file; and back. Reading checks that
+ * exactly these tensors with these shapes are there before it changes anything. */
 bool checkpoint_write_state(struct model *model, const char *path, uint64_t *bytes, char sha256[65], struct err *err);
 bool checkpoint_read_state(struct model *model, const char *path, struct err *err);

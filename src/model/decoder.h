@@ -1,11 +1,12 @@
 /* model/decoder.h - a model in memory: forward, backward, and the arenas that an optimizer works on.
  *
- * Open one with everything that decides its memory (profile, adapter, training or not, the micro-batch); from then on nothing is
- * allocated. The pass is written once against the op table of compute/backend.h, by hand, both ways; it takes a flat stream of
- * documents (model/batch.h). One thread drives a model; the pool works inside the ops.
+ * Open one with everything that decides its memory (profile, adapter, training or not, the micro-batch); from then on
+ * nothing is allocated. The pass is written once against the op table of compute/backend.h, by hand, both ways; it
+ * takes a flat stream of documents (model/batch.h). One thread drives a model; the pool works inside the ops.
  *
- * Training, per optimizer step: model_zero_grads; model_forward_backward for each micro-batch (gradients add up); then sumsq and
- * adamw over model_ranges with model_backend and model_queue; adamw's copy is what the next forward pass reads. */
+ * Training, per optimizer step: model_zero_grads; model_forward_backward for each micro-batch (gradients add up); then
+ * sumsq and adamw over model_ranges with model_backend and model_queue; adamw's copy is what the next forward pass
+ * reads. */
 #pragma once
 
 #include "model/plan.h"
@@ -15,17 +16,17 @@ struct model;
 
 struct model_options {
     enum model_profile profile;
-    bool is_trained;             /* false: no gradients, no moments: inference and evaluation */
-    bool is_random;              /* weights drawn as transformers does, only config.json is read; see model/init.c */
-    uint64_t seed;               /* of random weights and of a new adapter's A */
-    struct lora_config lora;     /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
-    const char *adapter_folder;  /* a PEFT adapter to continue or to serve; NULL: none */
+    bool is_trained;            /* false: no gradients, no moments: inference and evaluation */
+    bool is_random;             /* weights drawn as transformers does, only config.json is read; see model/init.c */
+    uint64_t seed;              /* of random weights and of a new adapter's A */
+    struct lora_config lora;    /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
+    const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
     const struct backend *backend;
-    struct pool *pool;           /* borrowed */
+    struct pool *pool;                                       /* borrowed */
     int32_t row_tokens, tokens_wanted, positions, head_rows; /* as in struct plan_request */
-    uint64_t limit_bytes;        /* 0: none */
-    const struct plan *plan;     /* obeyed when given (plan.json of an earlier attempt) */
-    int fixed_keep_plus_one;     /* tests: keep mask + 1 for every layer; 0: the plan chooses */
+    uint64_t limit_bytes;                                    /* 0: none */
+    const struct plan *plan;                                 /* obeyed when given (plan.json of an earlier attempt) */
+    int fixed_keep_plus_one; /* tests: keep mask + 1 for every layer; 0: the plan chooses */
 };
 
 bool model_open(struct model **model, const char *folder, const struct model_options *options, struct err *err);
@@ -42,8 +43,8 @@ const struct backend *model_backend(const struct model *model);
 struct queue *model_queue(struct model *model);
 
 struct model_result {
-    double loss;      /* Σ row_weight · nll: this micro-batch's share of the step's loss */
-    double nll_sum;   /* Σ nll over the supervised rows */
+    double loss;                  /* Σ row_weight · nll: this micro-batch's share of the step's loss */
+    double nll_sum;               /* Σ nll over the supervised rows */
     int64_t row_count, hit_count; /* supervised rows; those whose label is the argmax */
 };
 /* Dropout's place in the counter space: (seed, optimizer step, rows of this step before this micro-batch). Ignored with
@@ -53,34 +54,38 @@ struct model_step {
     uint32_t step;
     uint64_t row_offset;
 };
-/* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters). Gradients are
- * added to the arena when has_grads (needs is_trained). The result adds to what it holds: zero it first. */
-void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads, const struct model_step *step,
-                            struct model_result *result);
+/* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
+ * Gradients are added to the arena when has_grads (needs is_trained). The result adds to what it holds: zero it first.
+ */
+void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
+                            const struct model_step *step, struct model_result *result);
 /* nll[i], f32, of each supervised row of the last model_forward_backward; valid until the next call. */
 const float *model_row_nll(const struct model *model);
 
-/* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with layer l's
- * caches at l·doc_count; the tokens' keys and values are appended and each length is moved. */
-void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache, const int32_t *rows, int32_t row_count, float *logits);
+/* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with
+ * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. */
+void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,
+                   int32_t row_count, float *logits);
 /* Bytes of one token's keys and values in one layer's cache: k and v each kv_heads · head_dim of model_cache_type. */
 enum dtype model_cache_type(const struct model *model);
 
 /* Optimizer's view: consecutive stretches of the arenas with the same decay and copy rule. */
 struct model_range {
     float *master, *grad, *m, *v;
-    void *copy;               /* NULL: none is read */
+    void *copy; /* NULL: none is read */
     enum dtype copy_type;
     uint64_t count;
     bool has_decay;
 };
-int model_ranges(struct model *model, struct model_range *ranges, int max); /* how many; at most 3·layers + 4, or 4·… with LoRA: pass MODEL_RANGES_MAX */
+int model_ranges(struct model *model, struct model_range *ranges,
+                 int max); /* how many; at most 3·layers + 4, or 4·… with LoRA: pass MODEL_RANGES_MAX */
 enum { MODEL_RANGES_MAX = 4096 };
 /* The gradient arena whole, for the norm: float[count], zeros in the gaps; partial has room for op_sumsq. */
 float *model_grads(struct model *model, uint64_t *count, double **partial);
 void model_zero_grads(struct model *model);
 
-/* Where a param's numbers are, one row after the other with ld elements between rows. For PROFILE_F64 the pointers are to double. */
+/* Where a param's numbers are, one row after the other with ld elements between rows. For PROFILE_F64 the pointers are
+ * to double. */
 struct param_view {
     void *master, *grad, *m, *v; /* NULL where there is none */
     int32_t rows, cols, ld;

@@ -1,86 +1,102 @@
 /* model/params.h - the table of a model's tensors: what each is called in files, where it lives, whether it trains.
  *
- * A *stored weight* is what one product reads: q‖k‖v and gate‖up are one each. A *param* is a tensor as files have it: a
- * rectangle of a stored weight. The table drives loading, saving, the optimizer, adapters, recovery points and merging.
+ * A *stored weight* is what one product reads: q‖k‖v and gate‖up are one each. A *param* is a tensor as files have it:
+ * a rectangle of a stored weight. The table drives loading, saving, the optimizer, adapters, recovery points and
+ * merging.
  *
- * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, where products run in another
- * type, a compute copy. A stored weight begins at a multiple of 64 elements and is contiguous, its params follow each other
- * without gap; the params of a layer are contiguous and layers follow in order: embedding, layers, final norm, head. The gaps
- * hold zeros and stay zero under AdamW.
+ * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, where products run in
+ * another type, a compute copy. A stored weight begins at a multiple of 64 elements and is contiguous, its params
+ * follow each other without gap; the params of a layer are contiguous and layers follow in order: embedding, layers,
+ * final norm, head. The gaps hold zeros and stay zero under AdamW.
  *
  * LoRA: A of q‖k‖v is stored as rows [A_q; A_k; A_v], B as one block-diagonal rectangle, zeros between; a part without
- * an adapter is a zero block, which trains to zero. The base is frozen then: frozen weights lie in an arena of their own in
- * the compute type, or stay where the file is mapped when type and layout are already right. */
+ * an adapter is a zero block, which trains to zero. The base is frozen then: frozen weights lie in an arena of their
+ * own in the compute type, or stay where the file is mapped when type and layout are already right. */
 #pragma once
 
 #include "model/config.h"
 #include "model/safetensors.h"
 
-/* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for finite
- * differences on the reference backend. */
+/* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for
+ * finite differences on the reference backend. */
 enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64 };
 const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64" */
 
 struct lora_config {
-    int32_t rank;                 /* 0: no adapter */
-    float alpha, dropout;         /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
+    int32_t rank;         /* 0: no adapter */
+    float alpha, dropout; /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
     bool is_rslora;
-    const char *const *targets;   /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP */
+    const char *const
+        *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP */
     int target_count;
 };
 
 /* Which stored weight of a layer. */
-enum slot { SLOT_EMBED, SLOT_NORM1, SLOT_QKV, SLOT_O, SLOT_NORM2, SLOT_GATE_UP, SLOT_DOWN, SLOT_FINAL_NORM, SLOT_HEAD, SLOT_COUNT };
+enum slot {
+    SLOT_EMBED,
+    SLOT_NORM1,
+    SLOT_QKV,
+    SLOT_O,
+    SLOT_NORM2,
+    SLOT_GATE_UP,
+    SLOT_DOWN,
+    SLOT_FINAL_NORM,
+    SLOT_HEAD,
+    SLOT_COUNT
+};
 enum part { PART_W, PART_A, PART_B }; /* of the stored weight: itself, or its adapter's matrices */
 
 enum residence {
-    IN_ARENA,   /* trained: masters, gradients, moments */
-    IN_FROZEN,  /* a copy in the compute type (norms: the master type) */
-    IN_FILE,    /* the mapped file itself */
+    IN_ARENA,  /* trained: masters, gradients, moments */
+    IN_FROZEN, /* a copy in the compute type (norms: the master type) */
+    IN_FILE,   /* the mapped file itself */
 };
 
-struct stored {                   /* a stored matrix */
+struct stored { /* a stored matrix */
     enum slot slot;
     enum part part;
-    int32_t layer;                /* -1: not of a layer */
+    int32_t layer; /* -1: not of a layer */
     int32_t rows, cols;
     enum residence residence;
-    bool has_decay;               /* weight decay applies: everything but norms and biases */
-    uint64_t at;                  /* elements from the start of the arena, or of the frozen arena */
-    enum dtype type;              /* that the ops read: of the copy when there is one */
+    bool has_decay;  /* weight decay applies: everything but norms and biases */
+    uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */
+    enum dtype type; /* that the ops read: of the copy when there is one */
 };
 
 struct param {
-    const char *name;             /* as in the file: model.layers.0.self_attn.q_proj.weight, or the adapter's
-                                   * base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight */
-    int32_t stored;               /* index of its stored matrix */
+    const char *name; /* as in the file: model.layers.0.self_attn.q_proj.weight, or the adapter's
+                       * base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight */
+    int32_t stored;   /* index of its stored matrix */
     int32_t row_at, col_at, rows, cols;
-    bool is_vector;               /* shape [cols] in the file */
+    bool is_vector; /* shape [cols] in the file */
     bool is_trained;
-    enum dtype file_type;         /* of the base's file; F32 for adapters */
+    enum dtype file_type;          /* of the base's file; F32 for adapters */
+    const struct safetensor *file; /* where the base's numbers are; NULL without a set and for adapters */
 };
 
 struct params {
-    struct param *param;          /* order of transformers' named_parameters, adapters after the base */
+    struct param *param; /* order of transformers' named_parameters, adapters after the base */
     int count;
-    struct stored *stored;        /* in arena order */
+    struct stored *stored; /* in arena order */
     int stored_count;
-    uint64_t arena_count;         /* elements of each trained arena, padding included */
-    uint64_t copy_from;           /* the compute copy, if there is one, covers [copy_from, arena_count) */
-    uint64_t frozen_bytes;        /* of the frozen arena */
-    uint64_t trained_count;       /* trainable parameters, no padding or zero blocks */
-    uint64_t total_count;         /* parameters of base and adapter */
-    enum dtype compute_type;      /* of products: F32, BF16, F64 */
-    enum dtype master_type;       /* F32, or F64 in PROFILE_F64 */
-    bool has_copy;                /* compute_type is not master_type and something is trained */
+    uint64_t arena_count;    /* elements of each trained arena, padding included */
+    uint64_t copy_from;      /* the compute copy, if there is one, covers [copy_from, arena_count) */
+    uint64_t frozen_bytes;   /* of the frozen arena */
+    uint64_t trained_count;  /* trainable parameters, no padding or zero blocks */
+    uint64_t total_count;    /* parameters of base and adapter */
+    enum dtype compute_type; /* of products: F32, BF16, F64 */
+    enum dtype master_type;  /* F32, or F64 in PROFILE_F64 */
+    bool has_copy;           /* compute_type is not master_type and something is trained */
     int32_t lora_rank;
     float lora_scale, lora_dropout;
 };
 
-/* Pure: from the config alone when set is NULL (then the files are taken to have config->dtype and to be usable in place).
- * is_trained false: everything is frozen (inference). ERR_INPUT when a target names no layer (with the names there are). */
-bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile, const struct lora_config *lora,
-                 bool is_trained, const struct safetensors_set *set, struct params *params, struct err *err);
+/* Pure: from the config alone when set is NULL (then the files are taken to have config->dtype and to be usable in
+ * place). is_trained false: everything is frozen (inference). is_random: there is no file, nothing is used in place.
+ * ERR_INPUT when a target names no layer (with the names there are). */
+bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
+                 const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
+                 struct params *params, struct err *err);
 const struct param *params_find(const struct params *params, const char *name);
 /* Index in params->stored, or -1. */
 int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part);

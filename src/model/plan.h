@@ -1,12 +1,14 @@
 /* model/plan.h - memory, before anything is allocated.
  *
- * Shapes give bytes. plan_make is pure: from the parameter table, the wanted micro-batch and a limit it chooses how many tokens
- * a micro-batch holds, how many rows a head chunk has and which activations each layer keeps, and lists every region with its
- * bytes; a model allocates exactly these. Missing activations are computed again in the backward pass with the same
- * bits, so the plan never changes a number except through the grouping of f32 sums by micro-batch and head chunk.
+ * Shapes give bytes. plan_make is pure: from the parameter table, the wanted micro-batch and a limit it chooses how
+ * many tokens a micro-batch holds, how many rows a head chunk has and which activations each layer keeps, and lists
+ * every region with its bytes; a model allocates exactly these. Missing activations are computed again in the backward
+ * pass with the same bits, so the plan never changes a number except through the grouping of f32 sums by micro-batch
+ * and head chunk.
  *
  * To meet a limit it gives up, in this order and only as far as needed: kept norms, tokens down to TOKENS_ENOUGH, head
- * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row; then it refuses and says what to change. */
+ * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row; then it refuses and says what to
+ * change. */
 #pragma once
 
 #include "model/params.h"
@@ -14,7 +16,15 @@
 
 enum { PLAN_REGIONS_MAX = 24, PLAN_LAYERS_MAX = 512, TOKENS_ENOUGH = 512 };
 
-enum keep { KEEP_NORM1 = 1, KEEP_QKV = 2, KEEP_ATTENTION = 4, KEEP_MIDDLE = 8, KEEP_NORM2 = 16, KEEP_GATE_UP = 32, KEEP_ALL = 63 };
+enum keep {
+    KEEP_NORM1 = 1,
+    KEEP_QKV = 2,
+    KEEP_ATTENTION = 4,
+    KEEP_MIDDLE = 8,
+    KEEP_NORM2 = 16,
+    KEEP_GATE_UP = 32,
+    KEEP_ALL = 63
+};
 
 struct plan_region {
     const char *name;
@@ -23,9 +33,9 @@ struct plan_region {
 };
 
 struct plan {
-    int32_t tokens;          /* most of a micro-batch */
-    int32_t head_rows;       /* of one head chunk */
-    int32_t positions;       /* of the rope table */
+    int32_t tokens;                /* most of a micro-batch */
+    int32_t head_rows;             /* of one head chunk */
+    int32_t positions;             /* of the rope table */
     uint8_t keep[PLAN_LAYERS_MAX]; /* per layer */
     struct plan_region region[PLAN_REGIONS_MAX];
     int region_count;
@@ -36,13 +46,13 @@ struct plan {
 struct plan_request {
     const struct model_config *config;
     const struct params *params;
-    bool is_trained;             /* gradients and moments are needed */
-    int32_t row_tokens;          /* longest row: the least that a micro-batch must hold (context_length) */
-    int32_t tokens_wanted;       /* most that is useful: batch_size · context_length; at least row_tokens */
-    int32_t positions;           /* positions run below this; 0: row_tokens */
-    int32_t head_rows;           /* inference: rows of logits at once; 0: the plan chooses */
-    uint64_t limit_bytes;        /* 0: none */
-    int fixed_keep;              /* tests: this keep mask in every layer; -1: chosen */
+    bool is_trained;       /* gradients and moments are needed */
+    int32_t row_tokens;    /* longest row: the least that a micro-batch must hold (context_length) */
+    int32_t tokens_wanted; /* most that is useful: batch_size · context_length; at least row_tokens */
+    int32_t positions;     /* positions run below this; 0: row_tokens */
+    int32_t head_rows;     /* inference: rows of logits at once; 0: the plan chooses */
+    uint64_t limit_bytes;  /* 0: none */
+    int fixed_keep;        /* tests: this keep mask in every layer; -1: chosen */
     const struct backend *backend;
     int thread_count;
 };
@@ -50,7 +60,7 @@ bool plan_make(const struct plan_request *request, struct plan *plan, struct err
 
 /* Region lines, the choice and the total, for people. */
 void plan_print(const struct plan *plan, const struct model_config *config, struct strbuf *out);
-/* plan.json, {"format":1,"tokens":…,"head_rows":…,"positions":…,"keep":[…],"regions":[…],"total_bytes":…}; plan_read takes the
- * choices back and leaves regions empty (model_open works them out again). */
+/* plan.json, {"format":1,"tokens":…,"head_rows":…,"positions":…,"keep":[…],"regions":[…],"total_bytes":…}; plan_read
+ * takes the choices back and leaves regions empty (model_open works them out again). */
 void plan_write(const struct plan *plan, const struct model_config *config, struct json_writer *writer);
 bool plan_read(const struct json *json, const struct model_config *config, struct plan *plan, struct err *err);

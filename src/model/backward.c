@@ -1,0 +1,170 @@
+#include "model/decoder_int.h"
+
+/* dx = dy·W with the adapter's share; leaves dt behind dy. */
+static void grad_in(struct model *m, int32_t l, enum linear linear, struct mat dy, struct mat dx,
+                    const struct pass *pass)
+{
+    struct weight weight = pass_weight(&m->layer[l].linear[linear], pass);
+    int32_t T = pass->batch->T;
+
+    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = mat_rows(dy, T),
+                                                                      .dx = mat_rows(dx, T),
+                                                                      .w = &weight,
+                                                                      .dropout = pass_dropout(pass, l, linear)});
+}
+
+/* Gradients of what trains in a product; after grad_in, whose dt it reads. */
+static void grad_w(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat dy, const struct pass *pass)
+{
+    const struct linear_state *state = &m->layer[l].linear[linear];
+    struct weight weight = pass_weight(state, pass);
+    int32_t T = pass->batch->T;
+
+    if (state->dw.at || state->da.at)
+        m->backend->linear_grad_w(&m->queue, &(struct op_linear_grad_w){.x = mat_rows(x, T),
+                                                                        .dy = mat_rows(dy, T),
+                                                                        .w = &weight,
+                                                                        .dw = state->dw,
+                                                                        .da = state->da,
+                                                                        .db = state->db,
+                                                                        .dropout = pass_dropout(pass, l, linear)});
+}
+
+/* dr += the gradient through a norm that read r. */
+static void norm_grad(struct model *m, struct mat r, struct mat w, struct mat dw, const void *rstd, int32_t T)
+{
+    m->backend->norm_grad(&m->queue, &(struct op_norm_grad){.dy = mat_rows(m->dnorm, T),
+                                                            .r = mat_rows(r, T),
+                                                            .dr = mat_rows(m->dr, T),
+                                                            .w = w,
+                                                            .dw = dw,
+                                                            .rstd = rstd,
+                                                            .eps = m->config.norm_eps,
+                                                            .kind = m->config.norm});
+}
+
+/* The residual's gradient in the type of products. */
+static struct mat residual_grad(struct model *m, int32_t T)
+{
+    if (m->dy.at != m->dr.at)
+        m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->dr, T), .y = mat_rows(m->dy, T)});
+    return m->dy;
+}
+
+static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    int32_t T = pass->batch->T;
+    struct mat dy = residual_grad(m, T);
+
+    grad_in(m, l, LINEAR_DOWN, dy, m->dh, pass);
+    m->backend->glu_grad(&m->queue, &(struct op_glu_grad){.gate_up = mat_rows(layer->gate_up, T),
+                                                          .dh = mat_rows(m->dh, T),
+                                                          .h = mat_rows(m->h, T),
+                                                          .act = m->config.act});
+    forward_adapter_columns(m, l, LINEAR_DOWN, true, T);
+    grad_w(m, l, LINEAR_DOWN, m->h, dy, pass);
+    grad_in(m, l, LINEAR_GATE_UP, layer->gate_up, m->dnorm, pass);
+    grad_w(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, pass);
+    norm_grad(m, layer->mid, layer->norm2, layer->dnorm2, layer->rstd2, T);
+}
+
+static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    const struct model_config *c = &m->config;
+    int32_t T = pass->batch->T;
+    struct mat dqkv = mat_rows(m->dqkv, T);
+
+    m->backend->attend_grad(&m->queue, &(struct op_attend_grad){.qkv = mat_rows(layer->qkv, T),
+                                                                .out = mat_rows(layer->att, T),
+                                                                .dout = mat_rows(m->datt, T),
+                                                                .dqkv = dqkv,
+                                                                .lse = layer->lse,
+                                                                .batch = pass->batch,
+                                                                .heads = c->heads,
+                                                                .kv_heads = c->kv_heads,
+                                                                .head_dim = c->head_dim,
+                                                                .scale = attention_scale(c)});
+    m->backend->qk_rope(&m->queue, &(struct op_qk_rope){.qkv = dqkv,
+                                                        .batch = pass->batch,
+                                                        .cos_sin = m->cos_sin,
+                                                        .heads = c->heads,
+                                                        .kv_heads = c->kv_heads,
+                                                        .head_dim = c->head_dim,
+                                                        .rot = c->head_dim,
+                                                        .is_inverse = true});
+}
+
+static void attention_grad(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    int32_t T = pass->batch->T;
+    struct mat dy = residual_grad(m, T);
+
+    grad_in(m, l, LINEAR_O, dy, m->datt, pass);
+    grad_w(m, l, LINEAR_O, layer->att, dy, pass);
+    attend_grad(m, l, pass);
+    grad_in(m, l, LINEAR_QKV, m->dqkv, m->dnorm, pass);
+    grad_w(m, l, LINEAR_QKV, layer->y1, m->dqkv, pass);
+    if (l > 0 || m->dembed.at) /* nothing below the first layer's norm trains when the base is frozen */
+        norm_grad(m, layer->x, layer->norm1, layer->dnorm1, layer->rstd1, T);
+}
+
+void backward_layers(struct model *m, const struct pass *pass)
+{
+    for (int32_t l = m->config.layers - 1; l >= 0; l--) {
+        forward_restore(m, l, pass);
+        mlp_grad(m, l, pass);
+        attention_grad(m, l, pass);
+    }
+    if (m->dembed.at)
+        m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = mat_rows(m->dr, pass->batch->T),
+                                                                  .dtable = m->dembed,
+                                                                  .batch = pass->batch,
+                                                                  .scale = 1});
+}
+
+/* Logits are kept in the type of sums: at 17, bf16 would round them by 0.06. They hold their own gradient now: through
+ * the head and the final norm into the rows of dr they came from. */
+static void head_grad(struct model *m, const int32_t *rows, int32_t n)
+{
+    struct mat dlogits = mat_rows(m->dlogits, n), dy = mat_rows(m->head_dy, n), dx = mat_rows(m->head_dx, n);
+
+    if (m->dlogits.at != m->logits.at)
+        m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = dlogits});
+    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = dlogits, .dx = dy, .w = &m->head.weight});
+    if (m->head.dw.at)
+        m->backend->linear_grad_w(
+            &m->queue, &(struct op_linear_grad_w){
+                           .x = mat_rows(m->head_y, n), .dy = dlogits, .w = &m->head.weight, .dw = m->head.dw});
+    m->backend->norm_grad(&m->queue, &(struct op_norm_grad){.dy = dy,
+                                                            .r = mat_rows(m->head_x, n),
+                                                            .dr = dx,
+                                                            .w = m->final_norm,
+                                                            .dw = m->dfinal_norm,
+                                                            .rstd = m->head_rstd,
+                                                            .eps = m->config.norm_eps,
+                                                            .kind = m->config.norm,
+                                                            .is_fresh = true});
+    m->backend->rows(&m->queue, &(struct op_rows){.x = dx, .y = m->dr, .index = rows, .count = n, .is_scatter = true});
+}
+
+void head_pass(struct model *m, const struct pass *pass, bool has_grads)
+{
+    const struct batch *batch = pass->batch;
+    size_t nll_bytes = dtype_bytes(m->params.master_type);
+
+    for (int32_t at = 0; at < batch->head_row_count; at += m->plan.head_rows) {
+        int32_t left = batch->head_row_count - at, n = left < m->plan.head_rows ? left : m->plan.head_rows;
+        struct mat logits = mat_rows(m->logits, n);
+        forward_head(m, batch->head_rows + at, n, logits);
+        m->backend->loss(&m->queue, &(struct op_loss){.logits = logits,
+                                                      .label = batch->label + at,
+                                                      .coef = has_grads ? batch->row_weight + at : NULL,
+                                                      .nll = (float *)((char *)m->nll + (size_t)at * nll_bytes),
+                                                      .hit = m->hit + at});
+        if (has_grads)
+            head_grad(m, batch->head_rows + at, n);
+    }
+}

@@ -1,0 +1,331 @@
+#include "model/decoder_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { CARVE_ALIGN = 64, SUMSQ_BLOCK = 65536 };
+
+static void *take(struct model *m, enum region_id region, uint64_t bytes)
+{
+    char *at = m->region[region] + m->region_bytes[region];
+
+    m->region_bytes[region] += (bytes + CARVE_ALIGN - 1) / CARVE_ALIGN * CARVE_ALIGN;
+    return at;
+}
+
+/* `spare` columns behind each row are for an adapter; rows with them begin at whole cache lines. */
+static struct mat take_mat(struct model *m, enum region_id region, int32_t rows, int32_t cols, int32_t spare,
+                           enum dtype type)
+{
+    int32_t ld = spare ? (cols + spare + 31) / 32 * 32 : cols;
+
+    return (struct mat){take(m, region, (uint64_t)rows * (uint64_t)ld * dtype_bytes(type)), rows, cols, ld, type};
+}
+
+enum slot linear_slot(enum linear linear)
+{
+    static const enum slot slots[] = {SLOT_QKV, SLOT_O, SLOT_GATE_UP, SLOT_DOWN};
+
+    return slots[linear];
+}
+
+/* The matrix that products read, or the master of one that lives in the arenas. */
+static struct mat stored_mat(const struct model *m, const struct stored *stored, bool is_master)
+{
+    struct mat mat = {NULL, stored->rows, stored->cols, stored->cols, stored->type};
+    const struct params *params = &m->params;
+
+    if (stored->residence == IN_FROZEN) {
+        mat.at = m->region[REGION_FROZEN] + stored->at;
+    } else if (stored->residence == IN_FILE) {
+        mat.at = (void *)(uintptr_t)CARVE_ALIGN; /* known once files are bound */
+        for (int i = 0; i < params->count; i++)
+            if (params->param[i].file && &params->stored[params->param[i].stored] == stored)
+                mat.at = (void *)(uintptr_t)params->param[i].file->data;
+    } else if (params->has_copy && !is_master && stored->type == params->compute_type) {
+        mat.at = m->region[REGION_COPY] + (stored->at - params->copy_from) * dtype_bytes(stored->type);
+    } else {
+        mat.type = params->master_type;
+        mat.at = m->region[REGION_MASTERS] + stored->at * dtype_bytes(mat.type);
+    }
+    return mat;
+}
+
+static struct mat grad_mat(const struct model *m, const struct stored *stored)
+{
+    enum dtype type = m->params.master_type;
+
+    if (stored->residence != IN_ARENA)
+        return (struct mat){0};
+    return (struct mat){m->region[REGION_GRADS] + stored->at * dtype_bytes(type), stored->rows, stored->cols,
+                        stored->cols, type};
+}
+
+static void place_linear(struct model *m, struct linear_state *linear, const struct stored *stored)
+{
+    struct mat mat = stored_mat(m, stored, false), grad = grad_mat(m, stored);
+
+    if (stored->part == PART_A) {
+        linear->weight.a = mat;
+        linear->da = grad;
+    } else if (stored->part == PART_B) {
+        linear->weight.b = mat;
+        linear->db = grad;
+    } else {
+        linear->weight.w = mat;
+        linear->dw = grad;
+        linear->weight.lora_scale = m->params.lora_scale;
+        linear->weight.lora_dropout = m->params.lora_dropout;
+    }
+}
+
+static void place_stored(struct model *m, const struct stored *stored)
+{
+    struct layer *layer = stored->layer >= 0 ? &m->layer[stored->layer] : NULL;
+
+    switch (stored->slot) {
+    case SLOT_EMBED:
+        m->embed = stored_mat(m, stored, true);
+        m->dembed = grad_mat(m, stored);
+        if (m->config.is_tied)
+            place_linear(m, &m->head, stored);
+        break;
+    case SLOT_HEAD:
+        place_linear(m, &m->head, stored);
+        break;
+    case SLOT_FINAL_NORM:
+        m->final_norm = stored_mat(m, stored, true);
+        m->dfinal_norm = grad_mat(m, stored);
+        break;
+    case SLOT_NORM1:
+        layer->norm1 = stored_mat(m, stored, true);
+        layer->dnorm1 = grad_mat(m, stored);
+        break;
+    case SLOT_NORM2:
+        layer->norm2 = stored_mat(m, stored, true);
+        layer->dnorm2 = grad_mat(m, stored);
+        break;
+    default:
+        for (int i = 0; i < LINEAR_KINDS; i++)
+            if (linear_slot(i) == stored->slot)
+                place_linear(m, &layer->linear[i], stored);
+    }
+}
+
+/* The borders of the parts of fused weights, shared by all layers. */
+static void place_parts(struct model *m)
+{
+    int32_t *rows[LINEAR_KINDS] = {0};
+
+    for (int i = 0; i < LINEAR_KINDS; i++) {
+        int count = slot_part_count(linear_slot(i));
+        if (count > 1) {
+            rows[i] = arena_new_array(&m->arena, int32_t, (size_t)count + 1);
+            for (int part = 0; part <= count; part++)
+                rows[i][part] = slot_part_row(&m->config, linear_slot(i), part);
+        }
+        for (int32_t l = 0; l < m->config.layers; l++) {
+            m->layer[l].linear[i].weight.part_rows = rows[i];
+            m->layer[l].linear[i].weight.part_count = rows[i] ? count : 0;
+        }
+    }
+}
+
+static void take_arenas(struct model *m)
+{
+    const struct params *params = &m->params;
+    uint64_t bytes = params->arena_count * dtype_bytes(params->master_type);
+
+    take(m, REGION_MASTERS, bytes);
+    take(m, REGION_GRADS, bytes);
+    if (params->master_type == DTYPE_F32) {
+        take(m, REGION_MOMENT_M, bytes);
+        take(m, REGION_MOMENT_V, bytes);
+    }
+    if (params->has_copy)
+        take(m, REGION_COPY, (params->arena_count - params->copy_from) * dtype_bytes(params->compute_type));
+    take(m, REGION_FROZEN, params->frozen_bytes);
+    for (int i = 0; i < params->stored_count; i++) {
+        const struct stored *stored = &params->stored[i];
+        if (stored->residence == IN_FILE)
+            take(m, REGION_MAPPED, (uint64_t)stored->rows * (uint64_t)stored->cols * dtype_bytes(stored->type));
+    }
+}
+
+static int32_t adapter_columns(const struct model *m, enum linear linear)
+{
+    int32_t most = 0;
+
+    for (int32_t l = 0; l < m->config.layers; l++)
+        if (most < m->layer[l].linear[linear].weight.a.rows)
+            most = m->layer[l].linear[linear].weight.a.rows;
+    return most;
+}
+
+struct widths {
+    int32_t T, D, F, Q, N; /* Q: all query heads, N: query, key and value heads */
+    int32_t spare[LINEAR_KINDS];
+    enum dtype type, residual; /* of activations, of the residual stream and statistics */
+};
+
+static struct widths model_widths(const struct model *m)
+{
+    const struct model_config *c = &m->config;
+    struct widths w = {.T = m->plan.tokens, .D = c->hidden, .F = c->mlp_width, .Q = c->heads * c->head_dim};
+
+    w.N = w.Q + 2 * c->kv_heads * c->head_dim;
+    w.type = m->params.compute_type;
+    w.residual = m->params.master_type;
+    for (int i = 0; i < LINEAR_KINDS; i++)
+        w.spare[i] = adapter_columns(m, i);
+    return w;
+}
+
+static struct mat take_activation(struct model *m, const struct widths *w, enum keep which, enum region_id region)
+{
+    switch (which) {
+    case KEEP_NORM1:
+        return take_mat(m, region, w->T, w->D, w->spare[LINEAR_QKV], w->type);
+    case KEEP_QKV:
+        return take_mat(m, region, w->T, w->N, 0, w->type);
+    case KEEP_ATTENTION:
+        return take_mat(m, region, w->T, w->Q, w->spare[LINEAR_O], w->type);
+    case KEEP_MIDDLE:
+        return take_mat(m, region, w->T, w->D, 0, w->residual);
+    case KEEP_NORM2:
+        return take_mat(m, region, w->T, w->D, w->spare[LINEAR_GATE_UP], w->type);
+    default: /* KEEP_GATE_UP: its gradient takes its place, so it has room for dt */
+        return take_mat(m, region, w->T, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type);
+    }
+}
+
+static struct mat *activation(struct layer *layer, enum keep which)
+{
+    switch (which) {
+    case KEEP_NORM1:
+        return &layer->y1;
+    case KEEP_QKV:
+        return &layer->qkv;
+    case KEEP_ATTENTION:
+        return &layer->att;
+    case KEEP_MIDDLE:
+        return &layer->mid;
+    case KEEP_NORM2:
+        return &layer->y2;
+    default:
+        return &layer->gate_up;
+    }
+}
+
+/* One matrix in the working set for all layers that do not keep theirs. */
+static void take_activations(struct model *m, const struct widths *w)
+{
+    for (int which = 1; which <= KEEP_GATE_UP; which <<= 1) {
+        struct mat shared = {0};
+        for (int32_t l = 0; l < m->config.layers; l++) {
+            struct layer *layer = &m->layer[l];
+            if (!(layer->keep & which) && !shared.at)
+                shared = take_activation(m, w, which, REGION_WORKING);
+            *activation(layer, which) = layer->keep & which ? take_activation(m, w, which, REGION_KEPT) : shared;
+        }
+    }
+}
+
+static void take_statistics(struct model *m, const struct widths *w)
+{
+    uint64_t row_bytes = (uint64_t)w->T * dtype_bytes(w->residual), heads = (uint64_t)m->config.heads;
+    void *shared_lse = m->is_trained ? take(m, REGION_WORKING, heads * row_bytes) : NULL;
+
+    for (int32_t l = 0; l < m->config.layers; l++) {
+        struct layer *layer = &m->layer[l];
+        layer->lse = layer->keep & KEEP_ATTENTION ? take(m, REGION_KEPT, heads * row_bytes) : shared_lse;
+        layer->rstd1 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
+        layer->rstd2 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
+    }
+}
+
+/* The adapter's columns of an input must outlive it where the input is not kept and its product is not run again. The
+ * input of down is never kept. */
+static void take_adapter_columns(struct model *m, const struct widths *w)
+{
+    static const int inputs[] = {KEEP_NORM1, KEEP_ATTENTION, KEEP_NORM2, 0};
+    static const int outputs[] = {KEEP_QKV, KEEP_MIDDLE, KEEP_GATE_UP, 0};
+
+    for (int32_t l = 0; m->is_trained && l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            struct layer *layer = &m->layer[l];
+            int32_t R = layer->linear[i].weight.a.rows;
+            bool is_lost = i == LINEAR_DOWN || (!(layer->keep & inputs[i]) && (layer->keep & outputs[i]));
+            layer->t[i] = R && is_lost ? take_mat(m, REGION_KEPT, w->T, R, 0, w->type) : (struct mat){0};
+        }
+}
+
+/* Inference has one residual stream in place; training keeps the input of every layer. */
+static void take_residuals(struct model *m, const struct widths *w)
+{
+    for (int32_t l = 0; l < m->config.layers; l++)
+        m->layer[l].x = m->is_trained || l == 0 ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
+    m->x_last = m->is_trained ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
+}
+
+static void take_gradients(struct model *m, const struct widths *w)
+{
+    int32_t spare = w->spare[LINEAR_O] > w->spare[LINEAR_DOWN] ? w->spare[LINEAR_O] : w->spare[LINEAR_DOWN];
+
+    if (!m->is_trained)
+        return;
+    m->dr = take_mat(m, REGION_WORKING, w->T, w->D, spare, w->residual);
+    m->dy = w->type == w->residual ? m->dr : take_mat(m, REGION_WORKING, w->T, w->D, spare, w->type);
+    m->dh = take_mat(m, REGION_WORKING, w->T, w->F, 0, w->type);
+    m->dqkv = take_mat(m, REGION_WORKING, w->T, w->N, w->spare[LINEAR_QKV], w->type);
+    m->datt = take_mat(m, REGION_WORKING, w->T, w->Q, 0, w->type);
+    m->dnorm = take_mat(m, REGION_WORKING, w->T, w->D, 0, w->type);
+}
+
+static void take_head(struct model *m, const struct widths *w)
+{
+    int32_t n = m->plan.head_rows;
+
+    m->head_x = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
+    m->head_y = take_mat(m, REGION_HEAD, n, w->D, 0, w->type);
+    m->logits = take_mat(m, REGION_HEAD, n, m->config.vocab, 0, w->residual);
+    m->head_rstd = take(m, REGION_HEAD, (uint64_t)n * dtype_bytes(w->residual));
+    if (!m->is_trained)
+        return;
+    m->dlogits = w->type == w->residual ? m->logits : take_mat(m, REGION_HEAD, n, m->config.vocab, 0, w->type);
+    m->head_dy = take_mat(m, REGION_HEAD, n, w->D, 0, w->type);
+    m->head_dx = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
+}
+
+static void take_tables(struct model *m, const struct widths *w)
+{
+    m->cos_sin = take(m, REGION_TABLES, (uint64_t)m->plan.positions * (uint64_t)m->config.head_dim * sizeof(float));
+    m->nll = take(m, REGION_TABLES, (uint64_t)w->T * dtype_bytes(w->residual));
+    m->hit = take(m, REGION_TABLES, (uint64_t)w->T);
+    m->partial = take(m, REGION_TABLES, (m->params.arena_count / SUMSQ_BLOCK + 1) * sizeof(double));
+}
+
+void model_carve(struct model *m)
+{
+    struct widths w;
+
+    memset(m->region_bytes, 0, sizeof m->region_bytes);
+    if (!m->layer) {
+        m->layer = arena_new_array(&m->arena, struct layer, (size_t)m->config.layers);
+        place_parts(m);
+    }
+    for (int i = 0; i < m->params.stored_count; i++)
+        place_stored(m, &m->params.stored[i]);
+    for (int32_t l = 0; l < m->config.layers; l++)
+        m->layer[l].keep = m->is_trained ? m->plan.keep[l] : 0;
+    take_arenas(m);
+    w = model_widths(m);
+    take_residuals(m, &w);
+    take_activations(m, &w);
+    take_statistics(m, &w);
+    take_adapter_columns(m, &w);
+    m->h = take_mat(m, REGION_WORKING, w.T, w.F, w.spare[LINEAR_DOWN], w.type);
+    take_gradients(m, &w);
+    take_head(m, &w);
+    take_tables(m, &w);
+}

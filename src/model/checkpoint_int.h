@@ -1,0 +1,12 @@
+/* model/checkpoint_int.h - what the files of checkpoints share. */
+#pragma once
+
+#include "model/checkpoint.h"
+#include "model/decoder_int.h"
+
+/* The text of adapter_config.json, with PEFT's long-established keys. */
+void adapter_config_write(struct strbuf *out, const struct lora_config *lora, const char *base_name);
+
+/* Streams rows [rows, cols] that lie ld elements apart, converted. */
+bool write_rows(struct safetensors_writer *writer, const void *at, enum dtype from, enum dtype to, int32_t rows,
+                int32_t cols, int32_t ld, struct err *err);

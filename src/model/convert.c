@@ -1,0 +1,57 @@
+#include "model/decoder_int.h"
+
+#include "compute/convert.h"
+
+#include <string.h>
+
+enum { BLOCK = 256 };
+
+static void read_block(double *out, const char *from, enum dtype type, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        float single;
+        if (type == DTYPE_F64) {
+            memcpy(&out[i], from + 8 * i, 8);
+        } else if (type == DTYPE_F32) {
+            memcpy(&single, from + 4 * i, 4);
+            out[i] = (double)single;
+        } else {
+            memcpy(&half, from + 2 * i, 2);
+            out[i] = (double)(type == DTYPE_BF16 ? f32_from_bf16(half) : f32_from_f16(half));
+        }
+    }
+}
+
+static void write_block(char *to, enum dtype type, const double *in, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        float single = (float)in[i];
+        uint16_t half;
+        if (type == DTYPE_F64) {
+            memcpy(to + 8 * i, &in[i], 8);
+        } else if (type == DTYPE_F32) {
+            memcpy(to + 4 * i, &single, 4);
+        } else {
+            half = type == DTYPE_BF16 ? bf16_from_f32(single) : f16_from_f32(single);
+            memcpy(to + 2 * i, &half, 2);
+        }
+    }
+}
+
+/* Every value passes through double, which holds all four types exactly; f64 to a short float would round twice and
+ * does not occur. */
+void convert(void *to, enum dtype to_type, const void *from, enum dtype from_type, size_t count)
+{
+    double block[BLOCK];
+
+    if (to_type == from_type) {
+        memcpy(to, from, count * dtype_bytes(to_type));
+        return;
+    }
+    for (size_t at = 0; at < count; at += BLOCK) {
+        size_t n = count - at < BLOCK ? count - at : BLOCK;
+        read_block(block, (const char *)from + at * dtype_bytes(from_type), from_type, n);
+        write_block((char *)to + at * dtype_bytes(to_type), to_type, block, n);
+    }
+}

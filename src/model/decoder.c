@@ -1,0 +1,236 @@
+#include "model/checkpoint_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What is known before memory: the config, the table of params and how the plan is asked for. */
+static bool describe(struct model *m, const char *folder, const struct model_options *options, struct err *err)
+{
+    m->folder = arena_copy(&m->arena, folder, strlen(folder));
+    m->lora = options->lora;
+    m->is_trained = options->is_trained;
+    m->backend = options->backend;
+    m->queue.pool = options->pool;
+    if (!config_read(&m->arena, folder, &m->config, err))
+        return false;
+    return !options->adapter_folder || adapter_config_read(&m->arena, options->adapter_folder, &m->lora, err);
+}
+
+static struct plan_request plan_request_of(const struct model *m, const struct model_options *options)
+{
+    return (struct plan_request){
+        .config = &m->config,
+        .params = &m->params,
+        .is_trained = m->is_trained,
+        .row_tokens = options->row_tokens,
+        .tokens_wanted = options->tokens_wanted,
+        .positions = options->positions,
+        .head_rows = options->head_rows,
+        .limit_bytes = options->limit_bytes,
+        .fixed_keep = options->fixed_keep_plus_one - 1,
+        .backend = options->backend,
+        .thread_count = options->pool ? pool_thread_count(options->pool) : 1,
+    };
+}
+
+static bool make_plan(struct model *m, const struct model_options *options, struct err *err)
+{
+    struct plan_request request = plan_request_of(m, options);
+
+    if (!options->plan)
+        return plan_make(&request, &m->plan, err);
+    m->plan = *options->plan;
+    return plan_settle(&request, &m->plan, err);
+}
+
+bool model_plan(const char *folder, const struct model_options *options, struct plan *plan, struct err *err)
+{
+    struct model *m = mem_alloc_zero(1, sizeof *m);
+    bool ok;
+
+    ok = describe(m, folder, options, err) &&
+         params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, options->is_random, NULL,
+                     &m->params, err) &&
+         make_plan(m, options, err);
+    *plan = m->plan;
+    model_close(m);
+    return ok;
+}
+
+/* The first carving tells the bytes, the second the addresses. */
+static void allocate(struct model *m)
+{
+    uint64_t scratch_bytes = 0;
+
+    for (int i = 0; i < m->plan.region_count; i++)
+        if (!strcmp(m->plan.region[i].name, "op scratch"))
+            scratch_bytes = m->plan.region[i].bytes;
+    model_carve(m);
+    m->region_bytes[REGION_SCRATCH] = scratch_bytes;
+    for (int i = 0; i < REGION_COUNT; i++)
+        if (i != REGION_MAPPED)
+            m->region[i] = mem_alloc_pages(m->region_bytes[i]);
+    model_carve(m);
+    m->region_bytes[REGION_SCRATCH] = scratch_bytes;
+    m->queue.scratch = m->region[REGION_SCRATCH];
+    m->queue.scratch_bytes = scratch_bytes;
+}
+
+static bool fill(struct model *m, const struct model_options *options, struct err *err)
+{
+    if (options->is_random)
+        init_random(m, options->seed);
+    else
+        load_base(m);
+    if (options->adapter_folder && !load_adapter(m, options->adapter_folder, err))
+        return false;
+    if (m->params.lora_rank && !options->adapter_folder)
+        init_adapter(m, options->seed);
+    rope_table(&m->config, m->plan.positions, m->cos_sin);
+    model_masters_changed(m);
+    return true;
+}
+
+bool model_open(struct model **model, const char *folder, const struct model_options *options, struct err *err)
+{
+    struct model *m = mem_alloc_zero(1, sizeof *m);
+    const struct safetensors_set *set = options->is_random ? NULL : &m->set;
+    bool ok = false;
+
+    *model = NULL;
+    if (!describe(m, folder, options, err))
+        goto out;
+    if (set && !safetensors_set_open(&m->set, &m->arena, folder, err))
+        goto out;
+    if (!params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, options->is_random, set,
+                     &m->params, err))
+        goto out;
+    if (!make_plan(m, options, err))
+        goto out;
+    allocate(m);
+    if (!fill(m, options, err))
+        goto out;
+    *model = m;
+    ok = true;
+out:
+    if (!ok)
+        model_close(m);
+    return ok;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < REGION_COUNT; i++)
+        if (i != REGION_MAPPED && m->region[i])
+            mem_free_pages(m->region[i], m->region_bytes[i]);
+    safetensors_set_close(&m->set);
+    arena_deinit(&m->arena);
+    free(m);
+}
+
+const struct model_config *model_config(const struct model *model)
+{
+    return &model->config;
+}
+
+const struct params *model_params(const struct model *model)
+{
+    return &model->params;
+}
+
+const struct plan *model_plan_used(const struct model *model)
+{
+    return &model->plan;
+}
+
+const struct lora_config *model_lora(const struct model *model)
+{
+    return &model->lora;
+}
+
+const char *model_folder(const struct model *model)
+{
+    return model->folder;
+}
+
+const struct backend *model_backend(const struct model *model)
+{
+    return model->backend;
+}
+
+struct queue *model_queue(struct model *model)
+{
+    return &model->queue;
+}
+
+enum dtype model_cache_type(const struct model *model)
+{
+    return model->params.compute_type;
+}
+
+static void check_batch(const struct model *m, const struct batch *batch)
+{
+    ASSERT(batch->T > 0 && batch->T <= m->plan.tokens && batch->cu_seqlens[batch->doc_count] == batch->T);
+    for (int32_t t = 0; t < batch->T; t++) {
+        ASSERT(batch->tok[t] >= 0 && batch->tok[t] < m->config.vocab);
+        ASSERT(batch->pos[t] >= 0 && batch->pos[t] < m->plan.positions);
+    }
+    for (int32_t i = 0; i < batch->head_row_count; i++)
+        ASSERT(batch->label[i] >= 0 && batch->label[i] < m->config.vocab);
+}
+
+/* The losses of the supervised rows, added in their order. */
+static void add_result(const struct model *m, const struct batch *batch, struct model_result *result)
+{
+    for (int32_t i = 0; i < batch->head_row_count; i++) {
+        double nll =
+            m->params.master_type == DTYPE_F64 ? ((const double *)m->nll)[i] : (double)((const float *)m->nll)[i];
+        result->loss += (double)batch->row_weight[i] * nll;
+        result->nll_sum += nll;
+        result->hit_count += m->hit[i];
+    }
+    result->row_count += batch->head_row_count;
+}
+
+void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
+                            struct model_result *result)
+{
+    struct pass pass = {.batch = batch, .step = has_grads ? step : NULL};
+
+    ASSERT(!has_grads || m->is_trained);
+    check_batch(m, batch);
+    forward_layers(m, &pass);
+    if (has_grads) /* rows without a label get nothing from the head */
+        memset(m->dr.at, 0, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
+    head_pass(m, &pass, has_grads);
+    if (has_grads)
+        backward_layers(m, &pass);
+    add_result(m, batch, result);
+}
+
+const float *model_row_nll(const struct model *m)
+{
+    return m->nll;
+}
+
+void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,
+                   int32_t row_count, float *logits)
+{
+    struct pass pass = {.batch = batch, .cache = cache};
+    int32_t vocab = m->config.vocab;
+
+    check_batch(m, batch);
+    forward_layers(m, &pass);
+    for (int32_t at = 0; at < row_count; at += m->plan.head_rows) {
+        int32_t n = row_count - at < m->plan.head_rows ? row_count - at : m->plan.head_rows;
+        struct mat out = {logits + (size_t)at * (size_t)vocab, n, vocab, vocab, DTYPE_F32};
+        if (m->params.compute_type != DTYPE_F64) {
+            forward_head(m, rows + at, n, out);
+        } else {
+            forward_head(m, rows + at, n, mat_rows(m->logits, n));
+            m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = out});
+        }
+    }
+}

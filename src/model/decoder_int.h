@@ -1,0 +1,131 @@
+/* model/decoder_int.h - what the files of the decoder share: the carved model and its steps. */
+#pragma once
+
+#include "model/decoder.h"
+
+#include <math.h>
+
+/* params.c: geometry of stored weights. */
+int slot_part_count(enum slot slot);
+int32_t slot_part_row(const struct model_config *config, enum slot slot, int part); /* part = count: all rows */
+int32_t slot_cols(const struct model_config *config, enum slot slot);
+
+enum linear { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LINEAR_KINDS };
+enum slot linear_slot(enum linear linear);
+
+/* Everything a model allocates, one block each; mapped weights are not allocated but counted: their pages are read in
+ * every step. */
+#define REGIONS(X)                                                                                                     \
+    X(MASTERS, "masters")                                                                                              \
+    X(GRADS, "gradients")                                                                                              \
+    X(MOMENT_M, "moment m")                                                                                            \
+    X(MOMENT_V, "moment v")                                                                                            \
+    X(COPY, "compute copy")                                                                                            \
+    X(FROZEN, "frozen weights")                                                                                        \
+    X(MAPPED, "mapped weights")                                                                                        \
+    X(KEPT, "kept activations")                                                                                        \
+    X(WORKING, "working set")                                                                                          \
+    X(HEAD, "head chunk")                                                                                              \
+    X(TABLES, "tables")                                                                                                \
+    X(SCRATCH, "op scratch")
+
+enum region_id {
+#define REGION_ENUM(id, name) REGION_##id,
+    REGIONS(REGION_ENUM)
+#undef REGION_ENUM
+        REGION_COUNT
+};
+
+/* A product with its adapter, and where its gradients go (at NULL: nowhere). */
+struct linear_state {
+    struct weight weight;
+    struct mat dw, da, db;
+};
+
+/* Activations of one layer: slots that are kept, or the working set shared by all layers. t_* hold the adapter's
+ * columns of an input that is not kept although its product is not run again. */
+struct layer {
+    struct mat norm1, norm2, dnorm1, dnorm2;
+    struct linear_state linear[LINEAR_KINDS];
+    struct mat x, y1, qkv, att, mid, y2, gate_up;
+    struct mat t[LINEAR_KINDS];
+    void *lse, *rstd1, *rstd2;
+    uint8_t keep;
+};
+
+struct model {
+    struct arena arena;
+    const char *folder;
+    struct model_config config;
+    struct params params;
+    struct lora_config lora;
+    struct plan plan;
+    bool is_trained;
+    const struct backend *backend;
+    struct queue queue;
+    struct safetensors_set set;
+
+    char *region[REGION_COUNT];
+    uint64_t region_bytes[REGION_COUNT];
+
+    /* Carved from the regions by model_carve. */
+    struct layer *layer;
+    struct mat embed, dembed, final_norm, dfinal_norm;
+    struct linear_state head;
+    struct mat x_last; /* output of the last layer */
+    struct mat h, dr, dy, dh, dqkv, datt, dnorm;
+    struct mat head_x, head_y, logits, dlogits, head_dy, head_dx;
+    void *head_rstd, *nll;
+    uint8_t *hit;
+    float *cos_sin;
+    double *partial;
+};
+
+static inline float attention_scale(const struct model_config *config)
+{
+    return 1.0f / sqrtf((float)config->head_dim);
+}
+
+/* One pass over a micro-batch. */
+struct pass {
+    const struct batch *batch;
+    struct kv_cache *cache;        /* NULL in training */
+    const struct model_step *step; /* NULL: no dropout */
+};
+
+/* carve.c: sets every matrix of the model from model->region (which may be made up: nothing is touched) and the bytes
+ * that each region needs. Needs config, params, plan (tokens, head_rows, positions, keep) and is_trained. Memory for
+ * the structs comes from the model's arena, once. */
+void model_carve(struct model *model);
+
+/* forward.c */
+void forward_layers(struct model *model, const struct pass *pass);
+/* Queues again what the layer did not keep, with the same bits. */
+void forward_restore(struct model *model, int32_t layer, const struct pass *pass);
+/* Copies the adapter's columns of an input that will be lost into their slot, or back. */
+void forward_adapter_columns(struct model *model, int32_t layer, enum linear linear, bool is_restored, int32_t T);
+void forward_head(struct model *model, const int32_t *rows, int32_t count, struct mat logits);
+struct mat mat_rows(struct mat mat, int32_t rows);              /* the first rows */
+struct mat mat_tail(struct mat x, const struct weight *weight); /* the adapter's columns behind x */
+/* The weight as this pass sees it, and dropout's place in the counter space: none without a step. */
+struct weight pass_weight(const struct linear_state *state, const struct pass *pass);
+struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear linear);
+
+/* backward.c: head_pass runs all supervised rows through the head in chunks, forward and (has_grads) backward into dr.
+ */
+void head_pass(struct model *model, const struct pass *pass, bool has_grads);
+void backward_layers(struct model *model, const struct pass *pass);
+
+/* load.c, init.c */
+void load_base(struct model *model);
+bool load_adapter(struct model *model, const char *folder, struct err *err);
+/* Puts a whole tensor [rows, cols] where its param lives, master or frozen copy, converted. */
+void param_place(struct model *model, int param, const void *values, enum dtype type);
+void init_random(struct model *model, uint64_t seed);
+void init_adapter(struct model *model, uint64_t seed);
+
+/* convert.c: count elements between F32, BF16, F16 and F64, rounding to nearest even. Any alignment. */
+void convert(void *to, enum dtype to_type, const void *from, enum dtype from_type, size_t count);
+
+/* plan.c: regions and total of a plan whose choices are made. */
+bool plan_settle(const struct plan_request *request, struct plan *plan, struct err *err);

@@ -1,0 +1,288 @@
+#include "model/decoder_int.h"
+
+#include "compute/count/count.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* More tokens than TOKENS_MOST at once fill no product better. A head chunk's logits take about a last-level cache. */
+enum { TOKENS_MOST = 2048, HEAD_ROWS_MIN = 64, HEAD_ROWS_MAX = 1024, HEAD_BYTES = 32 << 20, FAKE_BASE = 1 << 20 };
+
+struct planner {
+    const struct plan_request *request;
+    struct plan *plan;
+    struct model model; /* carved over addresses that do not exist */
+    struct batch batch;
+    int32_t cu_seqlens[2];
+    int32_t probed_tokens, probed_rows;
+    uint64_t scratch_bytes;
+};
+
+/* Queues one whole pass on the counting backend: what ops cannot do is refused here, and their scratch is known. */
+static bool probe(struct planner *p, struct err *err)
+{
+    struct model *m = &p->model;
+    struct count count = {.of = p->request->backend, .thread_count = p->request->thread_count};
+    struct pass pass = {.batch = &p->batch, .step = &(struct model_step){0}};
+    int32_t rows = m->plan.head_rows;
+
+    if (p->probed_tokens == m->plan.tokens && p->probed_rows == rows)
+        return true;
+    p->cu_seqlens[1] = m->plan.tokens;
+    p->batch = (struct batch){.T = m->plan.tokens, .doc_count = 1, .cu_seqlens = p->cu_seqlens, .head_row_count = rows};
+    m->backend = &backend_count;
+    m->queue.state = &count;
+    forward_layers(m, &pass);
+    head_pass(m, &pass, m->is_trained);
+    if (m->is_trained)
+        backward_layers(m, &pass);
+    if (count.is_refused) {
+        *err = count.err;
+        return err_prefix(err, "the %s backend cannot run this model", p->request->backend->name);
+    }
+    p->scratch_bytes = count.scratch_bytes;
+    p->probed_tokens = m->plan.tokens;
+    p->probed_rows = rows;
+    return true;
+}
+
+static const char *const region_names[] = {
+#define REGION_NAME(id, name) name,
+    REGIONS(REGION_NAME)
+#undef REGION_NAME
+};
+
+/* Where a region's bytes come from, in words. */
+static void region_formula(const struct model *m, enum region_id id, char *text, size_t size)
+{
+    const struct params *params = &m->params;
+    size_t master = dtype_bytes(params->master_type), compute = dtype_bytes(params->compute_type);
+
+    if (id <= REGION_MOMENT_V)
+        snprintf(text, size, "%llu elements x %zu", (unsigned long long)params->arena_count, master);
+    else if (id == REGION_COPY)
+        snprintf(text, size, "%llu elements x %zu", (unsigned long long)(params->arena_count - params->copy_from),
+                 compute);
+    else if (id == REGION_FROZEN)
+        snprintf(text, size, "base weights in another type or order than the file's");
+    else if (id == REGION_MAPPED)
+        snprintf(text, size, "base weights used in the file");
+    else if (id == REGION_KEPT)
+        snprintf(text, size, "%d tokens x %d layers", m->plan.tokens, m->config.layers);
+    else if (id == REGION_WORKING)
+        snprintf(text, size, "%d tokens, one layer and its gradients", m->plan.tokens);
+    else if (id == REGION_HEAD)
+        snprintf(text, size, "%d rows x %d logits x %zu", m->plan.head_rows, m->config.vocab, master);
+    else if (id == REGION_TABLES)
+        snprintf(text, size, "%d positions x %d x 4, losses, partial sums", m->plan.positions, m->config.head_dim);
+    else
+        snprintf(text, size, "the largest of any operation");
+}
+
+static void describe(const struct model *m, struct plan *plan)
+{
+    plan->region_count = 0;
+    for (int i = 0; i < REGION_COUNT; i++) {
+        struct plan_region *region = &plan->region[plan->region_count];
+        if (!m->region_bytes[i])
+            continue;
+        *region = (struct plan_region){.name = region_names[i], .bytes = m->region_bytes[i]};
+        region_formula(m, i, region->formula, sizeof region->formula);
+        plan->region_count++;
+    }
+}
+
+static uint64_t total_bytes(const struct model *m)
+{
+    uint64_t total = 0;
+
+    for (int i = 0; i < REGION_COUNT; i++)
+        total += m->region_bytes[i];
+    return total;
+}
+
+/* Works out the present choice. *fits tells whether it is within the limit; false only when an op refuses. */
+static bool weigh(struct planner *p, bool *fits, struct err *err)
+{
+    struct model *m = &p->model;
+
+    model_carve(m);
+    if (!probe(p, err))
+        return false;
+    m->region_bytes[REGION_SCRATCH] = p->scratch_bytes;
+    *fits = !p->request->limit_bytes || total_bytes(m) <= p->request->limit_bytes;
+    return true;
+}
+
+static void keep_in_first(struct planner *p, int32_t layers, uint8_t keep, uint8_t keep_in_rest)
+{
+    for (int32_t l = 0; l < p->model.config.layers; l++)
+        p->model.plan.keep[l] = l < layers ? keep : keep_in_rest;
+}
+
+/* Takes `lost` from as few layers as make it fit, from all when that does not suffice. */
+static bool give_up(struct planner *p, uint8_t lost, bool *fits, struct err *err)
+{
+    int32_t low = 0, high = p->model.config.layers;
+    uint8_t before = p->model.plan.keep[high - 1], after = before & (uint8_t)~lost;
+
+    if (*fits || !p->request->is_trained)
+        return true;
+    while (low < high) {
+        int32_t middle = (low + high) / 2;
+        keep_in_first(p, middle, after, before);
+        if (!weigh(p, fits, err))
+            return false;
+        if (*fits)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    keep_in_first(p, low, after, before);
+    return weigh(p, fits, err);
+}
+
+static bool shrink(struct planner *p, int32_t *value, int32_t least, bool *fits, struct err *err)
+{
+    while (!*fits && *value > least) {
+        *value = *value / 2 > least ? *value / 2 : least;
+        if (!weigh(p, fits, err))
+            return false;
+    }
+    return true;
+}
+
+static int32_t largest(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+static int32_t smallest(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int32_t first_head_rows(const struct model *m, const struct plan_request *request)
+{
+    uint64_t row_bytes = (uint64_t)m->config.vocab * dtype_bytes(m->params.master_type);
+    uint64_t rows = HEAD_BYTES / row_bytes / 16 * 16;
+
+    if (request->head_rows)
+        return request->head_rows;
+    rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows > HEAD_ROWS_MAX ? HEAD_ROWS_MAX : rows;
+    return smallest((int32_t)rows, m->plan.tokens);
+}
+
+static bool choose(struct planner *p, bool *fits, struct err *err)
+{
+    const struct plan_request *request = p->request;
+    struct plan *plan = &p->model.plan;
+    int32_t rows_least = request->head_rows ? request->head_rows : smallest(plan->head_rows, HEAD_ROWS_MIN);
+
+    keep_in_first(p, p->model.config.layers, request->fixed_keep >= 0 ? (uint8_t)request->fixed_keep : KEEP_ALL, 0);
+    if (!weigh(p, fits, err))
+        return false;
+    if (request->fixed_keep >= 0)
+        return true;
+    return give_up(p, KEEP_NORM1 | KEEP_NORM2, fits, err) &&
+           shrink(p, &plan->tokens, largest(request->row_tokens, TOKENS_ENOUGH), fits, err) &&
+           shrink(p, &plan->head_rows, rows_least, fits, err) && give_up(p, KEEP_GATE_UP, fits, err) &&
+           give_up(p, KEEP_QKV, fits, err) && give_up(p, KEEP_ATTENTION | KEEP_MIDDLE, fits, err) &&
+           shrink(p, &plan->tokens, request->row_tokens, fits, err);
+}
+
+static void planner_init(struct planner *p, const struct plan_request *request)
+{
+    *p = (struct planner){.request = request};
+    p->model.config = *request->config;
+    p->model.params = *request->params;
+    p->model.is_trained = request->is_trained;
+    for (int i = 0; i < REGION_COUNT; i++)
+        p->model.region[i] = (char *)(uintptr_t)FAKE_BASE;
+}
+
+static bool check_request(const struct plan_request *request, struct err *err)
+{
+    int32_t positions = largest(request->positions, request->row_tokens);
+
+    if (request->row_tokens < 1)
+        return err_set(err, ERR_INPUT, "context_length must be at least 1");
+    if (positions > request->config->positions_max)
+        return err_set(err, ERR_INPUT,
+                       "%d positions are asked for but the model's max_position_embeddings is %d; choose a smaller "
+                       "context_length",
+                       positions, request->config->positions_max);
+    return true;
+}
+
+static double gigabytes(uint64_t bytes)
+{
+    return (double)bytes / 1e9;
+}
+
+static bool refuse(const struct planner *p, struct err *err)
+{
+    const struct model *m = &p->model;
+    uint64_t state = 0, need = total_bytes(m);
+
+    for (int i = REGION_MASTERS; i <= REGION_COPY; i++)
+        state += m->region_bytes[i];
+    return err_set(
+        err, ERR_NO_SPACE,
+        "%s %s with rows of %d tokens needs at least %.2f GB but the limit is %.2f GB (%.2f GB are "
+        "weights, gradients and moments, %.2f GB activations); choose %sa smaller context_length%s or a higher memory "
+        "limit",
+        m->is_trained ? "training" : "running", m->config.model_type, p->request->row_tokens, gigabytes(need),
+        gigabytes(p->request->limit_bytes), gigabytes(state),
+        gigabytes(m->region_bytes[REGION_KEPT] + m->region_bytes[REGION_WORKING]),
+        m->is_trained && !m->params.lora_rank ? "lora instead of full training, " : "",
+        m->params.compute_type == DTYPE_F32 ? ", dtype bfloat16" : "");
+}
+
+static void settle(const struct planner *p, struct plan *plan)
+{
+    *plan = p->model.plan;
+    describe(&p->model, plan);
+    plan->total_bytes = total_bytes(&p->model);
+    plan->limit_bytes = p->request->limit_bytes;
+}
+
+bool plan_make(const struct plan_request *request, struct plan *plan, struct err *err)
+{
+    struct planner p;
+    struct plan *choice = &p.model.plan;
+    bool fits = false, ok = false;
+
+    planner_init(&p, request);
+    if (!check_request(request, err))
+        goto out;
+    choice->tokens =
+        smallest(largest(request->tokens_wanted, request->row_tokens), largest(request->row_tokens, TOKENS_MOST));
+    choice->positions = largest(request->positions, request->row_tokens);
+    choice->head_rows = first_head_rows(&p.model, request);
+    if (!choose(&p, &fits, err))
+        goto out;
+    settle(&p, plan);
+    ok = fits || refuse(&p, err);
+out:
+    arena_deinit(&p.model.arena);
+    return ok;
+}
+
+bool plan_settle(const struct plan_request *request, struct plan *plan, struct err *err)
+{
+    struct planner p;
+    bool fits = false, ok = false;
+
+    planner_init(&p, request);
+    if (!check_request(request, err))
+        goto out;
+    p.model.plan = *plan;
+    if (!weigh(&p, &fits, err))
+        goto out;
+    settle(&p, plan);
+    ok = fits || refuse(&p, err);
+out:
+    arena_deinit(&p.model.arena);
+    return ok;
+}

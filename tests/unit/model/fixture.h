@@ -1,0 +1,88 @@
+/* tests/unit/model/fixture.h - tiny models in a temporary folder, and opening them. */
+#pragma once
+
+#include "test.h"
+#include "model/checkpoint.h"
+#include "os/file.h"
+
+#include <math.h>
+#include <string.h>
+
+/* hidden 20 and 3-wide parts: nothing is a multiple of a vector. */
+static const char tiny_config[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":20,\"intermediate_size\":28,"
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":6,\"vocab_size\":37,"
+    "\"max_position_embeddings\":64,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,\"rope_scaling\":null,\"hidden_act\":"
+    "\"silu\","
+    "\"tie_word_embeddings\":%s,\"bos_token_id\":1,\"eos_token_id\":[2,3],\"torch_dtype\":\"%s\",\"initializer_range\":"
+    "0.3}";
+
+static inline const char *fixture_folder(struct arena *arena)
+{
+    static int number;
+    char *folder = arena_printf(arena, "/tmp/attune_model_test.%d.%d", (int)getpid(), number++);
+    struct err err;
+
+    assert_ok(dir_make(folder, &err), err);
+    return folder;
+}
+
+static inline void fixture_write(struct arena *arena, const char *folder, const char *name, const char *text)
+{
+    struct err err;
+
+    assert_ok(file_replace(path_join(arena, folder, name), str_of(text), &err), err);
+}
+
+/* A folder with config.json only: enough for random weights. */
+static inline const char *fixture_config(struct arena *arena, bool is_tied, const char *dtype)
+{
+    const char *folder = fixture_folder(arena);
+    char text[2048];
+
+    snprintf(text, sizeof text, tiny_config, is_tied ? "true" : "false", dtype);
+    fixture_write(arena, folder, "config.json", text);
+    return folder;
+}
+
+static inline struct model_options fixture_options(enum model_profile profile, const struct backend *backend,
+                                                   struct pool *pool)
+{
+    return (struct model_options){.profile = profile,
+                                  .is_trained = true,
+                                  .seed = 7,
+                                  .backend = backend,
+                                  .pool = pool,
+                                  .row_tokens = 32,
+                                  .tokens_wanted = 64};
+}
+
+static inline struct model *fixture_open(const char *folder, const struct model_options *options)
+{
+    struct model *model;
+    struct err err;
+
+    assert_ok(model_open(&model, folder, options, &err), err);
+    return model;
+}
+
+/* A folder with weights: drawn from the seed and written by checkpoint_write. */
+static inline const char *fixture_model(struct arena *arena, struct pool *pool, bool is_tied, const char *dtype)
+{
+    const char *folder = fixture_folder(arena);
+    struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
+    struct checkpoint_files files;
+    struct model *model;
+    struct err err;
+
+    options.is_random = true;
+    model = fixture_open(fixture_config(arena, is_tied, dtype), &options);
+    assert_ok(checkpoint_write(model, folder, "", arena, &files, &err), err);
+    model_close(model);
+    return folder;
+}
+
+static inline double relative_error(double value, double expected)
+{
+    return fabs(value - expected) / fmax(fabs(expected), 1e-30);
+}
