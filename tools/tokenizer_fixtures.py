@@ -65,7 +65,7 @@ def trained(pre_tokenizer, normalizer=None, size=340, byte_level=True, **model):
     return tok
 
 
-def plain(tok, drop_added=True, **changes):
+def plain(tok, **changes):
     """The tokenizer with changes written into its JSON; the byte tokens are no added tokens."""
     data = json.loads(tok.to_str())
     data["added_tokens"] = [t for t in data["added_tokens"] if not t["content"].startswith("<0x")]
@@ -89,7 +89,7 @@ def sentencepiece(pre_tokenizer, normalizer, **model):
 
 
 def legacy_sentencepiece():
-    tok = sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always", split=False), None, byte_fallback=True, fuse_unk=True)
+    tok = sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always", split=True), None, byte_fallback=True, fuse_unk=True)
     data = json.loads(tok.to_str())
     data["pre_tokenizer"] = None
     tok = Tokenizer.from_str(json.dumps(data))
