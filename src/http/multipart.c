@@ -245,19 +245,21 @@ static size_t common_prefix(const char *a, const char *b, size_t len)
  * end. Linear: a run that matches the delimiter holds no CR behind its first byte, so none is looked at twice. */
 static size_t find_delimiter(const struct multipart *reader, struct str bytes, size_t *matched)
 {
-    size_t at = 0;
-    const char *found;
+    const char *at = bytes.at, *end = bytes.at + bytes.len;
 
     *matched = 0;
-    while (at < bytes.len && (found = memchr(bytes.at + at, '\r', bytes.len - at))) {
-        size_t left = (size_t)(bytes.at + bytes.len - found);
-        size_t whole = left < reader->delimiter_len ? left : reader->delimiter_len;
-        size_t same = common_prefix(found, reader->delimiter, whole);
+    while (at < end) {
+        size_t whole, same;
+        /* memchr pays off between lines; in runs of delimiters' beginnings the next CR is right here. */
+        if (*at != '\r' && !(at = memchr(at, '\r', (size_t)(end - at))))
+            break;
+        whole = (size_t)(end - at) < reader->delimiter_len ? (size_t)(end - at) : reader->delimiter_len;
+        same = common_prefix(at, reader->delimiter, whole);
         if (same == whole) {
             *matched = same;
-            return (size_t)(found - bytes.at);
+            return (size_t)(at - bytes.at);
         }
-        at = (size_t)(found - bytes.at) + same;
+        at += same;
     }
     return bytes.len;
 }
