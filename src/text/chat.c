@@ -4,23 +4,22 @@
 
 /* Variables of one rendering: the caller's, then messages, tools and the generation prompt, which win. The nodes are
  * copied shallowly, so the caller's trees stay as they are. */
-static struct json *make_variables(const struct chat_input *input, size_t message_count, bool has_prompt, struct arena *arena)
+static struct json *make_variables(const struct chat_input *input, bool has_prompt, struct arena *arena)
 {
-    size_t extra = input->variables ? input->variables->count : 0, count = 0;
+    size_t count = 0;
     struct json *object = arena_new(arena, struct json);
-    struct json *members = arena_new_array(arena, struct json, extra + 4);
-    const struct json *tools = input->tools && input->tools->count ? input->tools : NULL;
+    struct json *members = arena_new_array(arena, struct json, (input->variables ? input->variables->count : 0) + 5);
 
+    /* The last of two equal names counts, so what stands first is only a default. */
+    members[count++] = (struct json){.type = JSON_NULL, .key = STR("tools")};
+    members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
     for json_each (variable, input->variables)
         members[count++] = *variable;
-    if (tools || !json_get(input->variables, "tools"))
-        members[count++] = tools ? *tools : (struct json){.type = JSON_NULL};
-    if (count > extra)
-        members[extra].key = STR("tools");
-    if (!json_get(input->variables, "documents"))
-        members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
+    if (input->tools && input->tools->count) {
+        members[count] = *input->tools;
+        members[count++].key = STR("tools");
+    }
     members[count] = *input->messages;
-    members[count].count = (uint32_t)message_count;
     members[count++].key = STR("messages");
     members[count++] = (struct json){.type = JSON_BOOL, .boolean = has_prompt, .key = STR("add_generation_prompt")};
     for (size_t i = 0; i < count; i++)
@@ -49,7 +48,7 @@ static bool render(const struct chat_input *input, size_t message_count, bool ha
     }
     *messages = (struct json){.type = JSON_ARRAY, .count = (uint32_t)count, .first = count ? items : NULL};
     cut.messages = messages;
-    ok = template_render(input->template, make_variables(&cut, count, has_prompt, arena), &input->options, &out, spans, arena, err);
+    ok = template_render(input->template, make_variables(&cut, has_prompt, arena), &input->options, &out, spans, arena, err);
     if (ok)
         *text = (struct str){str_copy(arena, strbuf_view(&out)), out.len};
     strbuf_deinit(&out);

@@ -196,7 +196,7 @@ static bool print_json_string(struct run *run, struct builder *out, struct str t
     for (; (len = utf8_decode(str_slice(text, at, text.len), &codepoint)); at += len) {
         const char *simple = codepoint && codepoint < 0x80 ? strchr(from, (int)codepoint) : NULL;
         char escape[2] = {'\\', simple ? to[simple - from] : 0};
-        bool is_plain = !simple && codepoint >= 0x20 && (codepoint < 0x80 || !style->is_ascii);
+        bool is_plain = !simple && codepoint >= 0x20 && (codepoint < 0x7f || !style->is_ascii);
         if (is_plain)
             continue;
         if (!builder_add(run, out, str_slice(text, plain, at)) ||
