@@ -1,0 +1,226 @@
+/* Attention without T x T memory, after FlashAttention: tiles of 64 keys, a running maximum and sum per row.
+ *
+ * A task owns a block of queries of one document and all query heads of one key head, so that a packed tile of keys serves
+ * them all. Tiles are counted from the document's first key whatever the task, so a row's sums have one order: alone,
+ * in company, or behind a cache. Scores, probabilities' sums and results are f32; with bf16 operands the
+ * probabilities are rounded to bf16 before they multiply the values. */
+#include "compute/cpu/tile.h"
+
+enum { TASK_ROWS = 192, QUERIES_MAX = 128, QUERIES_MIN = 16 };
+
+struct attend {
+    const struct op_attend *op;
+    bool is_bf16;
+    int32_t queries; /* of a task */
+    size_t slab_bytes;
+    char *scratch;
+};
+
+/* One task's memory and place. Row r of the block is query head r / query_count, query r % query_count. */
+struct block {
+    const struct attend *attend;
+    struct tile_shape shape;
+    int32_t document, kv_head, first, query_count, rows;
+    uint32_t *q, *keys, *values, *p;
+    float *scores, *out, *max, *sum;
+};
+
+static int32_t queries_per_task(int32_t group)
+{
+    int32_t queries = TASK_ROWS / group / QUERIES_MIN * QUERIES_MIN;
+
+    return queries < QUERIES_MIN ? QUERIES_MIN : smaller(queries, QUERIES_MAX);
+}
+
+static struct attend attend_cut(const struct op_attend *op)
+{
+    struct attend attend = {.op = op, .queries = queries_per_task(op->heads / op->kv_heads)};
+    size_t rows = (size_t)attend.queries * (size_t)(op->heads / op->kv_heads), steps, d_wide;
+
+    attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16 && (!op->cache || op->cache->type == DTYPE_BF16);
+    steps = (size_t)step_count(op->head_dim, attend.is_bf16);
+    d_wide = (size_t)tile_width(op->head_dim);
+    attend.slab_bytes = whole_lines(4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 2)));
+    return attend;
+}
+
+static struct mat document_keys(const struct block *block, bool is_value)
+{
+    const struct op_attend *op = block->attend->op;
+    int32_t width = op->kv_heads * op->head_dim, col = block->kv_head * op->head_dim;
+
+    if (op->cache) {
+        const struct kv_cache *cache = &op->cache[block->document];
+        struct mat all = {is_value ? cache->v : cache->k, cache->capacity, width, width, cache->type};
+        return tile_mat(&all, 0, col, cache->length + document_rows(op->batch, block->document), op->head_dim);
+    }
+    return tile_mat(&op->qkv, op->batch->cu_seqlens[block->document], op->heads * op->head_dim + (is_value ? width : 0) + col,
+                    document_rows(op->batch, block->document), op->head_dim);
+}
+
+/* The position in the document of row r of the block. */
+static int32_t position_of(const struct block *block, int32_t r)
+{
+    const struct op_attend *op = block->attend->op;
+
+    return (op->cache ? op->cache[block->document].length : 0) + block->first + r % block->query_count;
+}
+
+static void pack_queries(const struct block *block)
+{
+    const struct op_attend *op = block->attend->op;
+    int32_t group = op->heads / op->kv_heads, row = op->batch->cu_seqlens[block->document] + block->first;
+
+    for (int32_t g = 0; g < group; g++) {
+        struct side q = {.m = tile_mat(&op->qkv, row, (block->kv_head * group + g) * op->head_dim, block->query_count, op->head_dim)};
+        struct part all = {0, block->query_count, 0, op->head_dim};
+        pack_rows(&q, block->shape.is_bf16, all, block->q + (size_t)(g * block->query_count) * (size_t)block->shape.d_steps);
+    }
+}
+
+/* Scores of one row become probabilities relative to the row's new maximum; what was summed before shrinks by the factor. */
+static void soften_row(const struct block *block, int32_t r, float *scores, struct row p, struct span span)
+{
+    float max = block->max[r], factor;
+    lanes largest = lanes_all(max), sum = {0};
+
+    for (int j = 0; j < TILE; j += LANES) {
+        lanes score = span_select(span, j, lanes_load(scores + j) * block->attend->op->scale, lanes_all(-INFINITY));
+        lanes_store(scores + j, score);
+        largest = lanes_max(score, largest);
+    }
+    max = lanes_largest(largest);
+    factor = lanes_exp(lanes_all(block->max[r] - max))[0];
+    for (int j = 0; j < TILE; j += LANES) {
+        lanes probability = lanes_exp(lanes_load(scores + j) - max);
+        sum += probability;
+        row_store(p, j, TILE, probability);
+    }
+    block->sum[r] = block->sum[r] * factor + lanes_sum(sum);
+    block->max[r] = max;
+    for (int32_t j = 0; j < block->shape.d_wide; j += LANES) {
+        float *out = block->out + (size_t)r * (size_t)block->shape.d_wide + j;
+        lanes_store(out, lanes_load(out) * factor);
+    }
+}
+
+/* Up to six rows of the block against one packed tile of keys and values. */
+static void attend_rows(const struct block *block, int32_t row, int32_t count, int32_t key, int32_t key_count)
+{
+    const struct tile_shape *shape = &block->shape;
+    int32_t window = block->attend->op->window;
+    size_t p_words = (size_t)step_count(TILE, shape->is_bf16);
+    bool is_seen = false;
+
+    for (int32_t i = 0; i < count; i++)
+        is_seen |= span_of_query(position_of(block, row + i), window, key, key_count).end > 0;
+    if (!is_seen)
+        return;
+    tile_scores(shape, block->q + (size_t)row * (size_t)shape->d_steps, count, block->keys, block->scores);
+    for (int32_t i = 0; i < count; i++) {
+        struct row p = {block->p + (size_t)i * p_words, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32};
+        struct span span = span_of_query(position_of(block, row + i), window, key, key_count);
+        if (span.end > 0)
+            soften_row(block, row + i, block->scores + i * TILE, p, span);
+        else
+            memset(p.at, 0, 4 * p_words);
+    }
+    tile_sum(shape, block->p, count, step_count(key_count, shape->is_bf16), block->values,
+             block->out + (size_t)row * (size_t)shape->d_wide);
+}
+
+static void attend_tiles(const struct block *block)
+{
+    const struct tile_shape *shape = &block->shape;
+    struct side k = {.m = document_keys(block, false)}, v = {.m = document_keys(block, true), .is_k_down = true};
+    int32_t last = position_of(block, block->query_count - 1), window = block->attend->op->window;
+    int32_t from = position_of(block, 0) - window + 1;
+
+    for (int32_t key = window > 0 && from > 0 ? from / TILE * TILE : 0; key <= last; key += TILE) {
+        int32_t key_count = smaller(TILE, k.m.rows - key);
+        tile_pack(&k, shape->is_bf16, (struct part){key, key_count, 0, shape->d}, block->keys, TILE);
+        tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->values, shape->d_wide);
+        for (int32_t row = 0; row < block->rows; row += BRICK_ROWS)
+            attend_rows(block, row, smaller(BRICK_ROWS, block->rows - row), key, key_count);
+    }
+}
+
+static void write_rows(const struct block *block)
+{
+    const struct op_attend *op = block->attend->op;
+    int32_t group = op->heads / op->kv_heads;
+
+    for (int32_t r = 0; r < block->rows; r++) {
+        int32_t head = block->kv_head * group + r / block->query_count;
+        int32_t t = op->batch->cu_seqlens[block->document] + block->first + r % block->query_count;
+        struct row to = row_of(&op->out, t, head * op->head_dim);
+        float inverse = 1 / block->sum[r];
+
+        for (int32_t j = 0; j < op->head_dim; j += LANES)
+            row_store(to, j, op->head_dim, lanes_load(block->out + (size_t)r * (size_t)block->shape.d_wide + j) * inverse);
+        if (op->lse)
+            ((float *)op->lse)[(size_t)head * (size_t)op->qkv.rows + (size_t)t] = block->max[r] + logf(block->sum[r]);
+    }
+}
+
+static void attend_task(void *context, int task, int thread)
+{
+    const struct attend *attend = context;
+    const struct op_attend *op = attend->op;
+    struct document_block place = document_block(op->batch, task / op->kv_heads, attend->queries);
+    struct block block = {.attend = attend, .shape = tile_shape(op->head_dim, attend->is_bf16), .document = place.document,
+                          .kv_head = task % op->kv_heads, .first = place.first, .query_count = place.count,
+                          .rows = place.count * (op->heads / op->kv_heads)};
+    uint32_t *slab = (uint32_t *)(attend->scratch + (size_t)thread * attend->slab_bytes);
+
+    block.q = slab;
+    block.keys = block.q + (size_t)block.rows * (size_t)block.shape.d_steps;
+    block.values = block.keys + TILE * (size_t)block.shape.d_steps;
+    block.p = block.values + TILE * (size_t)block.shape.d_wide;
+    block.scores = (float *)block.p + BRICK_ROWS * TILE;
+    block.out = block.scores + BRICK_ROWS * TILE;
+    block.max = block.out + (size_t)block.rows * (size_t)block.shape.d_wide;
+    block.sum = block.max + block.rows;
+    memset(block.out, 0, (size_t)block.rows * (size_t)block.shape.d_wide * sizeof *block.out);
+    for (int32_t r = 0; r < block.rows; r++) {
+        block.max[r] = -INFINITY;
+        block.sum[r] = 0;
+    }
+    pack_queries(&block);
+    attend_tiles(&block);
+    write_rows(&block);
+}
+
+/* Appends the new keys and values of every document behind those it has. */
+static void append_to_caches(const struct op_attend *op)
+{
+    int32_t width = op->kv_heads * op->head_dim, q_width = op->heads * op->head_dim;
+
+    for (int32_t document = 0; document < op->batch->doc_count; document++) {
+        const struct kv_cache *cache = &op->cache[document];
+        struct mat k = {cache->k, cache->capacity, width, width, cache->type}, v = k;
+
+        v.at = cache->v;
+        for (int32_t i = 0, t = op->batch->cu_seqlens[document]; t < op->batch->cu_seqlens[document + 1]; i++, t++)
+            for (int32_t j = 0; j < width; j += LANES) {
+                row_store(row_of(&k, cache->length + i, 0), j, width, row_load(row_of(&op->qkv, t, q_width), j, width));
+                row_store(row_of(&v, cache->length + i, 0), j, width, row_load(row_of(&op->qkv, t, q_width + width), j, width));
+            }
+    }
+}
+
+void CPU(attend)(struct queue *queue, const struct op_attend *op)
+{
+    struct attend attend = attend_cut(op);
+
+    ASSERT(queue->scratch_bytes >= attend.slab_bytes * (size_t)pool_thread_count(queue->pool));
+    attend.scratch = queue->scratch;
+    if (op->cache)
+        append_to_caches(op);
+    pool_run(queue->pool, document_block_count(op->batch, attend.queries) * op->kv_heads, attend_task, &attend);
+}
+
+size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count)
+{
+    return attend_cut(op).slab_bytes * (size_t)thread_count;
+}

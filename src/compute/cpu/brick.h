@@ -1,0 +1,201 @@
+/* compute/cpu/brick.h - the one product kernel, and the packers that lay out its operands.
+ *
+ * A brick is up to 6 rows by up to PANEL columns of a result, held in registers while k runs. Work along k goes in
+ * steps of 32 bits: one f32, or two neighbouring bf16 (k, k + 1) that one instruction multiplies and sums. So one layout
+ * of 32-bit words serves both types:
+ *
+ *   A  word (i, step) at a + i·a_row + step·a_step: row-major activations as they lie, or packed
+ *   B  a panel [steps][width], width a multiple of LANES up to PANEL
+ *   C  f32, in cache: the caller converts it and adds to it
+ *
+ * Element (i, j) is one chain of multiply-adds over k in order: the same bits whatever rows and columns surround it.
+ * On AVX-512 24 of 32 registers accumulate; AVX2 and SSE2 hold 6 x 16 and 6 x 8. */
+#pragma once
+
+#include "compute/cpu/lanes.h"
+#include "compute/dropout.h"
+
+enum { BRICK_ROWS = 6, PANEL = PANEL_VECTORS * LANES };
+
+struct brick {
+    const char *a;
+    size_t a_row, a_step; /* in bytes */
+    const uint32_t *b;
+    int32_t steps, b_width;
+    float *c;
+    size_t c_ld;
+    bool is_added; /* c += instead of c = */
+};
+
+/* count: rows of the brick, 1 to 6. brick_bf16 exists where HAS_BF16_PRODUCTS. */
+void CPU(brick_f32)(const struct brick *brick, int count);
+void CPU(brick_bf16)(const struct brick *brick, int count);
+
+double CPU(peak_block)(bool is_bf16, int64_t repeats);
+
+INLINE void brick_run(const struct brick *brick, int count, bool is_bf16)
+{
+    if (HAS_BF16_PRODUCTS && is_bf16)
+        CPU(brick_bf16)(brick, count);
+    else
+        CPU(brick_f32)(brick, count);
+}
+
+/* The width that a panel for `cols` columns gets. */
+INLINE int32_t panel_width(int32_t cols)
+{
+    return cols <= LANES ? LANES : cols <= 2 * LANES ? 2 * LANES : PANEL;
+}
+
+INLINE int32_t step_count(int32_t k, bool is_bf16)
+{
+    return is_bf16 ? (k + 1) / 2 : k;
+}
+
+/* One operand of a product: element (i, k) is m[i][k], or m[k][i] where k runs down the rows. With a rate, elements that
+ * the dropout drops are read as zeros; they are counted by their place in m. */
+struct side {
+    struct mat m;
+    bool is_k_down;
+    float rate;
+    struct dropout dropout;
+};
+
+INLINE bool side_keeps(const struct side *side, int32_t row, int32_t col)
+{
+    return side->rate <= 0 || dropout_keeps(&side->dropout, side->rate, row, col, side->m.cols);
+}
+
+/* LANES words from (row, col) on along a row: f32 values, or for a bf16 product pairs of bf16; `count` elements are there. */
+INLINE lanes_u load_words(const struct side *side, bool is_bf16, int32_t row, int32_t col, int32_t count)
+{
+    struct row from = row_of(&side->m, row, col);
+    lanes_u words;
+
+    if (count >= LANES * (is_bf16 ? 2 : 1) && side->rate <= 0) {
+        if (!is_bf16)
+            return (lanes_u)row_load(from, 0, LANES);
+        memcpy(&words, from.at, sizeof words);
+        return words;
+    }
+    union {
+        float full[LANES];
+        uint16_t half[2 * LANES];
+    } some = {{0}};
+    for (int i = 0; i < count && i < LANES * (is_bf16 ? 2 : 1); i++)
+        if (!side_keeps(side, row, col + i))
+            continue;
+        else if (is_bf16)
+            some.half[i] = ((const uint16_t *)from.at)[i];
+        else
+            some.full[i] = from.type == DTYPE_F32 ? ((const float *)from.at)[i] : f32_from_bf16(((const uint16_t *)from.at)[i]);
+    memcpy(&words, &some, sizeof words);
+    return words;
+}
+
+/* LANES single elements of a row: f32 bits, or bf16 in the low half of each word. */
+INLINE lanes_u load_elements(const struct side *side, bool is_bf16, int32_t row, int32_t col, int32_t count)
+{
+    struct row from = row_of(&side->m, row, col);
+    lanes_h halves;
+
+    if (!is_bf16)
+        return load_words(side, false, row, col, count);
+    if (count >= LANES && side->rate <= 0) {
+        memcpy(&halves, from.at, sizeof halves);
+    } else {
+        halves = (lanes_h){0};
+        for (int i = 0; i < count && i < LANES; i++)
+            halves[i] = side_keeps(side, row, col + i) ? ((const uint16_t *)from.at)[i] : 0;
+    }
+    return __builtin_convertvector(halves, lanes_u);
+}
+
+/* Word indices of the two halves of a transpose's stage: blocks of d change places. */
+#define SWAP_LOW(d, i)  (((i) & (d)) ? LANES + (i) - (d) : (i))
+#define SWAP_HIGH(d, i) (((i) & (d)) ? LANES + (i) : (i) + (d))
+#define LIST4(f, d, i)  f(d, i), f(d, i + 1), f(d, i + 2), f(d, i + 3)
+#if defined(__AVX512F__)
+#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4), LIST4(f, d, 8), LIST4(f, d, 12)
+#elif defined(__AVX2__)
+#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4)
+#else
+#define LIST(f, d) LIST4(f, d, 0)
+#endif
+#define TRANSPOSE_STAGE(block, d)                                                                                      \
+    UNROLL for (int i = 0; i < LANES; i++)                                                                             \
+        if (!(i & (d)) && (d) < LANES) {                                                                               \
+            lanes_u low = block[i], high = block[i | (d)];                                                             \
+            block[i] = __builtin_shufflevector(low, high, LIST(SWAP_LOW, d));                                          \
+            block[i | (d)] = __builtin_shufflevector(low, high, LIST(SWAP_HIGH, d));                                   \
+        }
+
+INLINE void transpose(lanes_u block[LANES])
+{
+#if defined(__AVX512F__)
+    TRANSPOSE_STAGE(block, 8)
+#endif
+#if defined(__AVX2__)
+    TRANSPOSE_STAGE(block, 4)
+#endif
+    TRANSPOSE_STAGE(block, 2)
+    TRANSPOSE_STAGE(block, 1)
+}
+
+/* Both packers write words [steps][width] for elements i .. i + count and k .. k + k_count of a side, zeros where there are none. */
+struct part {
+    int32_t i, count, k, k_count;
+};
+
+static inline void pack_across(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+{
+    int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+
+    for (int32_t i = 0; i < width; i += LANES)
+        for (int32_t step = 0; step < steps; step += LANES) {
+            lanes_u block[LANES];
+            for (int32_t n = 0; n < LANES; n++)
+                block[n] = i + n < part.count ? load_words(side, is_bf16, part.i + i + n, part.k + step * per_step,
+                                                           part.k_count - step * per_step)
+                                              : (lanes_u){0};
+            transpose(block);
+            for (int32_t n = 0; n < LANES && step + n < steps; n++)
+                memcpy(to + (size_t)(step + n) * (size_t)width + i, &block[n], sizeof block[n]);
+        }
+}
+
+static inline void pack_down(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+{
+    int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+
+    for (int32_t step = 0; step < steps; step++)
+        for (int32_t i = 0; i < width; i += LANES) {
+            int32_t k = step * per_step;
+            lanes_u words = load_elements(side, is_bf16, part.k + k, part.i + i, part.count - i);
+            if (is_bf16 && k + 1 < part.k_count)
+                words |= load_elements(side, true, part.k + k + 1, part.i + i, part.count - i) << 16;
+            memcpy(to + (size_t)step * (size_t)width + i, &words, sizeof words);
+        }
+}
+
+/* A panel of B. */
+static inline void pack_panel(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+{
+    if (side->is_k_down)
+        pack_down(side, is_bf16, part, to, width);
+    else
+        pack_across(side, is_bf16, part, to, width);
+}
+
+/* Rows of A, converted, one behind the other: [count][steps]. */
+static inline void pack_rows(const struct side *side, bool is_bf16, struct part part, uint32_t *to)
+{
+    int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+
+    for (int32_t i = 0; i < part.count; i++)
+        for (int32_t step = 0; step < steps; step += LANES) {
+            lanes_u words = load_words(side, is_bf16, part.i + i, part.k + step * per_step, part.k_count - step * per_step);
+            int32_t here = steps - step < LANES ? steps - step : LANES;
+            memcpy(to + (size_t)i * (size_t)steps + step, &words, (size_t)here * sizeof *to);
+        }
+}

@@ -1,0 +1,16 @@
+/* compute/cpu/cpu.h - the paths of the fast backend, for tests and benches; everybody else uses backend_cpu.
+ *
+ * The same operations are compiled for several instruction sets. backend_cpu takes the last one in this list that the
+ * processor has; cpu_path names each by itself. */
+#pragma once
+
+#include "compute/backend.h"
+
+enum cpu_path { CPU_PATH_PLAIN, CPU_PATH_AVX2, CPU_PATH_AVX512, CPU_PATH_AVX512BF16, CPU_PATH_COUNT };
+
+/* NULL where the processor, or this build, does not have the path. */
+const struct backend *cpu_path(enum cpu_path path);
+enum cpu_path cpu_path_best(void);
+
+/* A loop of nothing but the path's multiply-add (type F32 or BF16) for about that many seconds: FLOP/s of one thread. */
+double cpu_peak_flops(enum cpu_path path, enum dtype type, double seconds);

@@ -1,0 +1,32 @@
+/* compute/cpu/cpu_int.h - what the files of one path share: the operations' names and their needs of scratch.
+ *
+ * Scratch is one slab per thread, behind what all threads share. An op's scratch is computed by the same function that
+ * cuts its work, so that both agree. */
+#pragma once
+
+#include "compute/cpu/lanes.h"
+
+#define CPU_DECLARE(name) void CPU(name)(struct queue *queue, const struct op_##name *op);
+OPS(CPU_DECLARE)
+#undef CPU_DECLARE
+
+size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count);
+size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int thread_count);
+size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_count);
+size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count);
+size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count);
+
+INLINE size_t whole_lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+INLINE int32_t ceil_div(int32_t a, int32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+INLINE int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}

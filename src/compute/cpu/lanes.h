@@ -1,0 +1,188 @@
+/* compute/cpu/lanes.h - vectors as wide as the instruction set that this file is compiled for.
+ *
+ * The files of compute/cpu that include this header are compiled once per path (plain, AVX2, AVX-512, AVX-512 with
+ * bf16 products) and written in GCC's vector extensions, so that one text serves all. Rows of any real type are read
+ * and written as f32 lanes; a row's tail is read as zeros and written only as far as it goes. Nothing is reassociated:
+ * a sum over a row runs lane by lane and ends in one fixed tree. Multiply-adds are fused where the set has them. */
+#pragma once
+
+#include "compute/backend.h"
+#include "compute/convert.h"
+
+#include <math.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, PANEL_VECTORS = 4 };
+#elif defined(__AVX2__)
+enum { LANES = 8, PANEL_VECTORS = 2 };
+#else
+enum { LANES = 4, PANEL_VECTORS = 2 };
+#endif
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+enum { HAS_BF16_PRODUCTS = 1 };
+#else
+enum { HAS_BF16_PRODUCTS = 0 };
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+#define CPU_PASTE_(name, path) cpu_##name##_##path
+#define CPU_PASTE(name, path)  CPU_PASTE_(name, path)
+#define CPU(name)              CPU_PASTE(name, CPU_PATH) /* cpu_norm_avx2 */
+
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t lanes_u __attribute__((vector_size(4 * LANES)));
+typedef int32_t lanes_i __attribute__((vector_size(4 * LANES)));
+typedef uint16_t lanes_h __attribute__((vector_size(2 * LANES)));
+
+INLINE lanes lanes_all(float value)
+{
+    return value - (lanes){0};
+}
+
+/* Lanes of a where the mask (from a comparison) is set, else of b. */
+INLINE lanes lanes_select(lanes_i mask, lanes a, lanes b)
+{
+    return (lanes)(((lanes_i)a & mask) | ((lanes_i)b & ~mask));
+}
+
+INLINE lanes lanes_max(lanes a, lanes b)
+{
+    return lanes_select(a > b, a, b);
+}
+
+INLINE lanes lanes_widen(lanes_h halves)
+{
+    return (lanes)(__builtin_convertvector(halves, lanes_u) << 16);
+}
+
+/* f32 to bf16, to nearest even. */
+INLINE lanes_h lanes_narrow(lanes value)
+{
+#if defined(__AVX512BF16__)
+    return (lanes_h)_mm512_cvtneps_pbh((__m512)value);
+#else
+    lanes_u bits = (lanes_u)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    lanes_u is_nan = (lanes_u)((bits & 0x7fffffff) > 0x7f800000);
+
+    return __builtin_convertvector((rounded & ~is_nan) | ((bits >> 16 | 0x40) & is_nan), lanes_h);
+#endif
+}
+
+INLINE lanes lanes_load(const float *from)
+{
+    lanes value;
+
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+INLINE void lanes_store(float *to, lanes value)
+{
+    memcpy(to, &value, sizeof value);
+}
+
+/* One row of a matrix; element j is read as f32 whatever its type (F32 or BF16). */
+struct row {
+    void *at;
+    enum dtype type;
+};
+
+INLINE struct row row_of(const struct mat *m, int32_t row, int32_t col)
+{
+    size_t index = (size_t)row * (size_t)m->ld + (size_t)col;
+
+    return (struct row){(char *)m->at + index * (m->type == DTYPE_BF16 ? 2 : 4), m->type};
+}
+
+/* Elements j .. j + LANES of a row with `end` elements; zeros behind the end. */
+INLINE lanes row_load(struct row row, int32_t j, int32_t end)
+{
+    if (__builtin_expect(j + LANES <= end, 1)) {
+        if (row.type == DTYPE_F32)
+            return lanes_load((const float *)row.at + j);
+        lanes_h halves;
+        memcpy(&halves, (const uint16_t *)row.at + j, sizeof halves);
+        return lanes_widen(halves);
+    }
+    float some[LANES] = {0};
+    for (int32_t i = j; i < end; i++)
+        some[i - j] = row.type == DTYPE_F32 ? ((const float *)row.at)[i] : f32_from_bf16(((const uint16_t *)row.at)[i]);
+    return lanes_load(some);
+}
+
+INLINE void row_store(struct row row, int32_t j, int32_t end, lanes value)
+{
+    if (__builtin_expect(j + LANES <= end, 1)) {
+        if (row.type == DTYPE_F32) {
+            lanes_store((float *)row.at + j, value);
+        } else {
+            lanes_h halves = lanes_narrow(value);
+            memcpy((uint16_t *)row.at + j, &halves, sizeof halves);
+        }
+        return;
+    }
+    for (int32_t i = j; i < end; i++)
+        if (row.type == DTYPE_F32)
+            ((float *)row.at)[i] = value[i - j];
+        else
+            ((uint16_t *)row.at)[i] = bf16_from_f32(value[i - j]);
+}
+
+INLINE float lanes_sum(lanes value)
+{
+    float some[LANES];
+
+    lanes_store(some, value);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            some[i] += some[i + half];
+    return some[0];
+}
+
+INLINE float lanes_largest(lanes value)
+{
+    float largest = value[0];
+
+    for (int i = 1; i < LANES; i++)
+        largest = value[i] > largest ? value[i] : largest;
+    return largest;
+}
+
+/* eˣ as 2ⁿ·eʳ, |r| <= ½ ln 2, eʳ by Cephes' polynomial of degree 7. Relative error at most 2e-7 in [-87.33, 88.37]; 0 below,
+ * infinity above, NaN stays NaN. */
+INLINE lanes lanes_exp(lanes x)
+{
+    const float round = 0x1.8p23f;
+    lanes_i is_low = x < -87.33f;
+    lanes bounded = lanes_select(is_low, lanes_all(-87.33f), lanes_select(x > 88.5f, lanes_all(88.5f), x));
+    lanes shifted = bounded * 1.44269504f + round, n = shifted - round;
+    lanes r = bounded - n * 0.693359375f - n * -2.12194440e-4f, p;
+    lanes scale = (lanes)(((lanes_u)shifted + 127) << 23);
+
+    p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1;
+    return lanes_select(is_low, (lanes){0}, p * scale);
+}
+
+INLINE lanes lanes_sigmoid(lanes x)
+{
+    return 1 / (1 + lanes_exp(-x));
+}
+
+/* Absolute error at most 2e-7. */
+INLINE lanes lanes_tanh(lanes x)
+{
+    return 1 - 2 / (lanes_exp(2 * x) + 1);
+}

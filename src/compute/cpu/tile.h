@@ -1,0 +1,129 @@
+/* compute/cpu/tile.h - what attention and its gradient share: tiles of 64 keys or queries, packed for the brick, and which
+ * pairs of a tile see each other. */
+#pragma once
+
+#include "compute/cpu/brick.h"
+#include "compute/cpu/cpu_int.h"
+
+enum { TILE = 64 };
+
+struct tile_shape {
+    int32_t d, d_steps, d_wide; /* head size; in words along k; in whole panels */
+    bool is_bf16;
+};
+
+INLINE int32_t tile_width(int32_t d)
+{
+    return ceil_div(d, PANEL) * PANEL;
+}
+
+INLINE struct tile_shape tile_shape(int32_t head_dim, bool is_bf16)
+{
+    return (struct tile_shape){head_dim, step_count(head_dim, is_bf16), tile_width(head_dim), is_bf16};
+}
+
+INLINE struct mat tile_mat(const struct mat *m, int32_t row, int32_t col, int32_t rows, int32_t cols)
+{
+    return (struct mat){row_of(m, row, col).at, rows, cols, m->ld, m->type};
+}
+
+/* Packs all panels of `width` columns, one behind the other. */
+static inline void tile_pack(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+{
+    int32_t steps = step_count(part.k_count, is_bf16), end = part.i + part.count;
+
+    for (int32_t col = 0; col < width; col += PANEL, part.i += PANEL) {
+        part.count = part.i < end ? smaller(PANEL, end - part.i) : 0;
+        pack_panel(side, is_bf16, part, to + (size_t)col * (size_t)steps, PANEL);
+    }
+}
+
+/* c (+)= a·b for packed rows a [rows][a_steps] and a packed tile b [steps][width]. */
+static inline void tile_multiply(bool is_bf16, const uint32_t *a, int32_t a_steps, int32_t rows, const uint32_t *b, int32_t steps,
+                                 int32_t width, float *c, bool is_added)
+{
+    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)a_steps, .a_step = 4, .steps = steps, .b_width = PANEL,
+                          .c_ld = (size_t)width, .is_added = is_added};
+
+    for (int32_t col = 0; col < width; col += PANEL) {
+        brick.b = b + (size_t)col * (size_t)steps;
+        brick.c = c + col;
+        brick_run(&brick, rows, is_bf16);
+    }
+}
+
+/* scores [rows, TILE] = a·tile, both over the head size. */
+static inline void tile_scores(const struct tile_shape *shape, const uint32_t *a, int32_t rows, const uint32_t *tile, float *scores)
+{
+    tile_multiply(shape->is_bf16, a, shape->d_steps, rows, tile, shape->d_steps, TILE, scores, false);
+}
+
+/* to [rows, d_wide] += p·tile, over the first steps of the tile's keys or queries; p is [rows][TILE] in operand type. */
+static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, int32_t steps, const uint32_t *tile, float *to)
+{
+    tile_multiply(shape->is_bf16, p, step_count(TILE, shape->is_bf16), rows, tile, steps, shape->d_wide, to, true);
+}
+
+/* The elements [begin, end) of a tile that a row sees; end 0: none. */
+struct span {
+    int32_t begin, end;
+};
+
+INLINE struct span span_clip(int32_t begin, int32_t end, int32_t tile, int32_t count)
+{
+    begin = begin > tile ? begin - tile : 0;
+    end = smaller(end - tile, count);
+    return begin < end ? (struct span){begin, end} : (struct span){0, 0};
+}
+
+/* Keys that the query at a position sees: up to itself, at most `window` of them. */
+INLINE struct span span_of_query(int32_t position, int32_t window, int32_t tile, int32_t count)
+{
+    return span_clip(window > 0 ? position - window + 1 : 0, position + 1, tile, count);
+}
+
+/* Queries that see the key at a position. */
+INLINE struct span span_of_key(int32_t position, int32_t window, int32_t tile, int32_t count)
+{
+    return span_clip(position, window > 0 ? position + window : INT32_MAX, tile, count);
+}
+
+/* value where lane j + i lies in the span, else other. */
+INLINE lanes span_select(struct span span, int32_t j, lanes value, lanes other)
+{
+    lanes_i index;
+
+    if (span.begin <= j && j + LANES <= span.end)
+        return value;
+    UNROLL for (int i = 0; i < LANES; i++)
+        index[i] = j + i;
+    return lanes_select((index >= span.begin) & (index < span.end), value, other);
+}
+
+/* Blocks of rows of all documents, numbered through. */
+struct document_block {
+    int32_t document, first, count;
+};
+
+INLINE int32_t document_rows(const struct batch *batch, int32_t document)
+{
+    return batch->cu_seqlens[document + 1] - batch->cu_seqlens[document];
+}
+
+INLINE int32_t document_block_count(const struct batch *batch, int32_t block_rows)
+{
+    int32_t count = 0;
+
+    for (int32_t document = 0; document < batch->doc_count; document++)
+        count += ceil_div(document_rows(batch, document), block_rows);
+    return count;
+}
+
+INLINE struct document_block document_block(const struct batch *batch, int32_t index, int32_t block_rows)
+{
+    int32_t document = 0, blocks;
+
+    for (; index >= (blocks = ceil_div(document_rows(batch, document), block_rows)); document++)
+        index -= blocks;
+    return (struct document_block){document, index * block_rows, smaller(block_rows, document_rows(batch, document) - index * block_rows)};
+}
