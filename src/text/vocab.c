@@ -1,7 +1,9 @@
 #include "text/vocab.h"
 
+/* The hash stands beside the text so that a probe of another token rarely has to look at it. */
 struct vocab_slot {
-    struct str text; /* at == NULL: free */
+    const char *at; /* NULL: free */
+    uint32_t len, hash;
     int32_t id;
 };
 
@@ -14,29 +16,35 @@ void vocab_init(struct vocab *vocab, struct arena *arena, size_t count, uint64_t
     *vocab = (struct vocab){.slots = arena_new_array(arena, struct vocab_slot, slots), .mask = slots - 1, .seed = seed};
 }
 
-static struct vocab_slot *slot_of(const struct vocab *vocab, struct str text)
+static struct vocab_slot *slot_of(const struct vocab *vocab, struct str text, uint64_t hash)
 {
-    size_t i = hash_bytes(vocab->seed, text.at, text.len) & vocab->mask;
+    size_t i = hash & vocab->mask;
 
-    while (vocab->slots[i].text.at && !str_equal(vocab->slots[i].text, text))
-        i = (i + 1) & vocab->mask;
+    for (; vocab->slots[i].at; i = (i + 1) & vocab->mask) {
+        const struct vocab_slot *slot = &vocab->slots[i];
+
+        if (slot->hash == hash >> 32 && slot->len == text.len &&
+            (text.len == 0 || memcmp(slot->at, text.at, text.len) == 0))
+            break;
+    }
     return &vocab->slots[i];
 }
 
 bool vocab_add(struct vocab *vocab, struct str text, int32_t id)
 {
-    struct vocab_slot *slot = slot_of(vocab, text);
+    uint64_t hash = hash_bytes(vocab->seed, text.at, text.len);
+    struct vocab_slot *slot = slot_of(vocab, text, hash);
 
-    if (slot->text.at)
+    if (slot->at)
         return false;
-    *slot = (struct vocab_slot){text.at ? text : STR(""), id};
+    *slot = (struct vocab_slot){text.at, (uint32_t)text.len, (uint32_t)(hash >> 32), id};
     vocab->count++;
     return true;
 }
 
 int32_t vocab_find(const struct vocab *vocab, struct str text)
 {
-    const struct vocab_slot *slot = slot_of(vocab, text);
+    const struct vocab_slot *slot = slot_of(vocab, text, hash_bytes(vocab->seed, text.at, text.len));
 
-    return slot->text.at ? slot->id : -1;
+    return slot->at ? slot->id : -1;
 }

@@ -17,7 +17,7 @@ struct vocab {
 
 /* Room for `count` tokens. */
 void vocab_init(struct vocab *vocab, struct arena *arena, size_t count, uint64_t seed);
-/* False when the text is already there. */
+/* False when the text is already there. text.at is not NULL. */
 bool vocab_add(struct vocab *vocab, struct str text, int32_t id);
 int32_t vocab_find(const struct vocab *vocab, struct str text); /* -1: not there */
 
