@@ -25,7 +25,8 @@ static void write_result(struct json_writer *w, struct str text, const struct te
 }
 
 /* One line of standard input to one line of standard output; a failure is an answer too. */
-static void render_line(const struct template *template, const struct template_options *options, struct str line, struct arena *arena)
+static void render_line(const struct template *template, const struct template_options *options, struct str line,
+                        struct arena *arena)
 {
     struct strbuf text = {0}, answer = {0};
     struct json_writer w = {.buf = &answer};
@@ -69,11 +70,14 @@ int cli_render(int argc, char **argv)
         {"template", OPTION_TEXT, &path, "FILE", "the chat template (Jinja)", NULL},
         {"now", OPTION_TEXT, &now, "ISO-TIME", "what strftime_now shows; default: the clock, in UTC", NULL},
     };
-    const struct options options = {
-        "attune render --template FILE [--now ISO-TIME]",
-        "Renders a chat template. Standard input is JSON Lines, each line an object of the template's variables; each gives one "
-        "line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
-        list, sizeof list / sizeof *list, 0, 0};
+    const struct options options = {"attune render --template FILE [--now ISO-TIME]",
+                                    "Renders a chat template. Standard input is JSON Lines, each line an object of the "
+                                    "template's variables; each gives one "
+                                    "line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
+                                    list,
+                                    sizeof list / sizeof *list,
+                                    0,
+                                    0};
     struct template_options template_options = {.now = clock_unix()};
     struct template *template = NULL;
     struct arena arena = {0};
@@ -84,11 +88,13 @@ int cli_render(int argc, char **argv)
     if (!options_parse(&options, argc, argv, NULL, &count, &err))
         goto out;
     if (!path || (now && !template_time_parse(str_of(now), &template_options.now))) {
-        err_set(&err, ERR_INPUT, path ? "--now takes a time such as 2024-07-26T14:30:05" : "--template FILE is missing");
+        err_set(&err, ERR_INPUT,
+                path ? "--now takes a time such as 2024-07-26T14:30:05" : "--template FILE is missing");
         goto out;
     }
     status = 1;
-    if (!file_read(&arena, path, TEMPLATE_SOURCE_BYTES_MAX, &source, &err) || !(template = template_parse(&arena, source, &err)))
+    if (!file_read(&arena, path, TEMPLATE_SOURCE_BYTES_MAX, &source, &err) ||
+        !(template = template_parse(&arena, source, &err)))
         goto out;
     render_lines(template, &template_options);
     status = 0;

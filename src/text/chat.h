@@ -40,7 +40,7 @@ struct chat_text {
     struct str text;
     struct chat_span *spans; /* in order of their start */
     size_t span_count;
-    bool from_marks;         /* spans come from {% generation %} */
+    bool from_marks; /* spans come from {% generation %} */
 };
 
 /* Everything in *chat lies in the arena. ERR_INPUT when a template fails (with what it raised) or is not

@@ -68,7 +68,8 @@ bool builtin_call(struct run *run, const struct builtin *builtin, struct value i
     return run_charge(run, 1) && bind(run, &call, arguments ? arguments : &none) && builtin->run(run, &call, result);
 }
 
-bool filter_call(struct run *run, struct str name, struct value input, const struct arguments *arguments, struct value *result)
+bool filter_call(struct run *run, struct str name, struct value input, const struct arguments *arguments,
+                 struct value *result)
 {
     const struct builtin *filter = builtin_find(&jinja_filters, name);
 

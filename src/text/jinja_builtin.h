@@ -52,7 +52,8 @@ bool builtin_call(struct run *run, const struct builtin *builtin, struct value i
 /* Calls anything that can be called: macros, functions, methods. */
 bool value_call(struct run *run, struct value callee, const struct arguments *arguments, struct value *result);
 /* By name from within map, select and the like. */
-bool filter_call(struct run *run, struct str name, struct value input, const struct arguments *arguments, struct value *result);
+bool filter_call(struct run *run, struct str name, struct value input, const struct arguments *arguments,
+                 struct value *result);
 bool test_call(struct run *run, struct str name, struct value input, const struct arguments *arguments, bool *result);
 
 /* Argument readers with Python's defaults; they fail with the builtin's name. */

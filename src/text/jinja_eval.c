@@ -68,7 +68,8 @@ bool scope_get(struct run *run, struct str name, struct value *value)
 
 /* arguments */
 
-static bool push_argument(struct run *run, struct arguments *arguments, size_t *cap, struct str name, struct value value)
+static bool push_argument(struct run *run, struct arguments *arguments, size_t *cap, struct str name,
+                          struct value value)
 {
     if (arguments->count == *cap) {
         struct argument *more;
@@ -179,7 +180,7 @@ static bool eval_binary(struct run *run, const struct node *node, struct value *
     if (!eval(run, node->left, &left) || !eval(run, node->right, &right))
         return false;
     run->line = node->line;
-    return value_binary(run, node->operator, left, right, result);
+    return value_binary(run, node->op, left, right, result);
 }
 
 static bool eval_unary(struct run *run, const struct node *node, struct value *result)
@@ -188,20 +189,20 @@ static bool eval_unary(struct run *run, const struct node *node, struct value *r
 
     if (!eval(run, node->left, &value))
         return false;
-    if (node->operator == '-')
+    if (node->op == '-')
         return value_negate(run, value, result);
     return value_negate(run, value, result) && value_negate(run, *result, result);
 }
 
-static bool compare(struct run *run, uint16_t operator, struct value a, struct value b, bool *holds)
+static bool compare(struct run *run, uint16_t op, struct value a, struct value b, bool *holds)
 {
-    char sign[3] = {(char)operator, (char)(operator>> 8), 0};
+    char sign[3] = {(char)op, (char)(op >> 8), 0};
     int order;
 
-    if (operator == OPERATOR_IN || operator == OPERATOR_NOT_IN) {
+    if (op == OPERATOR_IN || op == OPERATOR_NOT_IN) {
         if (!value_contains(run, b, a, holds))
             return false;
-        *holds ^= operator == OPERATOR_NOT_IN;
+        *holds ^= op == OPERATOR_NOT_IN;
         return true;
     }
     if (sign[1] == '=' && (sign[0] == '=' || sign[0] == '!')) {
@@ -228,7 +229,7 @@ static bool eval_compare(struct run *run, const struct node *node, struct value 
         if (!eval(run, operand->left, &right))
             return false;
         run->line = node->line;
-        if (!compare(run, operand->operator, left, right, &holds))
+        if (!compare(run, operand->op, left, right, &holds))
             return false;
         left = right;
     }
@@ -313,13 +314,17 @@ bool value_call(struct run *run, struct value callee, const struct arguments *ar
     struct function *function = callee.function;
 
     switch ((enum value_type)callee.type) {
-    case VALUE_FUNCTION: return builtin_call(run, function->builtin, function->receiver, arguments, result);
-    case VALUE_MACRO: return exec_macro(run, callee.macro, arguments, result);
-    case VALUE_UNDEFINED: return value_fail_undefined(run, callee);
+    case VALUE_FUNCTION:
+        return builtin_call(run, function->builtin, function->receiver, arguments, result);
+    case VALUE_MACRO:
+        return exec_macro(run, callee.macro, arguments, result);
+    case VALUE_UNDEFINED:
+        return value_fail_undefined(run, callee);
     case VALUE_JOINER: /* empty at the first call, then its text */
         *result = callee.cycler->at++ ? callee.cycler->items->items[0] : value_string(STR(""));
         return true;
-    default: return run_fail(run, "'%s' object is not callable", value_type_name(callee));
+    default:
+        return run_fail(run, "'%s' object is not callable", value_type_name(callee));
     }
 }
 
@@ -331,7 +336,8 @@ static bool apply(struct run *run, const struct node *node, struct value input, 
         return false;
     run->line = node->line;
     if (!node->builtin)
-        return run_fail(run, "there is no %s named '%.*s'", node->kind == NODE_FILTER ? "filter" : "test", STR_ARG(node->name));
+        return run_fail(run, "there is no %s named '%.*s'", node->kind == NODE_FILTER ? "filter" : "test",
+                        STR_ARG(node->name));
     return builtin_call(run, node->builtin, input, &arguments, result);
 }
 
@@ -355,24 +361,39 @@ bool eval(struct run *run, const struct node *node, struct value *result)
     if (!run_charge(run, 1))
         return false;
     switch ((enum node_kind)node->kind) {
-    case NODE_CONSTANT: *result = node->constant; return true;
-    case NODE_NAME: return scope_get(run, node->name, result);
+    case NODE_CONSTANT:
+        *result = node->constant;
+        return true;
+    case NODE_NAME:
+        return scope_get(run, node->name, result);
     case NODE_LIST:
-    case NODE_TUPLE: return eval_list(run, node, result);
-    case NODE_DICT: return eval_dict(run, node, result);
+    case NODE_TUPLE:
+        return eval_list(run, node, result);
+    case NODE_DICT:
+        return eval_dict(run, node, result);
     case NODE_ATTRIBUTE:
-    case NODE_ITEM: return eval_access(run, node, result);
-    case NODE_CALL: return eval_call(run, node, result);
+    case NODE_ITEM:
+        return eval_access(run, node, result);
+    case NODE_CALL:
+        return eval_call(run, node, result);
     case NODE_FILTER:
-    case NODE_TEST: return eval_applied(run, node, result);
-    case NODE_UNARY: return eval_unary(run, node, result);
-    case NODE_BINARY: return eval_binary(run, node, result);
-    case NODE_COMPARE: return eval_compare(run, node, result);
-    case NODE_CONCAT: return eval_concat(run, node, result);
+    case NODE_TEST:
+        return eval_applied(run, node, result);
+    case NODE_UNARY:
+        return eval_unary(run, node, result);
+    case NODE_BINARY:
+        return eval_binary(run, node, result);
+    case NODE_COMPARE:
+        return eval_compare(run, node, result);
+    case NODE_CONCAT:
+        return eval_concat(run, node, result);
     case NODE_AND:
     case NODE_OR:
-    case NODE_NOT: return eval_logic(run, node, result);
-    case NODE_CONDITION: return eval_condition(run, node, result);
-    default: ASSERT(false);
+    case NODE_NOT:
+        return eval_logic(run, node, result);
+    case NODE_CONDITION:
+        return eval_condition(run, node, result);
+    default:
+        ASSERT(false);
     }
 }

@@ -106,7 +106,8 @@ static bool filter_items(struct run *run, const struct node *node, const struct 
 static enum flow exec_turn(struct run *run, const struct node *node, struct loop *loop)
 {
     enum flow flow = FLOW_ERROR;
-    bool ok = scope_push(run) != NULL && scope_set(run, STR("loop"), (struct value){.type = VALUE_LOOP, .loop = loop}) &&
+    bool ok = scope_push(run) != NULL &&
+              scope_set(run, STR("loop"), (struct value){.type = VALUE_LOOP, .loop = loop}) &&
               assign(run, node->left, loop->items->items[loop->index]);
 
     if (ok)
@@ -229,19 +230,39 @@ static enum flow exec(struct run *run, const struct node *node)
     if (!run_charge(run, 1))
         return FLOW_ERROR;
     switch ((enum node_kind)node->kind) {
-    case NODE_DATA: ok = builder_add(run, run->out, node->name); break;
-    case NODE_OUTPUT: ok = exec_output(run, node); break;
-    case NODE_IF: return exec_if(run, node);
-    case NODE_FOR: return exec_for(run, node);
-    case NODE_SET: ok = exec_set(run, node); break;
-    case NODE_SET_BLOCK: ok = exec_set_block(run, node); break;
-    case NODE_FILTER_BLOCK: ok = exec_filter_block(run, node); break;
-    case NODE_WITH: return exec_with(run, node);
-    case NODE_MACRO: ok = exec_macro_definition(run, node); break;
-    case NODE_GENERATION: ok = exec_generation(run, node); break;
-    case NODE_BREAK: return FLOW_BREAK;
-    case NODE_CONTINUE: return FLOW_CONTINUE;
-    default: ASSERT(false);
+    case NODE_DATA:
+        ok = builder_add(run, run->out, node->name);
+        break;
+    case NODE_OUTPUT:
+        ok = exec_output(run, node);
+        break;
+    case NODE_IF:
+        return exec_if(run, node);
+    case NODE_FOR:
+        return exec_for(run, node);
+    case NODE_SET:
+        ok = exec_set(run, node);
+        break;
+    case NODE_SET_BLOCK:
+        ok = exec_set_block(run, node);
+        break;
+    case NODE_FILTER_BLOCK:
+        ok = exec_filter_block(run, node);
+        break;
+    case NODE_WITH:
+        return exec_with(run, node);
+    case NODE_MACRO:
+        ok = exec_macro_definition(run, node);
+        break;
+    case NODE_GENERATION:
+        ok = exec_generation(run, node);
+        break;
+    case NODE_BREAK:
+        return FLOW_BREAK;
+    case NODE_CONTINUE:
+        return FLOW_CONTINUE;
+    default:
+        ASSERT(false);
     }
     return ok ? FLOW_NEXT : FLOW_ERROR;
 }

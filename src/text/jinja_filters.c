@@ -17,7 +17,8 @@ static bool give_text(struct value *result, struct str text)
 /* A filter that is a method of str() of its input, with the same arguments. */
 static bool filter_method(struct run *run, struct call *call, struct value *result)
 {
-    const struct builtin *method = builtin_find(&jinja_str_methods, str_is(str_of(call->builtin->name), "trim") ? STR("strip") : str_of(call->builtin->name));
+    const struct builtin *method = builtin_find(
+        &jinja_str_methods, str_is(str_of(call->builtin->name), "trim") ? STR("strip") : str_of(call->builtin->name));
     struct value text = call->input;
     bool is_markup = text.is_markup && text.type == VALUE_STRING;
     struct arguments arguments = {.positional_count = 0};
@@ -49,7 +50,8 @@ static bool filter_title(struct run *run, struct call *call, struct value *resul
     if (!value_text(run, call->input, &text) || !run_charge_text(run, text.len * 8))
         return false;
     for (; (len = utf8_decode(text, &codepoint)); text = str_slice(text, len, text.len)) {
-        if (!builder_add(run, &out, (struct str){mapped, text_map_case(codepoint, in_word ? TEXT_LOWER : TEXT_UPPER, mapped)}))
+        if (!builder_add(run, &out,
+                         (struct str){mapped, text_map_case(codepoint, in_word ? TEXT_LOWER : TEXT_UPPER, mapped)}))
             return false;
         in_word = !text_is_space(codepoint) && !(codepoint < 0x80 && codepoint && strchr("-({[<", (int)codepoint));
     }
@@ -253,7 +255,8 @@ static bool filter_int(struct run *run, struct call *call, struct value *result)
     double number = 0;
     bool ok = false;
 
-    if (!arg_int(run, call, 1, 10, &base) || (base != 0 && (base < 2 || base > 36) && !run_fail(run, "int() base must be 0 or 2 to 36")))
+    if (!arg_int(run, call, 1, 10, &base) ||
+        (base != 0 && (base < 2 || base > 36) && !run_fail(run, "int() base must be 0 or 2 to 36")))
         return false;
     if (input.type == VALUE_UNDEFINED)
         return value_fail_undefined(run, input);
@@ -309,12 +312,14 @@ static bool filter_round(struct run *run, struct call *call, struct value *resul
         struct builder out = {0};
         char format[8];
         snprintf(format, sizeof format, "%%.%df", (int)precision);
-        if (!format_percent(run, str_of(format), value_float(number), &out) || !text_to_float(builder_view(&out), &number))
+        if (!format_percent(run, str_of(format), value_float(number), &out) ||
+            !text_to_float(builder_view(&out), &number))
             return false;
     } else {
         number = nearbyint(number * scale) / scale;
     }
-    *result = value_is_integer(call->input) && str_is(method, "common") ? value_int((int64_t)number) : value_float(number);
+    *result =
+        value_is_integer(call->input) && str_is(method, "common") ? value_int((int64_t)number) : value_float(number);
     return true;
 }
 

@@ -41,7 +41,10 @@ static bool format_integer(struct run *run, struct builder *out, const struct sp
 {
     char digits[72], text[200];
     uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    unsigned base = strchr("xX", spec->conversion) ? 16 : spec->conversion == 'o' ? 8 : spec->conversion == 'b' ? 2 : 10;
+    unsigned base = strchr("xX", spec->conversion) ? 16
+                    : spec->conversion == 'o'      ? 8
+                    : spec->conversion == 'b'      ? 2
+                                                   : 10;
     const char *set = spec->conversion == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     size_t count = 0, len = 0, sign_len;
 
@@ -71,9 +74,13 @@ static bool format_float(struct run *run, struct builder *out, const struct spec
     char text[512], format[16];
     int len;
 
-    snprintf(format, sizeof format, "%%%s%s.*%c", spec->sign == '+' ? "+" : spec->sign ? " " : "", spec->is_alternate ? "#" : "",
-             spec->conversion == '%' ? 'f' : spec->conversion);
-    len = snprintf(text, sizeof text - 1, format, spec->has_precision ? spec->precision : 6, spec->conversion == '%' ? value * 100 : value);
+    snprintf(format, sizeof format, "%%%s%s.*%c",
+             spec->sign == '+' ? "+"
+             : spec->sign      ? " "
+                               : "",
+             spec->is_alternate ? "#" : "", spec->conversion == '%' ? 'f' : spec->conversion);
+    len = snprintf(text, sizeof text - 1, format, spec->has_precision ? spec->precision : 6,
+                   spec->conversion == '%' ? value * 100 : value);
     if (len < 0 || (size_t)len >= sizeof text - 1)
         return run_fail(run, "a formatted number is too long");
     if (spec->conversion == '%')
@@ -84,7 +91,8 @@ static bool format_float(struct run *run, struct builder *out, const struct spec
 static bool format_number(struct run *run, struct builder *out, const struct spec *spec, struct value value)
 {
     if (!value_is_number(value))
-        return run_fail(run, "a number is needed to format with '%c', not %s", spec->conversion, value_type_name(value));
+        return run_fail(run, "a number is needed to format with '%c', not %s", spec->conversion,
+                        value_type_name(value));
     if (strchr("eEfFgG%", spec->conversion))
         return format_float(run, out, spec, value_number(value));
     if (value.type == VALUE_FLOAT && (!isfinite(value.number) || fabs(value.number) > 9e18))
@@ -136,7 +144,8 @@ static bool take_sizes(struct run *run, struct str *rest, struct spec *spec)
         spec->precision = take_number(rest, FORMAT_PRECISION_MAX);
     }
     return (spec->width <= FORMAT_WIDTH_MAX && spec->precision <= FORMAT_PRECISION_MAX) ||
-           run_fail_limit(run, "a format is wider than %d or more precise than %d", FORMAT_WIDTH_MAX, FORMAT_PRECISION_MAX);
+           run_fail_limit(run, "a format is wider than %d or more precise than %d", FORMAT_WIDTH_MAX,
+                          FORMAT_PRECISION_MAX);
 }
 
 /* Where the next value of "%" comes from. */
@@ -221,13 +230,15 @@ bool format_percent(struct run *run, struct str format, struct value values, str
         if (at >= 0 && (!run_charge(run, 1) || !format_one(run, &rest, &source, out)))
             return false;
     }
-    if (value_is_list(values, LIST_TUPLE) ? source.next < values.list->count : source.next == 0 && values.type != VALUE_DICT && values.type != VALUE_LIST)
+    if (value_is_list(values, LIST_TUPLE) ? source.next < values.list->count
+                                          : source.next == 0 && values.type != VALUE_DICT && values.type != VALUE_LIST)
         return run_fail(run, "not all arguments converted during string formatting");
     return true;
 }
 
 /* {name!r:spec}: finds the value by position or name. */
-static bool brace_value(struct run *run, struct str name, const struct arguments *arguments, size_t *next, struct value *value)
+static bool brace_value(struct run *run, struct str name, const struct arguments *arguments, size_t *next,
+                        struct value *value)
 {
     int64_t index = (int64_t)*next;
 
@@ -272,7 +283,8 @@ static bool parse_brace_spec(struct run *run, struct str rest, struct spec *spec
     return rest.len == 0 || run_fail(run, "format() does not support this specification");
 }
 
-static bool format_field(struct run *run, struct str field, const struct arguments *arguments, size_t *next, struct builder *out)
+static bool format_field(struct run *run, struct str field, const struct arguments *arguments, size_t *next,
+                         struct builder *out)
 {
     struct spec spec = {.align = '>', .fill = STR(" ")};
     ptrdiff_t colon = str_find(field, STR(":"), 0);
@@ -284,7 +296,8 @@ static bool format_field(struct run *run, struct str field, const struct argumen
         name.len -= 2;
     if (!brace_value(run, name, arguments, next, &value))
         return false;
-    if (!parse_brace_spec(run, colon < 0 ? STR("") : str_slice(field, (size_t)colon + 1, field.len), &spec, &is_explicit))
+    if (!parse_brace_spec(run, colon < 0 ? STR("") : str_slice(field, (size_t)colon + 1, field.len), &spec,
+                          &is_explicit))
         return false;
     if (!value_is_number(value) || is_repr || (!spec.conversion && value.type != VALUE_INT) || spec.conversion == 's') {
         spec.align = is_explicit ? spec.align : value_is_number(value) ? '>' : '<';

@@ -50,7 +50,8 @@ static bool global_dict(struct run *run, struct call *call, struct value *result
         if (!value_iterate(run, from, &pairs))
             return false;
         for (size_t i = 0; i < pairs->count; i++)
-            if (!value_iterate(run, pairs->items[i], &pair) || (pair->count != 2 && !run_fail(run, "dict() needs pairs")) ||
+            if (!value_iterate(run, pairs->items[i], &pair) ||
+                (pair->count != 2 && !run_fail(run, "dict() needs pairs")) ||
                 !dict_set(run, dict, pair->items[0], pair->items[1]))
                 return false;
     }

@@ -12,7 +12,7 @@ struct lexer {
     bool line_starting; /* the tag before this text ended with a newline */
     struct jinja_tokens *tokens;
     size_t token_cap;
-    char open[128];     /* brackets that wait for their partner */
+    char open[128]; /* brackets that wait for their partner */
     size_t open_count;
     struct err *err;
 };
@@ -166,8 +166,8 @@ static bool lex_string(struct lexer *lexer)
 /* Digits with single underscores between them, from `at`. */
 static size_t digits_end(struct str source, size_t at)
 {
-    while (at < source.len && (isdigit((unsigned char)source.at[at]) ||
-                               (source.at[at] == '_' && at + 1 < source.len && isdigit((unsigned char)source.at[at + 1]))))
+    while (at < source.len && (isdigit((unsigned char)source.at[at]) || (source.at[at] == '_' && at + 1 < source.len &&
+                                                                         isdigit((unsigned char)source.at[at + 1]))))
         at++;
     return at;
 }
@@ -256,7 +256,7 @@ static bool lex_operator(struct lexer *lexer)
 
     for (size_t i = 0; i < sizeof two / sizeof *two; i++)
         if (looking_at(lexer, two[i])) {
-            emit(lexer, TOKEN_OPERATOR, str_slice(lexer->source, lexer->at, lexer->at + 2))->operator =
+            emit(lexer, TOKEN_OPERATOR, str_slice(lexer->source, lexer->at, lexer->at + 2))->op =
                 OPERATOR2(two[i][0], two[i][1]);
             lexer->at += 2;
             return true;
@@ -265,7 +265,7 @@ static bool lex_operator(struct lexer *lexer)
         return fail(lexer, "unexpected character in a tag");
     if (!balance(lexer, c))
         return false;
-    emit(lexer, TOKEN_OPERATOR, str_slice(lexer->source, lexer->at, lexer->at + 1))->operator = (uint8_t)c;
+    emit(lexer, TOKEN_OPERATOR, str_slice(lexer->source, lexer->at, lexer->at + 1))->op = (uint8_t)c;
     lexer->at++;
     return true;
 }

@@ -26,10 +26,10 @@ enum jinja_token_kind {
 #define OPERATOR2(a, b) ((uint16_t)((a) | (b) << 8))
 
 struct jinja_token {
-    uint8_t kind;      /* enum jinja_token_kind */
-    uint16_t operator; /* TOKEN_OPERATOR */
-    uint32_t line;     /* from 1 */
-    struct str text;   /* as written, except for strings */
+    uint8_t kind;    /* enum jinja_token_kind */
+    uint16_t op;     /* TOKEN_OPERATOR */
+    uint32_t line;   /* from 1 */
+    struct str text; /* as written, except for strings */
     union {
         int64_t integer;
         double number;

@@ -54,7 +54,11 @@ static bool str_case(struct run *run, struct call *call, struct value *result)
     static const struct {
         const char *name;
         enum text_case to;
-    } cases[] = {{"upper", TEXT_UPPER}, {"lower", TEXT_LOWER}, {"casefold", TEXT_LOWER}, {"title", TEXT_TITLE}, {"swapcase", TEXT_SWAP}};
+    } cases[] = {{"upper", TEXT_UPPER},
+                 {"lower", TEXT_LOWER},
+                 {"casefold", TEXT_LOWER},
+                 {"title", TEXT_TITLE},
+                 {"swapcase", TEXT_SWAP}};
     int to = TEXT_UPPER;
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -70,7 +74,8 @@ static bool str_capitalize(struct run *run, struct call *call, struct value *res
     size_t one = text_offset(text, 1);
 
     return text_recase(run, str_slice(text, 0, one), TEXT_TITLE, &first) &&
-           text_recase(run, str_slice(text, one, text.len), TEXT_LOWER, &rest) && value_binary(run, '+', first, rest, result);
+           text_recase(run, str_slice(text, one, text.len), TEXT_LOWER, &rest) &&
+           value_binary(run, '+', first, rest, result);
 }
 
 /* startswith, endswith: of one string or of any in a tuple. */
@@ -83,8 +88,10 @@ static bool str_affix(struct run *run, struct call *call, struct value *result)
         list = call->arg[0].list;
     for (size_t i = 0; i < list->count && !holds; i++) {
         if (list->items[i].type != VALUE_STRING)
-            return run_fail(run, "%s first arg must be str or a tuple of str, not %s", call->builtin->name, value_type_name(list->items[i]));
-        holds = is_start ? str_starts(call->input.text, list->items[i].text) : str_ends(call->input.text, list->items[i].text);
+            return run_fail(run, "%s first arg must be str or a tuple of str, not %s", call->builtin->name,
+                            value_type_name(list->items[i]));
+        holds = is_start ? str_starts(call->input.text, list->items[i].text)
+                         : str_ends(call->input.text, list->items[i].text);
     }
     *result = value_bool(holds);
     return run_charge(run, list->count / 16);
@@ -139,7 +146,8 @@ static bool split_space(struct run *run, struct str text, int64_t max, struct li
     return true;
 }
 
-static bool split_at(struct run *run, struct str text, struct str separator, int64_t max, struct list *list, size_t *cap)
+static bool split_at(struct run *run, struct str text, struct str separator, int64_t max, struct list *list,
+                     size_t *cap)
 {
     ptrdiff_t at;
 
@@ -161,7 +169,8 @@ static ptrdiff_t find_last(struct str text, struct str needle)
 }
 
 /* With a bound on the count, rsplit cuts from the right; without one it is split. */
-static bool rsplit_at(struct run *run, struct str text, struct str separator, int64_t max, struct list *list, size_t *cap)
+static bool rsplit_at(struct run *run, struct str text, struct str separator, int64_t max, struct list *list,
+                      size_t *cap)
 {
     ptrdiff_t at;
 
@@ -258,14 +267,16 @@ static bool str_replace(struct run *run, struct call *call, struct value *result
     struct str from, to, text = call->input.text;
     int64_t max;
 
-    if (!arg_text(run, call, 0, STR_NONE, &from) || !arg_text(run, call, 1, STR_NONE, &to) || !arg_int(run, call, 2, -1, &max))
+    if (!arg_text(run, call, 0, STR_NONE, &from) || !arg_text(run, call, 1, STR_NONE, &to) ||
+        !arg_int(run, call, 2, -1, &max))
         return false;
     while (max != 0) {
         ptrdiff_t at = str_find(text, from, 0);
         size_t skip = from.len;
         if (at < 0)
             break;
-        if (!run_charge(run, 1) || !builder_add(run, &out, str_slice(text, 0, (size_t)at)) || !builder_add(run, &out, to))
+        if (!run_charge(run, 1) || !builder_add(run, &out, str_slice(text, 0, (size_t)at)) ||
+            !builder_add(run, &out, to))
             return false;
         max -= max > 0;
         if (from.len == 0) { /* between all characters and at both ends */
@@ -320,7 +331,8 @@ static bool str_join(struct run *run, struct call *call, struct value *result)
         return false;
     for (size_t i = 0; i < items->count; i++) {
         if (items->items[i].type != VALUE_STRING)
-            return run_fail(run, "sequence item %zu: expected str instance, %s found", i, value_type_name(items->items[i]));
+            return run_fail(run, "sequence item %zu: expected str instance, %s found", i,
+                            value_type_name(items->items[i]));
         if ((i && !builder_add(run, &out, call->input.text)) || !builder_add(run, &out, items->items[i].text))
             return false;
     }
@@ -363,10 +375,13 @@ static bool str_pad(struct run *run, struct call *call, struct value *result)
 static bool is_wanted(const char *name, uint32_t c)
 {
     switch (name[2]) {
-    case 's': return text_is_space(c);
+    case 's':
+        return text_is_space(c);
     case 'd':
-    case 'n': return text_is_digit(c); /* isdigit, isdecimal, isnumeric */
-    default: return text_is_alpha(c) || (name[4] == 'n' && text_is_digit(c)); /* isalpha, isalnum */
+    case 'n':
+        return text_is_digit(c); /* isdigit, isdecimal, isnumeric */
+    default:
+        return text_is_alpha(c) || (name[4] == 'n' && text_is_digit(c)); /* isalpha, isalnum */
     }
 }
 
@@ -515,7 +530,8 @@ const struct builtin_table jinja_list_methods = {list_methods, sizeof list_metho
 
 bool builtin_is_unsafe(struct value object, struct str name)
 {
-    static const char *const of_list[] = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort", NULL};
+    static const char *const of_list[] = {"append", "clear",   "extend", "insert", "pop",
+                                          "remove", "reverse", "sort",   NULL};
     static const char *const of_dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
     const char *const *names = object.type == VALUE_DICT ? of_dict : value_is_list(object, LIST_LIST) ? of_list : NULL;
 

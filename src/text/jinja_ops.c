@@ -64,12 +64,17 @@ bool value_equal(struct run *run, struct value a, struct value b, bool *is_equal
     case VALUE_DICT:
         if (!run_enter(run))
             return false;
-        ok = a.type == VALUE_LIST ? lists_equal(run, a.list, b.list, is_equal) : dicts_equal(run, a.dict, b.dict, is_equal);
+        ok = a.type == VALUE_LIST ? lists_equal(run, a.list, b.list, is_equal)
+                                  : dicts_equal(run, a.dict, b.dict, is_equal);
         run_leave(run);
         return ok;
     case VALUE_UNDEFINED:
-    case VALUE_NONE: *is_equal = true; return true;
-    default: *is_equal = a.macro == b.macro; return true;
+    case VALUE_NONE:
+        *is_equal = true;
+        return true;
+    default:
+        *is_equal = a.macro == b.macro;
+        return true;
     }
 }
 
@@ -108,7 +113,8 @@ bool value_compare(struct run *run, struct value a, struct value b, const char *
             run_leave(run);
         return ok;
     }
-    return run_fail(run, "'%s' not supported between instances of '%s' and '%s'", sign, value_type_name(a), value_type_name(b));
+    return run_fail(run, "'%s' not supported between instances of '%s' and '%s'", sign, value_type_name(a),
+                    value_type_name(b));
 }
 
 bool value_contains(struct run *run, struct value haystack, struct value needle, bool *contains)
@@ -157,8 +163,10 @@ bool value_iterate(struct run *run, struct value value, struct list **items)
 {
     *items = NULL;
     switch ((enum value_type)value.type) {
-    case VALUE_STRING: return iterate_text(run, value.text, items);
-    case VALUE_UNDEFINED: return (*items = list_new(run, LIST_LIST, 0)) != NULL;
+    case VALUE_STRING:
+        return iterate_text(run, value.text, items);
+    case VALUE_UNDEFINED:
+        return (*items = list_new(run, LIST_LIST, 0)) != NULL;
     case VALUE_LIST:
         *items = value.list;
         if (value.list->kind == LIST_GENERATOR) {
@@ -175,7 +183,8 @@ bool value_iterate(struct run *run, struct value value, struct list **items)
         for (size_t i = 0; i < value.dict->count; i++)
             (*items)->items[i] = value.dict->pairs[i].key;
         return true;
-    default: return run_fail(run, "'%s' object is not iterable", value_type_name(value));
+    default:
+        return run_fail(run, "'%s' object is not iterable", value_type_name(value));
     }
 }
 
@@ -213,12 +222,18 @@ static bool bind_method(struct run *run, const struct builtin *builtin, struct v
 static const struct builtin_table *methods_of(struct value value)
 {
     switch ((enum value_type)value.type) {
-    case VALUE_STRING: return &jinja_str_methods;
-    case VALUE_DICT: return &jinja_dict_methods;
-    case VALUE_LOOP: return &jinja_loop_methods;
-    case VALUE_CYCLER: return &jinja_cycler_methods;
-    case VALUE_LIST: return value.list->kind <= LIST_TUPLE ? &jinja_list_methods : NULL;
-    default: return NULL;
+    case VALUE_STRING:
+        return &jinja_str_methods;
+    case VALUE_DICT:
+        return &jinja_dict_methods;
+    case VALUE_LOOP:
+        return &jinja_loop_methods;
+    case VALUE_CYCLER:
+        return &jinja_cycler_methods;
+    case VALUE_LIST:
+        return value.list->kind <= LIST_TUPLE ? &jinja_list_methods : NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -427,7 +442,8 @@ bool value_slice(struct run *run, struct value object, const struct value bounds
 
     if (object.type == VALUE_UNDEFINED)
         return value_fail_undefined(run, object);
-    if (object.type != VALUE_STRING && (object.type != VALUE_LIST || (object.list->kind > LIST_TUPLE && object.list->kind != LIST_RANGE))) {
+    if (object.type != VALUE_STRING &&
+        (object.type != VALUE_LIST || (object.list->kind > LIST_TUPLE && object.list->kind != LIST_RANGE))) {
         *result = value_undefined(UNDEFINED_ELEMENT, object.type, STR("slice"));
         return true;
     }
@@ -449,23 +465,24 @@ bool value_slice(struct run *run, struct value object, const struct value bounds
 
 /* arithmetic */
 
-static const char *operator_text(uint16_t operator, char text[3])
+static const char *op_text(uint16_t op, char text[3])
 {
-    text[0] = (char)operator;
-    text[1] = (char)(operator>> 8);
+    text[0] = (char)op;
+    text[1] = (char)(op >> 8);
     text[2] = 0;
     return text;
 }
 
-static bool fail_operands(struct run *run, uint16_t operator, struct value a, struct value b)
+static bool fail_operands(struct run *run, uint16_t op, struct value a, struct value b)
 {
     char sign[3];
 
-    if (operator == '+' && a.type == VALUE_STRING)
+    if (op == '+' && a.type == VALUE_STRING)
         return run_fail(run, "can only concatenate str (not \"%s\") to str", value_type_name(b));
-    if (operator == '+' && value_is_list(a, LIST_LIST))
+    if (op == '+' && value_is_list(a, LIST_LIST))
         return run_fail(run, "can only concatenate list (not \"%s\") to list", value_type_name(b));
-    return run_fail(run, "unsupported operand type(s) for %s: '%s' and '%s'", operator_text(operator, sign), value_type_name(a), value_type_name(b));
+    return run_fail(run, "unsupported operand type(s) for %s: '%s' and '%s'", op_text(op, sign), value_type_name(a),
+                    value_type_name(b));
 }
 
 static bool integer_power(struct run *run, int64_t base, int64_t exponent, int64_t *result)
@@ -483,15 +500,21 @@ static bool integer_power(struct run *run, int64_t base, int64_t exponent, int64
     return !is_over || run_fail(run, "an integer leaves 64 bits");
 }
 
-static bool binary_integers(struct run *run, uint16_t operator, int64_t a, int64_t b, struct value *result)
+static bool binary_integers(struct run *run, uint16_t op, int64_t a, int64_t b, struct value *result)
 {
     int64_t value = 0;
     bool is_over = false;
 
-    switch (operator) {
-    case '+': is_over = __builtin_add_overflow(a, b, &value); break;
-    case '-': is_over = __builtin_sub_overflow(a, b, &value); break;
-    case '*': is_over = __builtin_mul_overflow(a, b, &value); break;
+    switch (op) {
+    case '+':
+        is_over = __builtin_add_overflow(a, b, &value);
+        break;
+    case '-':
+        is_over = __builtin_sub_overflow(a, b, &value);
+        break;
+    case '*':
+        is_over = __builtin_mul_overflow(a, b, &value);
+        break;
     case OPERATOR2('*', '*'):
         if (!integer_power(run, a, b, &value))
             return false;
@@ -509,25 +532,35 @@ static bool binary_integers(struct run *run, uint16_t operator, int64_t a, int64
     return !is_over || run_fail(run, "an integer leaves 64 bits");
 }
 
-static bool binary_numbers(struct run *run, uint16_t operator, struct value left, struct value right, struct value *result)
+static bool binary_numbers(struct run *run, uint16_t op, struct value left, struct value right, struct value *result)
 {
     double a = value_number(left), b = value_number(right), value;
-    bool is_power = operator== OPERATOR2('*', '*'), is_division = operator== '/' || operator== '%' || operator== OPERATOR2('/', '/');
+    bool is_power = op == OPERATOR2('*', '*'), is_division = op == '/' || op == '%' || op == OPERATOR2('/', '/');
 
     if (is_division && b == 0)
         return run_fail(run, "division by zero");
-    if (value_is_integer(left) && value_is_integer(right) && operator!= '/' && !(is_power && b < 0))
-        return binary_integers(run, operator, value_integer(left), value_integer(right), result);
-    switch (operator) {
-    case '+': value = a + b; break;
-    case '-': value = a - b; break;
-    case '*': value = a * b; break;
-    case '/': value = a / b; break;
+    if (value_is_integer(left) && value_is_integer(right) && op != '/' && !(is_power && b < 0))
+        return binary_integers(run, op, value_integer(left), value_integer(right), result);
+    switch (op) {
+    case '+':
+        value = a + b;
+        break;
+    case '-':
+        value = a - b;
+        break;
+    case '*':
+        value = a * b;
+        break;
+    case '/':
+        value = a / b;
+        break;
     case '%':
         value = fmod(a, b);
         value += value != 0 && (value < 0) != (b < 0) ? b : 0;
         break;
-    case OPERATOR2('/', '/'): value = floor(a / b); break;
+    case OPERATOR2('/', '/'):
+        value = floor(a / b);
+        break;
     default:
         if ((a == 0 && b < 0) || (a < 0 && b != floor(b)))
             return run_fail(run, "this power is no real number");
@@ -599,30 +632,31 @@ static bool is_row(struct value value)
     return value.type == VALUE_STRING || (value.type == VALUE_LIST && value.list->kind <= LIST_TUPLE);
 }
 
-bool value_binary(struct run *run, uint16_t operator, struct value a, struct value b, struct value *result)
+bool value_binary(struct run *run, uint16_t op, struct value a, struct value b, struct value *result)
 {
     struct builder out = {0};
 
-    if (operator == '%' && a.type == VALUE_STRING) {
+    if (op == '%' && a.type == VALUE_STRING) {
         if (!format_percent(run, a.text, b, &out))
             return false;
         *result = value_string(builder_view(&out));
         return true;
     }
     if (a.type == VALUE_UNDEFINED || b.type == VALUE_UNDEFINED)
-        return a.type == VALUE_STRING && operator == '+' ? fail_operands(run, operator, a, b)
-                                                         : value_fail_undefined(run, a.type == VALUE_UNDEFINED ? a : b);
+        return a.type == VALUE_STRING && op == '+' ? fail_operands(run, op, a, b)
+                                                   : value_fail_undefined(run, a.type == VALUE_UNDEFINED ? a : b);
     if (value_is_number(a) && value_is_number(b))
-        return binary_numbers(run, operator, a, b, result);
-    if (operator == '+' && a.type == VALUE_STRING && b.type == VALUE_STRING)
+        return binary_numbers(run, op, a, b, result);
+    if (op == '+' && a.type == VALUE_STRING && b.type == VALUE_STRING)
         return concatenate(run, a, b, result);
-    if (operator == '+' && a.type == VALUE_LIST && b.type == VALUE_LIST && a.list->kind == b.list->kind && a.list->kind <= LIST_TUPLE)
+    if (op == '+' && a.type == VALUE_LIST && b.type == VALUE_LIST && a.list->kind == b.list->kind &&
+        a.list->kind <= LIST_TUPLE)
         return add_lists(run, a.list, b.list, result);
-    if (operator == '*' && is_row(a) && value_is_integer(b))
+    if (op == '*' && is_row(a) && value_is_integer(b))
         return repeat(run, a, value_integer(b), result);
-    if (operator == '*' && value_is_integer(a) && is_row(b))
+    if (op == '*' && value_is_integer(a) && is_row(b))
         return repeat(run, b, value_integer(a), result);
-    return fail_operands(run, operator, a, b);
+    return fail_operands(run, op, a, b);
 }
 
 bool value_negate(struct run *run, struct value value, struct value *result)

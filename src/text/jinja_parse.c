@@ -46,9 +46,9 @@ bool node_seal(struct parser *parser, struct node *node)
     return node->height <= TREE_HEIGHT_MAX || parse_fail(parser, "the template is nested too deeply");
 }
 
-bool token_is(const struct parser *parser, char operator)
+bool token_is(const struct parser *parser, char op)
 {
-    return parser->token->kind == TOKEN_OPERATOR && parser->token->operator == (uint8_t)operator;
+    return parser->token->kind == TOKEN_OPERATOR && parser->token->op == (uint8_t)op;
 }
 
 bool token_is_name(const struct parser *parser, const char *name)
@@ -56,9 +56,9 @@ bool token_is_name(const struct parser *parser, const char *name)
     return parser->token->kind == TOKEN_NAME && str_is(parser->token->text, name);
 }
 
-bool token_skip(struct parser *parser, char operator)
+bool token_skip(struct parser *parser, char op)
 {
-    if (!token_is(parser, operator))
+    if (!token_is(parser, op))
         return false;
     parser->token++;
     return true;
@@ -81,10 +81,9 @@ const char *token_describe(struct parser *parser)
     return arena_printf(parser->arena, "'%.*s'", STR_ARG(str_slice(parser->token->text, 0, 60)));
 }
 
-bool token_expect(struct parser *parser, char operator)
+bool token_expect(struct parser *parser, char op)
 {
-    return token_skip(parser, operator) ||
-           parse_fail(parser, "'%c' is missing before %s", operator, token_describe(parser));
+    return token_skip(parser, op) || parse_fail(parser, "'%c' is missing before %s", op, token_describe(parser));
 }
 
 bool token_expect_name(struct parser *parser, struct str *name)
@@ -97,7 +96,8 @@ bool token_expect_name(struct parser *parser, struct str *name)
 
 static bool expect_name(struct parser *parser, const char *name)
 {
-    return token_skip_name(parser, name) || parse_fail(parser, "'%s' is missing before %s", name, token_describe(parser));
+    return token_skip_name(parser, name) ||
+           parse_fail(parser, "'%s' is missing before %s", name, token_describe(parser));
 }
 
 static bool expect_block_end(struct parser *parser)
@@ -341,10 +341,14 @@ static const struct statement {
     const char *name;
     struct node *(*parse)(struct parser *parser);
 } statements[] = {
-    {"if", parse_if},     {"for", parse_for},
-    {"set", parse_set},          {"macro", parse_macro},
-    {"filter", parse_filter_block}, {"with", parse_with},
-    {"generation", parse_generation}, {"break", parse_loop_control},
+    {"if", parse_if},
+    {"for", parse_for},
+    {"set", parse_set},
+    {"macro", parse_macro},
+    {"filter", parse_filter_block},
+    {"with", parse_with},
+    {"generation", parse_generation},
+    {"break", parse_loop_control},
     {"continue", parse_loop_control},
 };
 

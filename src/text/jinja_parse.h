@@ -8,29 +8,29 @@
 
 enum node_kind {
     /* expressions */
-    NODE_CONSTANT,  /* constant */
-    NODE_NAME,      /* name */
-    NODE_LIST,      /* items */
-    NODE_TUPLE,     /* items; as a target: names */
-    NODE_DICT,      /* items: key, value, key, value … */
-    NODE_ATTRIBUTE, /* left . name */
-    NODE_ITEM,      /* left [ right ] */
-    NODE_SLICE,     /* left : right : third, each may be NULL; only as right of NODE_ITEM */
-    NODE_CALL,      /* left ( items ) */
-    NODE_FILTER,    /* left | name ( items ); builtin; left NULL: the text of a block */
-    NODE_TEST,      /* left is name ( items ); builtin */
-    NODE_UNARY,     /* operator '-' or '+', left */
-    NODE_BINARY,    /* left operator right */
-    NODE_COMPARE,   /* left, items: NODE_OPERAND */
-    NODE_OPERAND,   /* operator, left; OPERATOR_IN and OPERATOR_NOT_IN besides the signs */
-    NODE_CONCAT,    /* items joined by ~ */
-    NODE_AND,       /* left, right */
-    NODE_OR,        /* left, right */
-    NODE_NOT,       /* left */
-    NODE_CONDITION, /* left if right else third (may be NULL) */
-    NODE_KEYWORD,   /* name = left; among arguments */
-    NODE_SPREAD,    /* * left; among arguments */
-    NODE_SPREAD_DICT, /* ** left; among arguments */
+    NODE_CONSTANT,         /* constant */
+    NODE_NAME,             /* name */
+    NODE_LIST,             /* items */
+    NODE_TUPLE,            /* items; as a target: names */
+    NODE_DICT,             /* items: key, value, key, value … */
+    NODE_ATTRIBUTE,        /* left . name */
+    NODE_ITEM,             /* left [ right ] */
+    NODE_SLICE,            /* left : right : third, each may be NULL; only as right of NODE_ITEM */
+    NODE_CALL,             /* left ( items ) */
+    NODE_FILTER,           /* left | name ( items ); builtin; left NULL: the text of a block */
+    NODE_TEST,             /* left is name ( items ); builtin */
+    NODE_UNARY,            /* op '-' or '+', left */
+    NODE_BINARY,           /* left op right */
+    NODE_COMPARE,          /* left, items: NODE_OPERAND */
+    NODE_OPERAND,          /* op, left; OPERATOR_IN and OPERATOR_NOT_IN besides the signs */
+    NODE_CONCAT,           /* items joined by ~ */
+    NODE_AND,              /* left, right */
+    NODE_OR,               /* left, right */
+    NODE_NOT,              /* left */
+    NODE_CONDITION,        /* left if right else third (may be NULL) */
+    NODE_KEYWORD,          /* name = left; among arguments */
+    NODE_SPREAD,           /* * left; among arguments */
+    NODE_SPREAD_DICT,      /* ** left; among arguments */
     NODE_NAMESPACE_TARGET, /* name . constant(attribute's name) */
     /* statements */
     NODE_DATA,         /* name: the text */
@@ -53,9 +53,9 @@ enum node_kind {
 #define OPERATOR_NOT_IN OPERATOR2('n', 'i')
 
 struct node {
-    uint8_t kind; /* enum node_kind */
+    uint8_t kind;                     /* enum node_kind */
     bool takes_varargs, takes_kwargs; /* NODE_MACRO: its body names varargs, kwargs */
-    uint16_t operator;
+    uint16_t op;
     uint32_t line, height;
     struct str name;
     struct value constant;

@@ -5,15 +5,15 @@
 
 static struct node *parse_unary(struct parser *parser, bool with_filters);
 
-static struct node *binary(struct parser *parser, enum node_kind kind, uint16_t operator, uint32_t line,
-                           struct node *left, struct node *right)
+static struct node *binary(struct parser *parser, enum node_kind kind, uint16_t op, uint32_t line, struct node *left,
+                           struct node *right)
 {
     struct node *node;
 
     if (!left || !right)
         return NULL;
     node = node_new(parser, kind, line);
-    node->operator = operator;
+    node->op = op;
     node->left = left;
     node->right = right;
     return node_seal(parser, node) ? node : NULL;
@@ -99,11 +99,18 @@ struct node *parse_primary(struct parser *parser)
     struct node *node = NULL;
 
     switch (token->kind) {
-    case TOKEN_NAME: return parse_name(parser);
-    case TOKEN_STRING: return parse_string(parser);
-    case TOKEN_INTEGER: parser->token++; return constant(parser, token->line, value_int(token->integer));
-    case TOKEN_FLOAT: parser->token++; return constant(parser, token->line, value_float(token->number));
-    default: break;
+    case TOKEN_NAME:
+        return parse_name(parser);
+    case TOKEN_STRING:
+        return parse_string(parser);
+    case TOKEN_INTEGER:
+        parser->token++;
+        return constant(parser, token->line, value_int(token->integer));
+    case TOKEN_FLOAT:
+        parser->token++;
+        return constant(parser, token->line, value_float(token->number));
+    default:
+        break;
     }
     if (token_is(parser, '['))
         return parse_items(parser, NODE_LIST, ']');
@@ -200,11 +207,11 @@ static struct node *parse_argument(struct parser *parser)
 
     if (token_skip(parser, '*')) {
         node = node_new(parser, NODE_SPREAD, line);
-    } else if (parser->token->kind == TOKEN_OPERATOR && parser->token->operator == OPERATOR2('*', '*')) {
+    } else if (parser->token->kind == TOKEN_OPERATOR && parser->token->op == OPERATOR2('*', '*')) {
         parser->token++;
         node = node_new(parser, NODE_SPREAD_DICT, line);
     } else if (parser->token->kind == TOKEN_NAME && parser->token[1].kind == TOKEN_OPERATOR &&
-               parser->token[1].operator == '=') {
+               parser->token[1].op == '=') {
         node = node_new(parser, NODE_KEYWORD, line);
         node->name = parser->token->text;
         parser->token += 2;
@@ -297,10 +304,12 @@ static bool at_bare_argument(const struct parser *parser)
     switch (parser->token->kind) {
     case TOKEN_STRING:
     case TOKEN_INTEGER:
-    case TOKEN_FLOAT: return true;
+    case TOKEN_FLOAT:
+        return true;
     case TOKEN_NAME:
         return !token_is_name(parser, "else") && !token_is_name(parser, "or") && !token_is_name(parser, "and");
-    default: return token_is(parser, '[') || token_is(parser, '{');
+    default:
+        return token_is(parser, '[') || token_is(parser, '{');
     }
 }
 
@@ -357,7 +366,7 @@ static struct node *parse_unary(struct parser *parser, bool with_filters)
     }
     if (token_is(parser, '-') || token_is(parser, '+')) {
         node = node_new(parser, NODE_UNARY, parser->token->line);
-        node->operator = (parser->token++)->operator;
+        node->op = (parser->token++)->op;
         node->left = parse_unary(parser, false);
         node = node->left && node_seal(parser, node) ? node : NULL;
     } else {
@@ -370,36 +379,36 @@ static struct node *parse_unary(struct parser *parser, bool with_filters)
     return node;
 }
 
-static bool at_operator(const struct parser *parser, const uint16_t *operators)
+static bool at_operator(const struct parser *parser, const uint16_t *ops)
 {
     if (parser->token->kind != TOKEN_OPERATOR)
         return false;
-    for (; *operators; operators++)
-        if (parser->token->operator == *operators)
+    for (; *ops; ops++)
+        if (parser->token->op == *ops)
             return true;
     return false;
 }
 
 static struct node *parse_power(struct parser *parser)
 {
-    static const uint16_t operators[] = {OPERATOR2('*', '*'), 0};
+    static const uint16_t ops[] = {OPERATOR2('*', '*'), 0};
     struct node *left = parse_unary(parser, true);
 
-    while (left && at_operator(parser, operators)) {
+    while (left && at_operator(parser, ops)) {
         const struct jinja_token *token = parser->token++;
-        left = binary(parser, NODE_BINARY, token->operator, token->line, left, parse_unary(parser, true));
+        left = binary(parser, NODE_BINARY, token->op, token->line, left, parse_unary(parser, true));
     }
     return left;
 }
 
 static struct node *parse_product(struct parser *parser)
 {
-    static const uint16_t operators[] = {'*', '/', OPERATOR2('/', '/'), '%', 0};
+    static const uint16_t ops[] = {'*', '/', OPERATOR2('/', '/'), '%', 0};
     struct node *left = parse_power(parser);
 
-    while (left && at_operator(parser, operators)) {
+    while (left && at_operator(parser, ops)) {
         const struct jinja_token *token = parser->token++;
-        left = binary(parser, NODE_BINARY, token->operator, token->line, left, parse_power(parser));
+        left = binary(parser, NODE_BINARY, token->op, token->line, left, parse_power(parser));
     }
     return left;
 }
@@ -424,12 +433,12 @@ static struct node *parse_concat(struct parser *parser)
 
 static struct node *parse_sum(struct parser *parser)
 {
-    static const uint16_t operators[] = {'+', '-', 0};
+    static const uint16_t ops[] = {'+', '-', 0};
     struct node *left = parse_concat(parser);
 
-    while (left && at_operator(parser, operators)) {
+    while (left && at_operator(parser, ops)) {
         const struct jinja_token *token = parser->token++;
-        left = binary(parser, NODE_BINARY, token->operator, token->line, left, parse_concat(parser));
+        left = binary(parser, NODE_BINARY, token->op, token->line, left, parse_concat(parser));
     }
     return left;
 }
@@ -437,11 +446,11 @@ static struct node *parse_sum(struct parser *parser)
 /* The comparison operator here, consumed, or 0. */
 static uint16_t take_comparison(struct parser *parser)
 {
-    static const uint16_t operators[] = {OPERATOR2('=', '='), OPERATOR2('!', '='), '<', '>', OPERATOR2('<', '='),
-                                         OPERATOR2('>', '='), 0};
+    static const uint16_t ops[] = {OPERATOR2('=', '='), OPERATOR2('!', '='), '<', '>',
+                                   OPERATOR2('<', '='), OPERATOR2('>', '='), 0};
 
-    if (at_operator(parser, operators))
-        return (parser->token++)->operator;
+    if (at_operator(parser, ops))
+        return (parser->token++)->op;
     if (token_skip_name(parser, "in"))
         return OPERATOR_IN;
     if (token_is_name(parser, "not") && parser->token[1].kind == TOKEN_NAME && str_is(parser->token[1].text, "in")) {
@@ -458,9 +467,9 @@ static struct node *parse_comparison(struct parser *parser)
 
     while (left) {
         uint32_t line = parser->token->line;
-        uint16_t operator = take_comparison(parser);
+        uint16_t op = take_comparison(parser);
         struct node *operand;
-        if (!operator)
+        if (!op)
             break;
         if (!node) {
             node = node_new(parser, NODE_COMPARE, line);
@@ -468,7 +477,7 @@ static struct node *parse_comparison(struct parser *parser)
             list.end = &node->items;
         }
         operand = node_new(parser, NODE_OPERAND, line);
-        operand->operator = operator;
+        operand->op = op;
         if (!(operand->left = parse_sum(parser)) || !node_seal(parser, operand))
             return NULL;
         node_list_add(&list, operand);

@@ -14,7 +14,7 @@ struct parser {
     bool is_soft;              /* inside an if: an unknown filter or test fails only when it is reached */
     struct node *unknown;      /* the first filter or test elsewhere that does not exist */
     bool has_generation;
-    int loop_depth;            /* for blocks around, for break and continue */
+    int loop_depth; /* for blocks around, for break and continue */
     struct err *err;
 };
 
@@ -29,11 +29,11 @@ void node_list_add(struct node_list *list, struct node *node);
 /* Sets the height from the children; fails when the tree grows too high. */
 bool node_seal(struct parser *parser, struct node *node);
 
-bool token_is(const struct parser *parser, char operator);
+bool token_is(const struct parser *parser, char op);
 bool token_is_name(const struct parser *parser, const char *name);
-bool token_skip(struct parser *parser, char operator);
+bool token_skip(struct parser *parser, char op);
 bool token_skip_name(struct parser *parser, const char *name);
-bool token_expect(struct parser *parser, char operator);
+bool token_expect(struct parser *parser, char op);
 bool token_expect_name(struct parser *parser, struct str *name);
 /* "'}'", "end of block", … for messages; static storage or the arena. */
 const char *token_describe(struct parser *parser);

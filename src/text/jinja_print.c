@@ -30,7 +30,11 @@ static bool print_escape(struct run *run, struct builder *out, uint32_t codepoin
     else if (codepoint == '\n' || codepoint == '\r' || codepoint == '\t')
         snprintf(text, sizeof text, "\\%c", codepoint == '\n' ? 'n' : codepoint == '\r' ? 'r' : 't');
     else
-        snprintf(text, sizeof text, codepoint < 0x100 ? "\\x%02x" : codepoint < 0x10000 ? "\\u%04x" : "\\U%08x", codepoint);
+        snprintf(text, sizeof text,
+                 codepoint < 0x100     ? "\\x%02x"
+                 : codepoint < 0x10000 ? "\\u%04x"
+                                       : "\\U%08x",
+                 codepoint);
     return add_text(run, out, text);
 }
 
@@ -42,8 +46,9 @@ static bool print_string_repr(struct run *run, struct builder *out, struct str t
     bool ok = builder_add_char(run, out, quote);
 
     for (; ok && (len = utf8_decode(text, &codepoint)); text = str_slice(text, len, text.len)) {
-        bool is_plain = codepoint < 0x80 ? codepoint >= 0x20 && codepoint < 0x7f && codepoint != (uint32_t)quote && codepoint != '\\'
-                                         : text_is_printable(codepoint);
+        bool is_plain = codepoint < 0x80
+                            ? codepoint >= 0x20 && codepoint < 0x7f && codepoint != (uint32_t)quote && codepoint != '\\'
+                            : text_is_printable(codepoint);
         ok = is_plain ? builder_add(run, out, str_slice(text, 0, len)) : print_escape(run, out, codepoint, quote);
     }
     return ok && builder_add_char(run, out, quote);
@@ -59,7 +64,8 @@ static bool print_items_repr(struct run *run, struct builder *out, const struct 
 
 static bool print_list_repr(struct run *run, struct builder *out, const struct list *list)
 {
-    static const char *const open[] = {"[", "(", "<generator object>", "range(", "dict_keys([", "dict_values([", "dict_items(["};
+    static const char *const open[] = {
+        "[", "(", "<generator object>", "range(", "dict_keys([", "dict_values([", "dict_items(["};
     static const char *const close[] = {"]", ")", "", ")", "])", "])", "])"};
     char text[80];
 
@@ -69,7 +75,8 @@ static bool print_list_repr(struct run *run, struct builder *out, const struct l
         int64_t first = list->count ? list->items[0].integer : 0;
         int64_t step = list->count > 1 ? list->items[1].integer - first : 1;
         int64_t end = list->count ? list->items[list->count - 1].integer + step : 0;
-        snprintf(text, sizeof text, step == 1 ? "%lld, %lld" : "%lld, %lld, %lld", (long long)first, (long long)end, (long long)step);
+        snprintf(text, sizeof text, step == 1 ? "%lld, %lld" : "%lld, %lld, %lld", (long long)first, (long long)end,
+                 (long long)step);
         if (!add_text(run, out, text))
             return false;
     } else if (list->kind != LIST_GENERATOR && !print_items_repr(run, out, list)) {
@@ -112,13 +119,20 @@ bool value_print_repr(struct run *run, struct builder *out, struct value value)
         ok = (!value.is_markup || add_text(run, out, "Markup(")) && print_string_repr(run, out, value.text) &&
              (!value.is_markup || add_text(run, out, ")"));
         break;
-    case VALUE_LIST: ok = print_list_repr(run, out, value.list); break;
-    case VALUE_DICT: ok = print_dict_repr(run, out, value.dict); break;
+    case VALUE_LIST:
+        ok = print_list_repr(run, out, value.list);
+        break;
+    case VALUE_DICT:
+        ok = print_dict_repr(run, out, value.dict);
+        break;
     case VALUE_NAMESPACE:
         ok = add_text(run, out, "<Namespace ") && print_dict_repr(run, out, value.dict) && add_text(run, out, ">");
         break;
-    case VALUE_UNDEFINED: ok = add_text(run, out, "Undefined"); break;
-    default: ok = value_print(run, out, value);
+    case VALUE_UNDEFINED:
+        ok = add_text(run, out, "Undefined");
+        break;
+    default:
+        ok = value_print(run, out, value);
     }
     run_leave(run);
     return ok;
@@ -128,16 +142,23 @@ bool value_print(struct run *run, struct builder *out, struct value value)
 {
     switch ((enum value_type)value.type) {
     case VALUE_ABSENT:
-    case VALUE_UNDEFINED: return true;
-    case VALUE_NONE: return add_text(run, out, "None");
-    case VALUE_BOOL: return add_text(run, out, value.boolean ? "True" : "False");
+    case VALUE_UNDEFINED:
+        return true;
+    case VALUE_NONE:
+        return add_text(run, out, "None");
+    case VALUE_BOOL:
+        return add_text(run, out, value.boolean ? "True" : "False");
     case VALUE_INT:
-    case VALUE_FLOAT: return print_number(run, out, value);
-    case VALUE_STRING: return builder_add(run, out, value.text);
+    case VALUE_FLOAT:
+        return print_number(run, out, value);
+    case VALUE_STRING:
+        return builder_add(run, out, value.text);
     case VALUE_LIST:
     case VALUE_DICT:
-    case VALUE_NAMESPACE: return value_print_repr(run, out, value);
-    default: return print_object(run, out, value);
+    case VALUE_NAMESPACE:
+        return value_print_repr(run, out, value);
+    default:
+        return print_object(run, out, value);
     }
 }
 
@@ -181,7 +202,8 @@ static bool print_json_unicode(struct run *run, struct builder *out, uint32_t co
     if (codepoint < 0x10000)
         snprintf(text, sizeof text, "\\u%04x", codepoint);
     else
-        snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xd800 + ((codepoint - 0x10000) >> 10), 0xdc00 + ((codepoint - 0x10000) & 0x3ff));
+        snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xd800 + ((codepoint - 0x10000) >> 10),
+                 0xdc00 + ((codepoint - 0x10000) & 0x3ff));
     return add_text(run, out, text);
 }
 
@@ -259,7 +281,8 @@ static bool sort_pairs(struct run *run, const struct dict *dict, struct pair **p
     return run_charge(run, dict->count);
 }
 
-static bool print_json_dict(struct run *run, struct builder *out, const struct dict *dict, const struct json_style *style)
+static bool print_json_dict(struct run *run, struct builder *out, const struct dict *dict,
+                            const struct json_style *style)
 {
     struct pair *pairs = dict->pairs;
 
@@ -268,22 +291,23 @@ static bool print_json_dict(struct run *run, struct builder *out, const struct d
     if ((style->sorts_keys && !sort_pairs(run, dict, &pairs)) || !builder_add_char(run, out, '{'))
         return false;
     for (size_t i = 0; i < dict->count; i++)
-        if ((i && !builder_add(run, out, style->item_separator)) || !print_json_line(run, out, style, run->value_depth) ||
-            !print_json_key(run, out, pairs[i].key, style) || !builder_add(run, out, style->key_separator) ||
-            !value_print_json(run, out, pairs[i].value, style))
+        if ((i && !builder_add(run, out, style->item_separator)) ||
+            !print_json_line(run, out, style, run->value_depth) || !print_json_key(run, out, pairs[i].key, style) ||
+            !builder_add(run, out, style->key_separator) || !value_print_json(run, out, pairs[i].value, style))
             return false;
     return print_json_line(run, out, style, run->value_depth - 1) && builder_add_char(run, out, '}');
 }
 
-static bool print_json_list(struct run *run, struct builder *out, const struct list *list, const struct json_style *style)
+static bool print_json_list(struct run *run, struct builder *out, const struct list *list,
+                            const struct json_style *style)
 {
     if (list->count == 0)
         return add_text(run, out, "[]");
     if (!builder_add_char(run, out, '['))
         return false;
     for (size_t i = 0; i < list->count; i++)
-        if ((i && !builder_add(run, out, style->item_separator)) || !print_json_line(run, out, style, run->value_depth) ||
-            !value_print_json(run, out, list->items[i], style))
+        if ((i && !builder_add(run, out, style->item_separator)) ||
+            !print_json_line(run, out, style, run->value_depth) || !value_print_json(run, out, list->items[i], style))
             return false;
     return print_json_line(run, out, style, run->value_depth - 1) && builder_add_char(run, out, ']');
 }

@@ -33,7 +33,8 @@ static bool get_path(struct run *run, struct value object, struct value path, st
 }
 
 /* What is compared: the attribute, in lower case unless case counts. */
-static bool sort_key(struct run *run, struct value item, struct value attribute, bool is_case_sensitive, struct value *key)
+static bool sort_key(struct run *run, struct value item, struct value attribute, bool is_case_sensitive,
+                     struct value *key)
 {
     *key = item;
     if (attribute.type != VALUE_ABSENT && attribute.type != VALUE_NONE && !get_path(run, item, attribute, key))
@@ -68,7 +69,8 @@ static bool merge_sort(struct run *run, struct keyed *at, struct keyed *spare, s
 }
 
 /* "a,b" sorts by several attributes: the key is a list. */
-static bool multi_key(struct run *run, struct value item, struct str attributes, bool is_case_sensitive, struct value *key)
+static bool multi_key(struct run *run, struct value item, struct str attributes, bool is_case_sensitive,
+                      struct value *key)
 {
     struct list *parts;
     size_t count = 1;
@@ -88,9 +90,11 @@ static bool multi_key(struct run *run, struct value item, struct str attributes,
     return true;
 }
 
-static bool sort_list(struct run *run, const struct list *items, struct value attribute, bool is_case_sensitive, bool is_reverse, struct list **sorted)
+static bool sort_list(struct run *run, const struct list *items, struct value attribute, bool is_case_sensitive,
+                      bool is_reverse, struct list **sorted)
 {
-    struct keyed *keyed = run_alloc(run, items->count, sizeof *keyed), *spare = run_alloc(run, items->count, sizeof *keyed);
+    struct keyed *keyed = run_alloc(run, items->count, sizeof *keyed),
+                 *spare = run_alloc(run, items->count, sizeof *keyed);
     bool is_multi = attribute.type == VALUE_STRING && str_find(attribute.text, STR(","), 0) >= 0;
 
     if (!keyed || !spare || !(*sorted = list_new(run, LIST_LIST, items->count)))
@@ -145,7 +149,8 @@ bool filter_dictsort(struct run *run, struct call *call, struct value *result)
         return run_fail(run, "dictsort needs a mapping, not a %s", value_type_name(call->input));
     if (!filter_items(run, call, result) || !value_iterate(run, *result, &pairs))
         return false;
-    if (!sort_list(run, pairs, value_int(str_is(by, "value")), arg_bool(call, 0, false), arg_bool(call, 2, false), &sorted))
+    if (!sort_list(run, pairs, value_int(str_is(by, "value")), arg_bool(call, 0, false), arg_bool(call, 2, false),
+                   &sorted))
         return false;
     return give_list(result, sorted);
 }
@@ -160,7 +165,8 @@ bool filter_unique(struct run *run, struct call *call, struct value *result)
     kept->count = 0;
     for (size_t i = 0; i < items->count; i++) {
         struct value key, *found;
-        if (!sort_key(run, items->items[i], call->arg[1], arg_bool(call, 0, false), &key) || !dict_get(run, seen, key, &found))
+        if (!sort_key(run, items->items[i], call->arg[1], arg_bool(call, 0, false), &key) ||
+            !dict_get(run, seen, key, &found))
             return false;
         if (found)
             continue;
@@ -177,18 +183,21 @@ bool filter_groupby(struct run *run, struct call *call, struct value *result)
     bool is_case_sensitive = arg_bool(call, 2, false), is_equal = false;
     struct value key, group_key = value_none(), shown;
 
-    if (!value_iterate(run, call->input, &items) || !sort_list(run, items, call->arg[0], is_case_sensitive, false, &sorted) ||
+    if (!value_iterate(run, call->input, &items) ||
+        !sort_list(run, items, call->arg[0], is_case_sensitive, false, &sorted) ||
         !(groups = list_new(run, LIST_LIST, sorted->count)))
         return false;
     groups->count = 0;
     for (size_t i = 0; i < sorted->count; i++) {
         struct list *group, *pair;
         if (!sort_key(run, sorted->items[i], call->arg[0], is_case_sensitive, &key) ||
-            (i && !value_equal(run, key, group_key, &is_equal)) || !get_path(run, sorted->items[i], call->arg[0], &shown))
+            (i && !value_equal(run, key, group_key, &is_equal)) ||
+            !get_path(run, sorted->items[i], call->arg[0], &shown))
             return false;
         if (i == 0 || !is_equal) {
             group_key = key;
-            if (!(group = list_new(run, LIST_LIST, sorted->count - i)) || !(pair = list_pair(run, shown, value_list(group))))
+            if (!(group = list_new(run, LIST_LIST, sorted->count - i)) ||
+                !(pair = list_pair(run, shown, value_list(group))))
                 return false;
             group->count = 0;
             groups->items[groups->count++] = value_list(pair);
@@ -249,7 +258,8 @@ bool filter_first(struct run *run, struct call *call, struct value *result)
 
     if (call->input.type == VALUE_STRING) {
         struct str text = call->input.text;
-        *result = text.len ? value_string(str_slice(text, 0, text_offset(text, 1))) : value_undefined(UNDEFINED_NO_ITEM, VALUE_ABSENT, STR("first"));
+        *result = text.len ? value_string(str_slice(text, 0, text_offset(text, 1)))
+                           : value_undefined(UNDEFINED_NO_ITEM, VALUE_ABSENT, STR("first"));
         return true;
     }
     if (!value_iterate(run, call->input, &items))
@@ -266,13 +276,15 @@ bool filter_last(struct run *run, struct call *call, struct value *result)
         return run_fail(run, "'generator' object is not reversible");
     if (!value_iterate(run, call->input, &items))
         return false;
-    *result = items->count ? items->items[items->count - 1] : value_undefined(UNDEFINED_NO_ITEM, VALUE_ABSENT, STR("last"));
+    *result =
+        items->count ? items->items[items->count - 1] : value_undefined(UNDEFINED_NO_ITEM, VALUE_ABSENT, STR("last"));
     return true;
 }
 
 bool filter_reverse(struct run *run, struct call *call, struct value *result)
 {
-    static const struct value bounds[3] = {{.type = VALUE_NONE}, {.type = VALUE_NONE}, {.type = VALUE_INT, .integer = -1}};
+    static const struct value bounds[3] = {
+        {.type = VALUE_NONE}, {.type = VALUE_NONE}, {.type = VALUE_INT, .integer = -1}};
     struct list *items, *reversed;
 
     if (call->input.type == VALUE_STRING)
@@ -348,7 +360,8 @@ bool filter_batch(struct run *run, struct call *call, struct value *result)
     if (!(rows = list_new(run, LIST_GENERATOR, row_count)))
         return false;
     for (size_t r = 0; r < row_count; r++) {
-        size_t start = r * (size_t)width, have = items->count - start < (size_t)width ? items->count - start : (size_t)width;
+        size_t start = r * (size_t)width,
+               have = items->count - start < (size_t)width ? items->count - start : (size_t)width;
         bool fills = arg_is_given(call, 1) && call->arg[1].type != VALUE_NONE;
         struct list *row = list_new(run, LIST_LIST, fills ? (size_t)width : have);
         if (!row)
@@ -369,7 +382,8 @@ static bool iterate_lenient(struct run *run, struct value input, struct list **i
 }
 
 /* map(attribute="a.b", default=x) or map("filter", arguments of it …) */
-static bool map_one(struct run *run, const struct call *call, struct value attribute, struct value fallback, struct value item, struct value *result)
+static bool map_one(struct run *run, const struct call *call, struct value attribute, struct value fallback,
+                    struct value item, struct value *result)
 {
     struct arguments rest = call->arguments;
 

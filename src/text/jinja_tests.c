@@ -28,9 +28,11 @@ TYPE_TEST(mapping, input.type == VALUE_DICT)
 TYPE_TEST(escaped, input.type == VALUE_STRING && input.is_markup)
 TYPE_TEST(callable, input.type == VALUE_FUNCTION || input.type == VALUE_MACRO || input.type == VALUE_JOINER)
 /* Undefined iterates, over nothing. */
-TYPE_TEST(iterable, input.type == VALUE_STRING || input.type == VALUE_LIST || input.type == VALUE_DICT || input.type == VALUE_UNDEFINED)
-TYPE_TEST(sequence, input.type == VALUE_STRING || input.type == VALUE_DICT || input.type == VALUE_UNDEFINED ||
-                        (input.type == VALUE_LIST && (input.list->kind <= LIST_TUPLE || input.list->kind == LIST_RANGE)))
+TYPE_TEST(iterable, input.type == VALUE_STRING || input.type == VALUE_LIST || input.type == VALUE_DICT ||
+                        input.type == VALUE_UNDEFINED)
+TYPE_TEST(sequence,
+          input.type == VALUE_STRING || input.type == VALUE_DICT || input.type == VALUE_UNDEFINED ||
+              (input.type == VALUE_LIST && (input.list->kind <= LIST_TUPLE || input.list->kind == LIST_RANGE)))
 
 static bool test_divisibleby(struct run *run, struct call *call, struct value *result)
 {
@@ -129,44 +131,18 @@ static bool test_test(struct run *run, struct call *call, struct value *result)
 }
 
 static const struct builtin tests[] = {
-    {"defined", test_defined, ""},
-    {"undefined", test_undefined, ""},
-    {"none", test_none, ""},
-    {"boolean", test_boolean, ""},
-    {"true", test_true, ""},
-    {"false", test_false, ""},
-    {"integer", test_integer, ""},
-    {"float", test_float, ""},
-    {"number", test_number, ""},
-    {"string", test_string, ""},
-    {"mapping", test_mapping, ""},
-    {"iterable", test_iterable, ""},
-    {"sequence", test_sequence, ""},
-    {"callable", test_callable, ""},
-    {"escaped", test_escaped, ""},
-    {"odd", test_parity, ""},
-    {"even", test_parity, ""},
-    {"divisibleby", test_divisibleby, "num"},
-    {"eq", test_eq, "other"},
-    {"equalto", test_eq, "other"},
-    {"==", test_eq, "other"},
-    {"ne", test_ne, "other"},
-    {"!=", test_ne, "other"},
-    {"lt", test_lt, "other"},
-    {"lessthan", test_lt, "other"},
-    {"<", test_lt, "other"},
-    {"le", test_le, "other"},
-    {"<=", test_le, "other"},
-    {"gt", test_gt, "other"},
-    {"greaterthan", test_gt, "other"},
-    {">", test_gt, "other"},
-    {"ge", test_ge, "other"},
-    {">=", test_ge, "other"},
-    {"in", test_in, "seq"},
-    {"sameas", test_sameas, "other"},
-    {"lower", test_case, ""},
-    {"upper", test_case, ""},
-    {"filter", test_filter, ""},
-    {"test", test_test, ""},
+    {"defined", test_defined, ""},   {"undefined", test_undefined, ""}, {"none", test_none, ""},
+    {"boolean", test_boolean, ""},   {"true", test_true, ""},           {"false", test_false, ""},
+    {"integer", test_integer, ""},   {"float", test_float, ""},         {"number", test_number, ""},
+    {"string", test_string, ""},     {"mapping", test_mapping, ""},     {"iterable", test_iterable, ""},
+    {"sequence", test_sequence, ""}, {"callable", test_callable, ""},   {"escaped", test_escaped, ""},
+    {"odd", test_parity, ""},        {"even", test_parity, ""},         {"divisibleby", test_divisibleby, "num"},
+    {"eq", test_eq, "other"},        {"equalto", test_eq, "other"},     {"==", test_eq, "other"},
+    {"ne", test_ne, "other"},        {"!=", test_ne, "other"},          {"lt", test_lt, "other"},
+    {"lessthan", test_lt, "other"},  {"<", test_lt, "other"},           {"le", test_le, "other"},
+    {"<=", test_le, "other"},        {"gt", test_gt, "other"},          {"greaterthan", test_gt, "other"},
+    {">", test_gt, "other"},         {"ge", test_ge, "other"},          {">=", test_ge, "other"},
+    {"in", test_in, "seq"},          {"sameas", test_sameas, "other"},  {"lower", test_case, ""},
+    {"upper", test_case, ""},        {"filter", test_filter, ""},       {"test", test_test, ""},
 };
 const struct builtin_table jinja_tests = {tests, sizeof tests / sizeof *tests};

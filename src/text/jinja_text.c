@@ -113,7 +113,8 @@ static bool escape_number(struct str raw, size_t *at, int base, size_t digits, u
     size_t len = 0;
 
     while (len < digits && *at + len < raw.len &&
-           (base == 8 ? raw.at[*at + len] >= '0' && raw.at[*at + len] <= '7' : strchr("0123456789abcdefABCDEF", raw.at[*at + len]) && raw.at[*at + len])) {
+           (base == 8 ? raw.at[*at + len] >= '0' && raw.at[*at + len] <= '7'
+                      : strchr("0123456789abcdefABCDEF", raw.at[*at + len]) && raw.at[*at + len])) {
         text[len] = raw.at[*at + len];
         len++;
     }

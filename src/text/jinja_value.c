@@ -100,14 +100,24 @@ struct str builder_view(const struct builder *builder)
 
 const char *value_type_name(struct value value)
 {
-    static const char *const names[] = {
-        [VALUE_ABSENT] = "nothing", [VALUE_UNDEFINED] = "Undefined", [VALUE_NONE] = "NoneType", [VALUE_BOOL] = "bool",
-        [VALUE_INT] = "int",        [VALUE_FLOAT] = "float",         [VALUE_STRING] = "str",    [VALUE_DICT] = "dict",
-        [VALUE_NAMESPACE] = "Namespace", [VALUE_MACRO] = "Macro",    [VALUE_FUNCTION] = "function",
-        [VALUE_LOOP] = "LoopContext",    [VALUE_CYCLER] = "Cycler",  [VALUE_JOINER] = "Joiner"};
+    static const char *const names[] = {[VALUE_ABSENT] = "nothing",
+                                        [VALUE_UNDEFINED] = "Undefined",
+                                        [VALUE_NONE] = "NoneType",
+                                        [VALUE_BOOL] = "bool",
+                                        [VALUE_INT] = "int",
+                                        [VALUE_FLOAT] = "float",
+                                        [VALUE_STRING] = "str",
+                                        [VALUE_DICT] = "dict",
+                                        [VALUE_NAMESPACE] = "Namespace",
+                                        [VALUE_MACRO] = "Macro",
+                                        [VALUE_FUNCTION] = "function",
+                                        [VALUE_LOOP] = "LoopContext",
+                                        [VALUE_CYCLER] = "Cycler",
+                                        [VALUE_JOINER] = "Joiner"};
     static const char *const lists[] = {
-        [LIST_LIST] = "list",      [LIST_TUPLE] = "tuple",        [LIST_GENERATOR] = "generator", [LIST_RANGE] = "range",
-        [LIST_KEYS] = "dict_keys", [LIST_VALUES] = "dict_values", [LIST_ITEMS] = "dict_items"};
+        [LIST_LIST] = "list",       [LIST_TUPLE] = "tuple",    [LIST_GENERATOR] = "generator",
+        [LIST_RANGE] = "range",     [LIST_KEYS] = "dict_keys", [LIST_VALUES] = "dict_values",
+        [LIST_ITEMS] = "dict_items"};
 
     return value.type == VALUE_LIST ? lists[value.list->kind] : names[value.type];
 }
@@ -123,29 +133,43 @@ bool value_fail_undefined(struct run *run, struct value value)
         owner.list = &stand_in;
     type = owner.type == VALUE_NONE ? "None" : value_type_name(owner);
     switch (value.undefined_kind) {
-    case UNDEFINED_NAME: return run_fail(run, "'%.*s' is undefined", STR_ARG(value.text));
-    case UNDEFINED_ARGUMENT: return run_fail(run, "parameter '%.*s' was not provided", STR_ARG(value.text));
-    case UNDEFINED_ELEMENT: return run_fail(run, "%s has no element %.*s", type, STR_ARG(value.text));
+    case UNDEFINED_NAME:
+        return run_fail(run, "'%.*s' is undefined", STR_ARG(value.text));
+    case UNDEFINED_ARGUMENT:
+        return run_fail(run, "parameter '%.*s' was not provided", STR_ARG(value.text));
+    case UNDEFINED_ELEMENT:
+        return run_fail(run, "%s has no element %.*s", type, STR_ARG(value.text));
     case UNDEFINED_UNSAFE:
-        return run_fail(run, "'%.*s' of a %s is not allowed: templates cannot change values", STR_ARG(value.text), type);
-    case UNDEFINED_NO_ITEM: return run_fail(run, "there is no %.*s item, the sequence was empty", STR_ARG(value.text));
-    default: return run_fail(run, "'%s' has no attribute '%.*s'", type, STR_ARG(value.text));
+        return run_fail(run, "'%.*s' of a %s is not allowed: templates cannot change values", STR_ARG(value.text),
+                        type);
+    case UNDEFINED_NO_ITEM:
+        return run_fail(run, "there is no %.*s item, the sequence was empty", STR_ARG(value.text));
+    default:
+        return run_fail(run, "'%s' has no attribute '%.*s'", type, STR_ARG(value.text));
     }
 }
 
 bool value_is_true(struct value value)
 {
     switch ((enum value_type)value.type) {
-    case VALUE_BOOL: return value.boolean;
-    case VALUE_INT: return value.integer != 0;
-    case VALUE_FLOAT: return value.number != 0;
-    case VALUE_STRING: return value.text.len > 0;
-    case VALUE_LIST: return value.list->kind == LIST_GENERATOR || value.list->count > 0;
-    case VALUE_DICT: return value.dict->count > 0;
+    case VALUE_BOOL:
+        return value.boolean;
+    case VALUE_INT:
+        return value.integer != 0;
+    case VALUE_FLOAT:
+        return value.number != 0;
+    case VALUE_STRING:
+        return value.text.len > 0;
+    case VALUE_LIST:
+        return value.list->kind == LIST_GENERATOR || value.list->count > 0;
+    case VALUE_DICT:
+        return value.dict->count > 0;
     case VALUE_ABSENT:
     case VALUE_UNDEFINED:
-    case VALUE_NONE: return false;
-    default: return true;
+    case VALUE_NONE:
+        return false;
+    default:
+        return true;
     }
 }
 
@@ -239,17 +263,19 @@ static bool dict_from_json(struct run *run, const struct json *json, struct valu
 
     dict->pairs = arena_new_array(run->arena, struct pair, json->count ? json->count : 1);
     dict->cap = json->count;
-    for json_each (member, json) {
-        struct value item, *old;
-        uint64_t steps = run->steps;
-        if (!value_from_json(run, member, &item) || !dict_get_text(run, dict, member->key, &old))
-            return false;
-        run->steps = steps;
-        if (old)
-            *old = item;
-        else
-            dict->pairs[dict->count++] = (struct pair){value_string(member->key), item};
-    }
+    for
+        json_each(member, json)
+        {
+            struct value item, *old;
+            uint64_t steps = run->steps;
+            if (!value_from_json(run, member, &item) || !dict_get_text(run, dict, member->key, &old))
+                return false;
+            run->steps = steps;
+            if (old)
+                *old = item;
+            else
+                dict->pairs[dict->count++] = (struct pair){value_string(member->key), item};
+        }
     *value = value_dict(dict);
     return true;
 }
@@ -260,9 +286,8 @@ static bool list_from_json(struct run *run, const struct json *json, struct valu
     size_t count = 0;
 
     list->items = arena_new_array(run->arena, struct value, json->count ? json->count : 1);
-    for json_each (item, json)
-        if (!value_from_json(run, item, &list->items[count++]))
-            return false;
+    for
+        json_each(item, json) if (!value_from_json(run, item, &list->items[count++])) return false;
     list->count = count;
     *value = value_list(list);
     return true;
@@ -280,12 +305,20 @@ bool value_from_json(struct run *run, const struct json *json, struct value *val
     if (!json)
         return true;
     switch ((enum json_type)json->type) {
-    case JSON_NULL: return true;
-    case JSON_BOOL: *value = value_bool(json->boolean); return true;
-    case JSON_STRING: *value = value_string(json->string); return true;
-    case JSON_ARRAY: return list_from_json(run, json, value);
-    case JSON_OBJECT: return dict_from_json(run, json, value);
-    case JSON_NUMBER: break;
+    case JSON_NULL:
+        return true;
+    case JSON_BOOL:
+        *value = value_bool(json->boolean);
+        return true;
+    case JSON_STRING:
+        *value = value_string(json->string);
+        return true;
+    case JSON_ARRAY:
+        return list_from_json(run, json, value);
+    case JSON_OBJECT:
+        return dict_from_json(run, json, value);
+    case JSON_NUMBER:
+        break;
     }
     if (json->is_integer)
         *value = value_int(json->integer);

@@ -28,7 +28,14 @@ enum value_type {
 };
 
 /* Why something is undefined, for the message when it is used after all. */
-enum undefined_kind { UNDEFINED_NAME, UNDEFINED_ATTRIBUTE, UNDEFINED_ELEMENT, UNDEFINED_UNSAFE, UNDEFINED_ARGUMENT, UNDEFINED_NO_ITEM };
+enum undefined_kind {
+    UNDEFINED_NAME,
+    UNDEFINED_ATTRIBUTE,
+    UNDEFINED_ELEMENT,
+    UNDEFINED_UNSAFE,
+    UNDEFINED_ARGUMENT,
+    UNDEFINED_NO_ITEM
+};
 
 struct value {
     uint8_t type;           /* enum value_type */
@@ -110,14 +117,14 @@ struct run {
     struct arena *arena;
     struct template_limits limits;
     int64_t now;
-    uint64_t steps;         /* used so far */
-    size_t memory;          /* used so far */
-    uint32_t call_depth;    /* macros within each other */
-    uint32_t value_depth;   /* of a walk through nested values */
-    uint32_t line;          /* of the node being evaluated */
+    uint64_t steps;       /* used so far */
+    size_t memory;        /* used so far */
+    uint32_t call_depth;  /* macros within each other */
+    uint32_t value_depth; /* of a walk through nested values */
+    uint32_t line;        /* of the node being evaluated */
     struct scope *scope;
-    struct builder *out;    /* where output goes now: the rendering, or a macro's or set block's text */
-    struct builder *main;   /* the rendering */
+    struct builder *out;  /* where output goes now: the rendering, or a macro's or set block's text */
+    struct builder *main; /* the rendering */
     size_t counted_bytes, counted_codepoints; /* prefix of main whose characters are counted */
     struct template_span *spans;
     size_t span_count, span_cap;
@@ -145,7 +152,8 @@ struct str builder_view(const struct builder *builder);
 
 static inline struct value value_undefined(enum undefined_kind kind, enum value_type owner, struct str name)
 {
-    return (struct value){.type = VALUE_UNDEFINED, .undefined_kind = (uint8_t)kind, .owner_type = (uint8_t)owner, .text = name};
+    return (struct value){
+        .type = VALUE_UNDEFINED, .undefined_kind = (uint8_t)kind, .owner_type = (uint8_t)owner, .text = name};
 }
 static inline struct value value_none(void)
 {
@@ -217,7 +225,8 @@ bool value_from_json(struct run *run, const struct json *json, struct value *val
 
 #define ORDER_NONE INT32_MAX
 bool value_equal(struct run *run, struct value a, struct value b, bool *is_equal);
-/* order: below, at or above 0, ORDER_NONE when one is NaN. Fails for types that Python does not order; sign is for its message. */
+/* order: below, at or above 0, ORDER_NONE when one is NaN. Fails for types that Python does not order; sign is for its
+ * message. */
 bool value_compare(struct run *run, struct value a, struct value b, const char *sign, int *order);
 bool value_contains(struct run *run, struct value haystack, struct value needle, bool *contains);
 
@@ -228,7 +237,7 @@ bool value_length(struct run *run, struct value value, int64_t *length);
 bool value_attribute(struct run *run, struct value object, struct str name, struct value *result);
 bool value_item(struct run *run, struct value object, struct value key, struct value *result);
 bool value_slice(struct run *run, struct value object, const struct value bounds[3], struct value *result);
-bool value_binary(struct run *run, uint16_t operator, struct value a, struct value b, struct value *result);
+bool value_binary(struct run *run, uint16_t op, struct value a, struct value b, struct value *result);
 bool value_negate(struct run *run, struct value value, struct value *result);
 
 /* str(), repr() and json.dumps() of a value. */

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-struct template {
+struct template
+{
     struct jinja_tree tree;
 };
 
@@ -12,7 +13,8 @@ struct template *template_parse(struct arena *arena, struct str source, struct e
     struct template *template = arena_new(arena, struct template);
 
     if (source.len > TEMPLATE_SOURCE_BYTES_MAX) {
-        err_set(err, ERR_LIMIT, "the chat template has %zu bytes, more than %zu", source.len, TEMPLATE_SOURCE_BYTES_MAX);
+        err_set(err, ERR_LIMIT, "the chat template has %zu bytes, more than %zu", source.len,
+                TEMPLATE_SOURCE_BYTES_MAX);
         return NULL;
     }
     if (!utf8_is_valid(source)) {
@@ -51,9 +53,9 @@ static bool define_variables(struct run *run, const struct json *variables)
         return false;
     if (variables && variables->type != JSON_OBJECT)
         return run_fail(run, "the variables are %s, not an object", json_type_name(variables));
-    for json_each (variable, variables)
-        if (!value_from_json(run, variable, &value) || !scope_set(run, variable->key, value))
-            return false;
+    for
+        json_each(variable, variables) if (!value_from_json(run, variable, &value) ||
+                                           !scope_set(run, variable->key, value)) return false;
     return scope_push(run) != NULL;
 }
 

@@ -39,7 +39,7 @@ struct template_options {
 
 /* What one {% generation %} block wrote, [start, end) of the rendered text. */
 struct template_span {
-    size_t start, end;                      /* bytes */
+    size_t start, end; /* bytes */
     size_t start_codepoint, end_codepoint;
 };
 

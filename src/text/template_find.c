@@ -19,7 +19,8 @@ static struct json *read_config(const char *folder, struct arena *arena, struct 
     struct json *config;
 
     if (!file_exists(path)) {
-        err_set(err, ERR_NOT_FOUND, "the model has no chat template: neither chat_template.jinja nor tokenizer_config.json is there");
+        err_set(err, ERR_NOT_FOUND,
+                "the model has no chat template: neither chat_template.jinja nor tokenizer_config.json is there");
         return NULL;
     }
     if (!file_read(arena, path, TOKENIZER_CONFIG_BYTES_MAX, &text, err))
@@ -32,11 +33,14 @@ static struct json *read_config(const char *folder, struct arena *arena, struct 
 /* The string under `name` in a list of {name, template}. */
 static const struct json *named_template(const struct json *list, const char *name)
 {
-    for json_each (entry, list) {
-        const struct json *template = json_get(entry, "template");
-        if (str_is(json_string_or(json_get(entry, "name"), STR("")), name) && template && template->type == JSON_STRING)
-            return template;
-    }
+    for
+        json_each(entry, list)
+        {
+            const struct json *template = json_get(entry, "template");
+            if (str_is(json_string_or(json_get(entry, "name"), STR("")), name) && template &&
+                template->type == JSON_STRING)
+                return template;
+        }
     return NULL;
 }
 
@@ -49,7 +53,8 @@ static bool template_of_config(const struct json *config, bool has_tools, struct
         chosen = chosen ? chosen : named_template(template, "default");
     }
     if (!chosen || chosen->type != JSON_STRING)
-        return err_set(err, ERR_NOT_FOUND, "the model has no chat template: tokenizer_config.json holds no chat_template%s",
+        return err_set(err, ERR_NOT_FOUND,
+                       "the model has no chat template: tokenizer_config.json holds no chat_template%s",
                        template && template->type == JSON_ARRAY ? " named 'default'" : "");
     *source = chosen->string;
     return true;
@@ -85,14 +90,16 @@ bool template_time_parse(struct str text, int64_t *now)
     copy[text.len] = 0;
     if (sscanf(copy, "%4d-%2d-%2d%n", &when.tm_year, &when.tm_mon, &when.tm_mday, &used) != 3)
         return false;
-    if (copy[used] && sscanf(copy + used, "%c%2d:%2d:%2d%n", &separator, &when.tm_hour, &when.tm_min, &when.tm_sec, &used_time) != 4)
+    if (copy[used] &&
+        sscanf(copy + used, "%c%2d:%2d:%2d%n", &separator, &when.tm_hour, &when.tm_min, &when.tm_sec, &used_time) != 4)
         return false;
     if (copy[used] && separator != 'T' && separator != ' ')
         return false;
     used += used_time;
     used += copy[used] == 'Z';
-    if (copy[used] || when.tm_year < 1 || when.tm_mon < 1 || when.tm_mon > 12 || when.tm_mday < 1 || when.tm_mday > 31 ||
-        when.tm_hour < 0 || when.tm_hour > 23 || when.tm_min < 0 || when.tm_min > 59 || when.tm_sec < 0 || when.tm_sec > 59)
+    if (copy[used] || when.tm_year < 1 || when.tm_mon < 1 || when.tm_mon > 12 || when.tm_mday < 1 ||
+        when.tm_mday > 31 || when.tm_hour < 0 || when.tm_hour > 23 || when.tm_min < 0 || when.tm_min > 59 ||
+        when.tm_sec < 0 || when.tm_sec > 59)
         return false;
     when.tm_year -= 1900;
     when.tm_mon--;

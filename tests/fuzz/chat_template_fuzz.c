@@ -2,16 +2,19 @@
 #include "text/template.h"
 
 static const char variables[] =
-    "{\"messages\": [{\"role\": \"user\", \"content\": \"h\xc3\xa9llo\"}, {\"role\": \"assistant\", \"content\": \"<think>x</think> y\","
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"h\xc3\xa9llo\"}, {\"role\": \"assistant\", \"content\": "
+    "\"<think>x</think> y\","
     " \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"a\": 1.5, \"b\": [null, true, -3]}}}]}],"
-    " \"tools\": null, \"add_generation_prompt\": true, \"bos_token\": \"<s>\", \"s\": \" a b \", \"n\": 7, \"l\": [3, 1, 2], \"d\": {\"a\": 1}}";
+    " \"tools\": null, \"add_generation_prompt\": true, \"bos_token\": \"<s>\", \"s\": \" a b \", \"n\": 7, \"l\": [3, "
+    "1, 2], \"d\": {\"a\": 1}}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct template_options options = {
-        .now = 1722004205, .limits = {.steps = 20000, .output_bytes = 64 << 10, .memory_bytes = 4 << 20, .range_items = 1000}};
+        .now = 1722004205,
+        .limits = {.steps = 20000, .output_bytes = 64 << 10, .memory_bytes = 4 << 20, .range_items = 1000}};
     struct arena arena = {0};
     struct strbuf out = {0};
     struct template_spans spans;

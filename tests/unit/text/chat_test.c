@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define CHATML                                                                                                         \
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"       \
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"      \
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
 /* Renders and writes the text with each span in [..], "!" behind those with weight 0, "?" where no end token is. */
@@ -48,34 +48,41 @@ static void spans_hold_the_turn_with_its_end_token(void **state)
         {CHATML, "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b \"}]", NULL,
          "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b <|im_end|>]\n"},
         {CHATML,
-         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 0}, {\"role\": \"user\", "
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 0}, "
+         "{\"role\": \"user\", "
          "\"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\", \"weight\": 1}]",
          NULL,
-         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]!\n<|im_start|>user\nc<|im_end|>\n<|im_start|>"
+         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]!\n<|im_start|>user\nc<|im_end|>\n<|im_"
+         "start|>"
          "assistant\n[d<|im_end|>]\n"},
-        {"{% for m in messages %}{{ m.content }}{% endfor %}", "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]",
-         NULL, "a[b]?"},
+        {"{% for m in messages %}{{ m.content }}{% endfor %}",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]", NULL, "a[b]?"},
         {"{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}{{ tools is none }}{{ documents is none }}",
          "[{\"role\": \"user\", \"content\": \"a\"}]", "{\"bos_token\": \"<s>\"}", "<s>aTrueTrue"},
-        {"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}"
+        {"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration "
+         "%}{% else %}{{ m.content }}"
          "{% endif %}{{ '\\n' }}{% endfor %}",
-         "[{\"role\": \"user\", \"content\": \"\xc3\xa9\"}, {\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": \"assistant\", "
+         "[{\"role\": \"user\", \"content\": \"\xc3\xa9\"}, {\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": "
+         "\"assistant\", "
          "\"content\": \"c\", \"weight\": 0}]",
          NULL, "\xc3\xa9\n[b</s>]\n[c</s>]!\n"},
     };
     char out[2048];
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_string_equal(mark(cases[i].source, cases[i].messages, cases[i].variables, out, sizeof out), cases[i].expected);
+        assert_string_equal(mark(cases[i].source, cases[i].messages, cases[i].variables, out, sizeof out),
+                            cases[i].expected);
 }
 
 static void templates_that_are_not_prefix_stable_are_refused_with_the_message(void **state)
 {
     /* Content of all but the last turn is shortened, as reasoning models do. */
     static const char drops[] = "{% for m in messages %}{{ m.content if loop.last else m.content[:1] }}|{% endfor %}";
-    static const char messages[] = "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"bb\"}, "
-                                   "{\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"dd\"}]";
-    static const char prompt[] = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}>>{% endif %}";
+    static const char messages[] =
+        "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"bb\"}, "
+        "{\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"dd\"}]";
+    static const char prompt[] =
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}>>{% endif %}";
     char out[2048];
 
     assert_non_null(strstr(mark(drops, messages, NULL, out, sizeof out), "not prefix-stable at message 1"));
@@ -87,13 +94,15 @@ static void errors_of_the_template_and_the_input_come_through(void **state)
 {
     char out[2048];
 
-    assert_non_null(strstr(mark("{{ raise_exception('roles must alternate') }}", "[{\"role\": \"user\"}]", NULL, out, sizeof out),
-                           "roles must alternate"));
+    assert_non_null(
+        strstr(mark("{{ raise_exception('roles must alternate') }}", "[{\"role\": \"user\"}]", NULL, out, sizeof out),
+               "roles must alternate"));
     assert_non_null(strstr(mark("x", "[]", NULL, out, sizeof out), "at least one message"));
     assert_non_null(strstr(mark("x", "[1]", NULL, out, sizeof out), "must be an object"));
-    assert_non_null(strstr(mark("{% generation %}x{% endgeneration %}",
-                                "[{\"role\": \"assistant\", \"weight\": 0}, {\"role\": \"assistant\"}]", NULL, out, sizeof out),
-                           "\"weight\": 0 cannot be placed"));
+    assert_non_null(
+        strstr(mark("{% generation %}x{% endgeneration %}",
+                    "[{\"role\": \"assistant\", \"weight\": 0}, {\"role\": \"assistant\"}]", NULL, out, sizeof out),
+               "\"weight\": 0 cannot be placed"));
 }
 
 static void the_prompt_ends_where_the_model_goes_on(void **state)

@@ -35,8 +35,8 @@ static struct json *make_variables(struct arena *arena, const struct json *conve
     struct json *json;
 
     json_write_begin_object(&w);
-    for json_each (member, conversation)
-        json_put_value(&w, str_copy(arena, member->key), member);
+    for
+        json_each(member, conversation) json_put_value(&w, str_copy(arena, member->key), member);
     json_put_text(&w, "bos_token", "<s>");
     json_put_text(&w, "eos_token", "</s>");
     json_put_text(&w, "unk_token", "<unk>");
@@ -59,16 +59,19 @@ static bool spans_equal(const struct template_spans *spans, const struct json *e
 
     if (spans->count != (expected ? expected->count : 0))
         return false;
-    for json_each (pair, expected) {
-        if ((int64_t)spans->at[i].start_codepoint != json_at(pair, 0)->integer ||
-            (int64_t)spans->at[i].end_codepoint != json_at(pair, 1)->integer)
-            return false;
-        i++;
-    }
+    for
+        json_each(pair, expected)
+        {
+            if ((int64_t)spans->at[i].start_codepoint != json_at(pair, 0)->integer ||
+                (int64_t)spans->at[i].end_codepoint != json_at(pair, 1)->integer)
+                return false;
+            i++;
+        }
     return true;
 }
 
-static void check_golden(struct arena *arena, const struct json *golden, const struct json *conversations, struct counts *counts)
+static void check_golden(struct arena *arena, const struct json *golden, const struct json *conversations,
+                         struct counts *counts)
 {
     struct str name = json_get(golden, "template")->string, text = STR_NONE;
     const char *kase = str_copy(arena, json_get(golden, "case")->string);
@@ -78,7 +81,8 @@ static void check_golden(struct arena *arena, const struct json *golden, const s
     struct strbuf out = {0};
     struct err err = {0};
     struct template *template = template_parse(arena, read_text(arena, shared_path(str_copy(arena, name))), &err);
-    bool ok = template && template_render(template, make_variables(arena, json_get(conversations, kase)), &options, &out, &spans, arena, &err);
+    bool ok = template && template_render(template, make_variables(arena, json_get(conversations, kase)), &options,
+                                          &out, &spans, arena, &err);
     bool is_right = ok ? wanted && str_equal(strbuf_view(&out), wanted->string) : !wanted;
 
     text = strbuf_view(&out);
@@ -115,8 +119,8 @@ static void templates_render_what_jinja2_renders(void **state)
             check_golden(&arena, read_json(&arena, line), conversations, &counts);
         arena_reset(&arena);
     }
-    print_message("template goldens: %d identical, %d errors as due, %d span lists equal\n", counts.identical, counts.errors_as_due,
-                  counts.spans_equal);
+    print_message("template goldens: %d identical, %d errors as due, %d span lists equal\n", counts.identical,
+                  counts.errors_as_due, counts.spans_equal);
     arena_deinit(&arena);
     arena_deinit(&data);
     assert_int_equal(counts.wrong, 0);

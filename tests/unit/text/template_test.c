@@ -12,7 +12,8 @@ struct fixture {
     struct err err;
 };
 
-static bool render(struct fixture *fixture, struct str source, const char *variables, const struct template_limits *limits)
+static bool render(struct fixture *fixture, struct str source, const char *variables,
+                   const struct template_limits *limits)
 {
     struct template_options options = {.now = 1722004205};
     struct json *json = json_parse(&fixture->arena, str_of(variables), NULL, &fixture->err);
@@ -24,7 +25,8 @@ static bool render(struct fixture *fixture, struct str source, const char *varia
     fixture->err = (struct err){0};
     strbuf_clear(&fixture->out);
     template = template_parse(&fixture->arena, source, &fixture->err);
-    return template && template_render(template, json, &options, &fixture->out, &fixture->spans, &fixture->arena, &fixture->err);
+    return template &&
+           template_render(template, json, &options, &fixture->out, &fixture->spans, &fixture->arena, &fixture->err);
 }
 
 static void fixture_deinit(struct fixture *fixture)
@@ -40,7 +42,8 @@ static const char *spans_text(struct fixture *fixture)
 
     strbuf_add_char(&text, '[');
     for (size_t i = 0; i < fixture->spans.count; i++)
-        strbuf_printf(&text, "%s[%zu, %zu]", i ? ", " : "", fixture->spans.at[i].start_codepoint, fixture->spans.at[i].end_codepoint);
+        strbuf_printf(&text, "%s[%zu, %zu]", i ? ", " : "", fixture->spans.at[i].start_codepoint,
+                      fixture->spans.at[i].end_codepoint);
     strbuf_add_char(&text, ']');
     copy = str_copy(&fixture->arena, strbuf_view(&text));
     strbuf_deinit(&text);
@@ -55,11 +58,13 @@ static void every_construct_prints_what_jinja2_prints(void **state)
         const struct template_case *kase = &template_cases[i];
         struct fixture fixture = {0};
         bool ok = render(&fixture, str_of(kase->source), template_variables, NULL);
-        bool is_right = ok ? kase->text && str_is(strbuf_view(&fixture.out), kase->text) && strcmp(spans_text(&fixture), kase->spans) == 0
+        bool is_right = ok ? kase->text && str_is(strbuf_view(&fixture.out), kase->text) &&
+                                 strcmp(spans_text(&fixture), kase->spans) == 0
                            : !kase->text;
         if (!is_right)
-            print_error("%s: %s\n  wanted %s %s\n  got    %s %s\n", kase->group, kase->source, kase->text ? kase->text : "an error",
-                        kase->spans, ok ? fixture.out.at : fixture.err.text, ok ? spans_text(&fixture) : "");
+            print_error("%s: %s\n  wanted %s %s\n  got    %s %s\n", kase->group, kase->source,
+                        kase->text ? kase->text : "an error", kase->spans, ok ? fixture.out.at : fixture.err.text,
+                        ok ? spans_text(&fixture) : "");
         wrong += !is_right;
         fixture_deinit(&fixture);
     }
@@ -74,7 +79,8 @@ static void errors_name_the_line_and_the_reason(void **state)
         {"a\n\n{{ missing.x }}", "chat template, line 3: 'missing' is undefined"},
         {"{{ s.x.y }}", "chat template, line 1: 'str' has no attribute 'x'"},
         {"\n{{ raise_exception('no system role') }}", "chat template, line 2: no system role"},
-        {"\n{{ list.append(1) }}", "chat template, line 2: 'append' of a list is not allowed: templates cannot change values"},
+        {"\n{{ list.append(1) }}",
+         "chat template, line 2: 'append' of a list is not allowed: templates cannot change values"},
         {"{% include 'x' %}", "chat template, line 1: unknown or unsupported statement 'include'"},
         {"\n\n{% if yes %}", "chat template, line 3: the template ends where 'endif' is missing"},
         {"{{ a | nothing }}", "chat template, line 1: there is no filter named 'nothing'"},
@@ -158,8 +164,14 @@ static void times_are_read_as_iso_8601(void **state)
     static const struct {
         const char *text;
         int64_t now;
-    } cases[] = {{"2024-07-26T14:30:05", 1722004205}, {"2024-07-26 14:30:05Z", 1722004205}, {"1970-01-02", 86400},
-                 {"2024-13-01", -1}, {"2024-07-26T25:00:00", -1}, {"2024-07-26x14:30:05", -1}, {"today", -1}, {"", -1},
+    } cases[] = {{"2024-07-26T14:30:05", 1722004205},
+                 {"2024-07-26 14:30:05Z", 1722004205},
+                 {"1970-01-02", 86400},
+                 {"2024-13-01", -1},
+                 {"2024-07-26T25:00:00", -1},
+                 {"2024-07-26x14:30:05", -1},
+                 {"today", -1},
+                 {"", -1},
                  {"2024-07-26T14:30:05+02:00", -1}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -207,7 +219,8 @@ static void a_models_template_is_found_in_its_three_places(void **state)
     write_text(folder, "tokenizer_config.json", "{\"chat_template\": \"one\"}");
     expect_found(folder, true, "one");
     write_text(folder, "tokenizer_config.json",
-               "{\"chat_template\": [{\"name\": \"default\", \"template\": \"d\"}, {\"name\": \"tool_use\", \"template\": \"t\"}]}");
+               "{\"chat_template\": [{\"name\": \"default\", \"template\": \"d\"}, {\"name\": \"tool_use\", "
+               "\"template\": \"t\"}]}");
     expect_found(folder, false, "d");
     expect_found(folder, true, "t");
     write_text(folder, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"r\"}]}");
