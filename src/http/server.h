@@ -108,7 +108,8 @@ int http_server_connection_count(const struct http_server *server);
 /* No more connections; idle ones close, running exchanges may finish until grace_ms have passed, then all are cut.
  * on_stopped (may be NULL) is called when nothing is left. */
 void http_server_stop(struct http_server *server, int64_t grace_ms, void (*on_stopped)(void *context), void *context);
-void http_server_free(struct http_server *server); /* cuts what is left, calling on_close; NULL is fine */
+/* Cuts what is left, calling on_close; NULL is fine. Not from a handler's callback: stop first, free in on_stopped. */
+void http_server_free(struct http_server *server);
 
 /* The exchange. */
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
