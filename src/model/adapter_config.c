@@ -77,8 +77,8 @@ bool adapter_config_read(struct arena *arena, const char *folder, struct lora_co
     if (!check_kind(root, err))
         return false;
     rank = json_integer_or(json_get(root, "r"), 0);
-    lora->alpha = (float)json_number_or(json_get(root, "lora_alpha"), 0);
-    lora->dropout = (float)json_number_or(json_get(root, "lora_dropout"), 0);
+    lora->alpha = json_number_or(json_get(root, "lora_alpha"), 0);
+    lora->dropout = json_number_or(json_get(root, "lora_dropout"), 0);
     lora->is_rslora = json_bool_or(json_get(root, "use_rslora"), false);
     if (rank < 1 || rank > 512 || !(lora->alpha > 0) || !(lora->dropout >= 0 && lora->dropout < 1))
         return err_set(
@@ -117,8 +117,8 @@ void adapter_config_write(struct strbuf *out, const struct lora_config *lora, co
     json_put_bool(&json, "init_lora_weights", true);
     json_put_null(&json, "layers_pattern");
     json_put_null(&json, "layers_to_transform");
-    json_put_number(&json, "lora_alpha", (double)lora->alpha);
-    json_put_number(&json, "lora_dropout", (double)lora->dropout);
+    json_put_number(&json, "lora_alpha", lora->alpha);
+    json_put_number(&json, "lora_dropout", lora->dropout);
     json_put_null(&json, "modules_to_save");
     json_put_text(&json, "peft_type", "LORA");
     json_put_integer(&json, "r", lora->rank);

@@ -352,8 +352,8 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     params->has_copy = is_trained && params->compute_type != params->master_type;
     if (lora && lora->rank) {
         params->lora_rank = lora->rank;
-        params->lora_scale = lora->alpha / (lora->is_rslora ? sqrtf((float)lora->rank) : (float)lora->rank);
-        params->lora_dropout = lora->dropout;
+        params->lora_scale = (float)(lora->alpha / (lora->is_rslora ? sqrt(lora->rank) : lora->rank));
+        params->lora_dropout = (float)lora->dropout;
     }
     params->stored = arena_new_array(arena, struct stored, (size_t)config->layers * 14 + 3);
     params->param = arena_new_array(arena, struct param, (size_t)config->layers * per_layer + 3);

@@ -23,8 +23,8 @@ enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64 };
 const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64" */
 
 struct lora_config {
-    int32_t rank;         /* 0: no adapter */
-    float alpha, dropout; /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
+    int32_t rank;          /* 0: no adapter */
+    double alpha, dropout; /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
     bool is_rslora;
     const char *const
         *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP */

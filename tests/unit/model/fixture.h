@@ -17,14 +17,31 @@ static const char tiny_config[] =
     "\"tie_word_embeddings\":%s,\"bos_token_id\":1,\"eos_token_id\":[2,3],\"torch_dtype\":\"%s\",\"initializer_range\":"
     "0.3}";
 
+static int fixture_count;
+
+static inline char *fixture_path(struct arena *arena, int number)
+{
+    return arena_printf(arena, "/tmp/attune_model_test.%d.%d", (int)getpid(), number);
+}
+
 static inline const char *fixture_folder(struct arena *arena)
 {
-    static int number;
-    char *folder = arena_printf(arena, "/tmp/attune_model_test.%d.%d", (int)getpid(), number++);
+    char *folder = fixture_path(arena, fixture_count++);
     struct err err;
 
     assert_ok(dir_make(folder, &err), err);
     return folder;
+}
+
+/* Group teardown. */
+static inline int fixture_clean(void **state)
+{
+    struct arena arena = {0};
+
+    for (int i = 0; i < fixture_count; i++)
+        dir_remove(fixture_path(&arena, i), NULL);
+    arena_deinit(&arena);
+    return 0;
 }
 
 static inline void fixture_write(struct arena *arena, const char *folder, const char *name, const char *text)

@@ -242,5 +242,5 @@ int main(void)
         cmocka_unit_test(greedy_ids_are_the_references),
         cmocka_unit_test(gradients_are_the_references),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, fixture_clean);
 }

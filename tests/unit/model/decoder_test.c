@@ -1,0 +1,340 @@
+/* Properties of the pass on tiny random models: gradients by finite differences, packing, recomputation, decoding. */
+#include "fixture.h"
+
+enum { TOKENS = 22, DOCS = 3 };
+
+static const int32_t tokens[TOKENS] = {1, 5, 9, 36, 7, 7, 2, 1, 30, 5, 5, 12, 1, 22, 9, 3, 17, 8, 0, 4, 11, 2};
+static const int32_t documents[DOCS + 1] = {0, 7, 12, TOKENS};
+/* Token 3 and the third document's first five carry no loss; one token weighs more. */
+static const float weights[TOKENS] = {1, 1, 1, 0, 1, 1, 1, 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1};
+
+struct variant {
+    const char *name;
+    bool is_tied;
+    struct lora_config lora;
+};
+static const char *const some_targets[] = {"q_proj", "v_proj", "layers.1.mlp.up_proj"};
+static const struct variant variants[] = {
+    {"full, tied", true, {0}},
+    {"full, untied", false, {0}},
+    {"lora on all", false, {.rank = 3, .alpha = 6}},
+    {"lora on some, rslora",
+     true,
+     {.rank = 4, .alpha = 3, .is_rslora = true, .targets = some_targets, .target_count = 3}},
+};
+enum { VARIANT_COUNT = sizeof variants / sizeof *variants };
+
+static struct model *open_variant(struct arena *arena, const struct variant *variant, struct model_options options)
+{
+    options.is_random = true;
+    options.lora = variant->lora;
+    return fixture_open(fixture_config(arena, variant->is_tied, "float32"), &options);
+}
+
+/* B is zero at first, and A's gradient with it: gives every adapter numbers. */
+static void fill_adapters(struct model *model)
+{
+    const struct params *params = model_params(model);
+
+    for (int i = 0; i < params->count; i++) {
+        struct param_view view = model_param_view(model, i);
+        if (params->stored[params->param[i].stored].part != PART_B || !view.master)
+            continue;
+        for (int32_t r = 0; r < view.rows; r++)
+            for (int32_t c = 0; c < view.cols; c++) {
+                double value = sin(1.0 + 7 * i + 3 * r + c) / 4;
+                if (params->master_type == DTYPE_F64)
+                    ((double *)view.master)[r * view.ld + c] = value;
+                else
+                    ((float *)view.master)[r * view.ld + c] = (float)value;
+            }
+    }
+    model_masters_changed(model);
+}
+
+static struct model_result run(struct model *model, bool has_grads)
+{
+    struct model_step step = {.seed = 3, .step = 5};
+    struct model_result result = {0};
+    struct arena arena = {0};
+    struct batch batch;
+
+    batch_make(&arena, &batch, tokens, documents, DOCS, NULL, weights, 0.25f);
+    model_forward_backward(model, &batch, has_grads, &step, &result);
+    arena_deinit(&arena);
+    return result;
+}
+
+static double central_difference(struct model *model, double *value)
+{
+    double before = *value, eps = 1e-5, up, down;
+
+    *value = before + eps;
+    up = run(model, false).loss;
+    *value = before - eps;
+    down = run(model, false).loss;
+    *value = before;
+    return (up - down) / (2 * eps);
+}
+
+static void gradients_are_central_differences(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+
+    for (int k = 0; k < VARIANT_COUNT; k++) {
+        struct model *model = open_variant(&arena, &variants[k], fixture_options(PROFILE_F64, &backend_ref, pool));
+        const struct params *params = model_params(model);
+        double worst = 0;
+        int checked = 0;
+        fill_adapters(model);
+        model_zero_grads(model);
+        run(model, true);
+        for (int i = 0; i < params->count; i++) {
+            struct param_view view = model_param_view(model, i);
+            for (int e = 0; view.master && e < 3; e++) {
+                int32_t index = (int32_t)(((int64_t)view.rows * view.cols - 1) * e / 2);
+                size_t at = (size_t)(index / view.cols) * (size_t)view.ld + (size_t)(index % view.cols);
+                double expected = central_difference(model, (double *)view.master + at),
+                       value = ((double *)view.grad)[at];
+                if (fabs(value - expected) > 1e-9 + 1e-6 * fabs(expected))
+                    fail_msg("%s: %s[%d]: %.12g, difference %.12g", variants[k].name, params->param[i].name, index,
+                             value, expected);
+                worst = fmax(worst, fabs(value - expected) / (1e-3 + fabs(expected)));
+                checked++;
+            }
+        }
+        print_message("float64, %s: %d gradients, worst err %.1e\n", variants[k].name, checked, worst);
+        assert_true(checked >= 30);
+        model_close(model);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void frozen_params_have_no_gradients_and_missing_parts_stay_zero(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct model *model = open_variant(&arena, &variants[3], fixture_options(PROFILE_F32, &backend_ref, pool));
+    const struct params *params = model_params(model);
+    double *partial;
+    uint64_t count, nonzero = 0;
+    float *grads;
+
+    fill_adapters(model);
+    model_zero_grads(model);
+    run(model, true);
+    assert_null(params_find(params, "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"));
+    assert_null(params_find(params, "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"));
+    assert_non_null(params_find(params, "base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"));
+    grads = model_grads(model, &count, &partial);
+    for (uint64_t i = 0; i < count; i++)
+        nonzero += grads[i] != 0;
+    assert_true(nonzero > 0 && nonzero <= params->trained_count);
+    for (int i = 0; i < params->count; i++)
+        if (params->stored[params->param[i].stored].part == PART_W)
+            assert_null(model_param_view(model, i).grad);
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void every_keep_mask_gives_the_same_bits(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+
+    for (int k = 0; k < 2 * VARIANT_COUNT; k++) {
+        struct variant variant = variants[k / 2];
+        struct model_options options = fixture_options(k % 2 ? PROFILE_BF16 : PROFILE_F32, &backend_ref, pool);
+        struct model_result expected = {0};
+        float *reference = NULL;
+        variant.lora.dropout = variant.lora.rank ? 0.25 : 0;
+        for (int keep = KEEP_ALL; keep >= 0; keep--) {
+            struct model_result result;
+            struct model *model;
+            double *partial;
+            uint64_t count;
+            float *grads;
+            options.fixed_keep_plus_one = keep + 1;
+            model = open_variant(&arena, &variant, options);
+            fill_adapters(model);
+            model_zero_grads(model);
+            result = run(model, true);
+            grads = model_grads(model, &count, &partial);
+            if (keep == KEEP_ALL) {
+                reference = arena_alloc(&arena, count * sizeof *grads);
+                memcpy(reference, grads, count * sizeof *grads);
+                expected = result;
+            }
+            if (memcmp(&result, &expected, sizeof result) || memcmp(grads, reference, count * sizeof *grads))
+                fail_msg("%s, profile %d: keep mask %d changes bits", variant.name, options.profile, keep);
+            model_close(model);
+        }
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void dropout_changes_with_the_step_and_not_in_evaluation(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct variant dropped = variants[2];
+    struct model *plain = open_variant(&arena, &variants[2], fixture_options(PROFILE_F32, &backend_ref, pool)), *model;
+
+    dropped.lora.dropout = 0.5;
+    model = open_variant(&arena, &dropped, fixture_options(PROFILE_F32, &backend_ref, pool));
+    fill_adapters(plain);
+    fill_adapters(model);
+    assert_true(run(plain, false).loss == run(model, false).loss);
+    assert_true(run(plain, true).loss != run(model, true).loss);
+    model_close(plain);
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+/* Splits the documents into micro-batches as told and adds everything up. */
+static struct model_result run_split(struct model *model, const int *docs_per_batch, int batch_count)
+{
+    struct model_result result = {0};
+    struct arena arena = {0};
+    int32_t doc = 0;
+
+    model_zero_grads(model);
+    for (int b = 0; b < batch_count; b++) {
+        int32_t cu_seqlens[DOCS + 1], first = documents[doc];
+        struct batch batch;
+        for (int d = 0; d <= docs_per_batch[b]; d++)
+            cu_seqlens[d] = documents[doc + d] - first;
+        batch_make(&arena, &batch, tokens + first, cu_seqlens, docs_per_batch[b], NULL, weights + first, 0.25f);
+        model_forward_backward(model, &batch, true, NULL, &result);
+        doc += docs_per_batch[b];
+    }
+    arena_deinit(&arena);
+    return result;
+}
+
+static void packed_equals_one_by_one(void **state)
+{
+    static const int splits[][DOCS] = {{3}, {1, 2}, {1, 1, 1}};
+    static const int counts[] = {1, 2, 3};
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct model *model = open_variant(&arena, &variants[0], fixture_options(PROFILE_F32, &backend_ref, pool));
+    double *partial, norms[3], losses[3];
+
+    for (int k = 0; k < 3; k++) {
+        uint64_t count;
+        float *grads;
+        losses[k] = run_split(model, splits[k], counts[k]).loss;
+        grads = model_grads(model, &count, &partial);
+        norms[k] = 0;
+        for (uint64_t i = 0; i < count; i++)
+            norms[k] += (double)grads[i] * (double)grads[i];
+    }
+    for (int k = 1; k < 3; k++) {
+        assert_true(relative_error(losses[k], losses[0]) <= 1e-6);
+        assert_true(relative_error(norms[k], norms[0]) <= 1e-5);
+    }
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+/* Two documents of different length, in steps of one token each; the shorter ends earlier. */
+static void decoding_step_by_step_is_the_forward_pass_at_once(void **state)
+{
+    enum { FIRST = 5, SECOND = 7, VOCAB = 37, WIDTH = 12, LAYERS = 2 };
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
+    struct kv_cache caches[LAYERS * 2];
+    int32_t cu_seqlens[3] = {0, FIRST, FIRST + SECOND}, rows[FIRST + SECOND], single[3] = {0, 1, 2};
+    float *whole = arena_alloc(&arena, sizeof(float) * VOCAB * (FIRST + SECOND)), stepped[2 * VOCAB];
+    struct batch batch;
+    struct model *model;
+
+    options.is_trained = false;
+    model = open_variant(&arena, &variants[0], options);
+    for (int i = 0; i < FIRST + SECOND; i++)
+        rows[i] = i;
+    for (int i = 0; i < LAYERS * 2; i++)
+        caches[i] = (struct kv_cache){arena_alloc(&arena, 4 * WIDTH * 16), arena_alloc(&arena, 4 * WIDTH * 16), 0, 16,
+                                      model_cache_type(model)};
+    batch_make(&arena, &batch, tokens, cu_seqlens, 2, NULL, NULL, 1);
+    model_forward(model, &batch, NULL, rows, FIRST + SECOND, whole);
+    for (int32_t t = 0; t < FIRST; t++) {
+        int32_t pair[2] = {tokens[t], tokens[FIRST + t]}, first_pos[2] = {t, t};
+        batch_make(&arena, &batch, pair, single, 2, first_pos, NULL, 1);
+        model_forward(model, &batch, caches, rows, 2, stepped);
+        for (int v = 0; v < VOCAB; v++) {
+            assert_true(fabsf(stepped[v] - whole[t * VOCAB + v]) <= 1e-5f);
+            assert_true(fabsf(stepped[VOCAB + v] - whole[(FIRST + t) * VOCAB + v]) <= 1e-5f);
+        }
+    }
+    assert_int_equal(caches[0].length, FIRST);
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void bf16_is_near_f32(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+
+    for (int k = 0; k < VARIANT_COUNT; k++) {
+        struct model *f32 = open_variant(&arena, &variants[k], fixture_options(PROFILE_F32, &backend_ref, pool));
+        struct model *bf16 = open_variant(&arena, &variants[k], fixture_options(PROFILE_BF16, &backend_ref, pool));
+        double error;
+        fill_adapters(f32);
+        fill_adapters(bf16);
+        error = relative_error(run(bf16, false).loss, run(f32, false).loss);
+        print_message("bfloat16, %s: loss err %.1e\n", variants[k].name, error);
+        assert_true(error <= 1e-2 && error > 0);
+        model_close(f32);
+        model_close(bf16);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+/* Seed 7: MT19937's outputs 132 .. 135 through kaiming's bound for 20 inputs, worked out in exact fractions; 132 = 3·20
+ * + 24·3 draws are thrown away before. */
+static void adapters_begin_with_torchs_draws(void **state)
+{
+    static const float expected[] = {-0x1.ac1c08p-3f, 0x1.ec5508p-4f, 0x1.8bfb66p-3f, 0x1.2b84fap-4f};
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct model *model = open_variant(&arena, &variants[2], fixture_options(PROFILE_F32, &backend_ref, pool));
+    const struct params *params = model_params(model);
+    const struct param *a = params_find(params, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
+    struct param_view view = model_param_view(model, (int)(a - params->param));
+
+    assert_int_equal(view.rows * view.cols, 60);
+    assert_memory_equal(view.master, expected, sizeof expected);
+    view = model_param_view(model, (int)(a - params->param) + 1);
+    for (int32_t i = 0; i < view.rows; i++)
+        assert_true(((float *)view.master)[i * view.ld] == 0);
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_are_central_differences),
+        cmocka_unit_test(frozen_params_have_no_gradients_and_missing_parts_stay_zero),
+        cmocka_unit_test(every_keep_mask_gives_the_same_bits),
+        cmocka_unit_test(dropout_changes_with_the_step_and_not_in_evaluation),
+        cmocka_unit_test(packed_equals_one_by_one),
+        cmocka_unit_test(decoding_step_by_step_is_the_forward_pass_at_once),
+        cmocka_unit_test(bf16_is_near_f32),
+        cmocka_unit_test(adapters_begin_with_torchs_draws),
+    };
+    return cmocka_run_group_tests(tests, NULL, fixture_clean);
+}
