@@ -27,6 +27,18 @@ test: $(TEST)/build.ninja build/attune ## everything that needs neither a GPU no
 	@ninja -C $(TEST)
 	@tools/run_tests.py $(TEST)
 
+PARITY = build/venv-parity
+
+$(PARITY)/requirements.txt: tests/parity/requirements.txt
+	@tools/setup.sh test
+	rm -rf $(PARITY)
+	python3 -m venv $(PARITY)
+	$(PARITY)/bin/pip install -q -r $<
+	@cp $< $@
+
+parity: build/attune $(PARITY)/requirements.txt ## the same numbers as PyTorch, transformers, PEFT and TRL, compared live
+	@$(PARITY)/bin/python tests/parity/run.py
+
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
@@ -38,4 +50,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test base-model check clean FORCE
+.PHONY: all help setup test parity base-model check clean FORCE

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Compares attune live with PyTorch, transformers, PEFT, TRL, tokenizers and Jinja, as they are on PyPI.
+
+usage: run.py [--seed N] [--only TEXT]
+
+Everything compared is drawn anew from the seed, which is printed; --seed repeats a run, --only measures the rows whose
+name has the text. One line a row; exits with 1 when any row is beyond its bound."""
+import argparse
+import os
+import random
+import sys
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error",
+                  HF_DATASETS_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+
+import text_rows  # noqa: E402
+from table import Table  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
+    parser.add_argument("--only", metavar="TEXT")
+    options = parser.parse_args()
+    table = Table(options.only)
+    print(f"seed {options.seed}")
+    text_rows.measure(table, options.seed)
+    return table.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
