@@ -1,0 +1,79 @@
+/* job/manager_int.h - what the manager's files share: the manager and the attempts that it watches. */
+#pragma once
+
+#include "job/launcher.h"
+#include "job/manager.h"
+#include "job/rundir.h"
+
+/* An attempt that has a process, or had one and is not settled yet. */
+struct attempt {
+    struct attempt *next;
+    struct job_manager *manager;
+    struct arena arena;   /* of the row and the paths */
+    struct store_job job; /* as it was when the attempt was opened */
+    struct tenant tenant;
+    const char *run_dir, *dir, *events_path;
+
+    struct process process;
+    void *process_watch;
+    bool has_ended;
+    struct process_end end;
+    bool was_hung;
+
+    int events_fd;
+    int events_watch;     /* inotify's name for it, -1: none */
+    int64_t offset;       /* stored up to here */
+    int64_t total_steps;
+    bool has_news;        /* bytes behind offset, perhaps */
+    int64_t next_read_ms; /* not earlier, so that a fast trainer costs a transaction in 100 ms and no more */
+    int64_t next_check_ms;
+    int64_t heartbeat, heartbeat_ms;
+    int64_t settle_ms;    /* when it has ended: not before */
+    int64_t kill_at_ms;   /* INT64_MAX: not asked to stop */
+};
+
+struct job_manager {
+    struct job_config config;
+    struct arena arena; /* of the config's texts */
+    const char *data_dir, *program;
+    struct job_ledger *ledger;
+    struct attempt *first;
+    int attempt_count;
+    int inotify_fd;
+    void *inotify_watch;
+    char *read_buf; /* EVENT_LINE_BYTES_MAX */
+    bool is_woken;    /* a tick is wanted at once */
+    int64_t retry_ms; /* the store refused: not before */
+};
+
+enum { READ_INTERVAL_MS = 100, CHECK_INTERVAL_MS = 1000, RETRY_INTERVAL_MS = 1000 };
+
+void manager_complain(const char *job_id, const char *what, const struct err *err);
+int64_t manager_now_ms(const struct job_manager *manager);
+void manager_wake(struct job_manager *manager); /* tick as soon as possible */
+void manager_changed(struct job_manager *manager, const struct tenant *tenant, const char *job_id);
+
+/* attempt.c: one attempt from its start to the end of its process. */
+
+/* Reads the row, without a process. */
+struct attempt *attempt_open(struct job_manager *manager, const char *job_id, struct err *err);
+/* Starts the process: everything is stored before it runs. */
+bool attempt_launch(struct attempt *attempt, struct err *err);
+/* Finds the process that an earlier server started; one that is gone is `has_ended`. */
+void attempt_adopt(struct attempt *attempt);
+/* Watches are removed; the process is left alone. */
+void attempt_close(struct attempt *attempt);
+struct attempt *attempt_find(struct job_manager *manager, const char *job_id);
+/* Tells the trainer what is wanted. To cancel has a time limit. */
+void attempt_tell(struct attempt *attempt, enum job_want want);
+/* True when the attempt is settled: its row has moved on, and it is to be closed. */
+bool attempt_tick(struct attempt *attempt, int64_t now_ms);
+int64_t attempt_deadline_ms(const struct attempt *attempt);
+
+/* tail.c: events.jsonl into the store. */
+
+/* Stores the complete lines behind the offset, at most one buffer of them. more: there may be others. */
+bool attempt_read_events(struct attempt *attempt, bool *more, struct err *err);
+
+/* settle.c: what becomes of the job when its process has ended. */
+bool attempt_settle(struct attempt *attempt, struct err *err);

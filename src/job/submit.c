@@ -1,0 +1,227 @@
+/* What users ask for: create, cancel, pause, resume. */
+#include "job/manager_int.h"
+
+#include "os/clock.h"
+#include "os/file.h"
+
+#include <string.h>
+
+/* Bytes of the *.safetensors files of a model's folder. */
+static int64_t weight_bytes(struct arena *arena, const char *model_path)
+{
+    char **names;
+    size_t count = 0;
+    int64_t sum = 0;
+
+    if (!dir_list(arena, model_path, &names, &count, NULL))
+        count = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bytes;
+
+        if (str_ends(str_of(names[i]), STR(".safetensors")) &&
+            file_size(path_join(arena, model_path, names[i]), &bytes, NULL))
+            sum += (int64_t)bytes;
+    }
+    return sum;
+}
+
+/* Weights, gradients and both moments in f32 against weights that may be stored in two bytes, and something to work in. A
+ * job that says what it needs is not estimated; an estimate never refuses a job. */
+static int64_t estimate_memory(struct job_manager *manager, struct arena *arena, const char *model_path)
+{
+    const int64_t factor = 10, working_bytes = 256 << 20, capacity = ledger_capacity(manager->ledger);
+    int64_t bytes = weight_bytes(arena, model_path);
+
+    return bytes < (capacity - working_bytes) / factor ? bytes * factor + working_bytes : capacity;
+}
+
+/* "ft:<base>:<organisation>:<suffix>:<id>"; a base that is a result itself counts as its own base. */
+static const char *make_output_name(struct arena *arena, const char *model, const char *organization, const char *suffix,
+                                    const char *job_id)
+{
+    struct str base = str_of(model);
+
+    if (str_starts(base, STR("ft:"))) {
+        ptrdiff_t colon = str_find(base, STR(":"), 3);
+
+        base = str_slice(base, 3, colon < 0 ? base.len : (size_t)colon);
+    }
+    return arena_printf(arena, "ft:%.*s:%s:%s:%.8s", STR_ARG(base), organization, suffix ? suffix : "",
+                        job_id + strlen("ftjob-"));
+}
+
+static struct store_job make_row(const struct tenant *tenant, const struct job_spec *spec, struct arena *arena)
+{
+    return (struct store_job){
+        .organization_id = arena_printf(arena, "%s", tenant->organization_id),
+        .project_id = arena_printf(arena, "%s", tenant->project_id),
+        .model = spec->model,
+        .model_path = spec->model_path,
+        .training_file = spec->training_file,
+        .validation_file = spec->validation_file,
+        .suffix = spec->suffix,
+        .seed = spec->seed,
+        .hyperparameters_json = spec->hyperparameters_json,
+        .method_json = spec->method_json,
+        .integrations_json = spec->integrations_json,
+        .from_checkpoint_json = spec->from_checkpoint_json,
+        .metadata_json = spec->metadata_json,
+        .tags_json = spec->tags_json,
+        .request_json = spec->request_json,
+        .priority = spec->priority,
+        .created_ms = clock_unix_ms(),
+    };
+}
+
+static bool make_run_dir(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                         const struct store_job *row, struct arena *arena, struct err *err)
+{
+    struct store *store = manager->config.store;
+    struct store_file training, validation;
+    struct rundir_job job = {
+        .id = row->id,
+        .model = spec->model,
+        .model_path = spec->model_path,
+        .adapter_path = spec->adapter_path,
+        .output_name = row->output_name,
+        .hyperparameters_json = spec->hyperparameters_json,
+        .options_json = spec->options_json ? spec->options_json : "{}",
+        .cache_dir = path_join(arena, manager->data_dir, "cache"),
+        .seed = spec->seed,
+        .training_file = &training,
+    };
+
+    if (!store_file_get(store, tenant, spec->training_file, arena, &training, err))
+        return false;
+    if (spec->validation_file) {
+        job.validation_file = &validation;
+        if (!store_file_get(store, tenant, spec->validation_file, arena, &validation, err))
+            return false;
+    }
+    return dir_make(job.cache_dir, err) &&
+           rundir_create(rundir_path(arena, manager->data_dir, row->id), &job, manager->config.blobs, err);
+}
+
+bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec, struct arena *arena,
+                struct store_job *job, struct err *err)
+{
+    struct store *store = manager->config.store;
+    struct store_job row = make_row(tenant, spec, arena);
+    struct store_project project;
+    char *id = arena_alloc(arena, STORE_ID_BYTES);
+
+    if (spec->memory_bytes > ledger_capacity(manager->ledger))
+        return err_set(err, ERR_NO_SPACE, "The job needs %lld MiB of memory, this server gives at most %lld MiB",
+                       (long long)(spec->memory_bytes >> 20), (long long)(ledger_capacity(manager->ledger) >> 20));
+    if (!store_project_get(store, tenant, arena, &project, err))
+        return false;
+    store_id_job(id);
+    row.id = id;
+    row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
+    row.memory_bytes = spec->memory_bytes ? spec->memory_bytes : estimate_memory(manager, arena, spec->model_path);
+    if (!make_run_dir(manager, tenant, spec, &row, arena, err))
+        return false;
+    if (!store_queue_insert(store, &row, err)) {
+        dir_remove(rundir_path(arena, manager->data_dir, id), NULL);
+        return false;
+    }
+    manager_wake(manager);
+    return store_job_get(store, tenant, id, arena, job, err);
+}
+
+static bool refuse(const struct store_job *job, const char *what, struct err *err)
+{
+    return err_set(err, ERR_CONFLICT, "Job %s cannot be %s: its status is %s", job->id, what, job_state_status(job->state));
+}
+
+/* The row after a change, and word of it to streams. */
+static bool read_again(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                       struct store_job *job, struct err *err)
+{
+    manager_changed(manager, tenant, id);
+    manager_wake(manager);
+    return store_job_get(manager->config.store, tenant, id, arena, job, err);
+}
+
+static bool move_to_cancelled(struct job_manager *manager, const struct store_job *job, enum job_state to, struct err *err)
+{
+    struct store_move move = {.id = job->id,
+                              .attempt = job->attempt,
+                              .to = to,
+                              .level = "info",
+                              .code = job_state_name(to),
+                              .message = to == JOB_STATE_cancelled ? "Job is cancelled" : "Job is being cancelled",
+                              .failed_attempts = job->failed_attempts,
+                              .recovery_step = job->recovery_step};
+
+    return store_queue_move(manager->config.store, &move, err);
+}
+
+bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                struct store_job *job, struct err *err)
+{
+    struct attempt *attempt = attempt_find(manager, id);
+
+    if (!store_job_get(manager->config.store, tenant, id, arena, job, err))
+        return false;
+    if (job->state == JOB_STATE_cancelling || job->state == JOB_STATE_cancelled)
+        return true;
+    if (job_state_is_final(job->state))
+        return refuse(job, "cancelled", err);
+    if (!move_to_cancelled(manager, job, job->state == JOB_STATE_queued ? JOB_STATE_cancelled : JOB_STATE_cancelling, err))
+        return false;
+    if (job->state != JOB_STATE_queued && attempt)
+        attempt_tell(attempt, JOB_WANT_cancel);
+    if (job->state == JOB_STATE_queued)
+        rundir_drop_recovery(rundir_path(arena, manager->data_dir, id));
+    return read_again(manager, tenant, id, arena, job, err);
+}
+
+bool job_pause(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+               struct store_job *job, struct err *err)
+{
+    struct attempt *attempt = attempt_find(manager, id);
+
+    if (!store_job_get(manager->config.store, tenant, id, arena, job, err))
+        return false;
+    if (job_state_is_final(job->state) || job->state == JOB_STATE_cancelling)
+        return refuse(job, "paused", err);
+    if (job->wanted == JOB_WANT_pause)
+        return true;
+    if (job->state == JOB_STATE_queued) {
+        if (!store_queue_want(manager->config.store, id, JOB_WANT_pause, "paused", "Job is paused", err))
+            return false;
+    } else {
+        if (!store_queue_want(manager->config.store, id, JOB_WANT_pause, "pausing", "Job pauses at the next step", err))
+            return false;
+        if (attempt)
+            attempt_tell(attempt, JOB_WANT_pause);
+    }
+    return read_again(manager, tenant, id, arena, job, err);
+}
+
+bool job_resume(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                struct store_job *job, struct err *err)
+{
+    struct attempt *attempt = attempt_find(manager, id);
+
+    if (!store_job_get(manager->config.store, tenant, id, arena, job, err))
+        return false;
+    if (job->wanted != JOB_WANT_pause || job_state_is_final(job->state))
+        return refuse(job, "resumed, it is not paused", err);
+    if (!store_queue_want(manager->config.store, id, JOB_WANT_run, "resumed", "Job is resumed", err))
+        return false;
+    /* A trainer that is already on its way out ends as paused and is queued again. */
+    if (attempt)
+        attempt_tell(attempt, JOB_WANT_run);
+    return read_again(manager, tenant, id, arena, job, err);
+}
+
+bool job_run_path(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                  const char **path, struct err *err)
+{
+    struct store_job job;
+
+    *path = rundir_path(arena, manager->data_dir, id);
+    return store_job_get(manager->config.store, tenant, id, arena, &job, err);
+}
