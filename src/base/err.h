@@ -23,6 +23,7 @@
     X(TIMEOUT, "timeout")                                                                                              \
     X(CANCELLED, "cancelled")                                                                                          \
     X(AUTH, "unauthorized")                                                                                            \
+    X(DIVERGED, "training_diverged")     /* a loss or gradient is not a finite number */                               \
     X(INTERNAL, "internal_error")        /* a bug of ours */
 
 enum err_code {

@@ -295,26 +295,9 @@ static bool judge(const struct prepare *p, const char *name, struct err *err)
     return true;
 }
 
-static bool hash_file(const char *path, uint64_t *bytes, char hex[65], const struct prepare *p, struct err *err)
+static bool go_on(void *context)
 {
-    int fd = file_open_read(path, err);
-    char *block = mem_alloc(BLOCK_BYTES);
-    uint8_t digest[32];
-    struct sha256 hash;
-    size_t got = BLOCK_BYTES;
-    bool ok = fd >= 0;
-
-    sha256_begin(&hash);
-    for (*bytes = 0; ok && got == BLOCK_BYTES; *bytes += got) {
-        ok = fd_pread(fd, block, BLOCK_BYTES, *bytes, &got, path, err) && report_progress(p, 0, 0, err);
-        if (ok)
-            sha256_add(&hash, block, got);
-    }
-    sha256_end(&hash, digest);
-    hex_encode(digest, sizeof digest, hex);
-    fd_close(&fd);
-    free(block);
-    return ok;
+    return report_progress(context, 0, 0, NULL);
 }
 
 static bool open_outputs(struct prepare *p, struct arena *arena, const char *folder, struct err *err)
@@ -406,7 +389,7 @@ bool prepare_file(const char *path, const char *name, const char *cache, const s
     p.summary.context_length = options->context_length;
     snprintf(p.summary.tokenizer_hash, 65, "%s", encoder_tokenizer_hash(options->encoder));
     snprintf(p.summary.template_hash, 65, "%s", encoder_template_hash(options->encoder));
-    if (!hash_file(path, &total, p.summary.file_hash, &p, err))
+    if (!file_sha256(path, &total, p.summary.file_hash, go_on, &p, err))
         goto out;
     *folder = path_join(arena, cache, make_key(&p, arena));
     ok = dir_exists(*folder);

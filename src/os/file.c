@@ -1,4 +1,5 @@
 #include "os/file.h"
+#include "base/hash.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -129,6 +130,32 @@ out:
     fd_close(&fd);
     if (!ok)
         unlink(temporary);
+    return ok;
+}
+
+bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(void *context), void *context, struct err *err)
+{
+    enum { BLOCK_BYTES = 4 << 20 };
+    int fd = file_open_read(path, err);
+    char *block = mem_alloc(BLOCK_BYTES);
+    uint8_t digest[32];
+    struct sha256 hash;
+    size_t got = BLOCK_BYTES;
+    bool ok = fd >= 0;
+
+    sha256_begin(&hash);
+    for (*bytes = 0; ok && got == BLOCK_BYTES; *bytes += got) {
+        ok = fd_pread(fd, block, BLOCK_BYTES, *bytes, &got, path, err);
+        if (!ok)
+            break;
+        sha256_add(&hash, block, got);
+        if (go_on && !go_on(context))
+            ok = err_set(err, ERR_CANCELLED, "cancelled while %s was read", path);
+    }
+    sha256_end(&hash, digest);
+    hex_encode(digest, sizeof digest, hex);
+    fd_close(&fd);
+    free(block);
     return ok;
 }
 

@@ -22,6 +22,9 @@ bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct s
  * old content or the new, never a mixture. */
 bool file_replace(const char *path, struct str content, struct err *err);
 
+/* SHA-256 of the content in hexadecimal. go_on (optional) is asked every few MiB; false ends with ERR_CANCELLED. */
+bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(void *context), void *context, struct err *err);
+
 bool file_exists(const char *path);
 bool file_size(const char *path, uint64_t *bytes, struct err *err);
 

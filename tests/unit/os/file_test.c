@@ -1,0 +1,35 @@
+#include "test.h"
+#include "os/file.h"
+
+#include <string.h>
+
+static bool stop(void *context)
+{
+    return false;
+}
+
+/* FIPS 180-2's "abc". */
+static void a_file_is_hashed_and_the_hashing_can_be_stopped(void **state)
+{
+    char path[] = "/tmp/attune-file-XXXXXX", hex[65];
+    int fd = mkstemp(path);
+    uint64_t bytes;
+    struct err err = {0};
+
+    assert_ok(fd_pwrite_all(fd, "bc", 2, 1, path, &err), err);
+    assert_ok(fd_pwrite_all(fd, "a", 1, 0, path, &err), err);
+    assert_ok(file_sha256(path, &bytes, hex, NULL, NULL, &err), err);
+    assert_int_equal(bytes, 3);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_false(file_sha256(path, &bytes, hex, stop, NULL, &err));
+    assert_int_equal(err.code, ERR_CANCELLED);
+    fd_close(&fd);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
