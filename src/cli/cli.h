@@ -3,6 +3,9 @@
 #pragma once
 
 #define COMMANDS(X) \
+    X(train, "trains a model or an adapter") \
+    X(prepare, "the data of a run, ahead of its training") \
+    X(data, "checks a training file, shows what trains in it") \
     X(tokenize, "JSON Lines of text to token ids") \
     X(render, "JSON Lines of template variables to chat text")
 

@@ -1,0 +1,213 @@
+/* attune data: what a training file holds, and what a model will be trained on, token by token. */
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "data/encode.h"
+#include "data/jsonl.h"
+#include "model/config.h"
+#include "os/clock.h"
+#include "os/file.h"
+#include "text/tokenizer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOCK_BYTES = 1 << 20 };
+
+struct data_arguments {
+    const char *file, *model;
+    int64_t line;
+};
+
+typedef bool take_bytes(void *context, struct str bytes, struct err *err);
+
+static bool read_blocks(const char *path, take_bytes *take, void *context, struct err *err)
+{
+    int fd = file_open_read(path, err);
+    char *block = mem_alloc(BLOCK_BYTES);
+    uint64_t offset = 0;
+    size_t got = BLOCK_BYTES;
+    bool ok = fd >= 0;
+
+    for (; ok && got == BLOCK_BYTES; offset += got)
+        ok = fd_pread(fd, block, BLOCK_BYTES, offset, &got, path, err) && take(context, (struct str){block, got}, err);
+    fd_close(&fd);
+    free(block);
+    return ok;
+}
+
+static bool check_bytes(void *context, struct str bytes, struct err *err)
+{
+    jsonl_checker_add(context, bytes.at, bytes.len);
+    return true;
+}
+
+static bool check(const struct data_arguments *a, struct err *err)
+{
+    struct jsonl_checker *checker = jsonl_checker_new();
+    const struct jsonl_report *report;
+    bool ok = read_blocks(a->file, check_bytes, checker, err);
+
+    if (!ok)
+        goto out;
+    report = jsonl_checker_end(checker);
+    for (size_t i = 0; i < jsonl_report_kept(report); i++)
+        printf("%s:%" PRIu64 ": %s\n", a->file, report->errors[i].line, report->errors[i].text);
+    printf("%s: %" PRIu64 " examples of kind %s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file, report->example_count,
+           report->has_kind ? example_kind_name(report->kind) : "none", report->line_count, report->error_count);
+    ok = report->error_count == 0 || err_set(err, ERR_INPUT, "%s cannot be trained on as it is", a->file);
+out:
+    jsonl_checker_free(checker);
+    return ok;
+}
+
+/* The one line that is wanted. */
+struct search {
+    struct jsonl_cutter cutter;
+    uint64_t number;
+    struct strbuf text;
+    bool is_found;
+};
+
+static bool take_line(void *context, const struct jsonl_line *line)
+{
+    struct search *search = context;
+
+    if (line->number != search->number)
+        return true;
+    search->is_found = !line->is_too_long;
+    strbuf_add_str(&search->text, line->text);
+    return false;
+}
+
+static bool search_bytes(void *context, struct str bytes, struct err *err)
+{
+    struct search *search = context;
+
+    if (!search->is_found && jsonl_cut(&search->cutter, bytes, take_line, search) && bytes.len < BLOCK_BYTES)
+        jsonl_cut_end(&search->cutter, take_line, search);
+    return true;
+}
+
+/* Control characters and the like as escapes, so that a token is one word on one line. */
+static void print_quoted(struct str text)
+{
+    struct strbuf quoted = {0};
+    struct json_writer w = {.buf = &quoted};
+
+    json_write_string(&w, text);
+    printf("%s", quoted.at);
+    strbuf_deinit(&quoted);
+}
+
+static void print_token(const struct tokenizer *tokenizer, int32_t id)
+{
+    struct strbuf text = {0};
+
+    tokenizer_decode(tokenizer, &id, 1, false, &text);
+    if (text.len == 0 || str_find(strbuf_view(&text), STR("\xef\xbf\xbd"), 0) >= 0)
+        print_quoted(tokenizer_token_text(tokenizer, id)); /* part of a character: as the vocabulary has it */
+    else
+        print_quoted(strbuf_view(&text));
+    strbuf_deinit(&text);
+}
+
+static void print_tokens(const struct encoder *encoder, const struct encoded *e)
+{
+    bool has_colour = isatty(1);
+
+    printf("position      id  trains  token\n");
+    for (uint32_t i = 0; i < e->count; i++) {
+        printf("%s%8u  %6d  %s  ", has_colour && e->trains[i] ? "\033[1;32m" : "", i, e->ids[i], e->trains[i] ? "train " : "      ");
+        print_token(encoder_tokenizer(encoder), e->ids[i]);
+        printf("%s\n", has_colour && e->trains[i] ? "\033[0m" : "");
+    }
+    printf("%u tokens, %u train\n", e->count, e->trained_count);
+}
+
+static bool open_encoder(struct arena *arena, const char *model, struct encoder **encoder, struct err *err)
+{
+    struct model_config config;
+    struct encoder_options options = {.folder = model, .now = clock_unix(), .eos_id = -1};
+
+    if (!config_read(arena, model, &config, err))
+        return false;
+    options.vocab = config.vocab;
+    if (config.eos_count > 0)
+        options.eos_id = config.eos_ids[0];
+    *encoder = encoder_open(&options, err);
+    return *encoder != NULL;
+}
+
+static bool show_line(const struct encoder *encoder, struct arena *arena, struct str text, struct err *err)
+{
+    struct encoder_scratch *scratch = encoder_scratch_new(encoder);
+    struct example example;
+    struct encoded encoded;
+    bool ok = example_parse(arena, text, &example, err) && encode_example(encoder, scratch, &example, &encoded, err);
+
+    if (ok)
+        print_tokens(encoder, &encoded);
+    encoder_scratch_free(scratch);
+    return ok;
+}
+
+static bool show(const struct data_arguments *a, struct err *err)
+{
+    struct search search = {.number = (uint64_t)a->line};
+    struct encoder *encoder = NULL;
+    struct arena arena = {0};
+    bool ok = false;
+
+    if (!a->model) {
+        err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
+        goto out;
+    }
+    if (!open_encoder(&arena, a->model, &encoder, err) || !read_blocks(a->file, search_bytes, &search, err))
+        goto out;
+    if (!search.is_found)
+        err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", a->file, a->line);
+    else
+        ok = show_line(encoder, &arena, strbuf_view(&search.text), err) || err_prefix(err, "%s:%" PRId64, a->file, a->line);
+out:
+    encoder_free(encoder);
+    strbuf_deinit(&search.text);
+    jsonl_cutter_deinit(&search.cutter);
+    arena_deinit(&arena);
+    return ok;
+}
+
+int cli_data(int argc, char **argv)
+{
+    struct data_arguments a = {.line = 1};
+    const struct option list[] = {
+        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show)", NULL},
+        {"line", OPTION_INT, &a.line, "N", "which line to show (1)", NULL},
+    };
+    const struct options options = {
+        .usage = "attune data check FILE | attune data show FILE --model DIR [--line N]",
+        .about = "check reads a training file as the server does and prints what is wrong with it; show prints the tokens of one\n"
+                 "line and which of them train.",
+        .list = list, .count = 2, .positional_min = 2, .positional_max = 2,
+    };
+    const char *positional[2];
+    struct err err = {0};
+    bool is_check, ok;
+
+    if (!options_parse(&options, argc, argv, positional, NULL, &err)) {
+        fprintf(stderr, "attune data: %s\n", err.text);
+        return 2;
+    }
+    is_check = strcmp(positional[0], "check") == 0;
+    if (!is_check && strcmp(positional[0], "show") != 0) {
+        fprintf(stderr, "attune data: '%s' is neither check nor show (see --help)\n", positional[0]);
+        return 2;
+    }
+    a.file = positional[1];
+    ok = is_check ? check(&a, &err) : show(&a, &err);
+    if (!ok)
+        fprintf(stderr, "attune data: %s\n", err.text);
+    return !ok;
+}

@@ -1,0 +1,335 @@
+/* attune train: one attempt of a run directory, or a run of its own from the command line. */
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "os/clock.h"
+#include "os/file.h"
+#include "train/config.h"
+#include "train/train.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BAR_WIDTH = 30, PLAIN_LINES = 100, OPTIONS_MAX = 48 };
+
+/* What the command line says; paths as they were given. */
+struct arguments {
+    const char *run;
+    int64_t attempt;
+    const char *model, *adapter, *train, *valid, *out;
+    const char *over_length, *schedule, *init, *dtype, *targets;
+    struct train_config config;
+};
+
+#define OPTION_KIND_INT   OPTION_INT
+#define OPTION_KIND_FLOAT OPTION_FLOAT
+#define OPTION_KIND_BOOL  OPTION_FLAG
+
+/* "learning_rate" as "learning-rate". */
+static const char *with_dashes(struct arena *arena, const char *name)
+{
+    char *copy = arena_copy(arena, name, strlen(name));
+
+    for (char *p = copy; *p; p++)
+        *p = *p == '_' ? '-' : *p;
+    return copy;
+}
+
+static int list_options(struct arena *arena, struct arguments *a, struct option *list)
+{
+    struct train_config *c = &a->config;
+    const struct option first[] = {
+        {NULL, 0, NULL, NULL, "a run directory:", NULL},
+        {"run", OPTION_TEXT, &a->run, "DIR", "the run directory that holds job.json", NULL},
+        {"attempt", OPTION_INT, &a->attempt, "N", "number of this attempt (1)", NULL},
+        {NULL, 0, NULL, NULL, "or a run from the command line:", NULL},
+        {"model", OPTION_TEXT, &a->model, "DIR", "base model: a Hugging Face folder", NULL},
+        {"train", OPTION_TEXT, &a->train, "FILE", "training data, JSON Lines", NULL},
+        {"valid", OPTION_TEXT, &a->valid, "FILE", "validation data", NULL},
+        {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped", NULL},
+        {"adapter", OPTION_TEXT, &a->adapter, "DIR", "a PEFT adapter to train on", NULL},
+        {NULL, 0, NULL, NULL, "hyperparameters:", NULL},
+    };
+    const struct option last[] = {
+        {NULL, 0, NULL, NULL, "more:", NULL},
+        {"seed", OPTION_INT, &c->seed, "N", "of data order and initial values (0)", NULL},
+        {"over-length", OPTION_TEXT, &a->over_length, "POLICY", "lines above context-length: drop, error or truncate (drop)", NULL},
+        {"checkpoint-steps", OPTION_INT, &c->checkpoint_steps, "N", "a checkpoint every N steps besides each epoch's", NULL},
+        {"eval-steps", OPTION_INT, &c->eval_steps, "N", "validation every N steps (20 times a run)", NULL},
+        {"recovery-steps", OPTION_INT, &c->recovery_steps, "N", "a recovery point every N steps (every 2 minutes)", NULL},
+        {"lora-target-modules", OPTION_TEXT, &a->targets, "A,B", "what the adapter adapts (all linear layers)", NULL},
+        {"lr-scheduler-type", OPTION_TEXT, &a->schedule, "NAME", "linear, cosine, constant, constant_with_warmup (linear)", NULL},
+        {"init", OPTION_TEXT, &a->init, "HOW", "model or random: weights drawn anew from config.json (model)", NULL},
+        {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
+        {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
+        {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use (no limit)", NULL},
+    };
+    int count = 0;
+
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+        list[count++] = first[i];
+#define HYPERPARAMETER_OPTION(name, kind, standard, min, max, help)                                                    \
+    list[count++] = (struct option){with_dashes(arena, #name), OPTION_KIND_##kind, &c->hp.name,                        \
+                                    OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X", help, NULL};
+    HYPERPARAMETERS(HYPERPARAMETER_OPTION)
+#undef HYPERPARAMETER_OPTION
+    for (size_t i = 0; i < sizeof last / sizeof *last; i++)
+        list[count++] = last[i];
+    return count;
+}
+
+/* What is drawn on stderr while a run goes on. */
+struct display {
+    bool is_terminal, has_bar;
+};
+
+static void print_bar(struct display *d, const struct train_progress_line *line)
+{
+    int filled = (int)(line->step * BAR_WIDTH / line->total_steps), left = (int)fmin(line->seconds_left + 0.5, 1e8);
+    char bar[BAR_WIDTH + 1];
+
+    memset(bar, '.', BAR_WIDTH);
+    memset(bar, '#', (size_t)filled);
+    bar[BAR_WIDTH] = 0;
+    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %d:%02d:%02d left \033[K", bar, line->step,
+            line->total_steps, line->loss, line->tokens_per_s, left / 3600, left / 60 % 60, left % 60);
+    d->has_bar = true;
+}
+
+static void on_progress(void *context, const struct train_progress_line *line)
+{
+    struct display *d = context;
+    int64_t every = line->total_steps / PLAIN_LINES + 1;
+
+    if (line->step == 0)
+        return;
+    if (d->is_terminal)
+        print_bar(d, line);
+    else if (line->step % every == 0 || line->step == line->total_steps)
+        fprintf(stderr, "step %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s\n", line->step, line->total_steps, line->loss,
+                line->tokens_per_s);
+}
+
+static void end_bar(struct display *d)
+{
+    if (d->has_bar)
+        fputc('\n', stderr);
+    d->has_bar = false;
+}
+
+static void on_message(void *context, const char *level, const char *text)
+{
+    end_bar(context);
+    fprintf(stderr, "%s%s\n", strcmp(level, "info") == 0 ? "" : "warning: ", text);
+}
+
+static bool absolute(struct arena *arena, const char *what, const char *path, const char **result, struct err *err)
+{
+    char resolved[PATH_MAX];
+
+    if (!realpath(path, resolved))
+        return err_set(err, ERR_NOT_FOUND, "--%s: there is no %s", what, path);
+    *result = str_copy(arena, str_of(resolved));
+    return true;
+}
+
+static bool absolute_file(struct arena *arena, const char *what, const char *path, struct train_file *file, struct err *err)
+{
+    if (!absolute(arena, what, path, &file->path, err))
+        return false;
+    file->id = "";
+    file->name = path_name(path);
+    return true;
+}
+
+static void split_targets(struct arena *arena, const char *text, struct train_config *c)
+{
+    struct str rest = str_of(text);
+    const char **names = arena_new_array(arena, const char *, rest.len + 1);
+
+    while (rest.len > 0) {
+        ptrdiff_t comma = str_find(rest, STR(","), 0);
+        size_t end = comma < 0 ? rest.len : (size_t)comma;
+        names[c->lora_target_count++] = str_copy(arena, str_trim(str_slice(rest, 0, end)));
+        rest = str_slice(rest, end + 1, rest.len);
+    }
+    c->lora_targets = names;
+}
+
+static bool name_choices(struct arguments *a, struct err *err)
+{
+    struct train_config *c = &a->config;
+
+    if (!over_length_find(str_of(a->over_length), &c->over_length))
+        return err_set(err, ERR_INPUT, "--over-length takes drop, error or truncate, not '%s'", a->over_length);
+    if (!schedule_find(str_of(a->schedule), &c->schedule))
+        return err_set(err, ERR_INPUT, "--lr-scheduler-type: there is no '%s'", a->schedule);
+    if (strcmp(a->init, "random") != 0 && strcmp(a->init, "model") != 0)
+        return err_set(err, ERR_INPUT, "--init takes model or random, not '%s'", a->init);
+    c->is_random = strcmp(a->init, "random") == 0;
+    if (strcmp(a->dtype, "auto") == 0)
+        c->dtype = TRAIN_DTYPE_AUTO;
+    else if (strcmp(a->dtype, "float32") == 0)
+        c->dtype = TRAIN_DTYPE_F32;
+    else if (strcmp(a->dtype, "bfloat16") == 0)
+        c->dtype = TRAIN_DTYPE_BF16;
+    else
+        return err_set(err, ERR_INPUT, "--dtype takes auto, float32 or bfloat16, not '%s'", a->dtype);
+    return true;
+}
+
+static bool make_config(struct arena *arena, struct arguments *a, const char *dir, struct err *err)
+{
+    struct train_config *c = &a->config;
+
+    if (!a->model || !a->train)
+        return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
+    if (!absolute(arena, "model", a->model, &c->model_path, err) || !absolute_file(arena, "train", a->train, &c->train, err) ||
+        (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
+        (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err))
+        return false;
+    if (a->targets)
+        split_targets(arena, a->targets, c);
+    c->id = "local";
+    c->model_id = path_name(c->model_path);
+    c->output_name = "";
+    c->cache = path_join(arena, dir, "cache");
+    c->now = clock_unix();
+    return true;
+}
+
+/* job.json is written once; the same command again finds it and goes on. Only the clock may differ. */
+static bool write_job(struct arena *arena, struct train_config *c, const char *dir, struct err *err)
+{
+    const char *path = path_join(arena, dir, "job.json");
+    struct train_config before;
+    struct strbuf text = {0};
+    struct str old;
+    bool ok = false;
+
+    if (file_exists(path)) {
+        if (!train_config_read(arena, path, &before, err) || !file_read(arena, path, 1 << 20, &old, err))
+            goto out;
+        c->now = before.now;
+        train_config_write(c, &text);
+        ok = str_equal(old, strbuf_view(&text)) ||
+             err_set(err, ERR_CONFLICT, "%s holds another run: choose another --out, or give the same options to go on with it", dir);
+    } else {
+        train_config_write(c, &text);
+        ok = train_config_parse(arena, (struct str){arena_copy(arena, text.at, text.len), text.len}, &before, err) &&
+             file_replace(path, strbuf_view(&text), err);
+    }
+out:
+    strbuf_deinit(&text);
+    return ok;
+}
+
+static bool has_succeeded(struct arena *arena, const char *dir, int64_t attempt)
+{
+    const struct json *root;
+    struct str text;
+
+    if (!file_read(arena, path_join(arena, run_attempt_dir(arena, dir, attempt), "exit.json"), 65536, &text, NULL))
+        return false;
+    root = json_parse(arena, text, NULL, NULL);
+    return str_is(json_string_or(json_get(root, "status"), STR("")), "succeeded");
+}
+
+static bool next_attempt(struct arena *arena, const char *dir, int64_t *attempt, struct err *err)
+{
+    int64_t *attempts = NULL;
+    size_t count;
+
+    if (!run_attempts(arena, dir, &attempts, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (has_succeeded(arena, dir, attempts[i]))
+            return err_set(err, ERR_CONFLICT, "%s is finished: choose another --out for a new run", dir);
+    *attempt = count ? attempts[count - 1] + 1 : 1;
+    return true;
+}
+
+static int report(struct arena *arena, const char *dir, enum run_status status, const char *checkpoint, const struct err *err)
+{
+    switch (status) {
+    case RUN_SUCCEEDED:
+        printf("%s\n", path_join(arena, dir, checkpoint ? checkpoint : ""));
+        return 0;
+    case RUN_PAUSED:
+        fprintf(stderr, "paused: the same command goes on\n");
+        return 0;
+    case RUN_CANCELLED:
+        fprintf(stderr, "cancelled\n");
+        return 0;
+    default:
+        fprintf(stderr, "attune train: %s\n", err->text);
+        return 1;
+    }
+}
+
+/* The launcher's form: everything of interest goes into the run directory. */
+static int train_dir(struct arena *arena, const struct arguments *a)
+{
+    struct train_options options = {.dir = a->run, .attempt = a->attempt};
+    enum run_status status;
+    struct err err = {0};
+
+    run_catch_signals();
+    status = train_run(&options, arena, NULL, &err);
+    if (status == RUN_FAILED)
+        fprintf(stderr, "attune train: %s\n", err.text);
+    return status == RUN_FAILED;
+}
+
+static int train_here(struct arena *arena, struct arguments *a)
+{
+    struct display display = {.is_terminal = isatty(2)};
+    struct train_options options = {.on_progress = on_progress, .on_message = on_message, .context = &display};
+    const char *checkpoint = NULL, *out;
+    enum run_status status;
+    struct err err = {0};
+
+    if (!dir_make(a->out, &err) || !absolute(arena, "out", a->out, &out, &err))
+        goto failed;
+    options.dir = path_join(arena, out, "run");
+    if (!dir_make(options.dir, &err) || !make_config(arena, a, options.dir, &err) ||
+        !write_job(arena, &a->config, options.dir, &err) || !next_attempt(arena, options.dir, &options.attempt, &err))
+        goto failed;
+    run_catch_signals();
+    status = train_run(&options, arena, &checkpoint, &err);
+    end_bar(&display);
+    return report(arena, options.dir, status, checkpoint, &err);
+failed:
+    fprintf(stderr, "attune train: %s\n", err.text);
+    return 1;
+}
+
+int cli_train(int argc, char **argv)
+{
+    struct arguments a = {.attempt = 1, .over_length = "drop", .schedule = "linear", .init = "model", .dtype = "auto"};
+    struct option list[OPTIONS_MAX];
+    struct arena arena = {0};
+    struct err err = {0};
+    struct options options = {
+        .usage = "attune train --model DIR --train FILE --out DIR [options]\n       attune train --run DIR --attempt N",
+        .about = "Trains a model, or an adapter for it, and prints the path of the last checkpoint.",
+        .list = list,
+    };
+    int status = 2;
+
+    a.config.hp = HYPERPARAMETERS_DEFAULT;
+    options.count = list_options(&arena, &a, list);
+    if (!options_parse(&options, argc, argv, NULL, NULL, &err))
+        fprintf(stderr, "attune train: %s\n", err.text);
+    else if (!a.run && !a.out)
+        fprintf(stderr, "attune train: --run or --out is missing (see --help)\n");
+    else
+        status = a.run ? train_dir(&arena, &a) : train_here(&arena, &a);
+    arena_deinit(&arena);
+    return status;
+}

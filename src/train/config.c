@@ -1,0 +1,287 @@
+#include "train/config.h"
+#include "base/hash.h"
+#include "os/file.h"
+#include "text/template.h"
+
+#include <time.h>
+
+enum { JOB_BYTES_MAX = 1 << 20, JOB_FORMAT = 1, LORA_TARGETS_MAX = 64 };
+
+static const char *const dtype_names[] = {"auto", "float32", "bfloat16"};
+
+static bool read_text(struct arena *arena, const struct json *object, const char *key, bool is_required, const char **text,
+                      struct err *err)
+{
+    const struct json *value = json_get(object, key);
+
+    if (json_is_null(value) && !is_required)
+        return true;
+    if (!value || value->type != JSON_STRING)
+        return err_set(err, ERR_INPUT, "job.json: %s must be a string", key);
+    *text = str_copy(arena, value->string);
+    return true;
+}
+
+static bool read_integer(const struct json *object, const char *key, int64_t min, int64_t max, int64_t *number, struct err *err)
+{
+    const struct json *value = json_get(object, key);
+
+    if (json_is_null(value))
+        return true;
+    if (value->type != JSON_NUMBER || !value->is_integer || value->integer < min || value->integer > max)
+        return err_set(err, ERR_INPUT, "job.json: %s must be an integer from %lld to %lld", key, (long long)min, (long long)max);
+    *number = value->integer;
+    return true;
+}
+
+static bool read_hp_INT(const struct json *value, double min, double max, int64_t *field)
+{
+    if (value->type != JSON_NUMBER || !value->is_integer || (double)value->integer < min || (double)value->integer > max)
+        return false;
+    *field = value->integer;
+    return true;
+}
+
+static bool read_hp_FLOAT(const struct json *value, double min, double max, double *field)
+{
+    double number = value->type == JSON_NUMBER ? json_number(value) : -1;
+
+    if (!(value->type == JSON_NUMBER && number >= min && number <= max))
+        return false;
+    *field = number;
+    return true;
+}
+
+static bool read_hp_BOOL(const struct json *value, double min, double max, bool *field)
+{
+    if (value->type != JSON_BOOL)
+        return false;
+    *field = value->boolean;
+    return true;
+}
+
+/* context_length 0 stands for the default, which only the model's config decides. */
+static bool is_default_length(const char *name, const struct json *value)
+{
+    return str_is(str_of(name), "context_length") && value->type == JSON_NUMBER && value->is_integer && value->integer == 0;
+}
+
+static bool read_hyperparameters(const struct json *object, struct hyperparameters *hp, struct err *err)
+{
+    const struct json *value;
+
+    *hp = HYPERPARAMETERS_DEFAULT;
+#define READ_HYPERPARAMETER(name, kind, standard, min, max, help)                                                      \
+    value = json_get(object, #name);                                                                                   \
+    if (value && !is_default_length(#name, value) && !read_hp_##kind(value, min, max, &hp->name))                      \
+        return err_set(err, ERR_INPUT, "job.json: hyperparameters.%s must be %s from %s to %s", #name,                 \
+                       HYPERPARAMETER_##kind == HYPERPARAMETER_BOOL ? "true or false," : "a number", #min, #max);
+    HYPERPARAMETERS(READ_HYPERPARAMETER)
+#undef READ_HYPERPARAMETER
+    return true;
+}
+
+static bool read_targets(struct arena *arena, const struct json *list, struct train_config *config, struct err *err)
+{
+    const char **names;
+
+    if (json_is_null(list))
+        return true;
+    if (list->type != JSON_ARRAY || list->count == 0 || list->count > LORA_TARGETS_MAX)
+        return err_set(err, ERR_INPUT, "job.json: lora_target_modules must be an array of 1 to %d names", LORA_TARGETS_MAX);
+    names = arena_new_array(arena, const char *, list->count);
+    for json_each (item, list) {
+        if (item->type != JSON_STRING)
+            return err_set(err, ERR_INPUT, "job.json: lora_target_modules must hold names");
+        names[config->lora_target_count++] = str_copy(arena, item->string);
+    }
+    config->lora_targets = names;
+    return true;
+}
+
+static bool read_dtype(struct str name, enum train_dtype *dtype, struct err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        if (str_is(name, dtype_names[i])) {
+            *dtype = (enum train_dtype)i;
+            return true;
+        }
+    }
+    return err_set(err, ERR_INPUT, "job.json: dtype '%.*s' is not auto, float32 or bfloat16", STR_ARG(str_clip(name, 40)));
+}
+
+static bool read_names(const struct json *options, struct train_config *config, struct err *err)
+{
+    struct str policy = json_string_or(json_get(options, "over_length"), STR("drop"));
+    struct str schedule = json_string_or(json_get(options, "lr_scheduler_type"), STR("linear"));
+    struct str init = json_string_or(json_get(options, "init"), STR("model"));
+    struct str now = json_string_or(json_get(options, "now"), STR("1970-01-01T00:00:00"));
+
+    if (!over_length_find(policy, &config->over_length))
+        return err_set(err, ERR_INPUT, "job.json: over_length '%.*s' is not drop, error or truncate", STR_ARG(str_clip(policy, 40)));
+    if (!schedule_find(schedule, &config->schedule))
+        return err_set(err, ERR_INPUT, "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
+                       STR_ARG(str_clip(schedule, 40)));
+    config->is_random = str_is(init, "random");
+    if (!config->is_random && !str_is(init, "model"))
+        return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));
+    if (!template_time_parse(now, &config->now))
+        return err_set(err, ERR_INPUT, "job.json: now '%.*s' is not a time such as 2026-01-31T12:00:00", STR_ARG(str_clip(now, 40)));
+    return read_dtype(json_string_or(json_get(options, "dtype"), STR("auto")), &config->dtype, err);
+}
+
+static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
+{
+    return read_names(options, config, err) &&
+           read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
+           read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
+           read_integer(options, "recovery_steps", 0, INT32_MAX, &config->recovery_steps, err) &&
+           read_integer(options, "threads", 0, 1024, &config->threads, err) &&
+           read_integer(options, "memory_bytes", 0, INT64_MAX, &config->memory_bytes, err) &&
+           read_targets(arena, json_get(options, "lora_target_modules"), config, err);
+}
+
+static bool read_file(struct arena *arena, const struct json *root, const char *key, bool is_required, struct train_file *file,
+                      struct err *err)
+{
+    const struct json *object = json_get(root, key);
+
+    if (json_is_null(object) && !is_required)
+        return true;
+    if (!read_text(arena, object, "path", true, &file->path, err))
+        return err_prefix(err, "%s", key);
+    file->id = "";
+    file->name = path_name(file->path);
+    return read_text(arena, object, "id", false, &file->id, err) && read_text(arena, object, "name", false, &file->name, err);
+}
+
+static bool read_members(struct arena *arena, const struct json *root, struct train_config *config, struct err *err)
+{
+    const struct json *model = json_get(root, "model"), *adapter = json_get(root, "adapter");
+
+    if (json_integer_or(json_get(root, "format"), 0) != JOB_FORMAT)
+        return err_set(err, ERR_INPUT, "job.json: format must be %d", JOB_FORMAT);
+    if (!read_text(arena, root, "id", true, &config->id, err) || !read_text(arena, model, "path", true, &config->model_path, err) ||
+        !read_file(arena, root, "training_file", true, &config->train, err) ||
+        !read_file(arena, root, "validation_file", false, &config->valid, err))
+        return false;
+    config->model_id = path_name(config->model_path);
+    config->output_name = "";
+    return read_text(arena, model, "id", false, &config->model_id, err) &&
+           (json_is_null(adapter) || read_text(arena, adapter, "path", true, &config->adapter_path, err)) &&
+           read_text(arena, root, "output_name", false, &config->output_name, err) &&
+           read_text(arena, root, "cache", true, &config->cache, err) &&
+           read_integer(root, "seed", INT64_MIN, INT64_MAX, &config->seed, err) &&
+           read_hyperparameters(json_get(root, "hyperparameters"), &config->hp, err) &&
+           read_options(arena, json_get(root, "options"), config, err);
+}
+
+bool train_config_parse(struct arena *arena, struct str text, struct train_config *config, struct err *err)
+{
+    const struct json *root = json_parse(arena, text, NULL, err);
+    uint8_t digest[32];
+
+    *config = (struct train_config){0};
+    if (!root)
+        return err_prefix(err, "job.json");
+    sha256_of(text, digest);
+    hex_encode(digest, sizeof digest, config->hash);
+    return read_members(arena, root, config, err);
+}
+
+bool train_config_read(struct arena *arena, const char *path, struct train_config *config, struct err *err)
+{
+    struct str text;
+
+    return file_read(arena, path, JOB_BYTES_MAX, &text, err) && train_config_parse(arena, text, config, err);
+}
+
+static void write_file(struct json_writer *w, const char *key, const struct train_file *file)
+{
+    json_write_key(w, key);
+    if (!file->path) {
+        json_write_null(w);
+        return;
+    }
+    json_write_begin_object(w);
+    json_put_text(w, "id", file->id);
+    json_put_text(w, "path", file->path);
+    json_put_text(w, "name", file->name);
+    json_write_end_object(w);
+}
+
+#define write_hp_INT(w, value)   json_write_integer((w), (value))
+#define write_hp_FLOAT(w, value) json_write_number((w), (value))
+#define write_hp_BOOL(w, value)  json_write_bool((w), (value))
+
+static void write_hyperparameters(struct json_writer *w, const struct hyperparameters *hp)
+{
+    json_write_key(w, "hyperparameters");
+    json_write_begin_object(w);
+#define WRITE_HYPERPARAMETER(name, kind, standard, min, max, help) json_write_key(w, #name), write_hp_##kind(w, hp->name);
+    HYPERPARAMETERS(WRITE_HYPERPARAMETER)
+#undef WRITE_HYPERPARAMETER
+    json_write_end_object(w);
+}
+
+static void write_options(struct json_writer *w, const struct train_config *config)
+{
+    struct tm date;
+    char now[40];
+
+    gmtime_r(&(time_t){(time_t)config->now}, &date);
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%S", &date);
+    json_write_key(w, "options");
+    json_write_begin_object(w);
+    json_put_text(w, "over_length", over_length_name(config->over_length));
+    json_put_integer(w, "checkpoint_steps", config->checkpoint_steps);
+    json_put_integer(w, "eval_steps", config->eval_steps);
+    json_put_integer(w, "recovery_steps", config->recovery_steps);
+    json_write_key(w, "lora_target_modules");
+    if (config->lora_targets) {
+        json_write_begin_array(w);
+        for (int i = 0; i < config->lora_target_count; i++)
+            json_write_text(w, config->lora_targets[i]);
+        json_write_end_array(w);
+    } else {
+        json_write_null(w);
+    }
+    json_put_text(w, "lr_scheduler_type", schedule_name(config->schedule));
+    json_put_text(w, "init", config->is_random ? "random" : "model");
+    json_put_text(w, "dtype", dtype_names[config->dtype]);
+    json_put_integer(w, "threads", config->threads);
+    json_put_integer(w, "memory_bytes", config->memory_bytes);
+    json_put_text(w, "now", now);
+    json_write_end_object(w);
+}
+
+void train_config_write(const struct train_config *config, struct strbuf *out)
+{
+    struct json_writer w = {.buf = out, .indent = 1};
+
+    json_write_begin_object(&w);
+    json_put_integer(&w, "format", JOB_FORMAT);
+    json_put_text(&w, "id", config->id);
+    json_write_key(&w, "model");
+    json_write_begin_object(&w);
+    json_put_text(&w, "id", config->model_id);
+    json_put_text(&w, "path", config->model_path);
+    json_write_end_object(&w);
+    json_write_key(&w, "adapter");
+    if (config->adapter_path) {
+        json_write_begin_object(&w);
+        json_put_text(&w, "path", config->adapter_path);
+        json_write_end_object(&w);
+    } else {
+        json_write_null(&w);
+    }
+    write_file(&w, "training_file", &config->train);
+    write_file(&w, "validation_file", &config->valid);
+    json_put_text(&w, "output_name", config->output_name);
+    json_put_integer(&w, "seed", config->seed);
+    write_hyperparameters(&w, &config->hp);
+    write_options(&w, config);
+    json_put_text(&w, "cache", config->cache);
+    json_write_end_object(&w);
+    strbuf_add_char(out, '\n');
+}

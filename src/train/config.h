@@ -1,0 +1,45 @@
+/* train/config.h - job.json: everything that a training run is told (docs/formats.md, "job.json").
+ *
+ * Values are resolved and checked against the table of hyperparameters here too, because a run directory may be written
+ * by anybody. Nothing in it is a secret. */
+#pragma once
+
+#include "base/hyperparameters.h"
+#include "base/json.h"
+#include "data/dataset.h"
+#include "train/schedule.h"
+
+enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16 };
+
+struct train_file {
+    const char *id, *path, *name; /* path NULL: there is no such file */
+};
+
+struct train_config {
+    const char *id;                 /* ftjob-… */
+    const char *model_id, *model_path;
+    const char *adapter_path;       /* NULL: none to continue */
+    struct train_file train, valid;
+    const char *output_name;
+    const char *cache;              /* folder of prepared data */
+    int64_t seed;
+    struct hyperparameters hp;
+    enum over_length over_length;
+    enum schedule schedule;
+    enum train_dtype dtype;
+    bool is_random;                 /* "init": "random" */
+    int64_t checkpoint_steps;       /* besides one per epoch; 0: none */
+    int64_t eval_steps;             /* 0: twenty times a run */
+    int64_t recovery_steps;         /* 0: by time */
+    int64_t threads;                /* 0: all */
+    int64_t memory_bytes;           /* 0: no limit */
+    const char *const *lora_targets; /* NULL: all linear layers */
+    int lora_target_count;
+    int64_t now;                    /* what templates take for the time, seconds */
+    char hash[65];                  /* of job.json's text */
+};
+
+/* Everything lies in the arena. Errors name the member. */
+bool train_config_read(struct arena *arena, const char *path, struct train_config *config, struct err *err);
+bool train_config_parse(struct arena *arena, struct str text, struct train_config *config, struct err *err);
+void train_config_write(const struct train_config *config, struct strbuf *out);

@@ -1,0 +1,335 @@
+#include "os/clock.h"
+#include "train/train_int.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECOVERY_SECONDS = 120, FEW_STEPS = 10 };
+static const float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-8f;
+
+static bool tell_start(struct session *s, struct err *err)
+{
+    struct json_writer *w = run_event_begin(&s->run, "start", "", s->progress.step);
+
+    json_put_integer(w, "total_steps", s->total_steps);
+    json_put_integer(w, "steps_per_epoch", s->feed.steps_per_epoch);
+    json_put_integer(w, "train_rows", s->feed.rows.row_count);
+    json_put_integer(w, "train_examples", s->train.count);
+    json_put_integer(w, "train_tokens", (int64_t)s->train.summary.tokens);
+    json_put_integer(w, "supervised_tokens", (int64_t)s->train.summary.trained_tokens);
+    json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
+    json_write_key(w, "resumed_from_step");
+    if (s->resumed_from >= 0)
+        json_write_integer(w, s->resumed_from);
+    else
+        json_write_null(w);
+    return run_event_end(&s->run, err);
+}
+
+static bool tell_warnings(struct session *s, struct err *err)
+{
+    const struct hyperparameters *hp = &s->config.hp;
+
+    if (s->total_steps < FEW_STEPS &&
+        !run_message(&s->run, "warn", "few_steps", 0, err,
+                     "%" PRId64 " optimizer steps will hardly move the model: lower batch_size (now %" PRId64
+                     "), raise n_epochs or learning_rate, or set packing to false",
+                     s->total_steps, hp->batch_size))
+        return false;
+    return !hp->lora || hp->learning_rate != HYPERPARAMETERS_DEFAULT.learning_rate ||
+           run_message(&s->run, "warn", "lora_default_rate", 0, err,
+                       "learning_rate is at its default 1e-5, which is little for LoRA: 1e-4 to 2e-4 is usual");
+}
+
+struct step_numbers {
+    struct model_result result;
+    double grad_norm, rate, seconds;
+    int64_t tokens, supervised;
+};
+
+/* AdamW over all stretches of the arenas, scaled by the clip factor of the whole gradient. */
+static void update(struct session *s, const double *sumsq, double rate, int64_t step)
+{
+    const struct backend *backend = model_backend(s->model);
+
+    for (int i = 0; i < s->range_count; i++) {
+        const struct model_range *range = &s->range[i];
+        backend->adamw(model_queue(s->model), &(struct op_adamw){
+            .master = range->master, .m = range->m, .v = range->v, .grad = range->grad,
+            .copy = range->copy, .copy_type = range->copy_type, .count = range->count,
+            .sumsq = sumsq, .max_norm = (float)s->config.hp.max_grad_norm, .lr = (float)rate,
+            .beta1 = BETA1, .beta2 = BETA2, .eps = EPSILON,
+            .decay = range->has_decay ? (float)s->config.hp.weight_decay : 0, .step = step,
+        });
+    }
+}
+
+static bool check_finite(const struct session *s, const struct step_numbers *n, struct err *err)
+{
+    if (isfinite(n->result.loss) && isfinite(n->grad_norm))
+        return true;
+    return err_set(err, ERR_DIVERGED, "step %" PRId64 ": the %s is not a finite number, so training cannot go on: lower learning_rate "
+                   "(now %g), or set max_grad_norm or warmup_ratio", s->progress.step + 1,
+                   isfinite(n->result.loss) ? "gradient" : "loss", s->config.hp.learning_rate);
+}
+
+/* One optimizer step: progress.step counts it when it is done. */
+static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
+{
+    int64_t k = s->progress.step;
+    double started = clock_monotonic(), sumsq = 0, *partial;
+    struct feed_step step;
+    uint64_t grad_count;
+    float *grad;
+
+    *n = (struct step_numbers){0};
+    arena_reset(&s->step_arena);
+    feed_step_make(&s->feed, &s->step_arena, k, (uint32_t)model_plan_used(s->model)->tokens, &step);
+    model_zero_grads(s->model);
+    for (int i = 0; i < step.micro_count; i++) {
+        struct model_step place = {(uint64_t)s->config.seed, (uint32_t)k, step.micro[i].row_offset};
+        model_forward_backward(s->model, &step.micro[i].batch, true, &place, &n->result);
+        if (!run_beat(&s->run, err))
+            return false;
+    }
+    grad = model_grads(s->model, &grad_count, &partial);
+    model_backend(s->model)->sumsq(model_queue(s->model),
+                                   &(struct op_sumsq){.x = grad, .count = grad_count, .partial = partial, .sum = &sumsq});
+    n->grad_norm = sqrt(sumsq);
+    if (!check_finite(s, n, err))
+        return false;
+    n->rate = s->config.hp.learning_rate * schedule_factor(s->config.schedule, k, s->warmup_steps, s->total_steps);
+    update(s, &sumsq, n->rate, k + 1);
+    n->tokens = step.tokens;
+    n->supervised = step.supervised;
+    n->seconds = clock_monotonic() - started;
+    return true;
+}
+
+static void count_step(struct session *s, const struct step_numbers *n)
+{
+    struct progress *p = &s->progress;
+
+    if (p->step == 0)
+        p->first_loss = n->result.loss;
+    p->last_loss = n->result.loss;
+    p->step++;
+    p->trained_tokens += n->tokens;
+    p->supervised_tokens += n->supervised;
+    p->window_tokens += n->result.row_count;
+    p->window_hits += n->result.hit_count;
+    p->window_nll += n->result.nll_sum;
+    s->steps_here++;
+}
+
+static int64_t epoch_of(const struct session *s)
+{
+    return (s->progress.step + s->feed.steps_per_epoch - 1) / s->feed.steps_per_epoch;
+}
+
+static bool tell_step(struct session *s, const struct step_numbers *n, struct err *err)
+{
+    double left = (double)(s->total_steps - s->progress.step) * (clock_monotonic() - s->started_at) / (double)s->steps_here;
+    struct train_progress_line line = {s->progress.step, s->total_steps, n->result.loss, (double)n->tokens / fmax(n->seconds, 1e-9), left};
+    struct json_writer *w = run_event_begin(&s->run, "step", "", s->progress.step);
+
+    json_put_integer(w, "epoch", epoch_of(s));
+    json_put_number(w, "loss", n->result.loss);
+    json_put_number(w, "token_accuracy", (double)n->result.hit_count / (double)n->result.row_count);
+    json_put_number(w, "learning_rate", n->rate);
+    json_put_number(w, "grad_norm", n->grad_norm);
+    json_put_integer(w, "tokens", n->tokens);
+    json_put_integer(w, "supervised_tokens", n->supervised);
+    json_put_integer(w, "trained_tokens", s->progress.trained_tokens);
+    json_put_number(w, "tokens_per_s", line.tokens_per_s);
+    json_put_number(w, "seconds_left", left);
+    if (s->options->on_progress)
+        s->options->on_progress(s->options->context, &line);
+    return run_event_end(&s->run, err);
+}
+
+static void put_result(struct json_writer *w, const char *loss_key, const char *accuracy_key, const struct eval_result *result)
+{
+    json_write_key(w, loss_key);
+    result->has_value ? json_write_number(w, result->loss) : json_write_null(w);
+    json_write_key(w, accuracy_key);
+    result->has_value ? json_write_number(w, result->accuracy) : json_write_null(w);
+}
+
+static bool tell_valid(struct session *s, const struct eval_result *result, struct err *err)
+{
+    struct json_writer *w;
+
+    if (!result->has_value)
+        return true;
+    w = run_event_begin(&s->run, "valid", "", s->progress.step);
+    put_result(w, "valid_loss", "valid_mean_token_accuracy", result);
+    return run_event_end(&s->run, err);
+}
+
+static bool write_checkpoint(struct session *s, struct arena *arena, const char *path, struct checkpoint_files *files, struct err *err)
+{
+    struct folder_label label = {s->config.id, model_lora(s->model)->rank > 0 ? "lora" : "full", s->run.attempt, s->progress.step};
+    const char *temporary;
+
+    return folder_begin(arena, path, &temporary, err) &&
+           checkpoint_write(s->model, temporary, s->config.model_id, arena, files, err) &&
+           folder_commit(temporary, path, &label, files, err);
+}
+
+static void put_files(struct json_writer *w, const struct checkpoint_files *files)
+{
+    json_write_key(w, "files");
+    json_write_begin_array(w);
+    for (int i = 0; i < files->count; i++) {
+        json_write_begin_object(w);
+        json_put_text(w, "name", files->file[i].name);
+        json_put_integer(w, "bytes", (int64_t)files->file[i].bytes);
+        json_put_text(w, "sha256", files->file[i].sha256);
+        json_write_end_object(w);
+    }
+    json_write_end_array(w);
+}
+
+static bool tell_checkpoint(struct session *s, const char *path, const struct checkpoint_files *files,
+                            const struct eval_result *valid, const struct eval_result *full, struct err *err)
+{
+    const struct progress *p = &s->progress;
+    struct eval_result train = {p->window_tokens > 0, p->window_nll / fmax((double)p->window_tokens, 1),
+                                (double)p->window_hits / fmax((double)p->window_tokens, 1)};
+    struct json_writer *w = run_event_begin(&s->run, "checkpoint", "", p->step);
+
+    json_put_integer(w, "epoch", epoch_of(s));
+    json_put_text(w, "path", path);
+    put_result(w, "train_loss", "train_mean_token_accuracy", &train);
+    put_result(w, "valid_loss", "valid_mean_token_accuracy", valid);
+    put_result(w, "full_valid_loss", "full_valid_mean_token_accuracy", full);
+    put_files(w, files);
+    json_put_bool(w, "is_final", p->step == s->total_steps);
+    return run_event_end(&s->run, err);
+}
+
+static bool checkpoint(struct session *s, const struct eval_result *valid, struct err *err)
+{
+    struct arena arena = {0};
+    const char *name = arena_printf(&s->arena, "attempts/%04" PRId64 "/checkpoints/step-%08" PRId64, s->run.attempt, s->progress.step);
+    struct checkpoint_files files = {0};
+    struct eval_result full;
+    bool ok = eval_full(s, &full, err) && write_checkpoint(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
+              tell_checkpoint(s, name, &files, valid, &full, err) && run_beat(&s->run, err);
+
+    s->last_checkpoint = name;
+    s->progress.window_tokens = s->progress.window_hits = 0;
+    s->progress.window_nll = 0;
+    arena_deinit(&arena);
+    return ok;
+}
+
+static bool is_due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+/* What follows a step, in the order in which a resumed attempt would do it again: events first, the recovery point that
+ * stands for them last. */
+static bool after_step(struct session *s, struct err *err)
+{
+    int64_t step = s->progress.step;
+    bool has_checkpoint = is_due(step, s->feed.steps_per_epoch) || is_due(step, s->config.checkpoint_steps);
+    struct eval_result valid = {0};
+
+    if (has_checkpoint || is_due(step, s->eval_every)) {
+        if (!eval_sample(s, &valid, err) || !tell_valid(s, &valid, err))
+            return false;
+    }
+    if (has_checkpoint && !checkpoint(s, &valid, err))
+        return false;
+    if (step == s->total_steps)
+        return true;
+    if (s->config.recovery_steps ? is_due(step, s->config.recovery_steps)
+                                 : clock_monotonic() - s->last_recovery_at >= RECOVERY_SECONDS)
+        return recovery_write(s, err);
+    return true;
+}
+
+/* Steps until the end or until something else is wanted. */
+static bool run_steps(struct session *s, enum run_wanted *wanted, struct err *err)
+{
+    struct step_numbers numbers;
+
+    s->started_at = s->last_recovery_at = clock_monotonic();
+    while (s->progress.step < s->total_steps) {
+        *wanted = run_wanted(&s->run);
+        if (*wanted != RUN_GO_ON)
+            return *wanted != RUN_PAUSE || s->steps_here == 0 || recovery_write(s, err);
+        if (!run_step(s, &numbers, err))
+            return false;
+        count_step(s, &numbers);
+        if (!tell_step(s, &numbers, err) || !after_step(s, err))
+            return false;
+    }
+    return true;
+}
+
+static bool run_session(struct session *s, enum run_wanted *wanted, struct err *err)
+{
+    *wanted = RUN_GO_ON;
+    return recovery_clean(s, err) && session_prepare_data(s, s->options->dir, err) && session_open_model(s, err) &&
+           recovery_resume(s, err) && tell_start(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
+           run_steps(s, wanted, err) && (*wanted != RUN_GO_ON || receipt_write(s, err));
+}
+
+static enum run_status status_of(struct session *s, bool ok, enum run_wanted wanted, const struct err *err)
+{
+    if (!ok && err->code == ERR_CANCELLED) { /* while data was prepared: control says which */
+        wanted = run_wanted(&s->run);
+        ok = true;
+    }
+    if (!ok)
+        return RUN_FAILED;
+    return wanted == RUN_GO_ON ? RUN_SUCCEEDED : wanted == RUN_PAUSE ? RUN_PAUSED : RUN_CANCELLED;
+}
+
+static enum run_status finish(struct session *s, enum run_status status, struct err *err)
+{
+    struct err writing = {0};
+
+    if (status == RUN_SUCCEEDED)
+        run_message(&s->run, "info", "completed", s->progress.step, NULL, "Training completed successfully");
+    if (run_finish(&s->run, status, s->progress.step, err, s->param, &writing))
+        return status;
+    if (status != RUN_FAILED)
+        *err = writing;
+    return RUN_FAILED;
+}
+
+enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint, struct err *err)
+{
+    struct session s = {.options = options, .resumed_from = -1, .recovery_step = -1};
+    enum run_status status = RUN_FAILED;
+    enum run_wanted wanted = RUN_GO_ON;
+    bool ok;
+
+    if (!run_open(&s.run, options->dir, options->attempt, err))
+        goto out;
+    s.run.on_message = options->on_message;
+    s.run.context = options->context;
+    ok = session_read(&s, options->dir, err) && run_session(&s, &wanted, err);
+    status = finish(&s, status_of(&s, ok, wanted, err), err);
+    if (last_checkpoint)
+        *last_checkpoint = s.last_checkpoint ? str_copy(arena, str_of(s.last_checkpoint)) : NULL;
+out:
+    session_close(&s);
+    return status;
+}
+
+bool train_prepare(const char *dir, struct err *err)
+{
+    struct session s = {0};
+    bool ok = session_read(&s, dir, err) && session_prepare_data(&s, dir, err);
+
+    session_close(&s);
+    return ok;
+}

@@ -1,0 +1,234 @@
+#include "train/train_int.h"
+#include "os/clock.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECOVERY_FORMAT = 1, STATE_BYTES_MAX = 1 << 20, KEPT = 2 };
+
+static const char *recovery_dir(struct arena *arena, const struct session *s, int64_t attempt)
+{
+    return path_join(arena, run_attempt_dir(arena, s->options->dir, attempt), "recovery");
+}
+
+static void write_state(const struct session *s, struct strbuf *out)
+{
+    struct json_writer w = {.buf = out, .indent = 1};
+
+    json_write_begin_object(&w);
+    json_put_integer(&w, "format", RECOVERY_FORMAT);
+#define WRITE_INTEGER(name) json_put_integer(&w, #name, s->progress.name);
+    PROGRESS_INTEGERS(WRITE_INTEGER)
+#undef WRITE_INTEGER
+#define WRITE_NUMBER(name) json_put_number(&w, #name, s->progress.name);
+    PROGRESS_NUMBERS(WRITE_NUMBER)
+#undef WRITE_NUMBER
+    json_put_integer(&w, "epoch", s->progress.step / s->feed.steps_per_epoch);
+    json_put_integer(&w, "row", s->progress.step % s->feed.steps_per_epoch * s->feed.batch_size);
+    json_put_text(&w, "job_sha256", s->config.hash);
+    json_put_text(&w, "base_sha256", s->base_hash);
+    json_put_text(&w, "data_sha256", s->data_hash);
+    json_write_end_object(&w);
+    strbuf_add_char(out, '\n');
+}
+
+static bool hash_is(const struct json *root, const char *key, const char *hash)
+{
+    return str_is(json_string_or(json_get(root, key), STR("")), hash);
+}
+
+static bool read_state(const struct session *s, struct arena *arena, const char *folder, struct progress *progress, struct err *err)
+{
+    const struct json *root;
+    struct str text;
+
+    if (!file_read(arena, path_join(arena, folder, "state.json"), STATE_BYTES_MAX, &text, err))
+        return false;
+    root = json_parse(arena, text, NULL, err);
+    if (!root)
+        return false;
+    if (json_integer_or(json_get(root, "format"), 0) != RECOVERY_FORMAT)
+        return err_set(err, ERR_INPUT, "%s is not of format %d", folder, RECOVERY_FORMAT);
+    if (!hash_is(root, "job_sha256", s->config.hash) || !hash_is(root, "base_sha256", s->base_hash) ||
+        !hash_is(root, "data_sha256", s->data_hash))
+        return err_set(err, ERR_CONFLICT, "%s belongs to another job, base model or data", folder);
+#define READ_INTEGER(name) progress->name = json_integer_or(json_get(root, #name), 0);
+    PROGRESS_INTEGERS(READ_INTEGER)
+#undef READ_INTEGER
+#define READ_NUMBER(name) progress->name = json_number_or(json_get(root, #name), 0);
+    PROGRESS_NUMBERS(READ_NUMBER)
+#undef READ_NUMBER
+    return true;
+}
+
+/* All but the newest KEPT of this attempt; with as many here, earlier attempts' are not needed any more. */
+static bool remove_old(struct session *s, struct arena *arena, struct err *err)
+{
+    const char *here = recovery_dir(arena, s, s->run.attempt);
+    int64_t *attempts;
+    char **names;
+    size_t count, attempt_count;
+
+    if (!dir_list(arena, here, &names, &count, err))
+        return false;
+    for (size_t i = 0; i + KEPT < count; i++)
+        if (!dir_remove(path_join(arena, here, names[i]), err))
+            return false;
+    if (count < KEPT)
+        return true;
+    if (!run_attempts(arena, s->options->dir, &attempts, &attempt_count, err))
+        return false;
+    for (size_t i = 0; i < attempt_count; i++)
+        if (attempts[i] < s->run.attempt && !dir_remove(recovery_dir(arena, s, attempts[i]), err))
+            return false;
+    return true;
+}
+
+static bool write_folder(struct session *s, struct arena *arena, struct err *err)
+{
+    const char *path = path_join(arena, recovery_dir(arena, s, s->run.attempt), folder_step_name(arena, s->progress.step));
+    struct checkpoint_file file[2];
+    struct checkpoint_files files = {.file = file};
+    struct folder_label label = {s->config.id, "recovery", s->run.attempt, s->progress.step};
+    struct strbuf state = {0};
+    const char *temporary;
+    bool ok;
+
+    write_state(s, &state);
+    ok = folder_begin(arena, path, &temporary, err) &&
+         folder_add_file(arena, temporary, "state.json", strbuf_view(&state), &files, err);
+    if (ok) {
+        struct checkpoint_file *weights = &file[files.count++];
+        weights->name = "state.safetensors";
+        ok = checkpoint_write_state(s->model, path_join(arena, temporary, weights->name), &weights->bytes, weights->sha256, err) &&
+             folder_commit(temporary, path, &label, &files, err);
+    }
+    strbuf_deinit(&state);
+    return ok;
+}
+
+bool recovery_write(struct session *s, struct err *err)
+{
+    struct arena arena = {0};
+    bool ok;
+
+    if (s->recovery_step == s->progress.step)
+        return true;
+    ok = run_sync(&s->run, err) && write_folder(s, &arena, err) && remove_old(s, &arena, err) && run_beat(&s->run, err);
+
+    s->last_recovery_at = clock_monotonic();
+    s->recovery_step = s->progress.step;
+    arena_deinit(&arena);
+    return ok || err_prefix(err, "recovery point of step %" PRId64, s->progress.step);
+}
+
+struct point {
+    int64_t step, attempt;
+    const char *path;
+};
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct point *x = a, *y = b;
+
+    if (x->step != y->step)
+        return x->step > y->step ? -1 : 1;
+    return x->attempt > y->attempt ? -1 : x->attempt < y->attempt;
+}
+
+/* Adds the recovery points of one attempt. */
+static bool list_points(struct session *s, struct arena *arena, int64_t attempt, struct point **points, size_t *count, struct err *err)
+{
+    const char *dir = recovery_dir(arena, s, attempt);
+    struct point *grown;
+    char **names;
+    size_t name_count;
+
+    if (!dir_exists(dir))
+        return true;
+    if (!dir_list(arena, dir, &names, &name_count, err))
+        return false;
+    grown = arena_new_array(arena, struct point, *count + name_count);
+    if (*count)
+        memcpy(grown, *points, *count * sizeof *grown);
+    *points = grown;
+    for (size_t i = 0; i < name_count; i++) {
+        struct point point = {.attempt = attempt, .path = path_join(arena, dir, names[i])};
+        if (folder_step_parse(names[i], &point.step))
+            grown[(*count)++] = point;
+    }
+    return true;
+}
+
+static bool load_point(struct session *s, struct arena *arena, const struct point *point, struct err *err)
+{
+    struct progress progress = {0};
+
+    if (!folder_verify(point->path, err) || !read_state(s, arena, point->path, &progress, err))
+        return false;
+    if (progress.step != point->step || progress.step > s->total_steps)
+        return err_set(err, ERR_INPUT, "%s: its step is not what its name says", point->path);
+    if (!checkpoint_read_state(s->model, path_join(arena, point->path, "state.safetensors"), err))
+        return false;
+    s->progress = progress;
+    s->resumed_from = progress.step;
+    return true;
+}
+
+bool recovery_resume(struct session *s, struct err *err)
+{
+    struct arena arena = {0};
+    struct point *points = NULL;
+    int64_t *attempts = NULL;
+    size_t count = 0, attempt_count = 0;
+    bool ok = run_attempts(&arena, s->options->dir, &attempts, &attempt_count, err);
+
+    for (size_t i = 0; ok && i < attempt_count; i++)
+        if (attempts[i] < s->run.attempt)
+            ok = list_points(s, &arena, attempts[i], &points, &count, err);
+    if (ok && count)
+        qsort(points, count, sizeof *points, newest_first);
+    for (size_t i = 0; ok && i < count && s->resumed_from < 0; i++) {
+        struct err why = {0};
+        if (load_point(s, &arena, &points[i], &why))
+            ok = run_message(&s->run, "info", "resumed", points[i].step, err, "Resumed behind step %" PRId64, points[i].step);
+        else
+            ok = run_message(&s->run, "warn", "recovery_point_unusable", points[i].step, err, "A recovery point cannot be used: %s",
+                             why.text);
+    }
+    arena_deinit(&arena);
+    return ok;
+}
+
+static bool clean_folder(struct arena *arena, const char *folder, struct err *err)
+{
+    char **names;
+    size_t count;
+
+    if (!dir_exists(folder))
+        return true;
+    if (!dir_list(arena, folder, &names, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (str_ends(str_of(names[i]), STR(".tmp")) && !dir_remove(path_join(arena, folder, names[i]), err))
+            return false;
+    return true;
+}
+
+bool recovery_clean(struct session *s, struct err *err)
+{
+    struct arena arena = {0};
+    int64_t *attempts = NULL;
+    size_t count = 0;
+    bool ok = run_attempts(&arena, s->options->dir, &attempts, &count, err);
+
+    for (size_t i = 0; ok && i < count; i++) {
+        const char *dir = run_attempt_dir(&arena, s->options->dir, attempts[i]);
+        if (attempts[i] < s->run.attempt)
+            ok = clean_folder(&arena, path_join(&arena, dir, "recovery"), err) &&
+                 clean_folder(&arena, path_join(&arena, dir, "checkpoints"), err);
+    }
+    arena_deinit(&arena);
+    return ok;
+}

@@ -1,0 +1,33 @@
+/* train/train.h - runs one attempt of a job, from its run directory to its last checkpoint.
+ *
+ *     job.json → data (shared cache, linked into the run) → rows, plan, model → newest valid recovery point
+ *       → steps: forward, backward, clip, AdamW; events; validation; checkpoints; recovery points
+ *       → receipt.json → end event → exit.json
+ *
+ * What a step computes follows from (job.json, plan.json, data, step) alone, so a run that was killed and resumed ends
+ * with the same bits as one that was not. The process does no network input or output. */
+#pragma once
+
+#include "train/run.h"
+
+struct train_progress_line {
+    int64_t step, total_steps;
+    double loss, tokens_per_s, seconds_left;
+};
+
+struct train_options {
+    const char *dir;      /* the run directory, with job.json */
+    int64_t attempt;
+    /* Called after each step and, with step 0, while data is prepared; NULL: not called. */
+    void (*on_progress)(void *context, const struct train_progress_line *line);
+    /* Called for message events; level is info, warn or error. NULL: not called. */
+    void (*on_message)(void *context, const char *level, const char *text);
+    void *context;
+};
+
+/* Everything that happens is in the attempt's folder; the status is returned too. RUN_FAILED with err set; failures before
+ * the attempt's folder could be opened are only in err. last_checkpoint (optional, in the arena) is relative to dir. */
+enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint, struct err *err);
+
+/* `attune prepare`: the data of the run, into the cache and linked into the run directory; nothing else. */
+bool train_prepare(const char *dir, struct err *err);

@@ -1,0 +1,84 @@
+/* train/train_int.h - one training session, as the files of this room share it. */
+#pragma once
+
+#include "base/pool.h"
+#include "data/prepare.h"
+#include "model/checkpoint.h"
+#include "train/config.h"
+#include "train/feed.h"
+#include "train/folder.h"
+#include "train/train.h"
+
+/* What a run has counted so far: part of every recovery point. */
+#define PROGRESS_INTEGERS(X)                                                                                           \
+    X(step)               /* updates done */                                                                           \
+    X(trained_tokens)     /* real tokens seen */                                                                       \
+    X(supervised_tokens)  /* labels seen */                                                                            \
+    X(window_tokens)      /* labels since the last checkpoint, */                                                      \
+    X(window_hits)        /* and how many of them were the argmax */
+#define PROGRESS_NUMBERS(X)                                                                                            \
+    X(window_nll)         /* sum of their losses */                                                                    \
+    X(first_loss)         /* of the run's first step */                                                                \
+    X(last_loss)
+
+struct progress {
+#define PROGRESS_INTEGER_FIELD(name) int64_t name;
+    PROGRESS_INTEGERS(PROGRESS_INTEGER_FIELD)
+#undef PROGRESS_INTEGER_FIELD
+#define PROGRESS_NUMBER_FIELD(name) double name;
+    PROGRESS_NUMBERS(PROGRESS_NUMBER_FIELD)
+#undef PROGRESS_NUMBER_FIELD
+};
+
+/* Mean loss and accuracy over a set of labels; has_value false: there was nothing to measure. */
+struct eval_result {
+    bool has_value;
+    double loss, accuracy;
+};
+
+struct session {
+    const struct train_options *options;
+    struct arena arena;          /* the process's lifetime */
+    struct arena step_arena;     /* one step */
+    struct train_config config;
+    struct run run;
+    struct pool *pool;
+    struct model_config model_config;
+    struct encoder *encoder;
+    struct dataset train, valid;
+    bool has_valid;
+    struct feed feed;
+    uint32_t context_length;     /* resolved */
+    struct model *model;
+    struct model_range *range;
+    int range_count;
+    int64_t total_steps, warmup_steps, eval_every;
+    char base_hash[65], data_hash[65];
+    struct progress progress;
+    int64_t resumed_from;        /* -1: started afresh */
+    int64_t recovery_step;       /* of the last recovery point that this attempt wrote; -1: none */
+    const char *last_checkpoint; /* relative to the run directory */
+    double started_at, last_recovery_at; /* monotonic seconds */
+    int64_t steps_here;          /* of this attempt */
+    const char *param;           /* what a failure is about: "training_file"; NULL: nothing in particular */
+};
+
+/* session.c: from job.json to a model that is ready for its next step. */
+bool session_read(struct session *session, const char *dir, struct err *err);
+bool session_prepare_data(struct session *session, const char *dir, struct err *err);
+bool session_open_model(struct session *session, struct err *err);
+void session_close(struct session *session);
+
+/* recovery.c */
+bool recovery_write(struct session *session, struct err *err);
+/* Loads the newest valid recovery point of any attempt; none is fine. */
+bool recovery_resume(struct session *session, struct err *err);
+/* Half-written folders of earlier attempts. */
+bool recovery_clean(struct session *session, struct err *err);
+
+/* eval.c: token-weighted means over validation examples. */
+bool eval_sample(struct session *session, struct eval_result *result, struct err *err);
+bool eval_full(struct session *session, struct eval_result *result, struct err *err);
+
+/* receipt.c */
+bool receipt_write(struct session *session, struct err *err);
