@@ -1,4 +1,5 @@
 #include "base/hash.h"
+#include "compute/cpu/cpu.h"
 #include "os/clock.h"
 #include "text/tokenizer.h"
 #include "train/train_int.h"
@@ -267,14 +268,14 @@ static uint32_t row_tokens(const struct session *s)
 static struct model_options make_options(const struct session *s)
 {
     uint64_t row = row_tokens(s), wanted = row * (uint64_t)s->config.hp.batch_size;
-    bool is_bf16 = s->config.dtype == TRAIN_DTYPE_BF16;
+    bool is_bf16 = s->config.dtype == TRAIN_DTYPE_AUTO ? cpu_path_best() == CPU_PATH_AVX512BF16 : s->config.dtype == TRAIN_DTYPE_BF16;
     struct model_options options = {
         .profile = is_bf16 ? PROFILE_BF16 : PROFILE_F32,
         .is_trained = true,
         .is_random = s->config.is_random,
         .seed = (uint64_t)s->config.seed,
         .adapter_folder = s->config.adapter_path,
-        .backend = &backend_ref,
+        .backend = &backend_cpu,
         .pool = s->pool,
         .row_tokens = (int32_t)row,
         .tokens_wanted = (int32_t)(wanted < MICRO_TOKENS_ENOUGH ? wanted : row > MICRO_TOKENS_ENOUGH ? row : MICRO_TOKENS_ENOUGH),
