@@ -18,11 +18,11 @@ static void both_dialects_give_the_same_config(void **state)
         "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"torch_dtype\":\"bfloat16\",\"eos_token_"
         "id\":[5,6]}",
         "{" BASE ",\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_"
-                 "factor\":1.0,"
+        "factor\":1.0,"
         "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"dtype\":\"bfloat16\",\"eos_token_id\":["
         "5,6]}",
         "{" BASE ",\"rope_theta\":500000,\"original_max_position_embeddings\":8192,\"rope_scaling\":{\"type\":"
-                 "\"llama3\",\"factor\":32,"
+        "\"llama3\",\"factor\":32,"
         "\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":77},\"torch_dtype\":\"torch."
         "bfloat16\","
         "\"eos_token_id\":[5,6]}",

@@ -24,6 +24,8 @@ static const struct variant variants[] = {
 };
 enum { VARIANT_COUNT = sizeof variants / sizeof *variants };
 
+static const struct backend *const backends[] = {&backend_ref, &backend_cpu};
+
 static struct model *open_variant(struct arena *arena, const struct variant *variant, struct model_options options)
 {
     options.is_random = true;
@@ -145,9 +147,9 @@ static void every_keep_mask_gives_the_same_bits(void **state)
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
 
-    for (int k = 0; k < 2 * VARIANT_COUNT; k++) {
-        struct variant variant = variants[k / 2];
-        struct model_options options = fixture_options(k % 2 ? PROFILE_BF16 : PROFILE_F32, &backend_ref, pool);
+    for (int k = 0; k < 4 * VARIANT_COUNT; k++) {
+        struct variant variant = variants[k / 4];
+        struct model_options options = fixture_options(k & 1 ? PROFILE_BF16 : PROFILE_F32, backends[k >> 1 & 1], pool);
         struct model_result expected = {0};
         float *reference = NULL;
         variant.lora.dropout = variant.lora.rank ? 0.25 : 0;
@@ -169,7 +171,8 @@ static void every_keep_mask_gives_the_same_bits(void **state)
                 expected = result;
             }
             if (memcmp(&result, &expected, sizeof result) || memcmp(grads, reference, count * sizeof *grads))
-                fail_msg("%s, profile %d: keep mask %d changes bits", variant.name, options.profile, keep);
+                fail_msg("%s %s %s: keep mask %d changes bits", options.backend->name, variant.name,
+                         model_profile_name(options.profile), keep);
             model_close(model);
         }
     }
@@ -217,13 +220,13 @@ static struct model_result run_split(struct model *model, const int *docs_per_ba
     return result;
 }
 
-static void packed_equals_one_by_one(void **state)
+static void check_packing(const struct backend *backend)
 {
     static const int splits[][DOCS] = {{3}, {1, 2}, {1, 1, 1}};
     static const int counts[] = {1, 2, 3};
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
-    struct model *model = open_variant(&arena, &variants[0], fixture_options(PROFILE_F32, &backend_ref, pool));
+    struct model *model = open_variant(&arena, &variants[0], fixture_options(PROFILE_F32, backend, pool));
     double *partial, norms[3], losses[3];
 
     for (int k = 0; k < 3; k++) {
@@ -244,13 +247,19 @@ static void packed_equals_one_by_one(void **state)
     arena_deinit(&arena);
 }
 
-/* Two documents of different length, in steps of one token each; the shorter ends earlier. */
-static void decoding_step_by_step_is_the_forward_pass_at_once(void **state)
+static void packed_equals_one_by_one(void **state)
+{
+    check_packing(&backend_ref);
+    check_packing(&backend_cpu);
+}
+
+/* Two documents of different length at once, then both in steps of one token until the shorter ends. */
+static void check_decoding(const struct backend *backend)
 {
     enum { FIRST = 5, SECOND = 7, VOCAB = 37, WIDTH = 12, LAYERS = 2 };
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
-    struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
+    struct model_options options = fixture_options(PROFILE_F32, backend, pool);
     struct kv_cache caches[LAYERS * 2];
     int32_t cu_seqlens[3] = {0, FIRST, FIRST + SECOND}, rows[FIRST + SECOND], single[3] = {0, 1, 2};
     float *whole = arena_alloc(&arena, sizeof(float) * VOCAB * (FIRST + SECOND)), stepped[2 * VOCAB];
@@ -279,6 +288,12 @@ static void decoding_step_by_step_is_the_forward_pass_at_once(void **state)
     model_close(model);
     pool_free(pool);
     arena_deinit(&arena);
+}
+
+static void decoding_step_by_step_is_the_forward_pass_at_once(void **state)
+{
+    check_decoding(&backend_ref);
+    check_decoding(&backend_cpu);
 }
 
 static void bf16_is_near_f32(void **state)

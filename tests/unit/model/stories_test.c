@@ -11,6 +11,8 @@ struct run {
 static const struct run runs[] = {
     {&backend_ref, PROFILE_F32, 1e-4, 1e-6},
     {&backend_ref, PROFILE_BF16, 2e-2, 1e-2},
+    {&backend_cpu, PROFILE_F32, 1e-4, 1e-6},
+    {&backend_cpu, PROFILE_BF16, 2e-2, 1e-2},
 };
 enum { RUN_COUNT = sizeof runs / sizeof *runs, IDS_MAX = 256 };
 
