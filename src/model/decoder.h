@@ -77,9 +77,9 @@ struct model_range {
     uint64_t count;
     bool has_decay;
 };
-int model_ranges(struct model *model, struct model_range *ranges,
-                 int max); /* how many; at most 3·layers + 4, or 4·… with LoRA: pass MODEL_RANGES_MAX */
+/* How many there are; MODEL_RANGES_MAX always suffice: norms part the layers into a handful each. */
 enum { MODEL_RANGES_MAX = 4096 };
+int model_ranges(struct model *model, struct model_range *ranges, int max);
 /* The gradient arena whole, for the norm: float[count], zeros in the gaps; partial has room for op_sumsq. */
 float *model_grads(struct model *model, uint64_t *count, double **partial);
 void model_zero_grads(struct model *model);
