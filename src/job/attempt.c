@@ -45,7 +45,8 @@ struct attempt *attempt_open(struct job_manager *manager, const char *job_id, st
     return attempt;
 }
 
-/* The process from now on tells of its end, its events file of its growth. Without inotify the check each second does. */
+/* The process from now on tells of its end, its events file of its growth. Without inotify the check each second does.
+ */
 static void watch(struct attempt *attempt)
 {
     struct job_manager *manager = attempt->manager;
@@ -54,17 +55,16 @@ static void watch(struct attempt *attempt)
     if (manager->inotify_fd >= 0)
         attempt->events_watch = inotify_add_watch(manager->inotify_fd, attempt->events_path, IN_MODIFY);
     if (attempt->process.pidfd >= 0)
-        attempt->process_watch = manager->config.loop.watch(manager->config.loop.context, attempt->process.pidfd,
-                                                            on_process_ready, attempt);
+        attempt->process_watch =
+            manager->config.loop.watch(manager->config.loop.context, attempt->process.pidfd, on_process_ready, attempt);
     attempt->has_news = true;
 }
 
 static bool store_identity(struct attempt *attempt, struct err *err)
 {
     const struct process_identity *identity = &attempt->process.identity;
-    struct store_process process = {.pid = identity->pid,
-                                    .start_time = (int64_t)identity->start_time,
-                                    .boot_id = identity->boot_id};
+    struct store_process process = {
+        .pid = identity->pid, .start_time = (int64_t)identity->start_time, .boot_id = identity->boot_id};
 
     return store_queue_running(attempt->manager->config.store, attempt->job.id, attempt->job.attempt, &process, err);
 }

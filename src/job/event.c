@@ -31,8 +31,11 @@ static const char *or_empty(const char *text)
 static const struct {
     const char *ours, *theirs;
 } names[] = {
-    {"seq", NULL},   {"kind", NULL},     {"code", NULL},  {"level", NULL},           {"message", NULL},
-    {"time", NULL},  {"path", NULL},     {"files", NULL}, {"loss", "train_loss"},    {"token_accuracy", "train_mean_token_accuracy"},
+    {"seq", NULL},          {"kind", NULL},
+    {"code", NULL},         {"level", NULL},
+    {"message", NULL},      {"time", NULL},
+    {"path", NULL},         {"files", NULL},
+    {"loss", "train_loss"}, {"token_accuracy", "train_mean_token_accuracy"},
 };
 
 /* What the event tells, as one JSON object. */
@@ -63,7 +66,8 @@ static const char *data_of(struct arena *arena, const struct json *line, int64_t
 
 static const char *metrics_of(struct arena *arena, const struct json *line)
 {
-    static const char *const metrics[] = {"train_loss", "train_mean_token_accuracy",      "valid_loss", "valid_mean_token_accuracy",
+    static const char *const metrics[] = {"train_loss",      "train_mean_token_accuracy",
+                                          "valid_loss",      "valid_mean_token_accuracy",
                                           "full_valid_loss", "full_valid_mean_token_accuracy"};
     struct strbuf buf = {0};
     struct json_writer writer = {.buf = &buf};
@@ -121,8 +125,8 @@ static bool read_start(struct arena *arena, const struct json *line, struct job_
     if (total <= 0 || total > STEP_MAX)
         return err_set(err, ERR_INPUT, "start needs total_steps");
     event->total_steps = total;
-    event->row.message = arena_printf(arena, "Training for %lld steps: %lld examples, %lld tokens an epoch", (long long)total,
-                                      (long long)json_integer_or(json_get(line, "train_examples"), 0),
+    event->row.message = arena_printf(arena, "Training for %lld steps: %lld examples, %lld tokens an epoch",
+                                      (long long)total, (long long)json_integer_or(json_get(line, "train_examples"), 0),
                                       (long long)json_integer_or(json_get(line, "train_tokens"), 0));
     return true;
 }
@@ -276,7 +280,8 @@ struct exit_record exit_parse(struct arena *arena, struct str text)
     static const struct {
         const char *name;
         enum exit_status status;
-    } statuses[] = {{"succeeded", EXIT_SUCCEEDED}, {"failed", EXIT_FAILED}, {"cancelled", EXIT_CANCELLED}, {"paused", EXIT_PAUSED}};
+    } statuses[] = {
+        {"succeeded", EXIT_SUCCEEDED}, {"failed", EXIT_FAILED}, {"cancelled", EXIT_CANCELLED}, {"paused", EXIT_PAUSED}};
     const struct json_limits limits = {.depth = 8, .members = 64, .string_bytes = 1 << 16};
     const struct json *root = json_parse(arena, text, &limits, NULL), *error = json_get(root, "error");
     struct str status = json_string_or(json_get(root, "status"), STR_NONE);

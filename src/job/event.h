@@ -1,7 +1,7 @@
 /* job/event.h - a line of a trainer's events.jsonl (docs/formats.md) as an event that users read, and exit.json.
  *
- * The trainer works on strangers' bytes, so what it writes is checked: types, lengths, and paths that stay below the run
- * directory. Texts and metrics get the names that clients of OpenAI know: loss becomes train_loss, and a step reads
+ * The trainer works on strangers' bytes, so what it writes is checked: types, lengths, and paths that stay below the
+ * run directory. Texts and metrics get the names that clients of OpenAI know: loss becomes train_loss, and a step reads
  * "Step 3/9: training loss=0.53". */
 #pragma once
 

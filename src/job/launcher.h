@@ -1,7 +1,8 @@
-/* job/launcher.h - where attempts run: a table of functions, so that another place (a cluster's queue) is another table.
+/* job/launcher.h - where attempts run: a table of functions, so that another place (a cluster's queue) is another
+ * table.
  *
- * launch makes the attempt ready and names it; nothing runs before go, so that the name is stored first. A launcher keeps no
- * state: everything it needs later is in the identity. */
+ * launch makes the attempt ready and names it; nothing runs before go, so that the name is stored first. A launcher
+ * keeps no state: everything it needs later is in the identity. */
 #pragma once
 
 #include "os/process.h"

@@ -205,7 +205,8 @@ static bool recover_job(struct job_manager *manager, const struct store_job *job
     return true;
 }
 
-/* Jobs that may have a process but that nobody watches: all of them at start, later those that an error of the store left. */
+/* Jobs that may have a process but that nobody watches: all of them at start, later those that an error of the store
+ * left. */
 static bool recover_jobs(struct job_manager *manager, struct err *err)
 {
     struct arena arena = {0};
@@ -228,15 +229,16 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
 {
     size_t removed;
 
-    if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) || !collect_run_dirs(manager, err) ||
-        !recover_jobs(manager, err))
+    if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
+        !collect_run_dirs(manager, err) || !recover_jobs(manager, err))
         return false;
     job_manager_tick(manager);
     return true;
 }
 
 /* A job that was claimed but could not be started counts as an attempt that failed. */
-static bool give_up_start(struct job_manager *manager, const struct store_job *job, const struct err *why, struct err *err)
+static bool give_up_start(struct job_manager *manager, const struct store_job *job, const struct err *why,
+                          struct err *err)
 {
     struct arena arena = {0};
     bool is_last = job->failed_attempts + 1 >= manager->config.attempts_max;
@@ -288,7 +290,8 @@ static bool start_next(struct job_manager *manager, bool *started, struct err *e
     if (!ok || !found)
         goto out;
     claim.id = job.id;
-    claim.bytes = job.memory_bytes < ledger_capacity(manager->ledger) ? job.memory_bytes : ledger_capacity(manager->ledger);
+    claim.bytes =
+        job.memory_bytes < ledger_capacity(manager->ledger) ? job.memory_bytes : ledger_capacity(manager->ledger);
     /* Strictly in turn: a large job is not passed by small ones for ever. A release wakes us. */
     if (!ledger_reserve(manager->ledger, &claim, NULL))
         goto out;

@@ -12,7 +12,8 @@
  *     → process gone → exit.json → succeeded | failed | cancelled | queued again
  *
  * Events reach the store at most 100 ms after they were written (at once when the job was quiet). A job is requeued
- * when its process died without exit.json or was hung, up to `attempts_max` times in a row without a new recovery point. */
+ * when its process died without exit.json or was hung, up to `attempts_max` times in a row without a new recovery
+ * point. */
 #pragma once
 
 #include "job/ledger.h"
@@ -78,8 +79,7 @@ struct job_spec {
 /* The run directory, then the row, with the event "Job is submitted": `queued`. It starts on the next tick, which is
  * asked for at once. ERR_NOT_FOUND for a file that does not exist, ERR_NO_SPACE when memory_bytes can never be had. */
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
-                struct arena *arena,
-                struct store_job *job, struct err *err);
+                struct arena *arena, struct store_job *job, struct err *err);
 /* Each gives the job as it is afterwards. ERR_CONFLICT when its state does not allow it (final ones; resume of a job
  * that is not paused); asking twice for the same is fine. Cancelling is seen by clients at once. */
 bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,

@@ -21,15 +21,15 @@ struct attempt {
     bool was_hung;
 
     int events_fd;
-    int events_watch;     /* inotify's name for it, -1: none */
-    int64_t offset;       /* stored up to here */
+    int events_watch; /* inotify's name for it, -1: none */
+    int64_t offset;   /* stored up to here */
     int64_t total_steps;
     bool has_news;        /* bytes behind offset, perhaps */
     int64_t next_read_ms; /* not earlier, so that a fast trainer costs a transaction in 100 ms and no more */
     int64_t next_check_ms;
     int64_t heartbeat, heartbeat_ms;
-    int64_t settle_ms;    /* when it has ended: not before */
-    int64_t kill_at_ms;   /* INT64_MAX: not asked to stop */
+    int64_t settle_ms;  /* when it has ended: not before */
+    int64_t kill_at_ms; /* INT64_MAX: not asked to stop */
 };
 
 struct job_manager {
@@ -41,7 +41,7 @@ struct job_manager {
     int attempt_count;
     int inotify_fd;
     void *inotify_watch;
-    char *read_buf; /* EVENT_LINE_BYTES_MAX */
+    char *read_buf;   /* EVENT_LINE_BYTES_MAX */
     bool is_woken;    /* a tick is wanted at once */
     int64_t retry_ms; /* the store refused: not before */
 };

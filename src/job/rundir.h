@@ -1,6 +1,6 @@
-/* job/rundir.h - the service's side of the run directory (docs/formats.md): it writes job.json and control, makes the folder
- * of an attempt, and reads heartbeat, exit.json and log.txt. What the trainer writes is read as from a stranger: bounded,
- * and absent or broken files count as not written. */
+/* job/rundir.h - the service's side of the run directory (docs/formats.md): it writes job.json and control, makes the
+ * folder of an attempt, and reads heartbeat, exit.json and log.txt. What the trainer writes is read as from a stranger:
+ * bounded, and absent or broken files count as not written. */
 #pragma once
 
 #include "job/event.h"

@@ -19,7 +19,8 @@ static const char *describe_end(struct attempt *attempt, struct arena *arena)
     if (end->signal == SIGKILL)
         return "it was killed (SIGKILL): perhaps the machine ran out of memory";
     if (end->signal)
-        return arena_printf(arena, "it was ended by signal SIG%s", sigabbrev_np(end->signal) ? sigabbrev_np(end->signal) : "?");
+        return arena_printf(arena, "it was ended by signal SIG%s",
+                            sigabbrev_np(end->signal) ? sigabbrev_np(end->signal) : "?");
     return arena_printf(arena, "it ended with status %d", end->exit_status);
 }
 
@@ -61,10 +62,12 @@ static void decide_after_death(struct attempt *attempt, const struct store_job *
         return;
     }
     log = rundir_log_tail(arena, attempt->dir, LOG_TAIL_BYTES);
-    fail_with(move, "trainer_died",
-              arena_printf(arena, "The trainer ended unexpectedly %d times in a row without a new recovery point; at last %s%s%s",
-                           attempts_max, how, *log ? ". It wrote: " : "", log),
-              NULL);
+    fail_with(
+        move, "trainer_died",
+        arena_printf(arena,
+                     "The trainer ended unexpectedly %d times in a row without a new recovery point; at last %s%s%s",
+                     attempts_max, how, *log ? ". It wrote: " : "", log),
+        NULL);
 }
 
 static void decide(struct attempt *attempt, const struct store_job *job, const struct exit_record *exit,
@@ -88,7 +91,8 @@ static void decide(struct attempt *attempt, const struct store_job *job, const s
         return;
     case EXIT_FAILED:
         fail_with(move, exit->error_code ? exit->error_code : "internal_error",
-                  exit->error_message ? exit->error_message : "The trainer failed without saying why", exit->error_param);
+                  exit->error_message ? exit->error_message : "The trainer failed without saying why",
+                  exit->error_param);
         return;
     case EXIT_PAUSED:
         if (job->wanted == JOB_WANT_pause)

@@ -25,8 +25,8 @@ static int64_t weight_bytes(struct arena *arena, const char *model_path)
     return sum;
 }
 
-/* Weights, gradients and both moments in f32 against weights that may be stored in two bytes, and something to work in. A
- * job that says what it needs is not estimated; an estimate never refuses a job. */
+/* Weights, gradients and both moments in f32 against weights that may be stored in two bytes, and something to work in.
+ * A job that says what it needs is not estimated; an estimate never refuses a job. */
 static int64_t estimate_memory(struct job_manager *manager, struct arena *arena, const char *model_path)
 {
     const int64_t factor = 10, working_bytes = 256 << 20, capacity = ledger_capacity(manager->ledger);
@@ -36,8 +36,8 @@ static int64_t estimate_memory(struct job_manager *manager, struct arena *arena,
 }
 
 /* "ft:<base>:<organisation>:<suffix>:<id>"; a base that is a result itself counts as its own base. */
-static const char *make_output_name(struct arena *arena, const char *model, const char *organization, const char *suffix,
-                                    const char *job_id)
+static const char *make_output_name(struct arena *arena, const char *model, const char *organization,
+                                    const char *suffix, const char *job_id)
 {
     struct str base = str_of(model);
 
@@ -102,8 +102,8 @@ static bool make_run_dir(struct job_manager *manager, const struct tenant *tenan
            rundir_create(rundir_path(arena, manager->data_dir, row->id), &job, manager->config.blobs, err);
 }
 
-bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec, struct arena *arena,
-                struct store_job *job, struct err *err)
+bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                struct arena *arena, struct store_job *job, struct err *err)
 {
     struct store *store = manager->config.store;
     struct store_job row = make_row(tenant, spec, arena);
@@ -131,7 +131,8 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
 
 static bool refuse(const struct store_job *job, const char *what, struct err *err)
 {
-    return err_set(err, ERR_CONFLICT, "Job %s cannot be %s: its status is %s", job->id, what, job_state_status(job->state));
+    return err_set(err, ERR_CONFLICT, "Job %s cannot be %s: its status is %s", job->id, what,
+                   job_state_status(job->state));
 }
 
 /* The row after a change, and word of it to streams. */
@@ -143,7 +144,8 @@ static bool read_again(struct job_manager *manager, const struct tenant *tenant,
     return store_job_get(manager->config.store, tenant, id, arena, job, err);
 }
 
-static bool move_to_cancelled(struct job_manager *manager, const struct store_job *job, enum job_state to, struct err *err)
+static bool move_to_cancelled(struct job_manager *manager, const struct store_job *job, enum job_state to,
+                              struct err *err)
 {
     struct store_move move = {.id = job->id,
                               .attempt = job->attempt,
@@ -168,7 +170,8 @@ bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const 
         return true;
     if (job_state_is_final(job->state))
         return refuse(job, "cancelled", err);
-    if (!move_to_cancelled(manager, job, job->state == JOB_STATE_queued ? JOB_STATE_cancelled : JOB_STATE_cancelling, err))
+    if (!move_to_cancelled(manager, job, job->state == JOB_STATE_queued ? JOB_STATE_cancelled : JOB_STATE_cancelling,
+                           err))
         return false;
     if (job->state != JOB_STATE_queued && attempt)
         attempt_tell(attempt, JOB_WANT_cancel);

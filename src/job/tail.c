@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+/* A line comes to one event; a start to one more for each file. */
+enum { EVENTS_PER_LINE_MAX = 3 };
+
 /* What one buffer of lines comes to. */
 struct batch {
     struct attempt *attempt;
@@ -25,7 +28,8 @@ static void add_unreadable(struct batch *batch, const struct err *why)
                                 .code = "unreadable_event",
                                 .attempt = batch->attempt->job.attempt,
                                 .level = "warn",
-                                .message = arena_printf(batch->arena, "An event of the trainer cannot be read: %s", why->text),
+                                .message =
+                                    arena_printf(batch->arena, "An event of the trainer cannot be read: %s", why->text),
                                 .type = "message",
                                 .created_ms = clock_unix_ms()};
 
@@ -144,6 +148,23 @@ static void add_progress(struct store_advance *advance, const struct job_event *
         advance->estimated_finish_ms = event->estimated_finish_ms;
 }
 
+/* A start event says that the data were read: told in the words that Nebius' users know. */
+static void add_datasets(struct batch *batch, const struct job_event *start)
+{
+    struct store_event event = start->row;
+
+    event.kind = "message";
+    event.data_json = NULL;
+    if (batch->attempt->job.validation_file) {
+        event.code = "validation_dataset";
+        event.message = "Dataset 'validation' processed successfully";
+        add_event(batch, &event);
+    }
+    event.code = "training_dataset";
+    event.message = "Dataset 'training' processed successfully";
+    add_event(batch, &event);
+}
+
 /* False only when the line cannot be dealt with now and is to be read again. */
 static bool add_line(struct batch *batch, struct str line, struct err *err)
 {
@@ -169,6 +190,8 @@ static bool add_line(struct batch *batch, struct str line, struct err *err)
     }
     attempt->total_steps = greatest(attempt->total_steps, event.total_steps);
     add_progress(&batch->advance, &event);
+    if (event.total_steps > 0)
+        add_datasets(batch, &event);
     add_event(batch, &event.row);
     return true;
 }
@@ -201,7 +224,7 @@ static bool store_lines(struct attempt *attempt, struct str text, struct err *er
                     .attempt = attempt->job.attempt,
                     .from_offset = attempt->offset,
                     .to_offset = attempt->offset + (int64_t)text.len,
-                    .events = arena_new_array(&arena, struct store_event, line_count),
+                    .events = arena_new_array(&arena, struct store_event, EVENTS_PER_LINE_MAX * line_count),
                     .checkpoints = arena_new_array(&arena, struct store_checkpoint_commit, line_count)},
     };
     ok = add_lines(&batch, text, err) && store_queue_advance(attempt->manager->config.store, &batch.advance, err);
@@ -222,7 +245,8 @@ bool attempt_read_events(struct attempt *attempt, bool *more, struct err *err)
     *more = false;
     if (attempt->events_fd < 0)
         return true;
-    if (!fd_pread(attempt->events_fd, buf, EVENT_LINE_BYTES_MAX, (uint64_t)attempt->offset, &got, attempt->events_path, err))
+    if (!fd_pread(attempt->events_fd, buf, EVENT_LINE_BYTES_MAX, (uint64_t)attempt->offset, &got, attempt->events_path,
+                  err))
         return false;
     newline = memrchr(buf, '\n', got);
     /* An unfinished line waits for its end, unless it is longer than any line may be: then it is unreadable. */

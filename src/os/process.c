@@ -16,7 +16,8 @@
 
 static bool fail(struct err *err, const char *what)
 {
-    return err_set(err, errno == ESRCH || errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot %s: %s", what, strerror(errno));
+    return err_set(err, errno == ESRCH || errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot %s: %s", what,
+                   strerror(errno));
 }
 
 static bool open_pidfd(struct process *process, struct err *err)
@@ -44,7 +45,8 @@ _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int o
     if (read(go_fd, &go, 1) != 1)
         _exit(125);
     close(STDIN_FILENO);
-    if (open("/dev/null", O_RDONLY) == STDIN_FILENO && syscall(SYS_close_range, 3u, ~0u, 0u) == 0 && chdir(spawn->cwd) == 0)
+    if (open("/dev/null", O_RDONLY) == STDIN_FILENO && syscall(SYS_close_range, 3u, ~0u, 0u) == 0 &&
+        chdir(spawn->cwd) == 0)
         execv(spawn->argv[0], (char *const *)(uintptr_t)spawn->argv);
     if (write(STDERR_FILENO, cannot, sizeof cannot - 1) < 0)
         _exit(126);

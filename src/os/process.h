@@ -1,11 +1,11 @@
 /* os/process.h - children that outlive us, and how to be sure which process one is.
  *
- * The identity of a child (os/identity.h) can be stored, and a later server adopts the process by it. Signals go through a
- * pidfd, so a stranger that got the same pid is never hit.
+ * The identity of a child (os/identity.h) can be stored, and a later server adopts the process by it. Signals go
+ * through a pidfd, so a stranger that got the same pid is never hit.
  *
  * A spawned child leads a session and process group of its own, holds no descriptor of ours but its output, ignores
- * SIGUSR1 until it installs a handler, and does not start its program before process_go: its identity can be made durable
- * first. When we die before that, it ends by itself without having done anything. */
+ * SIGUSR1 until it installs a handler, and does not start its program before process_go: its identity can be made
+ * durable first. When we die before that, it ends by itself without having done anything. */
 #pragma once
 
 #include "base/err.h"
@@ -38,8 +38,8 @@ bool process_signal(struct process *process, int signal, struct err *err);
 bool process_kill_group(struct process *process, struct err *err);
 
 struct process_end {
-    bool is_known;    /* only a parent learns more than that it ended */
-    int exit_status;  /* when signal is 0 */
+    bool is_known;   /* only a parent learns more than that it ended */
+    int exit_status; /* when signal is 0 */
     int signal;
 };
 /* True when it has ended; a child is reaped. Does not wait. */

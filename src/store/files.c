@@ -7,8 +7,8 @@ const struct row_type store_file_row = ROW_TYPE(columns, store_file);
 
 bool file_insert(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err)
 {
-    struct query query = query_open(store, "INSERT INTO files(organization_id, project_id" STORE_FILE_COLUMNS(SQL_NAME)
-                                           ") VALUES (?,?" STORE_FILE_COLUMNS(SQL_MARK) ")");
+    struct query query = query_open(store, "INSERT INTO files(organization_id, project_id" STORE_FILE_COLUMNS(
+                                               SQL_NAME) ") VALUES (?,?" STORE_FILE_COLUMNS(SQL_MARK) ")");
 
     query_tenant(&query, tenant);
     row_bind(&query, &store_file_row, file);
@@ -23,16 +23,17 @@ bool store_file_create(struct store *store, const struct tenant *tenant, const s
 bool store_file_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
                     struct store_file *file, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_FILE_COLUMNS(SQL_NAME)
-                                           " FROM files WHERE organization_id=? AND project_id=? AND id=?");
+    struct query query = query_open(
+        store,
+        "SELECT number" STORE_FILE_COLUMNS(SQL_NAME) " FROM files WHERE organization_id=? AND project_id=? AND id=?");
 
     query_tenant(&query, tenant);
     query_text(&query, id);
     return row_get_one(&query, &store_file_row, arena, file, "File object", id, err);
 }
 
-bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose, const struct store_page *page,
-                     struct arena *arena, struct store_file_list *list, struct err *err)
+bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose,
+                     const struct store_page *page, struct arena *arena, struct store_file_list *list, struct err *err)
 {
     static const struct list_sql sql =
         LIST_OF(STORE_FILE_COLUMNS, "files", "id", "?3 IS NULL OR purpose=?3", "File object");

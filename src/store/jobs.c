@@ -8,16 +8,17 @@ const struct row_type store_job_row = ROW_TYPE(columns, store_job);
 bool store_job_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
                    struct store_job *job, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_JOB_COLUMNS(SQL_NAME)
-                                           " FROM jobs WHERE organization_id=? AND project_id=? AND id=?");
+    struct query query = query_open(
+        store,
+        "SELECT number" STORE_JOB_COLUMNS(SQL_NAME) " FROM jobs WHERE organization_id=? AND project_id=? AND id=?");
 
     query_tenant(&query, tenant);
     query_text(&query, id);
     return row_get_one(&query, &store_job_row, arena, job, "fine-tuning job", id, err);
 }
 
-bool store_job_list(struct store *store, const struct tenant *tenant, const struct store_page *page, struct arena *arena,
-                    struct store_job_list *list, struct err *err)
+bool store_job_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
+                    struct arena *arena, struct store_job_list *list, struct err *err)
 {
     static const struct list_sql sql = LIST_OF(STORE_JOB_COLUMNS, "jobs", "id", "?3 IS NULL", "fine-tuning job");
 

@@ -9,7 +9,12 @@
 #include <string.h>
 
 enum { ID_LEN = 8, SECRET_LEN = 43, CHECKSUM_LEN = 6 };
-enum { ID_AT = 3, SECRET_AT = ID_AT + ID_LEN + 1, CHECKSUM_AT = SECRET_AT + SECRET_LEN + 1, KEY_LEN = CHECKSUM_AT + CHECKSUM_LEN };
+enum {
+    ID_AT = 3,
+    SECRET_AT = ID_AT + ID_LEN + 1,
+    CHECKSUM_AT = SECRET_AT + SECRET_LEN + 1,
+    KEY_LEN = CHECKSUM_AT + CHECKSUM_LEN
+};
 _Static_assert(KEY_LEN < API_KEY_BYTES, "a key fits its buffer");
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -104,8 +109,9 @@ static void copy_text(char *out, size_t cap, const char *text)
 static bool find_key(struct store *store, const char *id, struct arena *arena, struct tenant *tenant,
                      struct store_key *row, const char **hash, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_KEY_COLUMNS(SQL_NAME)
-                                           ", hash, organization_id, project_id FROM api_keys WHERE id=?");
+    struct query query = query_open(
+        store,
+        "SELECT number" STORE_KEY_COLUMNS(SQL_NAME) ", hash, organization_id, project_id FROM api_keys WHERE id=?");
     const int next = (int)key_row.column_count + 1;
 
     *hash = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -170,8 +176,9 @@ bool key_has_scope(const struct store_key *row, const char *scope)
 
 bool key_revoke(struct store *store, const struct tenant *tenant, const char *id, struct err *err)
 {
-    struct query query = query_open(store, "UPDATE api_keys SET revoked_ms=CASE revoked_ms WHEN 0 THEN ?4 ELSE revoked_ms "
-                                           "END WHERE organization_id=?1 AND project_id=?2 AND id=?3");
+    struct query query =
+        query_open(store, "UPDATE api_keys SET revoked_ms=CASE revoked_ms WHEN 0 THEN ?4 ELSE revoked_ms "
+                          "END WHERE organization_id=?1 AND project_id=?2 AND id=?3");
     int changed;
 
     query_tenant(&query, tenant);

@@ -10,7 +10,7 @@
 #define API_KEY_BYTES 64
 
 #define STORE_KEY_COLUMNS(X)                                                                                           \
-    X(TEXT, id)     /* at_<8>: the beginning of the key */                                                             \
+    X(TEXT, id) /* at_<8>: the beginning of the key */                                                                 \
     X(TEXT, name)                                                                                                      \
     X(TEXT, scopes) /* words separated by spaces: read write admin */                                                  \
     X(INTEGER, created_ms)                                                                                             \

@@ -36,8 +36,8 @@ static bool add_job_event(struct store *store, const struct store_job *job, int6
 
 static bool insert_job(struct store *store, const struct store_job *job, struct err *err)
 {
-    struct query query = query_open(store, "INSERT INTO jobs(number" STORE_JOB_COLUMNS(SQL_NAME)
-                                           ") VALUES (NULL" STORE_JOB_COLUMNS(SQL_MARK) ")");
+    struct query query = query_open(
+        store, "INSERT INTO jobs(number" STORE_JOB_COLUMNS(SQL_NAME) ") VALUES (NULL" STORE_JOB_COLUMNS(SQL_MARK) ")");
 
     row_bind(&query, &store_job_row, job);
     return query_run(&query, NULL, err);
@@ -47,10 +47,9 @@ bool store_queue_insert(struct store *store, const struct store_job *job, struct
 {
     if (!transaction_begin(store, err))
         return false;
-    return transaction_end(store,
-                           insert_job(store, job, err) &&
-                               add_job_event(store, job, 0, "info", "submitted", "Job is submitted", err),
-                           err);
+    return transaction_end(
+        store,
+        insert_job(store, job, err) && add_job_event(store, job, 0, "info", "submitted", "Job is submitted", err), err);
 }
 
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err)
@@ -95,7 +94,8 @@ bool store_queue_claim(struct store *store, const char *id, struct arena *arena,
 
 bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
 {
-    struct query query = query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number");
+    struct query query =
+        query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number");
     size_t capacity = 0;
 
     *list = (struct store_job_list){0};
@@ -121,10 +121,9 @@ static bool stale(const char *id, int64_t attempt, struct err *err)
 static bool set_running(struct store *store, const char *id, int64_t attempt, const struct store_process *process,
                         struct err *err)
 {
-    struct query query =
-        query_open(store, "UPDATE jobs SET state='running', pid=?3, pid_start_time=?4, boot_id=?5, "
-                          "started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
-                          "WHERE id=?1 AND attempt=?2 AND state='starting'");
+    struct query query = query_open(store, "UPDATE jobs SET state='running', pid=?3, pid_start_time=?4, boot_id=?5, "
+                                           "started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
+                                           "WHERE id=?1 AND attempt=?2 AND state='starting'");
     int changed;
 
     query_text(&query, id);
@@ -185,10 +184,11 @@ static bool set_state(struct store *store, const struct store_move *move, struct
 static bool publish(struct store *store, const struct store_job *job, struct err *err)
 {
     struct query query = query_open(
-        store, "INSERT INTO models(organization_id, project_id, name, job_id, checkpoint_id, kind, base_model, base_path, "
-               "path, created_ms) SELECT j.organization_id, j.project_id, j.output_name, j.id, c.id, "
-               "CASE WHEN json_extract(j.hyperparameters_json, '$.lora') THEN 'lora' ELSE 'full' END, j.model, j.model_path, "
-               "c.path, ?2 FROM jobs j JOIN checkpoints c ON c.job_id = j.id WHERE j.id=?1 ORDER BY c.step DESC LIMIT 1");
+        store,
+        "INSERT INTO models(organization_id, project_id, name, job_id, checkpoint_id, kind, base_model, base_path, "
+        "path, created_ms) SELECT j.organization_id, j.project_id, j.output_name, j.id, c.id, "
+        "CASE WHEN json_extract(j.hyperparameters_json, '$.lora') THEN 'lora' ELSE 'full' END, j.model, j.model_path, "
+        "c.path, ?2 FROM jobs j JOIN checkpoints c ON c.job_id = j.id WHERE j.id=?1 ORDER BY c.step DESC LIMIT 1");
     int changed;
 
     query_text(&query, job->id);
@@ -256,8 +256,8 @@ static bool commit_checkpoint(struct store *store, const struct tenant *tenant, 
     for (size_t i = 0; i < commit->file_count; i++)
         if (!file_insert(store, tenant, &commit->files[i], err))
             return false;
-    query = query_open(store, "INSERT INTO checkpoints(organization_id, project_id" STORE_CHECKPOINT_COLUMNS(SQL_NAME)
-                              ") VALUES (?,?" STORE_CHECKPOINT_COLUMNS(SQL_MARK) ")");
+    query = query_open(store, "INSERT INTO checkpoints(organization_id, project_id" STORE_CHECKPOINT_COLUMNS(
+                                  SQL_NAME) ") VALUES (?,?" STORE_CHECKPOINT_COLUMNS(SQL_MARK) ")");
     query_tenant(&query, tenant);
     row_bind(&query, &store_checkpoint_row, &commit->checkpoint);
     return query_run(&query, NULL, err) && model_insert(store, tenant, &commit->model, err);

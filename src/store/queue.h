@@ -1,8 +1,8 @@
 /* store/queue.h - the scheduler's view of the store: the calls that span tenants, for job/ alone.
  *
  * At most one attempt of a job is effective. The claim is one statement that marks the job and counts the attempt up;
- * from then on every write carries the attempt and is refused (ERR_CONFLICT) when another claim came after it. Every move
- * of the state writes its event in the same transaction. */
+ * from then on every write carries the attempt and is refused (ERR_CONFLICT) when another claim came after it. Every
+ * move of the state writes its event in the same transaction. */
 #pragma once
 
 #include "store/store.h"

@@ -30,9 +30,10 @@ bool event_insert(struct store *store, const struct tenant *tenant, const char *
                   struct err *err)
 {
     struct query query = query_open(
-        store, "INSERT INTO job_events(organization_id, project_id, job_id, seq, id, kind, code, step, attempt, level, "
-               "message, type, data_json, created_ms) VALUES (?1,?2,?3, (SELECT COALESCE(MAX(seq), 0) + 1 FROM job_events "
-               "WHERE job_id=?3), ?4,?5,?6,?7,?8,?9,?10,?11,?12,?13) ON CONFLICT(job_id, kind, code, step) DO NOTHING");
+        store,
+        "INSERT INTO job_events(organization_id, project_id, job_id, seq, id, kind, code, step, attempt, level, "
+        "message, type, data_json, created_ms) VALUES (?1,?2,?3, (SELECT COALESCE(MAX(seq), 0) + 1 FROM job_events "
+        "WHERE job_id=?3), ?4,?5,?6,?7,?8,?9,?10,?11,?12,?13) ON CONFLICT(job_id, kind, code, step) DO NOTHING");
     char id[STORE_ID_BYTES];
 
     store_id_event(id);
@@ -65,8 +66,9 @@ bool store_event_add(struct store *store, const struct tenant *tenant, const cha
     return job_exists(store, tenant, job_id, err) && event_insert(store, tenant, job_id, &event, err);
 }
 
-bool store_event_list(struct store *store, const struct tenant *tenant, const char *job_id, const struct store_page *page,
-                      struct arena *arena, struct store_event_list *list, struct err *err)
+bool store_event_list(struct store *store, const struct tenant *tenant, const char *job_id,
+                      const struct store_page *page, struct arena *arena, struct store_event_list *list,
+                      struct err *err)
 {
     static const struct list_sql sql = LIST_OF(STORE_EVENT_COLUMNS, "job_events", "id", "job_id=?3", "event");
 
@@ -75,16 +77,16 @@ bool store_event_list(struct store *store, const struct tenant *tenant, const ch
                     &list->has_more, err);
 }
 
-bool store_event_since(struct store *store, const struct tenant *tenant, const char *job_id, int64_t after_seq, int limit,
-                       struct arena *arena, struct store_event_list *list, struct err *err)
+bool store_event_since(struct store *store, const struct tenant *tenant, const char *job_id, int64_t after_seq,
+                       int limit, struct arena *arena, struct store_event_list *list, struct err *err)
 {
     struct query query;
 
     *list = (struct store_event_list){.at = arena_new_array(arena, struct store_event, (size_t)limit)};
     if (!job_exists(store, tenant, job_id, err))
         return false;
-    query = query_open(store, "SELECT number" STORE_EVENT_COLUMNS(SQL_NAME)
-                              " FROM job_events WHERE job_id=? AND seq > ? ORDER BY seq LIMIT ?");
+    query = query_open(store, "SELECT number" STORE_EVENT_COLUMNS(
+                                  SQL_NAME) " FROM job_events WHERE job_id=? AND seq > ? ORDER BY seq LIMIT ?");
     query_text(&query, job_id);
     query_integer(&query, after_seq);
     query_integer(&query, limit);
@@ -101,7 +103,8 @@ bool store_checkpoint_get(struct store *store, const struct tenant *tenant, cons
 
     if (!job_exists(store, tenant, job_id, err))
         return false;
-    query = query_open(store, "SELECT number" STORE_CHECKPOINT_COLUMNS(SQL_NAME) " FROM checkpoints WHERE job_id=? AND id=?");
+    query = query_open(store,
+                       "SELECT number" STORE_CHECKPOINT_COLUMNS(SQL_NAME) " FROM checkpoints WHERE job_id=? AND id=?");
     query_text(&query, job_id);
     query_text(&query, id);
     return row_get_one(&query, &store_checkpoint_row, arena, checkpoint, "checkpoint", id, err);
@@ -111,7 +114,8 @@ bool store_checkpoint_list(struct store *store, const struct tenant *tenant, con
                            const struct store_page *page, struct arena *arena, struct store_checkpoint_list *list,
                            struct err *err)
 {
-    static const struct list_sql sql = LIST_OF(STORE_CHECKPOINT_COLUMNS, "checkpoints", "id", "job_id=?3", "checkpoint");
+    static const struct list_sql sql =
+        LIST_OF(STORE_CHECKPOINT_COLUMNS, "checkpoints", "id", "job_id=?3", "checkpoint");
 
     return job_exists(store, tenant, job_id, err) &&
            row_list(store, tenant, job_id, page, &sql, &store_checkpoint_row, arena, (void **)&list->at, &list->count,
@@ -120,8 +124,8 @@ bool store_checkpoint_list(struct store *store, const struct tenant *tenant, con
 
 bool model_insert(struct store *store, const struct tenant *tenant, const struct store_model *model, struct err *err)
 {
-    struct query query = query_open(store, "INSERT INTO models(organization_id, project_id" STORE_MODEL_COLUMNS(SQL_NAME)
-                                           ") VALUES (?,?" STORE_MODEL_COLUMNS(SQL_MARK) ")");
+    struct query query = query_open(store, "INSERT INTO models(organization_id, project_id" STORE_MODEL_COLUMNS(
+                                               SQL_NAME) ") VALUES (?,?" STORE_MODEL_COLUMNS(SQL_MARK) ")");
 
     query_tenant(&query, tenant);
     row_bind(&query, &store_model_row, model);
@@ -131,16 +135,17 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
 bool store_model_get(struct store *store, const struct tenant *tenant, const char *name, struct arena *arena,
                      struct store_model *model, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_MODEL_COLUMNS(SQL_NAME)
-                                           " FROM models WHERE organization_id=? AND project_id=? AND name=?");
+    struct query query =
+        query_open(store, "SELECT number" STORE_MODEL_COLUMNS(
+                              SQL_NAME) " FROM models WHERE organization_id=? AND project_id=? AND name=?");
 
     query_tenant(&query, tenant);
     query_text(&query, name);
     return row_get_one(&query, &store_model_row, arena, model, "model", name, err);
 }
 
-bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page, struct arena *arena,
-                      struct store_model_list *list, struct err *err)
+bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
+                      struct arena *arena, struct store_model_list *list, struct err *err)
 {
     static const struct list_sql sql = LIST_OF(STORE_MODEL_COLUMNS, "models", "name", "?3 IS NULL", "model");
 

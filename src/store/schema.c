@@ -79,12 +79,14 @@ bool schema_migrate(struct store *store, struct err *err)
 {
     int64_t version = 0;
 
-    if (!run_script(store, "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_ms INTEGER) STRICT",
+    if (!run_script(store,
+                    "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_ms INTEGER) STRICT",
                     err) ||
         !read_version(store, &version, err))
         return false;
     if (version > VERSION_NEWEST)
-        return err_set(err, ERR_UNSUPPORTED, "the database has schema %lld, this attune knows up to %lld: use a newer one",
+        return err_set(err, ERR_UNSUPPORTED,
+                       "the database has schema %lld, this attune knows up to %lld: use a newer one",
                        (long long)version, (long long)VERSION_NEWEST);
     while (version < VERSION_NEWEST)
         if (!apply(store, ++version, err))

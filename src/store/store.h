@@ -36,12 +36,10 @@ struct store_project {
 };
 /* ERR_NOT_FOUND when the tenant's project does not exist. */
 bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
-                       struct store_project *project,
-                       struct err *err);
+                       struct store_project *project, struct err *err);
 /* Creates the project, and its organisation when that is absent. ERR_CONFLICT when it exists. */
 bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
-                          const char *name,
-                          const char *profile, struct err *err);
+                          const char *name, const char *profile, struct err *err);
 
 struct store_page {
     int limit;         /* rows wanted, from 1 */
@@ -95,8 +93,7 @@ bool store_file_get(struct store *store, const struct tenant *tenant, const char
                     struct store_file *file, struct err *err);
 /* purpose NULL: all. Result files of checkpoints are listed like any other. */
 bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose,
-                     const struct store_page *page,
-                     struct arena *arena, struct store_file_list *list, struct err *err);
+                     const struct store_page *page, struct arena *arena, struct store_file_list *list, struct err *err);
 /* Writes status, status_details, kind, counts, details_json and expires_ms of `file`. */
 bool store_file_update(struct store *store, const struct tenant *tenant, const struct store_file *file,
                        struct err *err);
@@ -113,9 +110,9 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, project_id)                                                                                                \
     X(STATE, state)                                                                                                    \
     X(WANT, wanted)                                                                                                    \
-    X(TEXT, model)           /* id of the base, as the request named it */                                             \
-    X(TEXT, model_path)      /* folder of its weights */                                                               \
-    X(TEXT, output_name)     /* name of the result once there is one */                                                \
+    X(TEXT, model)            /* id of the base, as the request named it */                                            \
+    X(TEXT, model_path)       /* folder of its weights */                                                              \
+    X(TEXT, output_name)      /* name of the result once there is one */                                               \
     X(TEXT, fine_tuned_model) /* output_name from success on */                                                        \
     X(TEXT, training_file)                                                                                             \
     X(TEXT, validation_file)                                                                                           \
@@ -140,11 +137,11 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(INTEGER, started_ms) /* of the first attempt */                                                                  \
     X(INTEGER, finished_ms)                                                                                            \
     X(INTEGER, estimated_finish_ms)                                                                                    \
-    X(INTEGER, attempt)           /* of the newest claim; 0: never claimed */                                          \
-    X(INTEGER, failed_attempts)   /* in a row without a new recovery point */                                          \
-    X(INTEGER, recovery_step)     /* of the newest recovery point seen */                                              \
-    X(INTEGER, events_offset)     /* bytes of this attempt's events.jsonl that are stored */                           \
-    X(INTEGER, pid)               /* of this attempt's process; 0: none */                                             \
+    X(INTEGER, attempt)         /* of the newest claim; 0: never claimed */                                            \
+    X(INTEGER, failed_attempts) /* in a row without a new recovery point */                                            \
+    X(INTEGER, recovery_step)   /* of the newest recovery point seen */                                                \
+    X(INTEGER, events_offset)   /* bytes of this attempt's events.jsonl that are stored */                             \
+    X(INTEGER, pid)             /* of this attempt's process; 0: none */                                               \
     X(INTEGER, pid_start_time)                                                                                         \
     X(TEXT, boot_id)
 
@@ -159,8 +156,7 @@ struct store_job_list {
 bool store_job_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
                    struct store_job *job, struct err *err);
 bool store_job_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
-                    struct arena *arena,
-                    struct store_job_list *list, struct err *err);
+                    struct arena *arena, struct store_job_list *list, struct err *err);
 /* Jobs of the tenant that are not final. */
 bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err);
 
@@ -188,12 +184,11 @@ struct store_event_list {
     bool has_more;
 };
 bool store_event_list(struct store *store, const struct tenant *tenant, const char *job_id,
-                      const struct store_page *page,
-                      struct arena *arena, struct store_event_list *list, struct err *err);
+                      const struct store_page *page, struct arena *arena, struct store_event_list *list,
+                      struct err *err);
 /* Events with seq > after_seq, oldest first, at most limit: for streams. */
 bool store_event_since(struct store *store, const struct tenant *tenant, const char *job_id, int64_t after_seq,
-                       int limit,
-                       struct arena *arena, struct store_event_list *list, struct err *err);
+                       int limit, struct arena *arena, struct store_event_list *list, struct err *err);
 /* One more event of the service itself, of kind "message": a warning at creation, say. Stored already: fine. */
 bool store_event_add(struct store *store, const struct tenant *tenant, const char *job_id, const char *level,
                      const char *code, const char *message, const char *data_json, struct err *err);
@@ -202,9 +197,9 @@ bool store_event_add(struct store *store, const struct tenant *tenant, const cha
     X(TEXT, id)                                                                                                        \
     X(TEXT, job_id)                                                                                                    \
     X(INTEGER, step)                                                                                                   \
-    X(TEXT, model_name) /* fine_tuned_model_checkpoint */                                                              \
-    X(TEXT, path)       /* folder, absolute */                                                                         \
-    X(TEXT, metrics_json) /* step, train_loss, …: all of OpenAI's names, null where there is none */                   \
+    X(TEXT, model_name)        /* fine_tuned_model_checkpoint */                                                       \
+    X(TEXT, path)              /* folder, absolute */                                                                  \
+    X(TEXT, metrics_json)      /* step, train_loss, …: all of OpenAI's names, null where there is none */            \
     X(TEXT, result_files_json) /* ids of files */                                                                      \
     X(INTEGER, is_final)                                                                                               \
     X(INTEGER, created_ms)
@@ -223,7 +218,8 @@ bool store_checkpoint_list(struct store *store, const struct tenant *tenant, con
                            const struct store_page *page, struct arena *arena, struct store_checkpoint_list *list,
                            struct err *err);
 
-/* Models that jobs made: the result ft:<base>:<organisation>:<suffix>:<id> and each checkpoint, :ckpt-step-N behind it. */
+/* Models that jobs made: the result ft:<base>:<organisation>:<suffix>:<id> and each checkpoint, :ckpt-step-N behind it.
+ */
 #define STORE_MODEL_COLUMNS(X)                                                                                         \
     X(TEXT, name)                                                                                                      \
     X(TEXT, job_id)                                                                                                    \
@@ -246,7 +242,6 @@ bool store_model_get(struct store *store, const struct tenant *tenant, const cha
                      struct store_model *model, struct err *err);
 /* `after` is a name. */
 bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
-                      struct arena *arena,
-                      struct store_model_list *list, struct err *err);
+                      struct arena *arena, struct store_model_list *list, struct err *err);
 /* The name stops resolving; the weights stay while a file or a checkpoint holds them. */
 bool store_model_delete(struct store *store, const struct tenant *tenant, const char *name, struct err *err);

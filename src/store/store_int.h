@@ -1,4 +1,5 @@
-/* store/store_int.h - SQLite under the store's own files: prepared statements, transactions, rows from column tables. */
+/* store/store_int.h - SQLite under the store's own files: prepared statements, transactions, rows from column tables.
+ */
 #pragma once
 
 #include "store/store.h"
@@ -58,9 +59,12 @@ struct row_type {
     size_t column_count, bytes;
 };
 #define COLUMN_ENTRY(row, type, name) {COLUMN_##type, offsetof(struct row, name)},
-#define ROW_TYPE(columns, row) {columns, sizeof columns / sizeof *columns, sizeof(struct row)}
-#define SQL_NAME(type, name)   "," #name
-#define SQL_MARK(type, name)   ",?"
+#define ROW_TYPE(columns, row)                                                                                         \
+    {                                                                                                                  \
+        columns, sizeof columns / sizeof *columns, sizeof(struct row)                                                  \
+    }
+#define SQL_NAME(type, name) "," #name
+#define SQL_MARK(type, name) ",?"
 
 /* Columns 1.. of the current row into the struct; column 0 is the row's number. */
 void row_get(struct query *query, const struct row_type *type, struct arena *arena, void *row);
@@ -72,7 +76,7 @@ bool row_get_one(struct query *query, const struct row_type *type, struct arena 
 /* A list in both orders: parameters are organisation, project, scope, number of the cursor (0: none), row count. */
 #define LIST_SQL(columns, from, where, compare, order)                                                                 \
     "SELECT number" columns(SQL_NAME) " FROM " from " WHERE organization_id=?1 AND project_id=?2 AND (" where          \
-    ") AND (?4=0 OR number" compare "?4) ORDER BY number " order " LIMIT ?5"
+                                      ") AND (?4=0 OR number" compare "?4) ORDER BY number " order " LIMIT ?5"
 struct list_sql {
     const char *ascending, *descending;
     const char *cursor; /* organisation, project, scope, id → number */
@@ -82,8 +86,8 @@ struct list_sql {
     {                                                                                                                  \
         .ascending = LIST_SQL(columns, from, where, ">", "ASC"),                                                       \
         .descending = LIST_SQL(columns, from, where, "<", "DESC"),                                                     \
-        .cursor = "SELECT number FROM " from " WHERE organization_id=?1 AND project_id=?2 AND (" where ") AND " key    \
-                  "=?4",                                                                                               \
+        .cursor =                                                                                                      \
+            "SELECT number FROM " from " WHERE organization_id=?1 AND project_id=?2 AND (" where ") AND " key "=?4",   \
         .what = what_,                                                                                                 \
     }
 bool row_list(struct store *store, const struct tenant *tenant, const char *scope, const struct store_page *page,

@@ -6,7 +6,7 @@
 
 static const struct event_context context = {.output_name = "ft:b:o:s:1", .total_steps = 9, .attempt = 2, .now_ms = 77};
 
-#define SHA "\"sha256\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\""
+#define SHA   "\"sha256\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\""
 #define FILES "\"files\":[{\"name\":\"a.safetensors\",\"bytes\":5," SHA "}]"
 
 static void lines_become_events_in_clients_words(void **state)
@@ -18,16 +18,18 @@ static void lines_become_events_in_clients_words(void **state)
          "\"train_tokens\":40}",
          "message", "Training for 9 steps: 4 examples, 40 tokens an epoch",
          "{\"step\": 0, \"total_steps\": 9, \"train_examples\": 4, \"train_tokens\": 40}"},
-        {"{\"seq\":2,\"kind\":\"step\",\"code\":\"\",\"step\":3,\"time\":5,\"loss\":0.528,\"token_accuracy\":0.5}", "metrics",
-         "Step 3/9: training loss=0.53",
+        {"{\"seq\":2,\"kind\":\"step\",\"code\":\"\",\"step\":3,\"time\":5,\"loss\":0.528,\"token_accuracy\":0.5}",
+         "metrics", "Step 3/9: training loss=0.53",
          "{\"step\": 3, \"train_loss\": 0.528, \"train_mean_token_accuracy\": 0.5, \"total_steps\": 9}"},
         {"{\"kind\":\"valid\",\"step\":3,\"valid_loss\":1.5,\"valid_mean_token_accuracy\":0.25}", "metrics",
          "Step 3/9: validation loss=1.50",
          "{\"step\": 3, \"valid_loss\": 1.5, \"valid_mean_token_accuracy\": 0.25, \"total_steps\": 9}"},
-        {"{\"kind\":\"message\",\"step\":0,\"level\":\"warn\",\"code\":\"few\",\"message\":\"few steps\",\"data\":[1,null]}",
+        {"{\"kind\":\"message\",\"step\":0,\"level\":\"warn\",\"code\":\"few\",\"message\":\"few "
+         "steps\",\"data\":[1,null]}",
          "message", "few steps", "[1, null]"},
-        {"{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"attempts/0001/checkpoints/step-00000009\"," FILES "}", "message",
-         "Checkpoint created at step 9 with Snapshot ID: ft:b:o:s:1:ckpt-step-9", "{\"step\": 9, \"total_steps\": 9}"},
+        {"{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"attempts/0001/checkpoints/step-00000009\"," FILES "}",
+         "message", "Checkpoint created at step 9 with Snapshot ID: ft:b:o:s:1:ckpt-step-9",
+         "{\"step\": 9, \"total_steps\": 9}"},
     };
     struct arena arena = {0};
     struct err err = {0};
@@ -50,8 +52,11 @@ static void a_step_tells_progress(void **state)
     struct job_event event;
     struct err err = {0};
 
-    assert_ok(event_parse(&arena, STR("{\"kind\":\"step\",\"step\":3,\"time\":1000,\"trained_tokens\":300,\"seconds_left\":2.5}"),
-                          &context, &event, &err), err);
+    assert_ok(
+        event_parse(&arena,
+                    STR("{\"kind\":\"step\",\"step\":3,\"time\":1000,\"trained_tokens\":300,\"seconds_left\":2.5}"),
+                    &context, &event, &err),
+        err);
     assert_int_equal(event.trained_steps, 3);
     assert_int_equal(event.trained_tokens, 300);
     assert_int_equal(event.estimated_finish_ms, 3500);
@@ -67,10 +72,12 @@ static void a_checkpoint_names_its_files_and_metrics(void **state)
     struct job_event event;
     struct err err = {0};
 
-    assert_ok(event_parse(&arena,
-                          STR("{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a/b\",\"train_loss\":0.5,\"valid_loss\":null,"
-                              "\"is_final\":true," FILES "}"),
-                          &context, &event, &err), err);
+    assert_ok(
+        event_parse(&arena,
+                    STR("{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a/b\",\"train_loss\":0.5,\"valid_loss\":null,"
+                        "\"is_final\":true," FILES "}"),
+                    &context, &event, &err),
+        err);
     assert_true(event.is_checkpoint && event.is_final);
     assert_int_equal(event.file_count, 1);
     assert_string_equal(event.files[0].name, "a.safetensors");
@@ -85,10 +92,20 @@ static void a_checkpoint_names_its_files_and_metrics(void **state)
 static void lines_that_are_no_events_are_refused(void **state)
 {
     static const char *const lines[] = {
-        "", "nonsense", "[]", "{}", "{\"kind\":\"step\"}", "{\"kind\":\"step\",\"step\":-1}", "{\"kind\":\"step\",\"step\":1.5}",
-        "{\"kind\":\"step\",\"step\":2000000000000}", "{\"kind\":\"dance\",\"step\":1}", "{\"kind\":7,\"step\":1}",
-        "{\"kind\":\"start\",\"step\":0}", "{\"kind\":\"start\",\"step\":0,\"total_steps\":-3}",
-        "{\"kind\":\"step\",\"step\":1,\"trained_tokens\":-1}", "{\"kind\":\"message\",\"step\":0,\"message\":\"x\"}",
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        "{\"kind\":\"step\"}",
+        "{\"kind\":\"step\",\"step\":-1}",
+        "{\"kind\":\"step\",\"step\":1.5}",
+        "{\"kind\":\"step\",\"step\":2000000000000}",
+        "{\"kind\":\"dance\",\"step\":1}",
+        "{\"kind\":7,\"step\":1}",
+        "{\"kind\":\"start\",\"step\":0}",
+        "{\"kind\":\"start\",\"step\":0,\"total_steps\":-3}",
+        "{\"kind\":\"step\",\"step\":1,\"trained_tokens\":-1}",
+        "{\"kind\":\"message\",\"step\":0,\"message\":\"x\"}",
         "{\"kind\":\"message\",\"step\":0,\"level\":\"info\"}",
         "{\"kind\":\"checkpoint\",\"step\":9," FILES "}",
         "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\"}",
@@ -100,7 +117,8 @@ static void lines_that_are_no_events_are_refused(void **state)
         "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\\u0000b\"," FILES "}",
         "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\",\"files\":[{\"name\":\"../x\",\"bytes\":1," SHA "}]}",
         "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\",\"files\":[{\"name\":\"x\",\"bytes\":-1," SHA "}]}",
-        "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\",\"files\":[{\"name\":\"x\",\"bytes\":1,\"sha256\":\"00\"}]}",
+        "{\"kind\":\"checkpoint\",\"step\":9,\"path\":\"a\",\"files\":[{\"name\":\"x\",\"bytes\":1,\"sha256\":\"00\"}]"
+        "}",
     };
     struct arena arena = {0};
 
@@ -140,7 +158,8 @@ static void an_exit_record_says_how_it_ended(void **state)
         const char *code;
     } cases[] = {
         {"{\"format\":1,\"status\":\"succeeded\",\"error\":null}", EXIT_SUCCEEDED, NULL},
-        {"{\"format\":1,\"status\":\"failed\",\"error\":{\"code\":\"bad\",\"message\":\"m\",\"param\":null}}", EXIT_FAILED, "bad"},
+        {"{\"format\":1,\"status\":\"failed\",\"error\":{\"code\":\"bad\",\"message\":\"m\",\"param\":null}}",
+         EXIT_FAILED, "bad"},
         {"{\"format\":1,\"status\":\"cancelled\"}", EXIT_CANCELLED, NULL},
         {"{\"format\":1,\"status\":\"paused\"}", EXIT_PAUSED, NULL},
         {"{\"format\":1,\"status\":\"pau", EXIT_NONE, NULL},

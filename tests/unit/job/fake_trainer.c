@@ -1,6 +1,6 @@
 /* A trainer that trains nothing: "fake_trainer train --run DIR --attempt N" keeps to the run directory's contract and
- * misbehaves as options in job.json say. Its state is a hash over the steps done, so that what it ends with shows whether
- * it went on from where it was. */
+ * misbehaves as options in job.json say. Its state is a hash over the steps done, so that what it ends with shows
+ * whether it went on from where it was. */
 #include "base/hash.h"
 #include "base/json.h"
 #include "os/clock.h"
@@ -133,7 +133,8 @@ static void misbehave(struct trainer *t)
     if (option(t, "kill_after") && t->step >= option(t, "kill_after") * t->attempt)
         kill(getpid(), SIGKILL);
     if (t->step == option(t, "fail_at"))
-        leave(t, "failed", "{\"code\":\"invalid_training_file\",\"message\":\"line 3 is bad\",\"param\":\"training_file\"}");
+        leave(t, "failed",
+              "{\"code\":\"invalid_training_file\",\"message\":\"line 3 is bad\",\"param\":\"training_file\"}");
     if (t->step == option(t, "hang_at"))
         for (;;)
             pause();
@@ -152,17 +153,19 @@ static void take_step(struct trainer *t, int64_t steps)
 
     sha256_of(str_of(text), digest);
     hex_encode(digest, sizeof digest, t->state);
-    say(t, "\"kind\":\"step\",\"code\":\"\",\"step\":%lld,\"time\":%lld,\"epoch\":1,\"loss\":%f,\"token_accuracy\":0.5,"
-           "\"learning_rate\":1e-5,\"grad_norm\":1,\"tokens\":10,\"supervised_tokens\":5,\"trained_tokens\":%lld,"
-           "\"tokens_per_s\":100,\"seconds_left\":%lld", (long long)t->step, (long long)clock_unix_ms(), 1.0 / (double)t->step,
-        (long long)(10 * t->step), (long long)(steps - t->step));
+    say(t,
+        "\"kind\":\"step\",\"code\":\"\",\"step\":%lld,\"time\":%lld,\"epoch\":1,\"loss\":%f,\"token_accuracy\":0.5,"
+        "\"learning_rate\":1e-5,\"grad_norm\":1,\"tokens\":10,\"supervised_tokens\":5,\"trained_tokens\":%lld,"
+        "\"tokens_per_s\":100,\"seconds_left\":%lld",
+        (long long)t->step, (long long)clock_unix_ms(), 1.0 / (double)t->step, (long long)(10 * t->step),
+        (long long)(steps - t->step));
     write_file(path_join(&t->arena, t->dir, "heartbeat"), arena_printf(&t->arena, "%020lld", (long long)t->step));
 }
 
 static void publish(struct trainer *t)
 {
-    const char *name = arena_printf(&t->arena, "attempts/%04lld/checkpoints/step-%08lld", (long long)t->attempt,
-                                    (long long)t->step);
+    const char *name =
+        arena_printf(&t->arena, "attempts/%04lld/checkpoints/step-%08lld", (long long)t->attempt, (long long)t->step);
     const char *dir = path_join(&t->arena, t->run, name);
     struct err err = {0};
     char sha256[65];
@@ -172,9 +175,11 @@ static void publish(struct trainer *t)
     write_file(path_join(&t->arena, dir, "weights"), t->state);
     sha256_of(str_of(t->state), digest);
     hex_encode(digest, 32, sha256);
-    say(t, "\"kind\":\"checkpoint\",\"code\":\"\",\"step\":%lld,\"time\":1,\"epoch\":1,\"path\":\"%s\",\"train_loss\":0.5,"
-           "\"train_mean_token_accuracy\":0.5,\"valid_loss\":null,\"files\":[{\"name\":\"weights\",\"bytes\":%zu,"
-           "\"sha256\":\"%s\"}],\"is_final\":true", (long long)t->step, name, strlen(t->state), sha256);
+    say(t,
+        "\"kind\":\"checkpoint\",\"code\":\"\",\"step\":%lld,\"time\":1,\"epoch\":1,\"path\":\"%s\",\"train_loss\":0.5,"
+        "\"train_mean_token_accuracy\":0.5,\"valid_loss\":null,\"files\":[{\"name\":\"weights\",\"bytes\":%zu,"
+        "\"sha256\":\"%s\"}],\"is_final\":true",
+        (long long)t->step, name, strlen(t->state), sha256);
 }
 
 int main(int argc, char **argv)
@@ -191,7 +196,9 @@ int main(int argc, char **argv)
     check(t.events >= 0, &err);
     steps = option(&t, "steps");
     load_newest(&t);
-    say(&t, "\"kind\":\"start\",\"code\":\"\",\"step\":0,\"time\":1,\"total_steps\":%lld,\"train_examples\":4,\"train_tokens\":40",
+    say(&t,
+        "\"kind\":\"start\",\"code\":\"\",\"step\":0,\"time\":1,\"total_steps\":%lld,\"train_examples\":4,\"train_"
+        "tokens\":40",
         (long long)steps);
     while (t.step < steps) {
         take_step(&t, steps);

@@ -26,10 +26,14 @@ static void a_job_runs_to_its_end(void **state)
     assert_string_equal(events.at[0].message, "Job is submitted");
     assert_string_equal(events.at[events.count - 1].message, "Training completed successfully");
     assert_string_equal(server_find_event(server, id, "step", "")->message, "Step 1/6: training loss=1.00");
+    assert_string_equal(server_find_event(server, id, "message", "training_dataset")->message,
+                        "Dataset 'training' processed successfully");
+    assert_null(server_find_event(server, id, "message", "validation_dataset"));
 
     /* Its result file is an ordinary file with the checkpoint's bytes. */
-    assert_ok(store_checkpoint_list(server->store, &server->tenant, id, &(struct store_page){.limit = 1}, &server->arena,
-                                    &checkpoints, &err), err);
+    assert_ok(store_checkpoint_list(server->store, &server->tenant, id, &(struct store_page){.limit = 1},
+                                    &server->arena, &checkpoints, &err),
+              err);
     const char *file_id = arena_copy(&server->arena, checkpoints.at[0].result_files_json + 2,
                                      strlen(checkpoints.at[0].result_files_json) - 4);
     assert_ok(store_file_get(server->store, &server->tenant, file_id, &server->arena, &file, &err), err);
@@ -38,8 +42,9 @@ static void a_job_runs_to_its_end(void **state)
     assert_ok(fd >= 0, err);
     assert_int_equal(size, file.bytes);
     fd_close(&fd);
-    assert_ok(file_read(&server->arena, path_join(&server->arena, checkpoints.at[0].path, "weights"), 100, &bytes, &err),
-              err);
+    assert_ok(
+        file_read(&server->arena, path_join(&server->arena, checkpoints.at[0].path, "weights"), 100, &bytes, &err),
+        err);
     assert_int_equal(bytes.len, size);
 }
 
@@ -113,7 +118,8 @@ static void an_end_without_a_server_is_found_at_start(void **state)
 static void a_death_without_a_server_is_found_at_start(void **state)
 {
     struct server *server = *state;
-    const char *id = server_create(server, "{\"steps\":30,\"step_ms\":2,\"recovery_every\":4,\"times\":1,\"kill_at\":17}");
+    const char *id =
+        server_create(server, "{\"steps\":30,\"step_ms\":2,\"recovery_every\":4,\"times\":1,\"kill_at\":17}");
 
     server_await(server, id, JOB_STATE_running);
     outlast(server, id);
@@ -389,7 +395,8 @@ static void chat_gives_way_to_a_job(void **state)
 {
     struct server *server = *state;
     struct job_ledger *ledger = job_manager_ledger(server->manager);
-    struct ledger_claim chat = {.owner = LEDGER_CHAT, .id = "chat-1", .bytes = 1 << 30, .evict = evict, .context = server};
+    struct ledger_claim chat = {
+        .owner = LEDGER_CHAT, .id = "chat-1", .bytes = 1 << 30, .evict = evict, .context = server};
     struct err err = {0};
 
     assert_ok(ledger_reserve(ledger, &chat, &err), err);

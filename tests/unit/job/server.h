@@ -79,8 +79,7 @@ static inline void server_start(struct server *server)
     server->config.store = server->store;
     server->config.blobs = server->blobs;
     server->config.program = server->program;
-    server->config.loop =
-        (struct job_loop){server, server_now_ms, server_watch, server_unwatch, server_set_deadline};
+    server->config.loop = (struct job_loop){server, server_now_ms, server_watch, server_unwatch, server_set_deadline};
     server->manager = job_manager_new(&server->config, &err);
     assert_ok(server->manager, err);
     assert_ok(job_manager_start(server->manager, &err), err);
@@ -138,7 +137,8 @@ static inline int server_setup(void **state)
     store_id_file(id);
     put = blob_put_begin(server->blobs, &err);
     assert_ok(blob_put_add(put, "{}\n", 3, &err) && blob_put_commit(put, id, sha256, &err), err);
-    struct store_file file = {.id = id, .filename = "a.jsonl", .purpose = "fine-tune", .bytes = 3, .status = "processed"};
+    struct store_file file = {
+        .id = id, .filename = "a.jsonl", .purpose = "fine-tune", .bytes = 3, .status = "processed"};
     assert_ok(store_file_create(server->store, &server->tenant, &file, &err), err);
     server->training_file = id;
     *state = server;
@@ -263,7 +263,8 @@ static inline void expected_weights(int64_t steps, char state[65])
     }
 }
 
-/* The job has succeeded as if nothing had happened: weights, every step's event once and in order, sequence without gaps. */
+/* The job has succeeded as if nothing had happened: weights, every step's event once and in order, sequence without
+ * gaps. */
 static inline void assert_undisturbed(struct server *server, const char *id, int64_t steps)
 {
     struct store_job job = server_await(server, id, JOB_STATE_succeeded);
@@ -283,8 +284,9 @@ static inline void assert_undisturbed(struct server *server, const char *id, int
     assert_int_equal(next_step, steps + 1);
     assert_int_equal(job.trained_steps, steps);
     assert_int_equal(job.trained_tokens, 10 * steps);
-    assert_ok(store_checkpoint_list(server->store, &server->tenant, id, &(struct store_page){.limit = 9}, &server->arena,
-                                    &checkpoints, &err), err);
+    assert_ok(store_checkpoint_list(server->store, &server->tenant, id, &(struct store_page){.limit = 9},
+                                    &server->arena, &checkpoints, &err),
+              err);
     assert_int_equal(checkpoints.count, 1);
     assert_ok(store_model_get(server->store, &server->tenant, job.fine_tuned_model, &server->arena, &model, &err), err);
     assert_ok(file_read(&server->arena, path_join(&server->arena, model.path, "weights"), 100, &weights, &err), err);

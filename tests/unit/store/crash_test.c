@@ -1,5 +1,5 @@
-/* An acknowledged write survives a kill at any moment. The test runs itself as a writer ("crash_test DIR"), which says on
- * stdout what was acknowledged; it is killed after some acknowledgements, or by strace inside its Nth sync. */
+/* An acknowledged write survives a kill at any moment. The test runs itself as a writer ("crash_test DIR"), which says
+ * on stdout what was acknowledged; it is killed after some acknowledgements, or by strace inside its Nth sync. */
 #include "fixture.h"
 
 #include "os/process.h"
@@ -50,8 +50,8 @@ static pid_t start_writer(const char *dir, const char *nth_sync, int *acks)
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         if (nth_sync)
-            execlp("strace", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject, self, dir,
-                   NULL);
+            execlp("strace", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject,
+                   self, dir, NULL);
         else
             execl(self, self, dir, NULL);
         _exit(127);

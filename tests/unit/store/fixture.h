@@ -47,8 +47,8 @@ static inline struct store_file make_file(struct fixture *f, const char *name)
     char *id = arena_alloc(&f->arena, STORE_ID_BYTES);
 
     store_id_file(id);
-    return (struct store_file){.id = id, .filename = name, .purpose = "fine-tune", .bytes = 7, .status = "processed",
-                               .created_ms = 1000};
+    return (struct store_file){
+        .id = id, .filename = name, .purpose = "fine-tune", .bytes = 7, .status = "processed", .created_ms = 1000};
 }
 
 static inline struct store_job make_job(struct fixture *f, const struct tenant *tenant)

@@ -2,8 +2,8 @@
 
 static struct err move(struct fixture *f, const char *id, int64_t attempt, enum job_state to)
 {
-    struct store_move move = {.id = id, .attempt = attempt, .to = to, .level = "info", .code = job_state_name(to),
-                              .message = "moved"};
+    struct store_move move = {
+        .id = id, .attempt = attempt, .to = to, .level = "info", .code = job_state_name(to), .message = "moved"};
     struct err err = {0};
 
     if (store_queue_move(f->store, &move, &err))
@@ -29,8 +29,8 @@ static size_t count_events(struct fixture *f, const char *id, const char *kind)
 
 static struct store_event step_event(int64_t step)
 {
-    return (struct store_event){.kind = "step", .code = "", .step = step, .attempt = 1, .level = "info", .message = "step",
-                                .type = "metrics"};
+    return (struct store_event){
+        .kind = "step", .code = "", .step = step, .attempt = 1, .level = "info", .message = "step", .type = "metrics"};
 }
 
 static void every_pair_of_states_moves_exactly_when_the_table_says_so(void **state)
@@ -58,7 +58,8 @@ static void every_pair_of_states_moves_exactly_when_the_table_says_so(void **sta
                 assert_int_equal(move(f, id, 0, *step).code, ERR_OK);
             err = move(f, id, 0, (enum job_state)to);
             if ((err.code == ERR_OK) != job_state_may_move((enum job_state)from, (enum job_state)to))
-                fail_msg("%s to %s: %s", job_state_name((enum job_state)from), job_state_name((enum job_state)to), err.text);
+                fail_msg("%s to %s: %s", job_state_name((enum job_state)from), job_state_name((enum job_state)to),
+                         err.text);
         }
 }
 
@@ -140,8 +141,14 @@ static void events_are_stored_once_with_their_offset(void **state)
     struct fixture *f = *state;
     const char *id = add_job(f, &f->ours);
     struct store_event events[] = {step_event(1), step_event(2), step_event(2), step_event(3)};
-    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 30, .events = events, .event_count = 4,
-                                    .trained_steps = 3, .trained_tokens = 300, .total_steps = 9};
+    struct store_advance advance = {.id = id,
+                                    .attempt = 1,
+                                    .to_offset = 30,
+                                    .events = events,
+                                    .event_count = 4,
+                                    .trained_steps = 3,
+                                    .trained_tokens = 300,
+                                    .total_steps = 9};
     struct err err = {0};
 
     run_job(f, id);
@@ -174,12 +181,22 @@ static struct store_checkpoint_commit checkpoint_at(struct fixture *f, const cha
 
     store_id_checkpoint(id);
     return (struct store_checkpoint_commit){
-        .checkpoint = {.id = id, .job_id = job_id, .step = step, .model_name = name, .path = path, .metrics_json = "{}",
+        .checkpoint = {.id = id,
+                       .job_id = job_id,
+                       .step = step,
+                       .model_name = name,
+                       .path = path,
+                       .metrics_json = "{}",
                        .result_files_json = "[]"},
         .files = file,
         .file_count = 1,
-        .model = {.name = name, .job_id = job_id, .checkpoint_id = id, .kind = "lora", .base_model = "org/base",
-                  .base_path = "/models/org/base", .path = path},
+        .model = {.name = name,
+                  .job_id = job_id,
+                  .checkpoint_id = id,
+                  .kind = "lora",
+                  .base_model = "org/base",
+                  .base_path = "/models/org/base",
+                  .path = path},
     };
 }
 
@@ -189,7 +206,8 @@ static void a_job_succeeds_with_the_weights_of_its_newest_checkpoint(void **stat
     const char *id = add_job(f, &f->ours);
     struct store_file files[] = {make_file(f, "1/a"), make_file(f, "2/a")};
     struct store_checkpoint_commit commits[] = {checkpoint_at(f, id, 5, &files[0]), checkpoint_at(f, id, 9, &files[1])};
-    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 1, .checkpoints = commits, .checkpoint_count = 2};
+    struct store_advance advance = {
+        .id = id, .attempt = 1, .to_offset = 1, .checkpoints = commits, .checkpoint_count = 2};
     struct store_model model;
     struct store_job job;
     struct err err = {0};
@@ -214,7 +232,8 @@ static void a_checkpoint_reported_again_changes_nothing(void **state)
     const char *id = add_job(f, &f->ours);
     struct store_file first = make_file(f, "1/a"), again = make_file(f, "1/a");
     struct store_checkpoint_commit commit = checkpoint_at(f, id, 5, &first);
-    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 1, .checkpoints = &commit, .checkpoint_count = 1};
+    struct store_advance advance = {
+        .id = id, .attempt = 1, .to_offset = 1, .checkpoints = &commit, .checkpoint_count = 1};
     struct store_checkpoint_list list;
     struct err err = {0};
     int64_t count, bytes;
@@ -225,7 +244,8 @@ static void a_checkpoint_reported_again_changes_nothing(void **state)
     advance.from_offset = 1;
     advance.to_offset = 2;
     assert_ok(store_queue_advance(f->store, &advance, &err), err);
-    assert_ok(store_checkpoint_list(f->store, &f->ours, id, &(struct store_page){.limit = 9}, &f->arena, &list, &err), err);
+    assert_ok(store_checkpoint_list(f->store, &f->ours, id, &(struct store_page){.limit = 9}, &f->arena, &list, &err),
+              err);
     assert_int_equal(list.count, 1);
     assert_ok(store_file_usage(f->store, &f->ours, &count, &bytes, &err), err);
     assert_int_equal(count, 1);

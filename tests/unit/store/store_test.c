@@ -86,7 +86,8 @@ static void lists_page_in_both_orders(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         names_of_files(f, cases[i].page, cases[i].purpose, text, &has_more);
         if (strcmp(text, cases[i].expected) != 0 || has_more != cases[i].has_more)
-            fail_msg("case %zu: \"%s\" %d, expected \"%s\" %d", i, text, has_more, cases[i].expected, cases[i].has_more);
+            fail_msg("case %zu: \"%s\" %d, expected \"%s\" %d", i, text, has_more, cases[i].expected,
+                     cases[i].has_more);
     }
 }
 
@@ -123,16 +124,27 @@ static struct everything make_everything(struct fixture *f)
     store_id_checkpoint(checkpoint);
     all.checkpoint = checkpoint;
     struct store_checkpoint_commit commit = {
-        .checkpoint = {.id = checkpoint, .job_id = all.job, .step = 1, .model_name = all.model, .path = "/c",
-                       .metrics_json = "{}", .result_files_json = "[]"},
-        .model = {.name = all.model, .job_id = all.job, .checkpoint_id = checkpoint, .kind = "lora", .base_model = "b",
-                  .base_path = "/b", .path = "/c"},
+        .checkpoint = {.id = checkpoint,
+                       .job_id = all.job,
+                       .step = 1,
+                       .model_name = all.model,
+                       .path = "/c",
+                       .metrics_json = "{}",
+                       .result_files_json = "[]"},
+        .model = {.name = all.model,
+                  .job_id = all.job,
+                  .checkpoint_id = checkpoint,
+                  .kind = "lora",
+                  .base_model = "b",
+                  .base_path = "/b",
+                  .path = "/c"},
     };
-    struct store_advance advance = {.id = all.job, .attempt = 1, .to_offset = 10, .checkpoints = &commit,
-                                    .checkpoint_count = 1};
+    struct store_advance advance = {
+        .id = all.job, .attempt = 1, .to_offset = 10, .checkpoints = &commit, .checkpoint_count = 1};
     assert_ok(store_queue_advance(f->store, &advance, &err), err);
-    assert_ok(store_event_list(f->store, &f->theirs, all.job, &(struct store_page){.limit = 1}, &f->arena, &events, &err),
-              err);
+    assert_ok(
+        store_event_list(f->store, &f->theirs, all.job, &(struct store_page){.limit = 1}, &f->arena, &events, &err),
+        err);
     all.event = events.at[0].id;
     return all;
 }
@@ -157,20 +169,51 @@ static void ask(struct fixture *f, const struct tenant *tenant, const struct eve
     bool ok = true;
 
     switch (call) {
-    case 0: ok = store_file_get(f->store, tenant, id->file, arena, &out.file, err); break;
-    case 1: ok = store_file_update(f->store, tenant, &file, err); break;
-    case 2: ok = store_file_delete(f->store, tenant, id->file, err); break;
-    case 3: ok = store_job_get(f->store, tenant, id->job, arena, &out.job, err); break;
-    case 4: ok = store_event_list(f->store, tenant, id->job, &page, arena, &out.events, err); break;
-    case 5: ok = store_event_since(f->store, tenant, id->job, 0, 3, arena, &out.events, err); break;
-    case 6: ok = store_event_add(f->store, tenant, id->job, "info", "x", "x", NULL, err); break;
-    case 7: ok = store_checkpoint_list(f->store, tenant, id->job, &page, arena, &out.checkpoints, err); break;
-    case 8: ok = store_checkpoint_get(f->store, tenant, id->job, id->checkpoint, arena, &out.checkpoint, err); break;
-    case 9: ok = store_model_get(f->store, tenant, id->model, arena, &out.model, err); break;
-    case 10: ok = store_model_delete(f->store, tenant, id->model, err); break;
-    case 11: page.after = id->file; ok = store_file_list(f->store, tenant, NULL, &page, arena, &out.files, err); break;
-    case 12: page.after = id->job; ok = store_job_list(f->store, tenant, &page, arena, &out.jobs, err); break;
-    case 13: page.after = id->model; ok = store_model_list(f->store, tenant, &page, arena, &out.models, err); break;
+    case 0:
+        ok = store_file_get(f->store, tenant, id->file, arena, &out.file, err);
+        break;
+    case 1:
+        ok = store_file_update(f->store, tenant, &file, err);
+        break;
+    case 2:
+        ok = store_file_delete(f->store, tenant, id->file, err);
+        break;
+    case 3:
+        ok = store_job_get(f->store, tenant, id->job, arena, &out.job, err);
+        break;
+    case 4:
+        ok = store_event_list(f->store, tenant, id->job, &page, arena, &out.events, err);
+        break;
+    case 5:
+        ok = store_event_since(f->store, tenant, id->job, 0, 3, arena, &out.events, err);
+        break;
+    case 6:
+        ok = store_event_add(f->store, tenant, id->job, "info", "x", "x", NULL, err);
+        break;
+    case 7:
+        ok = store_checkpoint_list(f->store, tenant, id->job, &page, arena, &out.checkpoints, err);
+        break;
+    case 8:
+        ok = store_checkpoint_get(f->store, tenant, id->job, id->checkpoint, arena, &out.checkpoint, err);
+        break;
+    case 9:
+        ok = store_model_get(f->store, tenant, id->model, arena, &out.model, err);
+        break;
+    case 10:
+        ok = store_model_delete(f->store, tenant, id->model, err);
+        break;
+    case 11:
+        page.after = id->file;
+        ok = store_file_list(f->store, tenant, NULL, &page, arena, &out.files, err);
+        break;
+    case 12:
+        page.after = id->job;
+        ok = store_job_list(f->store, tenant, &page, arena, &out.jobs, err);
+        break;
+    case 13:
+        page.after = id->model;
+        ok = store_model_list(f->store, tenant, &page, arena, &out.models, err);
+        break;
     }
     assert_false(ok);
 }
@@ -220,7 +263,8 @@ static void a_checkpoint_of_another_job_is_not_found(void **state)
     struct store_checkpoint checkpoint;
     struct err err = {0};
 
-    assert_ok(store_checkpoint_get(f->store, &f->theirs, theirs.job, theirs.checkpoint, &f->arena, &checkpoint, &err), err);
+    assert_ok(store_checkpoint_get(f->store, &f->theirs, theirs.job, theirs.checkpoint, &f->arena, &checkpoint, &err),
+              err);
     assert_false(store_checkpoint_get(f->store, &f->theirs, other, theirs.checkpoint, &f->arena, &checkpoint, &err));
     assert_int_equal(err.code, ERR_NOT_FOUND);
 }
