@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,6 +184,13 @@ bool file_size(const char *path, uint64_t *bytes, struct err *err)
     return true;
 }
 
+int64_t file_changed_at(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 ? (int64_t)info.st_mtime : 0;
+}
+
 int file_open_read(const char *path, struct err *err)
 {
     int fd = open_retry(path, O_RDONLY, 0);
@@ -277,6 +285,35 @@ bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const 
         bytes -= (size_t)n;
     }
     return true;
+}
+
+static long some(ssize_t n)
+{
+    return n >= 0 ? n : errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -1 : -2;
+}
+
+long fd_read_some(int fd, void *at, size_t bytes)
+{
+    return some(read(fd, at, bytes));
+}
+
+long fd_write_some(int fd, const void *at, size_t bytes)
+{
+    return some(write(fd, at, bytes));
+}
+
+bool fd_set_nonblocking(int fd, struct err *err)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return (flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0) || fail(err, "set up", "a pipe");
+}
+
+bool fd_wait_readable(int fd, int timeout_ms)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+
+    return poll(&wait, 1, timeout_ms) > 0;
 }
 
 bool fd_sync(int fd, const char *path, struct err *err)

@@ -27,6 +27,7 @@ bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(
 
 bool file_exists(const char *path);
 bool file_size(const char *path, uint64_t *bytes, struct err *err);
+int64_t file_changed_at(const char *path); /* Unix seconds; 0: it is not there */
 
 /* Descriptors. Opened close-on-exec; -1 on failure. */
 int  file_open_read(const char *path, struct err *err);
@@ -38,6 +39,13 @@ bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, cons
 bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const char *path, struct err *err);
 bool fd_sync(int fd, const char *path, struct err *err);
 void fd_close(int *fd); /* sets -1 */
+/* What is there now, of a pipe or socket: bytes read, 0 at the end, -1 when nothing is there yet or `bytes` could not be taken,
+ * -2 when it is broken. fd_write_some never raises SIGPIPE's default: the program ignores it. */
+long fd_read_some(int fd, void *at, size_t bytes);
+long fd_write_some(int fd, const void *at, size_t bytes);
+bool fd_set_nonblocking(int fd, struct err *err);
+/* Whether something can be read within timeout_ms (-1: for ever). */
+bool fd_wait_readable(int fd, int timeout_ms);
 
 /* Creates the file and takes the exclusive lock on it, for as long as the descriptor is open. -1 with ERR_CONFLICT when
  * another process has it. */

@@ -44,9 +44,15 @@ _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int o
     dup2(output_fd, STDERR_FILENO);
     if (read(go_fd, &go, 1) != 1)
         _exit(125);
-    close(STDIN_FILENO);
-    if (open("/dev/null", O_RDONLY) == STDIN_FILENO && syscall(SYS_close_range, 3u, ~0u, 0u) == 0 &&
-        chdir(spawn->cwd) == 0)
+    if (spawn->io_fd > 0) {
+        dup2(spawn->io_fd, STDIN_FILENO);
+        dup2(spawn->io_fd, STDOUT_FILENO);
+    } else {
+        close(STDIN_FILENO);
+        if (open("/dev/null", O_RDONLY) != STDIN_FILENO)
+            _exit(126);
+    }
+    if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0 && (!spawn->cwd || chdir(spawn->cwd) == 0))
         execv(spawn->argv[0], (char *const *)(uintptr_t)spawn->argv);
     if (write(STDERR_FILENO, cannot, sizeof cannot - 1) < 0)
         _exit(126);

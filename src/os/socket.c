@@ -151,3 +151,11 @@ int socket_connect_unix(const char *path, struct err *err)
     while (status != 0 && errno == EINTR);
     return status == 0 ? fd : fail(fd, err, "connect to", path);
 }
+
+bool socket_pair(int ends[2], struct err *err)
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
+        return true;
+    fail(-1, err, "open", "a socket pair");
+    return false;
+}

@@ -19,3 +19,6 @@ int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err);
 int socket_listen_unix(const char *path, struct err *err);
 /* Blocking, because the other side is on this machine. */
 int socket_connect_unix(const char *path, struct err *err);
+
+/* Two ends of one stream; close-on-exec, blocking. */
+bool socket_pair(int ends[2], struct err *err);

@@ -31,7 +31,7 @@ static struct process spawn(const char *script)
     struct process process;
     struct err err = {0};
 
-    assert_ok(process_spawn(&process, &(struct process_spawn){argv, "/", output}, &err), err);
+    assert_ok(process_spawn(&process, &(struct process_spawn){.argv = argv, .cwd = "/", .output_path = output}, &err), err);
     return process;
 }
 

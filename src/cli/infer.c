@@ -1,0 +1,39 @@
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "infer/worker.h"
+#include "os/clock.h"
+
+#include <stdio.h>
+
+int cli_infer(int argc, char **argv)
+{
+    struct worker_options worker = {.backend = "cpu", .dtype = "auto"};
+    int64_t threads = 0;
+    const struct option list[] = {
+        {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
+        {"adapter", OPTION_TEXT, &worker.adapter, "DIR", "PEFT adapter on it", NULL},
+        {"context-length", OPTION_INT, &worker.context_length, "N", "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
+        {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16", NULL},
+        {"backend", OPTION_TEXT, &worker.backend, "NAME", "cpu or ref (default cpu)", NULL},
+        {"threads", OPTION_INT, &threads, "N", "0: one per core", NULL},
+    };
+    const struct options options = {
+        .usage = "attune infer --model DIR [--adapter DIR]",
+        .about = "Answers generation requests for one model: JSON Lines on standard input, answers on standard output\n"
+                 "(docs/formats.md, \"The inference worker\"). The server starts it by itself.",
+        .list = list, .count = sizeof list / sizeof *list,
+    };
+    struct err err = {0};
+
+    if (!options_parse(&options, argc, argv, NULL, NULL, &err) || (!worker.model && !err_set(&err, ERR_INPUT, "--model is required"))) {
+        fprintf(stderr, "attune infer: %s\n", err.text);
+        return 2;
+    }
+    worker.threads = (int)threads;
+    worker.now = clock_unix();
+    if (!worker_run(&worker, 0, 1, &err)) {
+        fprintf(stderr, "attune infer: %s\n", err.text);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,224 @@
+#include "infer/generate.h"
+#include "base/arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct sequence {
+    struct sequence_request request;
+    sequence_fn *on_token;
+    void *context;
+    int32_t *waiting;          /* tokens not yet run: the prompt, then one at a time */
+    int32_t waiting_count, waiting_from;
+    int32_t position;          /* tokens run */
+    int32_t drawn_count;
+    struct kv_cache *cache;    /* [layers] */
+    void *cache_memory;
+    int32_t step_tokens;       /* taken by the step that runs */
+};
+
+struct generator {
+    struct model *model;
+    int32_t tokens, vocab, layers;
+    struct sequence *sequence[SEQUENCES_MAX];
+    int count, next;           /* next: where the next step begins to fill, so that nobody waits for ever */
+    float *logits;             /* [SEQUENCES_MAX, vocab] */
+    int32_t *order;            /* [vocab] */
+    struct kv_cache *cache;    /* [layers · SEQUENCES_MAX] of a step */
+    struct arena step;
+};
+
+struct generator *generator_new(struct model *model, int32_t tokens)
+{
+    const struct model_config *config = model_config(model);
+    struct generator *g = mem_alloc_zero(1, sizeof *g);
+
+    g->model = model;
+    g->tokens = tokens;
+    g->vocab = config->vocab;
+    g->layers = config->layers;
+    g->logits = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->vocab, sizeof *g->logits);
+    g->order = mem_alloc_zero((size_t)g->vocab, sizeof *g->order);
+    g->cache = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->layers, sizeof *g->cache);
+    return g;
+}
+
+static void free_sequence(struct sequence *s)
+{
+    free(s->waiting);
+    free(s->cache);
+    free(s->cache_memory);
+    free(s);
+}
+
+void generator_free(struct generator *g)
+{
+    if (!g)
+        return;
+    for (int i = 0; i < g->count; i++)
+        free_sequence(g->sequence[i]);
+    free(g->logits);
+    free(g->order);
+    free(g->cache);
+    arena_deinit(&g->step);
+    free(g);
+}
+
+static void make_cache(const struct generator *g, struct sequence *s)
+{
+    const struct model_config *config = model_config(g->model);
+    enum dtype type = model_cache_type(g->model);
+    size_t capacity = (size_t)s->request.prompt_count + (size_t)s->request.max_tokens;
+    size_t bytes = (capacity * (size_t)config->kv_heads * (size_t)config->head_dim * dtype_bytes(type) + 63) / 64 * 64;
+    char *at = mem_alloc_zero((size_t)g->layers * 2, bytes);
+
+    s->cache_memory = at;
+    s->cache = mem_alloc_zero((size_t)g->layers, sizeof *s->cache);
+    for (int32_t l = 0; l < g->layers; l++)
+        s->cache[l] = (struct kv_cache){.k = at + bytes * 2 * (size_t)l, .v = at + bytes * (2 * (size_t)l + 1),
+                                        .capacity = (int32_t)capacity, .type = type};
+}
+
+struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token, void *context)
+{
+    struct sequence *s;
+
+    if (g->count == SEQUENCES_MAX)
+        return NULL;
+    ASSERT(request->prompt_count > 0 && request->max_tokens > 0);
+    s = mem_alloc_zero(1, sizeof *s);
+    *s = (struct sequence){.request = *request, .on_token = on_token, .context = context, .waiting_count = request->prompt_count};
+    s->waiting = mem_alloc((size_t)request->prompt_count * sizeof *s->waiting);
+    memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
+    s->request.prompt = NULL;
+    make_cache(g, s);
+    g->sequence[g->count++] = s;
+    return s;
+}
+
+static void remove_at(struct generator *g, int index)
+{
+    free_sequence(g->sequence[index]);
+    memmove(&g->sequence[index], &g->sequence[index + 1], (size_t)(g->count - index - 1) * sizeof *g->sequence);
+    g->count--;
+}
+
+void generator_remove(struct generator *g, struct sequence *sequence)
+{
+    for (int i = 0; i < g->count; i++) {
+        if (g->sequence[i] == sequence) {
+            remove_at(g, i);
+            return;
+        }
+    }
+}
+
+int generator_count(const struct generator *g)
+{
+    return g->count;
+}
+
+/* Shares out the tokens of a step: those that need one token first, then prompts, from `next` on. */
+static int32_t share_out(struct generator *g)
+{
+    int32_t left = g->tokens;
+
+    for (int i = 0; i < g->count; i++)
+        g->sequence[i]->step_tokens = 0;
+    for (int want_prompts = 0; want_prompts < 2; want_prompts++) {
+        for (int i = 0; i < g->count && left > 0; i++) {
+            struct sequence *s = g->sequence[(g->next + i) % g->count];
+            if ((s->waiting_count > 1) != (want_prompts == 1))
+                continue;
+            s->step_tokens = s->waiting_count < left ? s->waiting_count : left;
+            left -= s->step_tokens;
+        }
+    }
+    g->next = (g->next + 1) % g->count;
+    return g->tokens - left;
+}
+
+/* The flat stream of this step: one document per sequence that takes part, caches layer by layer. */
+static void make_batch(struct generator *g, int32_t T, struct batch *batch, int32_t *rows, int32_t *row_count)
+{
+    int32_t *tok = arena_new_array(&g->step, int32_t, (size_t)T), *pos = arena_new_array(&g->step, int32_t, (size_t)T);
+    int32_t *cu = arena_new_array(&g->step, int32_t, SEQUENCES_MAX + 1);
+    int32_t at = 0, docs = 0, doc = 0;
+
+    for (int i = 0; i < g->count; i++)
+        docs += g->sequence[i]->step_tokens > 0;
+    *row_count = 0;
+    for (int i = 0; i < g->count; i++) {
+        struct sequence *s = g->sequence[i];
+        if (!s->step_tokens)
+            continue;
+        for (int32_t t = 0; t < s->step_tokens; t++) {
+            tok[at + t] = s->waiting[s->waiting_from + t];
+            pos[at + t] = s->position + t;
+        }
+        for (int32_t l = 0; l < g->layers; l++)
+            g->cache[l * docs + doc] = s->cache[l];
+        at += s->step_tokens;
+        cu[++doc] = at;
+        rows[(*row_count)++] = at - 1;
+    }
+    *batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos};
+}
+
+static struct sequence_token draw_token(struct generator *g, struct sequence *s, const float *logits)
+{
+    struct sequence_token token = {0};
+
+    token.id = sample_token(logits, g->vocab, &s->request.sampling, (uint32_t)s->drawn_count, g->order);
+    if (s->request.logprobs >= 0) {
+        token.top_count = s->request.logprobs < g->vocab ? s->request.logprobs : g->vocab;
+        token.logprob = sample_logprobs(logits, g->vocab, token.id, token.top_count, token.top);
+    }
+    return token;
+}
+
+/* Moves a sequence on behind the step; false when it has ended. */
+static bool advance(struct generator *g, struct sequence *s, const float *logits)
+{
+    struct sequence_token token;
+    bool is_last;
+
+    for (int32_t l = 0; l < g->layers; l++)
+        s->cache[l].length += s->step_tokens;
+    s->position += s->step_tokens;
+    s->waiting_from += s->step_tokens;
+    s->waiting_count -= s->step_tokens;
+    if (s->waiting_count > 0)
+        return true;
+    token = draw_token(g, s, logits);
+    s->drawn_count++;
+    is_last = s->drawn_count == s->request.max_tokens;
+    if (!s->on_token(s->context, &token, is_last) || is_last)
+        return false;
+    s->waiting[0] = token.id;
+    s->waiting_from = 0;
+    s->waiting_count = 1;
+    return true;
+}
+
+bool generator_step(struct generator *g)
+{
+    int32_t rows[SEQUENCES_MAX], row_count, T;
+    struct batch batch;
+    int row = 0;
+
+    if (g->count == 0)
+        return false;
+    arena_reset(&g->step);
+    T = share_out(g);
+    make_batch(g, T, &batch, rows, &row_count);
+    model_forward(g->model, &batch, g->cache, rows, row_count, g->logits);
+    for (int i = 0; i < g->count;) {
+        struct sequence *s = g->sequence[i];
+        if (s->step_tokens && !advance(g, s, g->logits + (size_t)(row++) * (size_t)g->vocab))
+            remove_at(g, i);
+        else
+            i++;
+    }
+    return true;
+}

@@ -1,0 +1,46 @@
+/* infer/generate.h - many replies at once on one model.
+ *
+ * A generator holds sequences. Each step takes tokens that wait (a prompt, or the token drawn last) from as many sequences as
+ * fit one micro-batch, runs them through the model as one flat stream, and draws the next token of every sequence
+ * whose prompt is through. A reply does not depend on which others run beside it, save for the rounding that the model's
+ * products may have by batch size.
+ *
+ * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it ends. */
+#pragma once
+
+#include "infer/sample.h"
+#include "model/decoder.h"
+
+struct generator;
+struct sequence;
+
+enum { SEQUENCES_MAX = 32 };
+
+/* tokens: most of one step, as the model was opened with. */
+struct generator *generator_new(struct model *model, int32_t tokens);
+void generator_free(struct generator *generator); /* ends all sequences */
+
+struct sequence_request {
+    const int32_t *prompt;      /* copied; at least one token */
+    int32_t prompt_count;
+    int32_t max_tokens;         /* at least 1; prompt_count + max_tokens <= the model's positions */
+    struct sample_options sampling;
+    int logprobs;               /* -1: none, else alternatives */
+};
+
+struct sequence_token {
+    int32_t id;
+    double logprob;             /* with logprobs >= 0 */
+    struct sample_alternative top[SAMPLE_TOP_MAX];
+    int top_count;
+};
+
+/* on_token is called once per drawn token; it returns false to end the sequence there. is_last: max_tokens is reached. */
+typedef bool sequence_fn(void *context, const struct sequence_token *token, bool is_last);
+
+/* NULL when SEQUENCES_MAX are running. */
+struct sequence *generator_add(struct generator *generator, const struct sequence_request *request, sequence_fn *on_token, void *context);
+void generator_remove(struct generator *generator, struct sequence *sequence); /* without another call; not from on_token */
+int generator_count(const struct generator *generator);
+/* One step; false when there was nothing to do. */
+bool generator_step(struct generator *generator);
