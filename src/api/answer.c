@@ -1,0 +1,90 @@
+#include "api/api_int.h"
+
+#include <stdio.h>
+
+enum { JSON_BODY_BYTES_MAX = 4 << 20 };
+
+void answer_json(struct call *call, int status, const struct strbuf *body)
+{
+    http_answer_bytes(call->exchange, &(struct http_response){.status = status}, strbuf_view(body));
+}
+
+static int status_of(enum err_code code)
+{
+    switch (code) {
+    case ERR_INPUT:
+    case ERR_UNSUPPORTED:
+        return 422;
+    case ERR_NOT_FOUND:
+        return 404;
+    case ERR_CONFLICT: /* 409 would be sent again by every official client */
+        return 400;
+    case ERR_LIMIT:
+        return 413;
+    case ERR_AUTH:
+        return 401;
+    case ERR_TIMEOUT:
+        return 503;
+    case ERR_NO_SPACE:
+        return 507;
+    default:
+        return 500;
+    }
+}
+
+void answer_err(struct call *call, const struct err *err, const char *param)
+{
+    int status = status_of(err->code);
+
+    if (status == 422) {
+        struct problems problems = {.arena = call->arena};
+        problems_add(&problems, err_code_name(err->code), param, NULL, NULL, "%s", err->text);
+        answer_problems(call, &problems);
+    } else {
+        http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
+    }
+}
+
+void answer_error(struct call *call, int status, const char *code, const char *param, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    http_answer_error(call->exchange, status, NULL, code, param, arena_vprintf(call->arena, format, args));
+    va_end(args);
+}
+
+void answer_problems(struct call *call, const struct problems *problems)
+{
+    struct strbuf body = {0};
+
+    problems_write(problems, &body);
+    answer_json(call, 422, &body);
+    strbuf_deinit(&body);
+}
+
+struct json_taker {
+    struct call *call;
+    void (*next)(struct call *call, const struct json *body);
+};
+
+static void on_body(void *context, struct http_exchange *exchange, struct str body)
+{
+    struct json_taker *taker = context;
+    struct err err = {0};
+    const struct json *json;
+
+    json = json_parse(taker->call->arena, body, &(struct json_limits){.members = 4096, .string_bytes = 1 << 20}, &err);
+    if (json)
+        taker->next(taker->call, json);
+    else
+        answer_error(taker->call, 400, "invalid_json", NULL, "The body is not valid JSON: %s", err.text);
+}
+
+void take_json(struct call *call, void (*next)(struct call *call, const struct json *body))
+{
+    struct json_taker *taker = arena_new(call->arena, struct json_taker);
+
+    *taker = (struct json_taker){call, next};
+    http_take_whole(call->exchange, JSON_BODY_BYTES_MAX, on_body, taker);
+}

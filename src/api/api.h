@@ -1,0 +1,50 @@
+/* api/api.h - the HTTP API: routes, authentication, and what answers look like.
+ *
+ * One object between the HTTP core and the rooms behind it. It owns no state of its own but caches: files, jobs and
+ * models live in the store. Everything runs on the loop's thread; what takes longer happens in child processes.
+ *
+ * Files of purpose fine-tune are checked while they arrive, by functions that the caller lends (struct api_checker): the
+ * check belongs to the engine side, which this room may not include. */
+#pragma once
+
+#include "http/server.h"
+#include "job/manager.h"
+#include "store/blobs.h"
+#include "store/store.h"
+
+struct api;
+
+/* What the check of a training file found. Text lives as long as the check. */
+struct api_check_result {
+    const char *kind;        /* "messages", "prompt", "text", "token_ids"; NULL: none recognised */
+    uint64_t line_count, bad_line_count;
+    const char *details;     /* the first errors, one a line; NULL: the file is good */
+};
+
+struct api_checker {
+    void *(*begin)(void);
+    void (*add)(void *check, const void *at, size_t bytes);
+    void (*end)(void *check, struct api_check_result *result); /* once, before free */
+    void (*free)(void *check);
+};
+
+struct api_config {
+    struct http_loop *loop;
+    struct store *store;
+    struct blobs *blobs;
+    struct job_manager *jobs;
+    const char *data_dir;
+    const char *models_dir;      /* base models: org/name below it */
+    const char *hub_cache;       /* Hugging Face cache folder (…/hub), or NULL */
+    const char *program;         /* what to run as "PROGRAM infer …"; NULL: this binary */
+    bool is_open;                /* no keys: everybody is the default tenant */
+    uint64_t file_bytes_max;     /* 0: 50 GB */
+    int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
+    struct api_checker checker;
+};
+
+struct api *api_new(const struct api_config *config, struct err *err);
+void api_free(struct api *api); /* ends the inference workers; NULL is fine */
+
+/* For http_server_new. */
+struct http_handler api_handler(struct api *api);

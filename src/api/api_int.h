@@ -1,0 +1,85 @@
+/* api/api_int.h - what the files of this room share: the call at hand, answers, lists, names of models. */
+#pragma once
+
+#include "api/api.h"
+#include "api/problems.h"
+#include "store/keys.h"
+
+struct chat_workers; /* api/workers.h */
+
+struct api {
+    struct api_config config;
+    struct chat_workers *workers;
+};
+
+/* One request, from routing to its answer. Lives in the exchange's arena. */
+struct call {
+    struct api *api;
+    struct http_exchange *exchange;
+    const struct http_request *request;
+    struct arena *arena;
+    struct tenant tenant;
+    bool is_openai_profile;      /* newest first */
+    struct url_query query;
+    struct str parameter[2];     /* what the {…} of the route's path matched */
+};
+
+typedef void call_fn(struct call *call);
+
+/* --- answers (answer.c) --- */
+
+void answer_json(struct call *call, int status, const struct strbuf *body);
+/* The status by the code of err: 404, 400, 422 …; param may be NULL. */
+void answer_err(struct call *call, const struct err *err, const char *param);
+void answer_error(struct call *call, int status, const char *code, const char *param, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+void answer_problems(struct call *call, const struct problems *problems);
+
+/* The body as JSON, at most 4 MiB, then `next`; answers by itself when it is not JSON. */
+void take_json(struct call *call, void (*next)(struct call *call, const struct json *body));
+
+/* --- lists (list.c) --- */
+
+struct list_limits {
+    int standard, standard_openai; /* rows when limit is absent, by profile */
+    bool newest_first, newest_first_openai;
+};
+struct list_query {
+    struct store_page page;
+    bool is_empty;    /* limit=0: answer an empty page */
+};
+/* Reads limit, after, order; answers 422 and returns false when one is wrong. */
+bool list_read(struct call *call, const struct list_limits *limits, struct list_query *list);
+/* A cursor that is not there gives an empty page, as the official clients expect: true when err says so. */
+bool list_is_past_end(const struct list_query *list, const struct err *err);
+
+/* {"object":"list","data":[ … ],…,"has_more":…}: opened before the items, closed with the ids of the first and the last (NULL:
+ * none). */
+enum list_ids { LIST_WITHOUT_IDS, LIST_IDS_OR_EMPTY, LIST_IDS_OR_NULL };
+void list_write_begin(struct json_writer *writer);
+void list_write_end(struct json_writer *writer, enum list_ids ids, const char *first, const char *last, bool has_more);
+
+/* --- objects (view.c) --- */
+
+void view_file(struct json_writer *writer, const struct store_file *file);
+void view_job(struct json_writer *writer, const struct store_job *job);
+void view_event(struct json_writer *writer, const struct store_event *event);
+void view_checkpoint(struct json_writer *writer, const struct store_checkpoint *checkpoint);
+
+/* --- models (models.c) --- */
+
+struct model_place {
+    const char *id;            /* as asked for */
+    const char *base_id;       /* of the base weights */
+    const char *path;          /* folder of the weights */
+    const char *adapter_path;  /* NULL: none */
+    int64_t created;           /* Unix seconds */
+    bool is_result;            /* made by a job */
+};
+/* A base model by its path under models_dir or in the Hub cache, or a result by name. ERR_NOT_FOUND lists the bases there are. */
+bool model_find(struct call *call, struct str id, struct model_place *place, struct err *err);
+
+/* --- handlers, one file a resource --- */
+call_fn files_create, files_list, files_get, files_delete, files_content;
+call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
+call_fn models_list, models_get, chat_create, completions_create;

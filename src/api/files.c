@@ -1,0 +1,312 @@
+#include "api/api_int.h"
+#include "http/multipart.h"
+#include "os/clock.h"
+#include "os/file.h"
+
+#include <string.h>
+
+enum { FIELD_BYTES_MAX = 256, FILENAME_CHARACTERS_MAX = 255 };
+
+/* --- upload ------------------------------------------------------------------------------------------------------ */
+
+/* Parts come in any order: the purpose may stand behind 50 GB of file, so a file that looks like it is checked while it
+ * arrives whatever it turns out to be for. */
+struct upload {
+    struct call *call;
+    struct multipart *reader;
+    struct blob_put *put;
+    void *check;
+    const char *filename;
+    char field[32];                      /* name of the text field that is being read; "": the file or nothing */
+    char value[FIELD_BYTES_MAX];
+    size_t value_len;
+    bool has_file;
+    const char *purpose;
+    const char *expires_anchor;
+    int64_t expires_seconds;
+    bool is_refused;                     /* answered already */
+};
+
+static const char *const purposes[] = {"fine-tune", "batch", "assistants", "vision", "user_data", "evals"};
+
+static void upload_end(void *context, bool is_complete)
+{
+    struct upload *upload = context;
+
+    multipart_free(upload->reader);
+    blob_put_abort(upload->put);
+    if (upload->check)
+        upload->call->api->config.checker.free(upload->check);
+    (void)is_complete;
+}
+
+static void refuse(struct upload *upload, const struct err *err, const char *param)
+{
+    if (upload->is_refused)
+        return;
+    upload->is_refused = true;
+    if (err->code == ERR_INPUT)
+        answer_error(upload->call, 400, NULL, param, "%s", err->text);
+    else
+        answer_err(upload->call, err, param);
+}
+
+static bool on_part(void *context, const struct multipart_part *part, struct err *err)
+{
+    static const char *const fields[] = {"purpose", "expires_after[anchor]", "expires_after[seconds]"};
+    struct upload *upload = context;
+
+    upload->field[0] = 0;
+    upload->value_len = 0;
+    if (str_is(part->name, "file")) {
+        if (upload->has_file)
+            return err_set(err, ERR_INPUT, "'file' occurs twice: one file an upload");
+        if (utf8_length(part->filename) > FILENAME_CHARACTERS_MAX)
+            return err_set(err, ERR_INPUT, "the file's name has more than %d characters", FILENAME_CHARACTERS_MAX);
+        upload->has_file = true;
+        upload->filename = part->filename.len ? str_copy(upload->call->arena, part->filename) : "upload";
+        upload->put = blob_put_begin(upload->call->api->config.blobs, err);
+        upload->check = upload->call->api->config.checker.begin();
+        return upload->put != NULL;
+    }
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (str_is(part->name, fields[i])) {
+            memcpy(upload->field, fields[i], strlen(fields[i]) + 1);
+            return true;
+        }
+    }
+    return err_set(err, ERR_INPUT, "unknown form field '%.*s': file, purpose and expires_after are known", STR_ARG(part->name));
+}
+
+static bool on_data(void *context, struct str bytes, struct err *err)
+{
+    struct upload *upload = context;
+
+    if (!upload->field[0]) {
+        upload->call->api->config.checker.add(upload->check, bytes.at, bytes.len);
+        return blob_put_add(upload->put, bytes.at, bytes.len, err);
+    }
+    if (upload->value_len + bytes.len > sizeof upload->value)
+        return err_set(err, ERR_INPUT, "the form field '%s' is too long", upload->field);
+    memcpy(upload->value + upload->value_len, bytes.at, bytes.len);
+    upload->value_len += bytes.len;
+    return true;
+}
+
+static bool on_part_end(void *context, struct err *err)
+{
+    struct upload *upload = context;
+    struct str value = {upload->value, upload->value_len};
+
+    if (strcmp(upload->field, "purpose") == 0)
+        upload->purpose = str_copy(upload->call->arena, value);
+    else if (strcmp(upload->field, "expires_after[anchor]") == 0)
+        upload->expires_anchor = str_copy(upload->call->arena, value);
+    else if (strcmp(upload->field, "expires_after[seconds]") == 0 &&
+             (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < 3600 || upload->expires_seconds > 2592000))
+        return err_set(err, ERR_INPUT, "expires_after[seconds] must be from 3600 to 2592000");
+    return true;
+}
+
+static void on_bytes(void *context, struct http_exchange *exchange, struct str bytes)
+{
+    struct upload *upload = context;
+    struct err err = {0};
+
+    if (!upload->is_refused && !multipart_feed(upload->reader, bytes, &err))
+        refuse(upload, &err, NULL);
+}
+
+/* False when it answered what is missing. */
+static bool fields_are_complete(struct upload *upload)
+{
+    struct err err = {0};
+    bool is_known = false;
+
+    if (!upload->has_file) {
+        err_set(&err, ERR_INPUT, "'file' is a required property");
+        refuse(upload, &err, "file");
+        return false;
+    }
+    if (!upload->purpose) {
+        err_set(&err, ERR_INPUT, "'purpose' is a required property");
+        refuse(upload, &err, "purpose");
+        return false;
+    }
+    for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
+        is_known |= strcmp(upload->purpose, purposes[i]) == 0;
+    if (!is_known)
+        err_set(&err, ERR_UNSUPPORTED, "purpose '%s' is not known; 'fine-tune' is what training files have", upload->purpose);
+    else if (upload->expires_anchor && strcmp(upload->expires_anchor, "created_at") != 0)
+        err_set(&err, ERR_UNSUPPORTED, "expires_after[anchor] must be created_at");
+    if (err.code)
+        refuse(upload, &err, is_known ? "expires_after" : "purpose");
+    return !err.code;
+}
+
+static void store_upload(struct upload *upload)
+{
+    const struct api_config *config = &upload->call->api->config;
+    struct store_file file = {.filename = upload->filename, .purpose = upload->purpose, .status = "processed"};
+    struct api_check_result result = {0};
+    struct strbuf body = {0};
+    struct err err = {0};
+    char id[STORE_ID_BYTES], sha256[65];
+
+    if (strcmp(upload->purpose, "fine-tune") == 0) {
+        config->checker.end(upload->check, &result);
+        file.kind = result.kind;
+        file.line_count = (int64_t)result.line_count;
+        file.bad_line_count = (int64_t)result.bad_line_count;
+        file.status = result.details ? "error" : "processed";
+        file.status_details = result.details;
+    }
+    store_id_file(id);
+    file.id = id;
+    file.bytes = (int64_t)blob_put_bytes(upload->put);
+    file.created_ms = clock_unix_ms();
+    file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
+    file.sha256 = sha256;
+    if (!blob_put_commit(upload->put, id, sha256, &err)) {
+        upload->put = NULL;
+        refuse(upload, &err, NULL);
+        return;
+    }
+    upload->put = NULL;
+    if (!store_file_create(config->store, &upload->call->tenant, &file, &err)) {
+        blob_remove(config->blobs, id, NULL);
+        refuse(upload, &err, NULL);
+        return;
+    }
+    view_file(&(struct json_writer){.buf = &body}, &file);
+    answer_json(upload->call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+static void on_end(void *context, struct http_exchange *exchange)
+{
+    struct upload *upload = context;
+    struct err err = {0};
+
+    if (upload->is_refused)
+        return;
+    if (!multipart_finish(upload->reader, &err))
+        refuse(upload, &err, NULL);
+    else if (fields_are_complete(upload))
+        store_upload(upload);
+}
+
+void files_create(struct call *call)
+{
+    static const struct multipart_sink parts = {on_part, on_data, on_part_end};
+    static const struct http_body_sink body = {on_bytes, on_end};
+    struct upload *upload = arena_new(call->arena, struct upload);
+    struct err err = {0};
+
+    upload->call = call;
+    upload->reader = multipart_new(http_request_header(call->request, "Content-Type"), &parts, upload, &err);
+    if (!upload->reader) {
+        answer_error(call, 400, NULL, NULL, "%s", err.text);
+        return;
+    }
+    http_exchange_on_close(call->exchange, upload_end, upload);
+    http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
+}
+
+/* --- the others --------------------------------------------------------------------------------------------------- */
+
+static bool find_file(struct call *call, struct store_file *file)
+{
+    const char *id = str_copy(call->arena, call->parameter[0]);
+    struct err err = {0};
+
+    if (store_file_get(call->api->config.store, &call->tenant, id, call->arena, file, &err))
+        return true;
+    if (err.code == ERR_NOT_FOUND)
+        answer_error(call, 404, NULL, "id", "No such File object: %s", id);
+    else
+        answer_err(call, &err, "id");
+    return false;
+}
+
+void files_list(struct call *call)
+{
+    static const struct list_limits limits = {10000, 10000, true, true};
+    struct store_file_list files = {0};
+    struct json_writer w;
+    struct strbuf body = {0};
+    struct list_query list;
+    struct err err = {0};
+    struct str purpose = STR_NONE;
+
+    if (!list_read(call, &limits, &list))
+        return;
+    url_query_get(&call->query, "purpose", &purpose);
+    if (!list.is_empty && !store_file_list(call->api->config.store, &call->tenant, purpose.len ? str_copy(call->arena, purpose) : NULL,
+                                           &list.page, call->arena, &files, &err) && !list_is_past_end(&list, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    w = (struct json_writer){.buf = &body};
+    list_write_begin(&w);
+    for (size_t i = 0; i < files.count; i++)
+        view_file(&w, &files.at[i]);
+    list_write_end(&w, LIST_IDS_OR_EMPTY, files.count ? files.at[0].id : NULL, files.count ? files.at[files.count - 1].id : NULL, files.has_more);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void files_get(struct call *call)
+{
+    struct strbuf body = {0};
+    struct store_file file;
+
+    if (!find_file(call, &file))
+        return;
+    view_file(&(struct json_writer){.buf = &body}, &file);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void files_delete(struct call *call)
+{
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct store_file file;
+    struct err err = {0};
+
+    if (!find_file(call, &file))
+        return;
+    if (!store_file_delete(call->api->config.store, &call->tenant, file.id, &err) ||
+        !blob_remove(call->api->config.blobs, file.id, &err)) {
+        answer_err(call, &err, "id");
+        return;
+    }
+    json_write_begin_object(&w);
+    json_put_text(&w, "id", file.id);
+    json_put_text(&w, "object", "file");
+    json_put_bool(&w, "deleted", true);
+    json_write_end_object(&w);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void files_content(struct call *call)
+{
+    struct http_header disposition = {STR("Content-Disposition"), STR_NONE};
+    struct http_response response = {.status = 200, .content_type = "application/octet-stream", .headers = &disposition, .header_count = 1};
+    struct store_file file;
+    struct err err = {0};
+    uint64_t bytes;
+    int fd;
+
+    if (!find_file(call, &file))
+        return;
+    fd = blob_open(call->api->config.blobs, file.id, &bytes, &err);
+    if (fd < 0) {
+        answer_err(call, &err, "id");
+        return;
+    }
+    disposition.value = str_of(http_disposition(call->arena, str_of(path_name(file.filename))));
+    http_answer_file(call->exchange, &response, fd, bytes);
+}

@@ -1,0 +1,376 @@
+#include "api/api_int.h"
+#include "api/job_request.h"
+#include "os/clock.h"
+#include "os/file.h"
+
+#include <string.h>
+#include <time.h>
+
+enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20 };
+
+/* --- create ------------------------------------------------------------------------------------------------------- */
+
+/* Longest row of the model, from its config.json; 0: it does not say. What is wrong with the folder is for the trainer to tell. */
+static int64_t model_positions(struct call *call, const struct model_place *place)
+{
+    struct str text;
+    const struct json *config;
+
+    if (!file_read(call->arena, path_join(call->arena, place->path, "config.json"), CONFIG_BYTES_MAX, &text, NULL))
+        return 0;
+    config = json_parse(call->arena, text, NULL, NULL);
+    return json_integer_or(json_get(config, "max_position_embeddings"), 0);
+}
+
+static void resolve_context(struct call *call, const struct model_place *place, struct job_request *request, struct problems *problems)
+{
+    int64_t limit = model_positions(call, place), *context = &request->values.context_length;
+
+    if (*context == 0)
+        *context = limit > 0 && limit < CONTEXT_MAX ? limit : CONTEXT_MAX;
+    else if (limit > 0 && *context > limit)
+        problems_add(problems, "value_error", "hyperparameters", "context_length", NULL,
+                     "context_length: %s takes at most %lld tokens", place->id, (long long)limit);
+}
+
+/* False when it answered that the file is not there. A file that is there but unfit becomes a problem. */
+static bool check_file(struct call *call, struct str id, const char *field, struct problems *problems)
+{
+    struct store_file file;
+    struct err err = {0};
+
+    if (id.len == 0)
+        return true;
+    if (!store_file_get(call->api->config.store, &call->tenant, str_copy(call->arena, id), call->arena, &file, &err)) {
+        if (err.code == ERR_NOT_FOUND)
+            answer_error(call, 404, "file_not_found", field, "No such File object: %.*s", STR_ARG(id));
+        else
+            answer_err(call, &err, field);
+        return false;
+    }
+    if (strcmp(file.purpose, "fine-tune") != 0)
+        problems_add(problems, "value_error", field, NULL, NULL, "%s: file %s has the purpose '%s', not 'fine-tune'", field, file.id,
+                     file.purpose);
+    else if (strcmp(file.status, "error") == 0)
+        problems_add(problems, "invalid_file", field, NULL, NULL, "%s: %s is not valid training data. %s", field, file.filename,
+                     file.status_details ? file.status_details : "");
+    return true;
+}
+
+static void check_adapter(const struct model_place *place, struct job_request *request, struct problems *problems)
+{
+    if (place->adapter_path && !request->values.lora)
+        problems_add(problems, "value_error", "hyperparameters", "lora", NULL,
+                     "lora: %s is an adapter on %s: set lora to true to go on training it, or name the base", place->id, place->base_id);
+}
+
+static const char *values_json(struct arena *arena, const struct hyperparameters *values)
+{
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *json;
+
+    json_write_begin_object(&w);
+#define PUT_INT   json_put_integer
+#define PUT_FLOAT json_put_number
+#define PUT_BOOL  json_put_bool
+#define PUT(name, kind, standard, min, max, help) PUT_##kind(&w, #name, values->name);
+    HYPERPARAMETERS(PUT)
+#undef PUT
+    json_write_end_object(&w);
+    json = arena_copy(arena, text.at, text.len);
+    strbuf_deinit(&text);
+    return json;
+}
+
+/* "options" of job.json. The time is fixed here, so that templates which print today's date give the same tokens in every attempt. */
+static const char *options_json(struct arena *arena, const struct job_request *request)
+{
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    time_t now = (time_t)clock_unix();
+    char iso[32];
+    struct tm utc;
+    const char *json;
+
+    gmtime_r(&now, &utc);
+    strftime(iso, sizeof iso, "%Y-%m-%dT%H:%M:%S", &utc);
+    json_write_begin_object(&w);
+    json_put_text(&w, "over_length", request->over_length);
+    json_put_integer(&w, "checkpoint_steps", request->checkpoint_steps);
+    json_put_integer(&w, "eval_steps", request->eval_steps);
+    json_put_value(&w, "lora_target_modules", request->lora_target_modules);
+    json_put_text(&w, "lr_scheduler_type", request->lr_scheduler_type);
+    json_put_text(&w, "init", "model");
+    json_put_text(&w, "dtype", "auto");
+    json_put_integer(&w, "threads", 0);
+    json_put_integer(&w, "memory_bytes", 0);
+    json_put_text(&w, "now", iso);
+    json_write_end_object(&w);
+    json = arena_copy(arena, text.at, text.len);
+    strbuf_deinit(&text);
+    return json;
+}
+
+static const char *json_text(struct arena *arena, const struct json *value)
+{
+    struct strbuf text = {0};
+    const char *json;
+
+    if (!value)
+        return NULL;
+    json_write_value(&(struct json_writer){.buf = &text}, value);
+    json = arena_copy(arena, text.at, text.len);
+    strbuf_deinit(&text);
+    return json;
+}
+
+/* A single string becomes a list of one. */
+static const char *tags_json(struct arena *arena, const struct json *tags)
+{
+    const char *text = json_text(arena, tags);
+
+    return tags && tags->type == JSON_STRING ? arena_printf(arena, "[%s]", text) : text;
+}
+
+static const char *text_or_null(struct arena *arena, struct str text)
+{
+    return text.len ? str_copy(arena, text) : NULL;
+}
+
+static void answer_job(struct call *call, const struct store_job *job)
+{
+    struct strbuf body = {0};
+
+    view_job(&(struct json_writer){.buf = &body}, job);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+static void submit(struct call *call, const struct json *body, const struct job_request *request, const struct model_place *place)
+{
+    struct job_spec spec = {
+        .model = place->id,
+        .model_path = place->path,
+        .adapter_path = place->adapter_path,
+        .training_file = str_copy(call->arena, request->training_file),
+        .validation_file = text_or_null(call->arena, request->validation_file),
+        .suffix = text_or_null(call->arena, request->suffix),
+        .seed = request->seed,
+        .hyperparameters_json = values_json(call->arena, &request->values),
+        .options_json = options_json(call->arena, request),
+        .metadata_json = json_text(call->arena, request->metadata),
+        .tags_json = tags_json(call->arena, request->tags),
+        .request_json = json_text(call->arena, body),
+        .priority = request->priority,
+    };
+    struct store_job job;
+    struct err err = {0};
+
+    if (!job_create(call->api->config.jobs, &call->tenant, &spec, call->arena, &job, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    for (int i = 0; i < request->warning_count; i++)
+        store_event_add(call->api->config.store, &call->tenant, job.id, "warn", arena_printf(call->arena, "request_%d", i + 1),
+                        request->warnings[i], NULL, NULL);
+    answer_job(call, &job);
+}
+
+static void create_from(struct call *call, const struct json *body)
+{
+    struct problems problems = {.arena = call->arena};
+    struct job_request *request = arena_new(call->arena, struct job_request);
+    struct model_place place;
+    struct err err = {0};
+
+    if (!job_request_read(call->arena, body, request, &problems)) {
+        answer_problems(call, &problems);
+        return;
+    }
+    if (!model_find(call, request->model, &place, &err)) {
+        answer_error(call, err.code == ERR_NOT_FOUND ? 404 : 500, "model_not_found", "model", "%s", err.text);
+        return;
+    }
+    if (!check_file(call, request->training_file, "training_file", &problems) ||
+        !check_file(call, request->validation_file, "validation_file", &problems))
+        return;
+    resolve_context(call, &place, request, &problems);
+    check_adapter(&place, request, &problems);
+    if (problems.count)
+        answer_problems(call, &problems);
+    else
+        submit(call, body, request, &place);
+}
+
+void jobs_create(struct call *call)
+{
+    take_json(call, create_from);
+}
+
+/* --- one job ------------------------------------------------------------------------------------------------------ */
+
+static void answer_missing_or(struct call *call, const struct err *err)
+{
+    if (err->code == ERR_NOT_FOUND)
+        answer_error(call, 404, "fine_tune_not_found", "fine_tune_id", "Could not find fine tune: %.*s", STR_ARG(call->parameter[0]));
+    else if (err->code == ERR_CONFLICT)
+        answer_error(call, 400, "invalid_state", NULL, "%s", err->text);
+    else
+        answer_err(call, err, NULL);
+}
+
+void jobs_get(struct call *call)
+{
+    struct store_job job;
+    struct err err = {0};
+
+    if (store_job_get(call->api->config.store, &call->tenant, str_copy(call->arena, call->parameter[0]), call->arena, &job, &err))
+        answer_job(call, &job);
+    else
+        answer_missing_or(call, &err);
+}
+
+typedef bool job_change(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena, struct store_job *job,
+                        struct err *err);
+
+static void change(struct call *call, job_change *how)
+{
+    struct store_job job;
+    struct err err = {0};
+
+    if (how(call->api->config.jobs, &call->tenant, str_copy(call->arena, call->parameter[0]), call->arena, &job, &err))
+        answer_job(call, &job);
+    else
+        answer_missing_or(call, &err);
+}
+
+void jobs_cancel(struct call *call)
+{
+    change(call, job_cancel);
+}
+
+void jobs_pause(struct call *call)
+{
+    change(call, job_pause);
+}
+
+void jobs_resume(struct call *call)
+{
+    change(call, job_resume);
+}
+
+/* --- lists -------------------------------------------------------------------------------------------------------- */
+
+void jobs_list(struct call *call)
+{
+    static const struct list_limits limits = {20, 20, true, true};
+    struct store_job_list jobs = {0};
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct list_query list;
+    struct err err = {0};
+
+    if (!list_read(call, &limits, &list))
+        return;
+    if (!list.is_empty && !store_job_list(call->api->config.store, &call->tenant, &list.page, call->arena, &jobs, &err) &&
+        !list_is_past_end(&list, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    list_write_begin(&w);
+    for (size_t i = 0; i < jobs.count; i++)
+        view_job(&w, &jobs.at[i]);
+    list_write_end(&w, LIST_WITHOUT_IDS, NULL, NULL, jobs.has_more);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+/* The job of a list below it: answers 404 when it is not there. */
+static const char *find_job(struct call *call)
+{
+    const char *id = str_copy(call->arena, call->parameter[0]);
+    struct store_job job;
+    struct err err = {0};
+
+    if (store_job_get(call->api->config.store, &call->tenant, id, call->arena, &job, &err))
+        return id;
+    answer_missing_or(call, &err);
+    return NULL;
+}
+
+void events_list(struct call *call)
+{
+    static const struct list_limits limits = {100, 20, false, true};
+    const char *id = find_job(call);
+    struct store_event_list events = {0};
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct list_query list;
+    struct err err = {0};
+
+    if (!id || !list_read(call, &limits, &list))
+        return;
+    if (!list.is_empty && !store_event_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &events, &err) &&
+        !list_is_past_end(&list, &err)) {
+        answer_missing_or(call, &err);
+        return;
+    }
+    list_write_begin(&w);
+    for (size_t i = 0; i < events.count; i++)
+        view_event(&w, &events.at[i]);
+    list_write_end(&w, LIST_WITHOUT_IDS, NULL, NULL, events.has_more);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void checkpoints_list(struct call *call)
+{
+    static const struct list_limits limits = {100, 10, false, true};
+    const char *id = find_job(call);
+    struct store_checkpoint_list checkpoints = {0};
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct list_query list;
+    struct err err = {0};
+    size_t last;
+
+    if (!id || !list_read(call, &limits, &list))
+        return;
+    if (!list.is_empty &&
+        !store_checkpoint_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &checkpoints, &err) &&
+        !list_is_past_end(&list, &err)) {
+        answer_missing_or(call, &err);
+        return;
+    }
+    list_write_begin(&w);
+    for (size_t i = 0; i < checkpoints.count; i++)
+        view_checkpoint(&w, &checkpoints.at[i]);
+    last = checkpoints.count ? checkpoints.count - 1 : 0;
+    list_write_end(&w, LIST_IDS_OR_NULL, checkpoints.count ? checkpoints.at[0].id : NULL, checkpoints.count ? checkpoints.at[last].id : NULL,
+                   checkpoints.has_more);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void checkpoints_get(struct call *call)
+{
+    const char *id = find_job(call);
+    struct store_checkpoint checkpoint;
+    struct strbuf body = {0};
+    struct err err = {0};
+
+    if (!id)
+        return;
+    if (!store_checkpoint_get(call->api->config.store, &call->tenant, id, str_copy(call->arena, call->parameter[1]), call->arena, &checkpoint,
+                              &err)) {
+        if (err.code == ERR_NOT_FOUND)
+            answer_error(call, 404, "checkpoint_not_found", "checkpoint_id", "Could not find checkpoint: %.*s", STR_ARG(call->parameter[1]));
+        else
+            answer_err(call, &err, NULL);
+        return;
+    }
+    view_checkpoint(&(struct json_writer){.buf = &body}, &checkpoint);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}

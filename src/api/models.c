@@ -1,0 +1,234 @@
+#include "api/api_int.h"
+#include "os/file.h"
+
+#include <string.h>
+
+enum { DEPTH_MAX = 3, MODELS_MAX = 10000 };
+
+/* --- base models on disk ----------------------------------------------------------------------------------------- */
+
+/* A name becomes a path: only these, and no segment that begins with a dot. */
+static bool is_safe_name(struct str name)
+{
+    bool at_start = true;
+
+    if (name.len == 0 || name.len > 512)
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.at[i];
+        if (at_start && (c == '.' || c == '/'))
+            return false;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-_./", c))))
+            return false;
+        at_start = c == '/';
+    }
+    return !at_start;
+}
+
+static bool is_model_folder(struct arena *arena, const char *path)
+{
+    return file_exists(path_join(arena, path, "config.json"));
+}
+
+struct base_list {
+    struct arena *arena;
+    struct model_place *at;
+    size_t count, cap;
+};
+
+static void add_base(struct base_list *list, const char *id, const char *path)
+{
+    if (list->count == MODELS_MAX)
+        return;
+    if (list->count == list->cap) {
+        struct model_place *more = arena_new_array(list->arena, struct model_place, list->cap ? list->cap * 2 : 16);
+        if (list->count)
+            memcpy(more, list->at, list->count * sizeof *more);
+        list->cap = list->cap ? list->cap * 2 : 16;
+        list->at = more;
+    }
+    list->at[list->count++] = (struct model_place){.id = id, .base_id = id, .path = path, .created = file_changed_at(path)};
+}
+
+/* Folders with a config.json, at most DEPTH_MAX below models_dir. */
+static void scan_models(struct base_list *list, const char *folder, const char *prefix, int depth)
+{
+    char **names;
+    size_t count;
+
+    if (!dir_list(list->arena, folder, &names, &count, NULL))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        const char *path = path_join(list->arena, folder, names[i]);
+        const char *id = arena_printf(list->arena, "%s%s", prefix, names[i]);
+        if (!is_safe_name(str_of(names[i])) || !dir_exists(path))
+            continue;
+        if (is_model_folder(list->arena, path))
+            add_base(list, id, path);
+        else if (depth < DEPTH_MAX)
+            scan_models(list, path, arena_printf(list->arena, "%s/", id), depth + 1);
+    }
+}
+
+/* models--org--name/snapshots/<commit> in a Hub cache; the commit that refs/main names, else the last one. */
+static const char *hub_snapshot(struct arena *arena, const char *repo_folder)
+{
+    const char *snapshots = path_join(arena, repo_folder, "snapshots");
+    struct str commit;
+    char **names;
+    size_t count;
+
+    if (file_read(arena, path_join(arena, repo_folder, "refs/main"), 256, &commit, NULL) && is_safe_name(str_trim(commit))) {
+        const char *path = path_join(arena, snapshots, str_copy(arena, str_trim(commit)));
+        if (is_model_folder(arena, path))
+            return path;
+    }
+    if (!dir_list(arena, snapshots, &names, &count, NULL))
+        return NULL;
+    while (count-- > 0)
+        if (is_model_folder(arena, path_join(arena, snapshots, names[count])))
+            return path_join(arena, snapshots, names[count]);
+    return NULL;
+}
+
+static void scan_hub(struct base_list *list, const char *cache)
+{
+    char **names;
+    size_t count;
+
+    if (!cache || !dir_list(list->arena, cache, &names, &count, NULL))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct str name = str_of(names[i]);
+        const char *path;
+        ptrdiff_t split;
+        if (!str_starts(name, STR("models--")))
+            continue;
+        name = str_slice(name, 8, name.len);
+        split = str_find(name, STR("--"), 0);
+        path = split > 0 ? hub_snapshot(list->arena, path_join(list->arena, cache, names[i])) : NULL;
+        if (path)
+            add_base(list, arena_printf(list->arena, "%.*s/%s", (int)split, name.at, name.at + split + 2), path);
+    }
+}
+
+static struct base_list list_bases(struct call *call)
+{
+    struct base_list list = {.arena = call->arena};
+
+    if (call->api->config.models_dir)
+        scan_models(&list, call->api->config.models_dir, "", 1);
+    scan_hub(&list, call->api->config.hub_cache);
+    return list;
+}
+
+/* --- finding ------------------------------------------------------------------------------------------------------ */
+
+static bool find_base(struct call *call, struct str id, struct model_place *place)
+{
+    const struct api_config *config = &call->api->config;
+    const char *text = str_copy(call->arena, id), *slash, *path;
+
+    if (!is_safe_name(id))
+        return false;
+    *place = (struct model_place){.id = text, .base_id = text};
+    path = config->models_dir ? path_join(call->arena, config->models_dir, text) : NULL;
+    if (path && is_model_folder(call->arena, path)) {
+        place->path = path;
+    } else if (config->hub_cache && (slash = strchr(text, '/'))) {
+        const char *repo = arena_printf(call->arena, "models--%.*s--%s", (int)(slash - text), text, slash + 1);
+        place->path = strchr(slash + 1, '/') ? NULL : hub_snapshot(call->arena, path_join(call->arena, config->hub_cache, repo));
+    }
+    place->created = place->path ? file_changed_at(place->path) : 0;
+    return place->path != NULL;
+}
+
+static struct model_place place_of(const struct store_model *model)
+{
+    bool is_adapter = strcmp(model->kind, "lora") == 0;
+
+    return (struct model_place){.id = model->name, .base_id = model->base_model, .path = is_adapter ? model->base_path : model->path,
+                                .adapter_path = is_adapter ? model->path : NULL, .created = model->created_ms / 1000, .is_result = true};
+}
+
+bool model_find(struct call *call, struct str id, struct model_place *place, struct err *err)
+{
+    struct store_model model;
+    struct strbuf names = {0};
+    struct base_list bases;
+
+    if (find_base(call, id, place))
+        return true;
+    if (store_model_get(call->api->config.store, &call->tenant, str_copy(call->arena, id), call->arena, &model, err)) {
+        *place = place_of(&model);
+        return true;
+    }
+    if (err->code != ERR_NOT_FOUND)
+        return false;
+    bases = list_bases(call);
+    for (size_t i = 0; i < bases.count && i < 20; i++)
+        strbuf_printf(&names, "%s%s", i ? ", " : "", bases.at[i].id);
+    err_set(err, ERR_NOT_FOUND, "The model '%.*s' does not exist. Base models here: %s%s.", STR_ARG(id), names.len ? names.at : "none",
+            bases.count > 20 ? ", …" : "");
+    strbuf_deinit(&names);
+    return false;
+}
+
+/* --- routes ------------------------------------------------------------------------------------------------------- */
+
+static void view_model(struct json_writer *w, const struct model_place *place, const char *owner)
+{
+    json_write_begin_object(w);
+    json_put_text(w, "id", place->id);
+    json_put_text(w, "object", "model");
+    json_put_integer(w, "created", place->created);
+    json_put_text(w, "owned_by", place->is_result ? owner : "attune");
+    json_write_end_object(w);
+}
+
+void models_list(struct call *call)
+{
+    struct base_list bases = list_bases(call);
+    struct store_model_list results = {0};
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct err err = {0};
+
+    if (!store_model_list(call->api->config.store, &call->tenant, &(struct store_page){.limit = MODELS_MAX, .ascending = true}, call->arena,
+                          &results, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    json_write_begin_object(&w);
+    json_put_text(&w, "object", "list");
+    json_write_key(&w, "data");
+    json_write_begin_array(&w);
+    for (size_t i = 0; i < bases.count; i++)
+        view_model(&w, &bases.at[i], NULL);
+    for (size_t i = 0; i < results.count; i++) {
+        struct model_place place = place_of(&results.at[i]);
+        view_model(&w, &place, call->tenant.organization_id);
+    }
+    json_write_end_array(&w);
+    json_write_end_object(&w);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void models_get(struct call *call)
+{
+    struct model_place place;
+    struct strbuf body = {0};
+    struct err err = {0};
+
+    if (!model_find(call, call->parameter[0], &place, &err)) {
+        if (err.code == ERR_NOT_FOUND)
+            answer_error(call, 404, "model_not_found", "model", "%s", err.text);
+        else
+            answer_err(call, &err, "model");
+        return;
+    }
+    view_model(&(struct json_writer){.buf = &body}, &place, call->tenant.organization_id);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}

@@ -1,0 +1,225 @@
+#include "api/api_int.h"
+#include "api/workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Everything the API answers. {name} matches one segment; a last {name...} matches the rest, slashes included: names of
+ * models hold them. */
+#define ROUTES(X)                                                                                                      \
+    X(POST, "v1/files", "write", files_create)                                                                         \
+    X(GET, "v1/files", "read", files_list)                                                                             \
+    X(GET, "v1/files/{id}", "read", files_get)                                                                         \
+    X(DELETE, "v1/files/{id}", "write", files_delete)                                                                  \
+    X(GET, "v1/files/{id}/content", "read", files_content)                                                             \
+    X(POST, "v1/fine_tuning/jobs", "write", jobs_create)                                                               \
+    X(GET, "v1/fine_tuning/jobs", "read", jobs_list)                                                                   \
+    X(GET, "v1/fine_tuning/jobs/{id}", "read", jobs_get)                                                               \
+    X(POST, "v1/fine_tuning/jobs/{id}/cancel", "write", jobs_cancel)                                                   \
+    X(POST, "v1/fine_tuning/jobs/{id}/pause", "write", jobs_pause)                                                     \
+    X(POST, "v1/fine_tuning/jobs/{id}/resume", "write", jobs_resume)                                                   \
+    X(GET, "v1/fine_tuning/jobs/{id}/events", "read", events_list)                                                     \
+    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", checkpoints_list)                                           \
+    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", checkpoints_get)                                       \
+    X(GET, "v1/models", "read", models_list)                                                                           \
+    X(GET, "v1/models/{id...}", "read", models_get)                                                                    \
+    X(POST, "v1/chat/completions", "write", chat_create)                                                               \
+    X(POST, "v1/completions", "write", completions_create)
+
+static const struct route {
+    enum http_method method;
+    const char *pattern, *scope;
+    call_fn *run;
+} routes[] = {
+#define ROUTE(method, pattern, scope, run) {HTTP_##method, pattern, scope, run},
+    ROUTES(ROUTE)
+#undef ROUTE
+};
+
+/* The rest of the path from a segment on, joined again. */
+static struct str join_rest(struct arena *arena, const struct url_path *path, size_t from)
+{
+    struct strbuf joined = {0};
+    struct str text;
+
+    for (size_t i = from; i < path->count; i++) {
+        if (i > from)
+            strbuf_add_char(&joined, '/');
+        strbuf_add_str(&joined, path->segment[i]);
+    }
+    text = (struct str){arena_copy(arena, joined.at, joined.len), joined.len};
+    strbuf_deinit(&joined);
+    return text;
+}
+
+static bool matches(const char *pattern, struct call *call)
+{
+    const struct url_path *path = &call->request->path;
+    size_t segment = 0, parameter = 0;
+
+    while (*pattern) {
+        struct str want = {pattern, strcspn(pattern, "/")};
+        if (segment == path->count)
+            return false;
+        if (str_ends(want, STR("...}"))) {
+            call->parameter[parameter] = join_rest(call->arena, path, segment);
+            return true;
+        }
+        if (want.at[0] == '{')
+            call->parameter[parameter++] = path->segment[segment];
+        else if (!str_equal(want, path->segment[segment]))
+            return false;
+        segment++;
+        pattern += want.len + (pattern[want.len] == '/');
+    }
+    return segment == path->count;
+}
+
+/* The methods that the path knows, "GET, POST"; NULL when it knows none. */
+static const char *allowed_methods(struct call *call)
+{
+    struct strbuf list = {0};
+    const char *text = NULL;
+
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        if (!matches(routes[i].pattern, call))
+            continue;
+        strbuf_printf(&list, "%s%s", list.len ? ", " : "", http_method_name(routes[i].method));
+        if (routes[i].method == HTTP_GET)
+            strbuf_add_text(&list, ", HEAD");
+    }
+    if (list.len)
+        text = arena_copy(call->arena, list.at, list.len);
+    strbuf_deinit(&list);
+    return text;
+}
+
+static void answer_no_route(struct call *call)
+{
+    const char *allowed = allowed_methods(call);
+    struct strbuf body = {0};
+    struct http_header allow = {STR("Allow"), str_of(allowed)};
+
+    if (!allowed) {
+        answer_error(call, 404, "unknown_url", NULL, "Unknown request URL: %s %.*s. The API is described in docs/openapi.yaml.",
+                     http_method_name(call->request->method), STR_ARG(call->request->path_text));
+        return;
+    }
+    http_error_body(&body, 405, NULL, "method_not_allowed", NULL,
+                    arena_printf(call->arena, "%s is not allowed here; %s is.", http_method_name(call->request->method), allowed));
+    http_answer_bytes(call->exchange, &(struct http_response){.status = 405, .headers = &allow, .header_count = 1}, strbuf_view(&body));
+    strbuf_deinit(&body);
+}
+
+static const struct route *find_route(struct call *call)
+{
+    enum http_method method = call->request->method == HTTP_HEAD ? HTTP_GET : call->request->method;
+
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        if (routes[i].method == method && matches(routes[i].pattern, call))
+            return &routes[i];
+    return NULL;
+}
+
+static void answer_unauthorized(struct call *call, const char *message)
+{
+    struct http_header challenge = {STR("WWW-Authenticate"), STR("Bearer")};
+    struct strbuf body = {0};
+
+    http_error_body(&body, 401, "invalid_request_error", "invalid_api_key", NULL, message);
+    http_answer_bytes(call->exchange, &(struct http_response){.status = 401, .headers = &challenge, .header_count = 1}, strbuf_view(&body));
+    strbuf_deinit(&body);
+}
+
+/* Who calls, and whether they may: fills the tenant or answers. */
+static bool authenticate(struct call *call, const char *scope)
+{
+    struct str key = http_request_bearer(call->request);
+    struct store_key row;
+    struct err err = {0};
+
+    call->tenant = tenant_default();
+    if (call->api->config.is_open)
+        return true;
+    if (key.len == 0) {
+        answer_unauthorized(call, "No API key was sent: put 'Authorization: Bearer KEY' into the request. "
+                                  "'attune keys create' makes one.");
+        return false;
+    }
+    if (!key_check(call->api->config.store, key, call->arena, &call->tenant, &row, &err)) {
+        answer_unauthorized(call, err.text);
+        return false;
+    }
+    if (!key_has_scope(&row, scope) && !key_has_scope(&row, "admin")) {
+        answer_error(call, 403, "insufficient_scope", NULL, "This key may not %s.", scope);
+        return false;
+    }
+    return true;
+}
+
+/* ai_project_id and OpenAI-Project name the project. One exists so far for each key: another one is not found. */
+static bool select_project(struct call *call)
+{
+    struct str named = http_request_header(call->request, "OpenAI-Project");
+    struct store_project project;
+    struct err err = {0};
+    struct str query;
+
+    if (url_query_get(&call->query, "ai_project_id", &query) && query.len)
+        named = query;
+    if (named.len && !str_is(named, call->tenant.project_id)) {
+        answer_error(call, 404, "project_not_found", "ai_project_id", "There is no project '%.*s' for this key.", STR_ARG(named));
+        return false;
+    }
+    if (!store_project_get(call->api->config.store, &call->tenant, call->arena, &project, &err)) {
+        answer_err(call, &err, NULL);
+        return false;
+    }
+    call->is_openai_profile = project.profile && strcmp(project.profile, "openai") == 0;
+    return true;
+}
+
+static void on_head(void *context, struct http_exchange *exchange)
+{
+    const struct http_request *request = http_exchange_request(exchange);
+    struct call *call = arena_new(request->arena, struct call);
+    const struct route *route;
+    struct err err = {0};
+
+    *call = (struct call){.api = context, .exchange = exchange, .request = request, .arena = request->arena};
+    route = find_route(call);
+    if (!route)
+        answer_no_route(call);
+    else if (!url_query_decode(call->arena, request->query_text, &call->query, &err))
+        answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
+    else if (authenticate(call, route->scope) && select_project(call))
+        route->run(call);
+}
+
+struct http_handler api_handler(struct api *api)
+{
+    return (struct http_handler){.on_head = on_head, .context = api};
+}
+
+struct api *api_new(const struct api_config *config, struct err *err)
+{
+    struct api *api = mem_alloc_zero(1, sizeof *api);
+
+    api->config = *config;
+    if (!api->config.file_bytes_max)
+        api->config.file_bytes_max = 50ull << 30;
+    api->workers = workers_new(&api->config, err);
+    if (!api->workers) {
+        api_free(api);
+        return NULL;
+    }
+    return api;
+}
+
+void api_free(struct api *api)
+{
+    if (!api)
+        return;
+    workers_free(api->workers);
+    free(api);
+}

@@ -1,0 +1,332 @@
+#include "api/workers.h"
+#include "api/api_int.h"
+#include "os/file.h"
+#include "os/process.h"
+#include "os/socket.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+enum { WORKERS_MAX = 16, LINE_BYTES_MAX = 64 << 20, IDLE_MS = 5 * 60 * 1000, KILL_WAIT_MS = 1000, WEIGHT_BYTES_MIN = 64 << 20 };
+
+struct worker;
+
+struct chat_request {
+    struct worker *worker;
+    int64_t id;
+    struct chat_sink sink;
+    struct chat_request *next;
+};
+
+/* One process: a model, with or without an adapter. */
+struct worker {
+    struct chat_workers *workers;
+    char *key;                    /* model and adapter folder; the reservation's id too */
+    struct process process;
+    int fd;                       /* our end of its standard input and output */
+    struct http_watch *watch;
+    struct http_timer *idle;
+    struct strbuf in, out;
+    struct chat_request *requests;
+    struct err fatal;             /* what it said when it could not start */
+    struct worker *next;
+};
+
+struct chat_workers {
+    const struct api_config *config;
+    char program[4096];
+    struct worker *list;
+    int count;
+    int64_t next_id;
+};
+
+/* --- ending ------------------------------------------------------------------------------------------------------- */
+
+static void free_worker(struct worker *w)
+{
+    struct process_end end;
+
+    http_watch_remove(w->watch);
+    http_timer_remove(w->idle);
+    fd_close(&w->fd);
+    process_kill_group(&w->process, NULL);
+    if (w->process.pidfd >= 0)
+        fd_wait_readable(w->process.pidfd, KILL_WAIT_MS);
+    process_has_ended(&w->process, &end);
+    process_close(&w->process);
+    ledger_release(job_manager_ledger(w->workers->config->jobs), LEDGER_CHAT, w->key);
+    strbuf_deinit(&w->in);
+    strbuf_deinit(&w->out);
+    free(w->key);
+    free(w);
+}
+
+/* Takes the worker out of the list, tells who waits, and ends the process. */
+static void lose_worker(struct worker *w, const struct err *why)
+{
+    struct chat_request *r = w->requests;
+
+    for (struct worker **at = &w->workers->list; *at; at = &(*at)->next) {
+        if (*at == w) {
+            *at = w->next;
+            w->workers->count--;
+            break;
+        }
+    }
+    w->requests = NULL;
+    while (r) {
+        struct chat_request *next = r->next;
+        r->sink.on_lost(r->sink.context, why);
+        free(r);
+        r = next;
+    }
+    free_worker(w);
+}
+
+static void on_idle(void *context)
+{
+    struct worker *w = context;
+
+    if (!w->requests)
+        lose_worker(w, &(struct err){0});
+}
+
+/* A job needs the memory. */
+static void on_evict(void *context, const char *id)
+{
+    struct chat_workers *workers = context;
+
+    for (struct worker *w = workers->list; w; w = w->next) {
+        if (strcmp(w->key, id) == 0) {
+            struct err why = {ERR_INTERNAL, "A fine-tuning job needed the memory of this model; try again later."};
+            lose_worker(w, &why);
+            return;
+        }
+    }
+}
+
+/* --- lines in ----------------------------------------------------------------------------------------------------- */
+
+static void end_request(struct worker *w, struct chat_request *request)
+{
+    int64_t idle_ms = w->workers->config->chat_idle_ms ? w->workers->config->chat_idle_ms : IDLE_MS;
+
+    for (struct chat_request **at = &w->requests; *at; at = &(*at)->next) {
+        if (*at == request) {
+            *at = request->next;
+            free(request);
+            break;
+        }
+    }
+    if (!w->requests)
+        http_timer_set(w->idle, http_loop_now_ms(w->workers->config->loop) + idle_ms);
+}
+
+static void take_fatal(struct worker *w, const struct json *fatal)
+{
+    err_set(&w->fatal, ERR_INPUT, "The model could not be loaded: %.*s", STR_ARG(json_string_or(json_get(fatal, "message"), STR("unknown reason"))));
+}
+
+static void take_line(struct worker *w, struct str text)
+{
+    struct arena arena = {0};
+    const struct json *line = json_parse(&arena, text, NULL, NULL);
+    int64_t id = json_integer_or(json_get(line, "id"), -1);
+    bool is_last = json_get(line, "done") || json_get(line, "error");
+
+    if (json_get(line, "fatal"))
+        take_fatal(w, json_get(line, "fatal"));
+    for (struct chat_request *r = w->requests; r; r = r->next) {
+        if (r->id == id) {
+            r->sink.on_line(r->sink.context, line);
+            if (is_last)
+                end_request(w, r);
+            break;
+        }
+    }
+    arena_deinit(&arena);
+}
+
+static void take_lines(struct worker *w)
+{
+    size_t from = 0;
+    ptrdiff_t end;
+
+    while ((end = str_find(strbuf_view(&w->in), STR("\n"), from)) >= 0) {
+        take_line(w, str_slice(strbuf_view(&w->in), from, (size_t)end));
+        from = (size_t)end + 1;
+    }
+    memmove(w->in.at, w->in.at + from, w->in.len - from);
+    w->in.len -= from;
+}
+
+static void flush(struct worker *w)
+{
+    while (w->out.len > 0) {
+        long sent = fd_write_some(w->fd, w->out.at, w->out.len);
+        if (sent <= 0)
+            break;
+        memmove(w->out.at, w->out.at + sent, w->out.len - (size_t)sent);
+        w->out.len -= (size_t)sent;
+    }
+    http_watch_set(w->watch, w->out.len > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static void on_ready(void *context, uint32_t events)
+{
+    struct worker *w = context;
+    char bytes[65536];
+    long got = -1;
+
+    (void)events;
+    while ((got = fd_read_some(w->fd, bytes, sizeof bytes)) > 0) {
+        strbuf_add(&w->in, bytes, (size_t)got);
+        take_lines(w);
+    }
+    if (got == -1 && w->in.len <= LINE_BYTES_MAX) {
+        flush(w);
+        return;
+    }
+    if (!w->fatal.code)
+        err_set(&w->fatal, ERR_INTERNAL, "The inference process of this model ended unexpectedly; try again.");
+    struct err why = w->fatal;
+    lose_worker(w, &why);
+}
+
+/* --- starting ----------------------------------------------------------------------------------------------------- */
+
+/* What a worker needs: its weights once more and room for activations and caches. */
+static int64_t bytes_needed(const struct model_place *place)
+{
+    struct arena arena = {0};
+    uint64_t bytes = 0, one;
+    char **names;
+    size_t count;
+
+    if (dir_list(&arena, place->path, &names, &count, NULL))
+        for (size_t i = 0; i < count; i++)
+            if (str_ends(str_of(names[i]), STR(".safetensors")) && file_size(path_join(&arena, place->path, names[i]), &one, NULL))
+                bytes += one;
+    arena_deinit(&arena);
+    return (int64_t)(bytes + bytes / 4) + WEIGHT_BYTES_MIN;
+}
+
+static bool spawn(struct worker *w, const struct model_place *place, struct err *err)
+{
+    const char *argv[8] = {w->workers->program, "infer", "--model", place->path};
+    int ends[2];
+    bool ok;
+
+    if (place->adapter_path) {
+        argv[4] = "--adapter";
+        argv[5] = place->adapter_path;
+    }
+    if (!socket_pair(ends, err))
+        return false;
+    w->fd = ends[0];
+    ok = process_spawn(&w->process, &(struct process_spawn){.argv = argv, .output_path = "/dev/null", .io_fd = ends[1]}, err) &&
+         process_go(&w->process, err);
+    fd_close(&ends[1]);
+    return ok && fd_set_nonblocking(w->fd, err);
+}
+
+static void make_room(struct chat_workers *workers)
+{
+    if (workers->count < WORKERS_MAX)
+        return;
+    for (struct worker *w = workers->list; w; w = w->next) {
+        if (!w->requests) {
+            lose_worker(w, &(struct err){0});
+            return;
+        }
+    }
+}
+
+static struct worker *start_worker(struct chat_workers *workers, const struct model_place *place, const char *key, struct err *err)
+{
+    struct worker *w = mem_alloc_zero(1, sizeof *w);
+    struct ledger_claim claim = {.owner = LEDGER_CHAT, .bytes = bytes_needed(place), .evict = on_evict, .context = workers};
+
+    w->workers = workers;
+    w->key = strdup(key);
+    w->fd = -1;
+    w->process = PROCESS_NONE;
+    claim.id = w->key;
+    make_room(workers);
+    if (workers->count >= WORKERS_MAX) {
+        err_set(err, ERR_NO_SPACE, "%d models are answering already; try again later.", WORKERS_MAX);
+        goto failed;
+    }
+    if (!ledger_reserve(job_manager_ledger(workers->config->jobs), &claim, err) || !spawn(w, place, err))
+        goto failed;
+    w->watch = http_loop_add_fd(workers->config->loop, w->fd, EPOLLIN, on_ready, w, err);
+    w->idle = http_loop_add_timer(workers->config->loop, INT64_MAX, on_idle, w);
+    if (!w->watch || !w->idle)
+        goto failed;
+    w->next = workers->list;
+    workers->list = w;
+    workers->count++;
+    return w;
+failed:
+    free_worker(w);
+    return NULL;
+}
+
+struct chat_request *workers_send(struct chat_workers *workers, const struct model_place *place, struct str members, const struct chat_sink *sink,
+                                  struct err *err)
+{
+    struct arena arena = {0};
+    const char *key = arena_printf(&arena, "%s\n%s", place->path, place->adapter_path ? place->adapter_path : "");
+    struct chat_request *request = NULL;
+    struct worker *w = workers->list;
+
+    while (w && strcmp(w->key, key) != 0)
+        w = w->next;
+    if (!w)
+        w = start_worker(workers, place, key, err);
+    if (w) {
+        request = mem_alloc_zero(1, sizeof *request);
+        *request = (struct chat_request){.worker = w, .id = ++workers->next_id, .sink = *sink, .next = w->requests};
+        w->requests = request;
+        http_timer_set(w->idle, INT64_MAX);
+        strbuf_printf(&w->out, "{\"id\": %lld, %.*s}\n", (long long)request->id, STR_ARG(members));
+        flush(w);
+    }
+    arena_deinit(&arena);
+    return request;
+}
+
+void workers_cancel(struct chat_workers *workers, struct chat_request *request)
+{
+    struct worker *w = request->worker;
+
+    (void)workers;
+    strbuf_printf(&w->out, "{\"id\": %lld, \"cancel\": true}\n", (long long)request->id);
+    flush(w);
+    end_request(w, request);
+}
+
+struct chat_workers *workers_new(const struct api_config *config, struct err *err)
+{
+    struct chat_workers *workers = mem_alloc_zero(1, sizeof *workers);
+
+    workers->config = config;
+    if (config->program && strlen(config->program) < sizeof workers->program)
+        memcpy(workers->program, config->program, strlen(config->program) + 1);
+    else if (!process_self_path(workers->program, sizeof workers->program, err)) {
+        free(workers);
+        return NULL;
+    }
+    return workers;
+}
+
+void workers_free(struct chat_workers *workers)
+{
+    if (!workers)
+        return;
+    while (workers->list)
+        lose_worker(workers->list, &(struct err){ERR_INTERNAL, "The server is stopping."});
+    free(workers);
+}
