@@ -3,9 +3,16 @@
 #pragma once
 
 #define COMMANDS(X) \
+    X(serve, "the fine-tuning API") \
     X(train, "trains a model or an adapter") \
-    X(prepare, "the data of a run, ahead of its training") \
     X(data, "checks a training file, shows what trains in it") \
+    X(jobs, "fine-tuning jobs of a running server") \
+    X(files, "files of a running server") \
+    X(models, "models of a running server") \
+    X(chat, "talk with a model of a running server") \
+    X(keys, "API keys of a data folder") \
+    X(prepare, "the data of a run, ahead of its training") \
+    X(infer, "inference worker of the server") \
     X(tokenize, "JSON Lines of text to token ids") \
     X(render, "JSON Lines of template variables to chat text")
 

@@ -290,7 +290,7 @@ static int train_here(struct arena *arena, struct arguments *a)
 {
     struct display display = {.is_terminal = isatty(2)};
     struct train_options options = {.on_progress = on_progress, .on_message = on_message, .context = &display};
-    const char *checkpoint = NULL, *out = NULL;
+    const char *checkpoint = NULL, *out;
     enum run_status status;
     struct err err = {0};
 

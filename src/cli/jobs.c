@@ -1,0 +1,277 @@
+#include "base/hyperparameters.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "cli/remote.h"
+#include "os/clock.h"
+#include "os/file.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { POLL_MS = 300, BAR_WIDTH = 28 };
+
+/* --- list --------------------------------------------------------------------------------------------------------- */
+
+static bool list(struct remote *remote, struct err *err)
+{
+    const struct json *jobs = remote_get(remote, "/v1/fine_tuning/jobs?limit=100", err);
+
+    if (!jobs)
+        return false;
+    printf("%-38s %-10s %13s  %-28s %s\n", "id", "status", "steps", "model", "result");
+    for json_each (job, json_get(jobs, "data")) {
+        char steps[32] = "";
+        if (!json_is_null(json_get(job, "total_steps")))
+            snprintf(steps, sizeof steps, "%lld/%lld", (long long)json_integer_or(json_get(job, "trained_steps"), 0),
+                     (long long)json_integer_or(json_get(job, "total_steps"), 0));
+        printf("%-38s %-10s %13s  %-28s %s\n", remote_text(remote, job, "id"), remote_text(remote, job, "status"), steps,
+               remote_text(remote, job, "model"), remote_text(remote, job, "fine_tuned_model"));
+    }
+    return true;
+}
+
+/* --- watch -------------------------------------------------------------------------------------------------------- */
+
+struct watch {
+    struct remote *remote;
+    const char *id;
+    char after[128];     /* id of the last event seen */
+    bool has_bar;        /* on a terminal */
+    double loss;
+};
+
+static void clear_bar(const struct watch *w)
+{
+    if (w->has_bar)
+        fputs("\r\033[K", stdout);
+}
+
+static void draw_bar(const struct watch *w, const struct json *job)
+{
+    int64_t done = json_integer_or(json_get(job, "trained_steps"), 0), total = json_integer_or(json_get(job, "total_steps"), 0);
+    int64_t finish = json_integer_or(json_get(job, "estimated_finish"), 0), left = finish ? finish - clock_unix() : -1;
+    int filled = total > 0 ? (int)(BAR_WIDTH * done / total) : 0;
+
+    if (!w->has_bar || total == 0)
+        return;
+    clear_bar(w);
+    putchar('[');
+    for (int i = 0; i < BAR_WIDTH; i++)
+        putchar(i < filled ? '#' : '.');
+    printf("] step %lld/%lld  loss %.4f", (long long)done, (long long)total, w->loss);
+    if (left >= 0)
+        printf("  %lld:%02lld left", (long long)left / 60, (long long)left % 60);
+    fflush(stdout);
+}
+
+/* On a terminal the bar shows the steps, so only what is not a step gets a line. */
+static void print_event(struct watch *w, const struct json *event)
+{
+    bool is_metrics = strcmp(remote_text(w->remote, event, "type"), "metrics") == 0;
+    const char *level = remote_text(w->remote, event, "level");
+
+    if (is_metrics)
+        w->loss = json_number_or(json_get(json_get(event, "data"), "train_loss"), w->loss);
+    if (is_metrics && w->has_bar)
+        return;
+    clear_bar(w);
+    printf("%s%s%s\n", strcmp(level, "info") == 0 ? "" : level, strcmp(level, "info") == 0 ? "" : ": ", remote_text(w->remote, event, "message"));
+    fflush(stdout);
+}
+
+static bool take_events(struct watch *w, struct err *err)
+{
+    for (;;) {
+        const char *path = arena_printf(&w->remote->arena, "/v1/fine_tuning/jobs/%s/events?order=asc&limit=200%s%s", w->id,
+                                        w->after[0] ? "&after=" : "", w->after);
+        const struct json *events = remote_get(w->remote, path, err);
+        if (!events)
+            return false;
+        for json_each (event, json_get(events, "data")) {
+            print_event(w, event);
+            snprintf(w->after, sizeof w->after, "%s", remote_text(w->remote, event, "id"));
+        }
+        if (!json_bool_or(json_get(events, "has_more"), false))
+            return true;
+    }
+}
+
+static bool is_final(const char *status)
+{
+    return strcmp(status, "succeeded") == 0 || strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0;
+}
+
+static bool watch(struct remote *remote, const char *id, struct err *err)
+{
+    struct watch w = {.remote = remote, .id = id, .has_bar = isatty(1)};
+
+    for (;;) {
+        struct remote round = *remote;
+        const struct json *job;
+        char status[32], result[1024], message[1024];
+
+        round.arena = (struct arena){0};
+        w.remote = &round;
+        job = remote_get(&round, arena_printf(&round.arena, "/v1/fine_tuning/jobs/%s", id), err);
+        if (!job || !take_events(&w, err)) {
+            remote_close(&round);
+            return false;
+        }
+        draw_bar(&w, job);
+        snprintf(status, sizeof status, "%s", remote_text(&round, job, "status"));
+        snprintf(result, sizeof result, "%s", remote_text(&round, job, "fine_tuned_model"));
+        snprintf(message, sizeof message, "%s", remote_text(&round, json_get(job, "error"), "message"));
+        remote_close(&round);
+        if (is_final(status)) {
+            clear_bar(&w);
+            if (strcmp(status, "succeeded") == 0)
+                printf("succeeded: %s\n", result);
+            return strcmp(status, "succeeded") == 0 || err_set(err, ERR_CANCELLED, "the job %s%s%s", status, message[0] ? ": " : "", message);
+        }
+        clock_sleep_ms(POLL_MS);
+    }
+}
+
+/* --- create ------------------------------------------------------------------------------------------------------- */
+
+struct create_options {
+    const char *model, *train, *valid, *suffix;
+    int64_t seed;
+    struct hyperparameters values;
+#define GIVEN(name, kind, standard, min, max, help) bool has_##name;
+    HYPERPARAMETERS(GIVEN)
+#undef GIVEN
+    bool is_watched;
+};
+
+/* A path is uploaded first; anything else is taken as a file id. */
+static const char *file_id(struct remote *remote, const char *file, struct err *err)
+{
+    const struct json *uploaded;
+
+    if (!file_exists(file))
+        return file;
+    uploaded = remote_upload(remote, file, "fine-tune", err);
+    return uploaded ? remote_text(remote, uploaded, "id") : NULL;
+}
+
+static void write_hyperparameters(struct json_writer *w, const struct create_options *o)
+{
+    json_write_key(w, "hyperparameters");
+    json_write_begin_object(w);
+#define WRITE_INT   json_put_integer
+#define WRITE_FLOAT json_put_number
+#define WRITE_BOOL  json_put_bool
+#define WRITE(name, kind, standard, min, max, help)                                                                    \
+    if (o->has_##name)                                                                                                 \
+        WRITE_##kind(w, #name, o->values.name);
+    HYPERPARAMETERS(WRITE)
+#undef WRITE
+    json_write_end_object(w);
+}
+
+static bool create(struct remote *remote, const struct create_options *o, struct err *err)
+{
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    const char *train, *valid = NULL;
+    const struct json *job = NULL;
+
+    if (!o->model || !o->train)
+        return err_set(err, ERR_INPUT, "create needs --model and --train");
+    train = file_id(remote, o->train, err);
+    if (train && o->valid)
+        valid = file_id(remote, o->valid, err);
+    if (!train || (o->valid && !valid))
+        return false;
+    json_write_begin_object(&w);
+    json_put_text(&w, "model", o->model);
+    json_put_text(&w, "training_file", train);
+    json_put_text(&w, "validation_file", valid);
+    json_put_text(&w, "suffix", o->suffix);
+    json_put_integer(&w, "seed", o->seed);
+    write_hyperparameters(&w, o);
+    json_write_end_object(&w);
+    job = remote_post(remote, "/v1/fine_tuning/jobs", strbuf_view(&body), err);
+    strbuf_deinit(&body);
+    if (!job)
+        return false;
+    printf("%s\n", remote_text(remote, job, "id"));
+    fflush(stdout);
+    return !o->is_watched || watch(remote, remote_text(remote, job, "id"), err);
+}
+
+/* --- the command -------------------------------------------------------------------------------------------------- */
+
+static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options, struct err *err)
+{
+    static const char *const posts[] = {"cancel", "pause", "resume"};
+    const struct json *answer;
+
+    if (strcmp(action, "list") == 0)
+        return list(remote, err);
+    if (strcmp(action, "create") == 0)
+        return create(remote, create_options, err);
+    if (!id)
+        return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
+    if (strcmp(action, "watch") == 0)
+        return watch(remote, id, err);
+    if (strcmp(action, "get") == 0) {
+        answer = remote_get(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s", id), err);
+        if (answer)
+            remote_print(answer);
+        return answer != NULL;
+    }
+    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
+        if (strcmp(action, posts[i]) != 0)
+            continue;
+        answer = remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
+        if (answer)
+            printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
+        return answer != NULL;
+    }
+    return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume", action);
+}
+
+int cli_jobs(int argc, char **argv)
+{
+    struct create_options o = {.values = HYPERPARAMETERS_DEFAULT};
+    const char *url = NULL, *words[2] = {0};
+    const struct option option[] = {
+        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        {NULL, OPTION_FLAG, NULL, NULL, "create:", NULL},
+        {"model", OPTION_TEXT, &o.model, "NAME", "base model, tuned model or checkpoint", NULL},
+        {"train", OPTION_TEXT, &o.train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
+        {"valid", OPTION_TEXT, &o.valid, "FILE", "the same for validation", NULL},
+        {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
+        {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
+        {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},
+#define OPTION_INT_ARGUMENT   "N"
+#define OPTION_FLOAT_ARGUMENT "X"
+#define OPTION_BOOL_ARGUMENT  NULL
+#define OPTION_KIND_INT       OPTION_INT
+#define OPTION_KIND_FLOAT     OPTION_FLOAT
+#define OPTION_KIND_BOOL      OPTION_FLAG
+#define ROW(name, kind, standard, min, max, help) {#name, OPTION_KIND_##kind, &o.values.name, OPTION_##kind##_ARGUMENT, help, &o.has_##name},
+        HYPERPARAMETERS(ROW)
+#undef ROW
+    };
+    const struct options options = {.usage = "attune jobs list | create --model NAME --train FILE | get ID | watch ID | cancel ID | pause ID | resume ID",
+                                    .about = "Fine-tuning jobs of a running server.",
+                                    .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
+    struct remote remote;
+    struct err err = {0};
+    bool ok;
+
+    if (!options_parse(&options, argc, argv, words, NULL, &err)) {
+        fprintf(stderr, "attune jobs: %s\n", err.text);
+        return 2;
+    }
+    remote_open(&remote, url);
+    ok = act(&remote, words[0], words[1], &o, &err);
+    remote_close(&remote);
+    if (!ok)
+        fprintf(stderr, "attune jobs: %s\n", err.text);
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,299 @@
+#include "api/api.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "data/jsonl.h"
+#include "http/loop.h"
+#include "http/server.h"
+#include "job/manager.h"
+#include "os/file.h"
+#include "store/blobs.h"
+#include "store/store.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
+
+struct serve_options {
+    const char *data, *models, *host;
+    int64_t port, jobs, memory;
+    bool is_open;
+};
+
+struct serve {
+    struct serve_options options;
+    struct http_loop *loop;
+    struct store *store;
+    struct blobs *blobs;
+    struct job_manager *jobs;
+    struct http_timer *jobs_timer;
+    struct api *api;
+    struct http_server *server;
+    char *data_dir, *models_dir, *hub_cache;
+};
+
+/* --- the check of training files, lent to the API ----------------------------------------------------------------- */
+
+struct check {
+    struct jsonl_checker *checker;
+    struct strbuf details;
+};
+
+static void *check_begin(void)
+{
+    struct check *check = mem_alloc_zero(1, sizeof *check);
+
+    check->checker = jsonl_checker_new();
+    return check;
+}
+
+static void check_add(void *context, const void *at, size_t bytes)
+{
+    jsonl_checker_add(((struct check *)context)->checker, at, bytes);
+}
+
+static void check_end(void *context, struct api_check_result *result)
+{
+    struct check *check = context;
+    const struct jsonl_report *report = jsonl_checker_end(check->checker);
+    size_t kept = jsonl_report_kept(report);
+
+    *result = (struct api_check_result){.kind = report->has_kind ? example_kind_name(report->kind) : NULL, .line_count = report->line_count,
+                                        .bad_line_count = report->error_count};
+    for (size_t i = 0; i < kept && i < STATUS_ERRORS_SHOWN; i++) {
+        const struct jsonl_error *error = &report->errors[i];
+        if (error->line)
+            strbuf_printf(&check->details, "%sLine %llu: %s.", i ? " " : "", (unsigned long long)error->line, error->text);
+        else
+            strbuf_printf(&check->details, "%s%s.", i ? " " : "", error->text);
+    }
+    if (report->error_count > STATUS_ERRORS_SHOWN)
+        strbuf_printf(&check->details, " (%llu errors in all)", (unsigned long long)report->error_count);
+    if (report->error_count > 0)
+        result->details = check->details.at;
+}
+
+static void check_free(void *context)
+{
+    struct check *check = context;
+
+    jsonl_checker_free(check->checker);
+    strbuf_deinit(&check->details);
+    free(check);
+}
+
+/* --- the job manager on the HTTP loop ------------------------------------------------------------------------------ */
+
+static int64_t jobs_now(void *context)
+{
+    return http_loop_now_ms(((struct serve *)context)->loop);
+}
+
+struct jobs_watch {
+    struct http_watch *watch;
+    void (*on_ready)(void *arg);
+    void *arg;
+};
+
+static void jobs_ready(void *context, uint32_t events)
+{
+    struct jobs_watch *watch = context;
+
+    (void)events;
+    watch->on_ready(watch->arg);
+}
+
+static void *jobs_watch(void *context, int fd, void (*on_ready)(void *arg), void *arg)
+{
+    struct jobs_watch *watch = mem_alloc_zero(1, sizeof *watch);
+
+    *watch = (struct jobs_watch){.on_ready = on_ready, .arg = arg};
+    watch->watch = http_loop_add_fd(((struct serve *)context)->loop, fd, EPOLLIN, jobs_ready, watch, NULL);
+    if (watch->watch)
+        return watch;
+    free(watch);
+    return NULL;
+}
+
+static void jobs_unwatch(void *context, void *handle)
+{
+    struct jobs_watch *watch = handle;
+
+    (void)context;
+    http_watch_remove(watch->watch);
+    free(watch);
+}
+
+static void jobs_due(void *context)
+{
+    job_manager_tick(((struct serve *)context)->jobs);
+}
+
+static void jobs_deadline(void *context, int64_t at_ms)
+{
+    http_timer_set(((struct serve *)context)->jobs_timer, at_ms);
+}
+
+/* --- start and stop ------------------------------------------------------------------------------------------------ */
+
+static bool open_folders(struct serve *s, struct arena *arena, struct err *err)
+{
+    const char *home = getenv("HF_HOME"), *user = getenv("HOME");
+
+    if (!dir_make(s->options.data, err))
+        return false;
+    s->data_dir = realpath(s->options.data, NULL);
+    if (s->options.models) {
+        s->models_dir = realpath(s->options.models, NULL);
+        if (!s->models_dir)
+            return err_set(err, ERR_NOT_FOUND, "--models %s: there is no such folder", s->options.models);
+    }
+    if (home)
+        s->hub_cache = strdup(path_join(arena, home, "hub"));
+    else if (user)
+        s->hub_cache = strdup(path_join(arena, user, ".cache/huggingface/hub"));
+    return s->data_dir != NULL || err_set(err, ERR_IO, "--data %s cannot be opened", s->options.data);
+}
+
+static bool open_jobs(struct serve *s, struct err *err)
+{
+    struct job_config config = {
+        .data_dir = s->data_dir,
+        .store = s->store,
+        .blobs = s->blobs,
+        .loop = {.context = s, .now_ms = jobs_now, .watch = jobs_watch, .unwatch = jobs_unwatch, .set_deadline = jobs_deadline},
+        .jobs_max = (int)s->options.jobs,
+        .memory_bytes = s->options.memory,
+    };
+
+    s->jobs_timer = http_loop_add_timer(s->loop, INT64_MAX, jobs_due, s);
+    s->jobs = job_manager_new(&config, err);
+    return s->jobs && job_manager_start(s->jobs, err);
+}
+
+static bool open_all(struct serve *s, struct err *err)
+{
+    struct arena arena = {0};
+    size_t orphans;
+    bool ok = open_folders(s, &arena, err);
+
+    arena_deinit(&arena);
+    if (!ok || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) || !(s->blobs = blobs_open(s->data_dir, err)) ||
+        !blobs_collect(s->blobs, s->store, &orphans, err) || !open_jobs(s, err))
+        return false;
+    s->api = api_new(&(struct api_config){.loop = s->loop,
+                                          .store = s->store,
+                                          .blobs = s->blobs,
+                                          .jobs = s->jobs,
+                                          .data_dir = s->data_dir,
+                                          .models_dir = s->models_dir,
+                                          .hub_cache = s->hub_cache,
+                                          .is_open = s->options.is_open,
+                                          .checker = {check_begin, check_add, check_end, check_free}},
+                     err);
+    if (!s->api)
+        return false;
+    struct http_handler handler = api_handler(s->api);
+    s->server = http_server_new(s->loop, &(struct http_config){.host = s->options.host, .port = (int)s->options.port, .encoded_slash_under = "/v1/models/"},
+                                &handler, err);
+    return s->server != NULL;
+}
+
+static void close_all(struct serve *s)
+{
+    http_server_free(s->server);
+    api_free(s->api);
+    job_manager_free(s->jobs);
+    http_timer_remove(s->jobs_timer);
+    blobs_close(s->blobs);
+    store_close(s->store);
+    http_loop_free(s->loop);
+    free(s->data_dir);
+    free(s->models_dir);
+    free(s->hub_cache);
+}
+
+static struct http_loop *signalled_loop; /* a signal handler has no argument of its own */
+
+static void on_signal(int number)
+{
+    (void)number;
+    http_loop_stop(signalled_loop);
+}
+
+static void on_stopped(void *context)
+{
+    http_loop_stop(((struct serve *)context)->loop);
+}
+
+/* Requests that run may finish; a second signal ends at once. Trainers run on and are adopted at the next start. */
+static bool run(struct serve *s, struct err *err)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
+
+    signalled_loop = s->loop;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    printf("attune is listening on http://%s:%d\n", s->options.host, http_server_port(s->server));
+    fflush(stdout);
+    if (!http_loop_run(s->loop, err))
+        return false;
+    http_server_stop(s->server, STOP_GRACE_MS, on_stopped, s);
+    return http_loop_run(s->loop, err);
+}
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+static bool check_options(const struct serve_options *o, struct err *err)
+{
+    if (!o->data)
+        return err_set(err, ERR_INPUT, "--data is required: the folder for the database, files and runs");
+    if (o->is_open && !is_loopback(o->host))
+        return err_set(err, ERR_INPUT, "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it", o->host);
+    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0)
+        return err_set(err, ERR_INPUT, "--port is 0 to 65535, --jobs 1 to 1024, --memory at least 0");
+    return true;
+}
+
+int cli_serve(int argc, char **argv)
+{
+    struct serve s = {.options = {.host = "127.0.0.1", .port = 8080, .jobs = 1}};
+    bool has_auth = true;
+    const struct option list[] = {
+        {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
+        {"models", OPTION_TEXT, &s.options.models, "DIR", "base models: org/name below it, each a Hugging Face folder", NULL},
+        {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)", NULL},
+        {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
+        {"auth", OPTION_FLAG, &has_auth, NULL, "--no-auth: no keys needed; loopback only", NULL},
+        {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
+        {"memory", OPTION_INT, &s.options.memory, "BYTES", "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
+    };
+    const struct options options = {
+        .usage = "attune serve --data DIR [--models DIR] [options]",
+        .about = "The fine-tuning API. Keys: 'attune keys create --data DIR'. Jobs run on when the server stops, and a new server\n"
+                 "goes on with them.",
+        .list = list, .count = sizeof list / sizeof *list,
+    };
+    struct err err = {0};
+    bool ok;
+
+    if (!options_parse(&options, argc, argv, NULL, NULL, &err)) {
+        fprintf(stderr, "attune serve: %s\n", err.text);
+        return 2;
+    }
+    s.options.is_open = !has_auth;
+    if (!check_options(&s.options, &err)) {
+        fprintf(stderr, "attune serve: %s\n", err.text);
+        return 2;
+    }
+    ok = open_all(&s, &err) && run(&s, &err);
+    if (!ok)
+        fprintf(stderr, "attune serve: %s\n", err.text);
+    close_all(&s);
+    return ok ? 0 : 1;
+}
