@@ -69,7 +69,7 @@ static int32_t block_rows(int32_t rows, int32_t blocks)
 static void product_cut(struct product *p, int thread_count)
 {
     int32_t panels = ceil_div(p->cols, PANEL), rows_max = ROWS_MAX, blocks;
-    size_t row_bytes, panel_steps = 0;
+    size_t row_bytes, panel_steps = 0, most_bytes;
 
     p->is_bf16 = HAS_BF16_PRODUCTS;
     for (int s = 0; s < p->segment_count; s++)
@@ -89,8 +89,10 @@ static void product_cut(struct product *p, int thread_count)
     p->groups = ceil_div(panels, p->panel_group);
     for (int s = 0; s < p->segment_count; s++)
         panel_steps = larger(panel_steps, (size_t)smaller(CHUNK_STEPS, step_count(p->segments[s].k, p->is_bf16)));
-    p->a_bytes = whole_lines(((size_t)p->row_block + LANES) * row_bytes);
-    p->slab_bytes = p->a_bytes + 4 * PANEL * (panel_steps + (size_t)p->row_block);
+    /* Not what this cut needs but what any cut of fewer rows may need: a plan asks for its largest micro-batch alone. */
+    most_bytes = row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) : 0;
+    p->a_bytes = whole_lines(most_bytes + LANES * row_bytes);
+    p->slab_bytes = p->a_bytes + 4 * PANEL * (panel_steps + ROWS_MAX);
 }
 
 /* What a task works on. */
