@@ -1,0 +1,120 @@
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import openai
+import pytest
+
+from contract import Contract
+from tiny_model import make_tiny_model
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune" if (ROOT / "build/test/attune").exists() else ROOT / "build/attune"))
+CONTRACT = Contract()
+
+
+class Server:
+    """A server on a free port; stop() and start() again on the same data folder."""
+
+    def __init__(self, data, models, *options):
+        self.data, self.models, self.options, self.process = pathlib.Path(data), pathlib.Path(models), options, None
+
+    def start(self):
+        self.log = open(self.data.parent / "server.log", "ab")
+        self.process = subprocess.Popen([BINARY, "serve", "--data", self.data, "--models", self.models, "--port", "0", *self.options],
+                                        stdout=subprocess.PIPE, stderr=self.log)
+        line = self.process.stdout.readline().decode()
+        found = re.search(r"http://([\d.]+:\d+)", line)
+        assert found, f"the server did not start: {line}{(self.data.parent / 'server.log').read_text()}"
+        self.url = f"http://{found.group(1)}"
+        return self
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+        return self.process.returncode
+
+
+def check_response(response):
+    """An httpx hook: every answer that an SDK gets is held against the contract."""
+    if "event-stream" in response.headers.get("content-type", ""):
+        return
+    if response.headers.get("content-type", "").startswith("application/octet-stream"):
+        CONTRACT.check(response.request.method, response.request.url.path, response.status_code, "application/octet-stream", "")
+        return
+    response.read()
+    CONTRACT.check(response.request.method, response.request.url.path, response.status_code, response.headers["content-type"], response.text)
+
+
+@pytest.fixture(scope="session")
+def contract():
+    return CONTRACT
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny_model(folder / "test/tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, models):
+    data = tmp_path_factory.mktemp("service") / "data"
+    running = Server(data, models, "--no-auth").start()
+    yield running
+    assert running.stop() == 0
+
+
+def make_client(server, key="none", **options):
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key=key, max_retries=0, **options)
+    client._client.event_hooks = {"response": [check_response]}
+    return client
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return make_client(server)
+
+
+def chat_lines(count, words="red green blue small big old new quiet loud warm".split()):
+    lines = []
+    for i in range(count):
+        word = words[i % len(words)]
+        lines.append(json.dumps({"messages": [{"role": "user", "content": f"Say {word}."}, {"role": "assistant", "content": f"The word is {word}."}]}))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="session")
+def training_file(client):
+    return client.files.create(file=("train.jsonl", chat_lines(24).encode()), purpose="fine-tune")
+
+
+def wait_for_job(client, job_id, timeout=180):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in ("succeeded", "failed", "cancelled"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"job {job_id} is still {job.status} after {timeout} s")
+
+
+@pytest.fixture(scope="session")
+def finished_job(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, validation_file=training_file.id, suffix="done", seed=3,
+                                         hyperparameters={"n_epochs": 2, "batch_size": 4},
+                                         extra_body={"hyperparameters": {"n_epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "context_length": 64,
+                                                                         "lora": True, "packing": False}})
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded", job.error
+    return job
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in CONTRACT.report():
+        terminalreporter.write_line(line)

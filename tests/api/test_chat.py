@@ -1,0 +1,120 @@
+import json
+import urllib.request
+
+import openai
+import pytest
+
+MESSAGES = [{"role": "user", "content": "Say red."}]
+
+
+@pytest.fixture(scope="module", params=["base", "tuned", "checkpoint"])
+def model(request, client, finished_job):
+    if request.param == "base":
+        return "test/tiny"
+    if request.param == "tuned":
+        return finished_job.fine_tuned_model
+    return client.fine_tuning.jobs.checkpoints.list(finished_job.id).data[0].fine_tuned_model_checkpoint
+
+
+def test_models_are_listed_and_found_by_name(client, finished_job):
+    names = [m.id for m in client.models.list()]
+    assert "test/tiny" in names and finished_job.fine_tuned_model in names
+    assert f"{finished_job.fine_tuned_model}:ckpt-step-6" in names
+    for name in ("test/tiny", finished_job.fine_tuned_model):
+        assert client.models.retrieve(name).id == name
+
+
+def test_a_reply_streamed_is_the_reply_whole(client, contract, model):
+    options = {"model": model, "messages": MESSAGES, "max_tokens": 12, "temperature": 0}
+    whole = client.chat.completions.create(**options)
+    assert whole.object == "chat.completion" and whole.choices[0].finish_reason in ("stop", "length")
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    text, finish, usage = "", None, None
+    for chunk in client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}):
+        contract.check_chunk("ChatChunk", chunk.model_dump(exclude_unset=True))
+        if chunk.choices:
+            text += chunk.choices[0].delta.content or ""
+            finish = chunk.choices[0].finish_reason or finish
+        usage = chunk.usage or usage
+    assert (text, finish) == (whole.choices[0].message.content, whole.choices[0].finish_reason)
+    assert usage == whole.usage
+
+
+def test_sampling_repeats_under_a_seed(client):
+    def reply(seed):
+        return client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=8, temperature=1.5, seed=seed, n=3)
+    first, again, other = reply(1), reply(1), reply(2)
+    texts = [c.message.content for c in first.choices]
+    assert texts == [c.message.content for c in again.choices] and texts != [c.message.content for c in other.choices]
+    assert len(set(texts)) > 1 and [c.index for c in first.choices] == [0, 1, 2]
+
+
+def test_log_probabilities(client):
+    reply = client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=4, temperature=0, logprobs=True, top_logprobs=3)
+    tokens = reply.choices[0].logprobs.content
+    assert len(tokens) == reply.usage.completion_tokens or reply.choices[0].finish_reason == "stop"
+    for token in tokens:
+        assert len(token.top_logprobs) == 3 and token.logprob == token.top_logprobs[0].logprob <= 0
+        assert bytes(token.bytes).decode(errors="replace") == token.token
+
+
+def test_completions_take_text_lists_and_tokens(client, contract):
+    whole = client.completions.create(model="test/tiny", prompt=["Once", "There was"], max_tokens=5, temperature=0, n=2)
+    assert [c.index for c in whole.choices] == [0, 1, 2, 3]
+    echo = client.completions.create(model="test/tiny", prompt="Once", max_tokens=5, temperature=0, echo=True)
+    assert echo.choices[0].text == "Once" + whole.choices[0].text
+    ids = client.completions.create(model="test/tiny", prompt=[5, 6, 7], max_tokens=3, temperature=0, logprobs=2)
+    assert len(ids.choices[0].logprobs.tokens) <= 3
+    text = ""
+    for chunk in client.completions.create(model="test/tiny", prompt="Once", max_tokens=5, temperature=0, stream=True):
+        contract.check_chunk("Completion", chunk.model_dump(exclude_unset=True))
+        text += chunk.choices[0].text
+    assert text == whole.choices[0].text
+
+
+def test_a_stop_string_ends_the_reply(client):
+    free = client.completions.create(model="test/tiny", prompt="Once", max_tokens=30, temperature=0).choices[0].text
+    stop = free[len(free) // 2:len(free) // 2 + 2]
+    cut = client.completions.create(model="test/tiny", prompt="Once", max_tokens=30, temperature=0, stop=[stop]).choices[0]
+    assert cut.text == free[:free.index(stop)] and cut.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("change, param", [
+    ({"temperature": 3}, "temperature"), ({"n": 0}, "n"), ({"frequency_penalty": 1}, "frequency_penalty"), ({"unheard_of": 1}, "unheard_of"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"), ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"messages": []}, "messages"), ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"), ({"top_logprobs": 2}, "top_logprobs"),
+])
+def test_what_is_not_honoured_is_refused_by_name(client, change, param):
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.post("/chat/completions", body={"model": "test/tiny", "messages": MESSAGES, **change}, cast_to=object)
+    assert refused.value.param == param
+
+
+def test_prompts_past_the_context_are_refused(client):
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model="test/tiny", messages=[{"role": "user", "content": "long " * 2000}])
+    assert "256" in refused.value.message
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.completions.create(model="test/tiny", prompt=[99999999])
+
+
+def test_unknown_models_are_404(client):
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="no/model", messages=MESSAGES)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="no/model", prompt="x")
+
+
+def test_a_client_that_leaves_does_not_hurt_the_next(client, server):
+    for _ in range(5):
+        stream = client.chat.completions.create(model="test/tiny", messages=MESSAGES, stream=True, max_tokens=200, temperature=1)
+        next(iter(stream))
+        stream.close()
+    assert client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=2).choices
+
+
+def test_the_stream_ends_with_done(server):
+    body = json.dumps({"model": "test/tiny", "messages": MESSAGES, "stream": True, "max_tokens": 3}).encode()
+    answer = urllib.request.urlopen(urllib.request.Request(server.url + "/v1/chat/completions", body, {"Content-Type": "application/json"}))
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert answer.read().decode().rstrip().endswith("data: [DONE]")

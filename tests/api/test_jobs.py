@@ -1,0 +1,173 @@
+import json
+import time
+
+import openai
+import pytest
+from conftest import chat_lines, wait_for_job
+
+
+def test_a_job_runs_from_queued_to_succeeded(client, finished_job):
+    job = finished_job
+    assert job.object == "fine_tuning.job"
+    assert job.fine_tuned_model.startswith("ft:test/tiny:")
+    assert ":done:" in job.fine_tuned_model
+    assert job.trained_tokens > 0 and job.finished_at >= job.created_at and job.error is None
+    assert job.seed == 3
+    assert job.hyperparameters.n_epochs == 2 and job.hyperparameters.batch_size == 4
+    extra = job.model_dump()
+    assert extra["trained_steps"] == extra["total_steps"] == 12
+    assert extra["hyperparameters"]["lora"] is True and extra["hyperparameters"]["learning_rate"] == 1e-3
+    assert job.id in [j.id for j in client.fine_tuning.jobs.list()]
+
+
+def test_events_tell_every_step_once(client, finished_job):
+    events = list(client.fine_tuning.jobs.list_events(finished_job.id, limit=5))
+    steps = [e.data["step"] for e in events if e.type == "metrics" and "train_loss" in (e.data or {})]
+    assert steps == list(range(1, 13))
+    assert len({e.id for e in events}) == len(events)
+    assert events[0].message == "Job is submitted"
+    newest_first = list(client.fine_tuning.jobs.list_events(finished_job.id, extra_query={"order": "desc"}))
+    assert [e.id for e in newest_first] == [e.id for e in events][::-1]
+
+
+def test_checkpoints_have_metrics_and_files_that_download(client, finished_job, tmp_path):
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(finished_job.id))
+    assert [c.step_number for c in checkpoints] == [6, 12]
+    for checkpoint in checkpoints:
+        assert checkpoint.metrics.train_loss > 0 and checkpoint.metrics.full_valid_loss > 0
+        names = {}
+        for file_id in checkpoint.model_dump()["result_files"]:
+            file = client.files.retrieve(file_id)
+            folder, _, name = file.filename.partition("/")
+            content = client.files.content(file_id).read()
+            assert len(content) == file.bytes
+            names[name] = content
+        assert {"adapter_model.safetensors", "adapter_config.json"} <= set(names)
+        assert json.loads(names["adapter_config.json"])["r"] == 8
+    one = client.get(f"/fine_tuning/jobs/{finished_job.id}/checkpoints/{checkpoints[0].id}", cast_to=object)
+    assert one["id"] == checkpoints[0].id
+
+
+def test_a_running_job_is_cancelled_within_a_step(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 50, "batch_size": 1})
+    assert job.status == "queued"
+    deadline = time.monotonic() + 60
+    while client.fine_tuning.jobs.retrieve(job.id).trained_tokens is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    job = wait_for_job(client, job.id)
+    assert job.status == "cancelled" and job.fine_tuned_model is None
+    with pytest.raises(openai.BadRequestError):
+        client.fine_tuning.jobs.pause(job.id)
+
+
+def test_a_paused_job_stays_queued_until_it_is_resumed(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 3, "batch_size": 1})
+    paused = client.fine_tuning.jobs.pause(job.id)
+    assert paused.model_dump()["paused"]
+    deadline = time.monotonic() + 60
+    while client.fine_tuning.jobs.retrieve(job.id).status != "queued":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not client.fine_tuning.jobs.resume(job.id).model_dump()["paused"]
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded", job.error
+    steps = [e.data["step"] for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics" and "train_loss" in (e.data or {})]
+    assert steps == sorted(set(steps)) and len(steps) == job.model_dump()["total_steps"]
+    with pytest.raises(openai.BadRequestError):
+        client.fine_tuning.jobs.resume(job.id)
+    with pytest.raises(openai.BadRequestError):
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_tuned_model_is_the_base_of_the_next_job(client, finished_job, training_file):
+    checkpoint = list(client.fine_tuning.jobs.checkpoints.list(finished_job.id))[0]
+    for name in (finished_job.fine_tuned_model, checkpoint.fine_tuned_model_checkpoint):
+        job = client.fine_tuning.jobs.create(model=name, training_file=training_file.id,
+                                             extra_body={"hyperparameters": {"n_epochs": 1, "lora": True, "learning_rate": 1e-3}})
+        job = wait_for_job(client, job.id)
+        assert job.status == "succeeded", job.error
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model=finished_job.fine_tuned_model, training_file=training_file.id)
+    assert refused.value.param == "hyperparameters.lora"
+
+
+def test_full_training_gives_a_whole_model(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
+                                         metadata={"who": "me"}, extra_body={"tags": ["a", "b"]})
+    assert job.metadata == {"who": "me"} and job.model_dump()["tags"] == ["a", "b"]
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded", job.error
+    files = [client.files.retrieve(f).filename.split("/")[1] for f in client.fine_tuning.jobs.checkpoints.list(job.id).data[0].model_dump()["result_files"]]
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
+
+
+@pytest.mark.parametrize("change, param, said", [
+    ({"hyperparameters": {"learning_rate": -1}}, "hyperparameters.learning_rate", "from 0 to 1"),
+    ({"hyperparameters": {"learnin_rate": 1}}, "hyperparameters.learnin_rate", "learning_rate"),
+    ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "from 1 to 100"),
+    ({"hyperparameters": {"context_length": 100000}}, "hyperparameters.context_length", "at most 256"),
+    ({"method": {"type": "reinforcement"}}, "method.type", "supervised"),
+    ({"suffix": "x" * 65}, "suffix", "64"),
+    ({"seed": -5}, "seed", "0 to"),
+])
+def test_wrong_requests_name_the_field(client, training_file, change, param, said):
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.post("/fine_tuning/jobs", body={"model": "test/tiny", "training_file": training_file.id, **change}, cast_to=object)
+    assert refused.value.param == param and said in refused.value.message
+    assert refused.value.response.json()["detail"][0]["loc"][0] == "body"
+
+
+def test_a_missing_model_names_those_there_are(client, training_file):
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.create(model="test/nothing", training_file=training_file.id)
+    assert refused.value.code == "model_not_found" and "test/tiny" in refused.value.message
+
+
+def test_missing_things_are_404(client):
+    for call in (lambda: client.fine_tuning.jobs.retrieve("ftjob-0"), lambda: client.fine_tuning.jobs.cancel("ftjob-0"),
+                 lambda: client.fine_tuning.jobs.pause("ftjob-0"), lambda: client.fine_tuning.jobs.resume("ftjob-0"),
+                 lambda: client.fine_tuning.jobs.list_events("ftjob-0"), lambda: client.fine_tuning.jobs.checkpoints.list("ftjob-0"),
+                 lambda: client.get("/fine_tuning/jobs/ftjob-0/checkpoints/x", cast_to=object),
+                 lambda: client.files.content("file-0"), lambda: client.files.delete("file-0"),
+                 lambda: client.models.retrieve("nothing/here"),
+                 lambda: client.fine_tuning.jobs.create(model="test/tiny", training_file="file-0")):
+        with pytest.raises(openai.NotFoundError) as refused:
+            call()
+        assert set(refused.value.response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_broken_model_fails_the_job_with_the_reason(client, models, training_file):
+    broken = models / "test/broken"
+    broken.mkdir(exist_ok=True)
+    for file in (models / "test/tiny").iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"\xff" * 100)
+    job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/broken", training_file=training_file.id).id)
+    assert job.status == "failed" and "model.safetensors" in job.error.message
+    (broken / "config.json").write_text((broken / "config.json").read_text().replace('"llama"', '"mamba"').replace("LlamaForCausalLM", "MambaForCausalLM"))
+    job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/broken", training_file=training_file.id).id)
+    assert job.status == "failed" and "mamba" in job.error.message
+
+
+def test_odd_requests_leave_a_warning(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 1, "learning_rate_multiplier": 2e-5},
+                                         extra_body={"surprise": 1})
+    assert job.model_dump()["hyperparameters"]["learning_rate"] == 2e-5
+    warnings = [e.message for e in client.fine_tuning.jobs.list_events(job.id) if e.level == "warn"]
+    assert any("surprise" in w for w in warnings) and any("learning_rate_multiplier" in w for w in warnings)
+    wait_for_job(client, job.id)
+
+
+def test_lists_of_jobs_events_and_checkpoints_check_their_queries(client, finished_job):
+    for path in ("/fine_tuning/jobs", f"/fine_tuning/jobs/{finished_job.id}/events", f"/fine_tuning/jobs/{finished_job.id}/checkpoints"):
+        with pytest.raises(openai.UnprocessableEntityError):
+            client.get(path, options={"params": {"limit": -1}}, cast_to=object)
+        assert client.get(path, options={"params": {"limit": 0}}, cast_to=object)["data"] == []
+
+
+def test_bad_json_is_a_400(client):
+    for path in ("/fine_tuning/jobs", "/chat/completions", "/completions"):
+        answer = client._client.post(str(client.base_url).rstrip("/") + path, content=b'{"model": ', headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_json"
