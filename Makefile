@@ -39,6 +39,17 @@ $(PARITY)/requirements.txt: tests/parity/requirements.txt
 parity: build/attune $(PARITY)/requirements.txt ## the same numbers as PyTorch, transformers, PEFT and TRL, compared live
 	@$(PARITY)/bin/python tests/parity/run.py
 
+demo: build/attune ## start a server, fine-tune the bundled model through the API, show before and after
+	@tools/setup.sh demo
+	@python3 tools/demo.py
+
+bench: build/attune ## tokens/s of two model shapes, products against the peak loop
+	@bench/run.sh
+
+fuzz: ## a minute of libFuzzer per target (SECONDS_EACH=60)
+	@tools/setup.sh fuzz
+	@tools/fuzz.sh
+
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
@@ -50,4 +61,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity base-model check clean FORCE
+.PHONY: all help setup test parity demo bench fuzz base-model check clean FORCE

@@ -1,12 +1,14 @@
 #!/bin/sh
-# Installs the Debian packages that a step needs and that are not there yet: setup.sh build|test|check
+# Installs the Debian packages that a step needs and that are not there yet: setup.sh build|test|check|demo|fuzz
 set -eu
 build="gcc make meson ninja-build pkg-config libsqlite3-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libutf8proc-dev"
 case "${1:-build}" in
 build) packages=$build ;;
 test) packages="$build libcmocka-dev python3 python3-venv python3-pip" ;;
 check) packages="$build libcmocka-dev clang python3" ;;
-*) echo "usage: setup.sh build|test|check" >&2; exit 2 ;;
+demo) packages="$build python3" ;;
+fuzz) packages="$build libcmocka-dev clang libclang-rt-14-dev" ;;
+*) echo "usage: setup.sh build|test|check|demo|fuzz" >&2; exit 2 ;;
 esac
 
 missing=
