@@ -55,8 +55,9 @@ static bool check(const struct data_arguments *a, struct err *err)
     report = jsonl_checker_end(checker);
     for (size_t i = 0; i < jsonl_report_kept(report); i++)
         printf("%s:%" PRIu64 ": %s\n", a->file, report->errors[i].line, report->errors[i].text);
-    printf("%s: %" PRIu64 " examples of kind %s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file, report->example_count,
-           report->has_kind ? example_kind_name(report->kind) : "none", report->line_count, report->error_count);
+    printf("%s: %" PRIu64 " examples of kind %s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file,
+           report->example_count, report->has_kind ? example_kind_name(report->kind) : "none", report->line_count,
+           report->error_count);
     ok = report->error_count == 0 || err_set(err, ERR_INPUT, "%s cannot be trained on as it is", a->file);
 out:
     jsonl_checker_free(checker);
@@ -120,7 +121,8 @@ static void print_tokens(const struct encoder *encoder, const struct encoded *e)
 
     printf("position      id  trains  token\n");
     for (uint32_t i = 0; i < e->count; i++) {
-        printf("%s%8u  %6d  %s  ", has_colour && e->trains[i] ? "\033[1;32m" : "", i, e->ids[i], e->trains[i] ? "train " : "      ");
+        printf("%s%8u  %6d  %s  ", has_colour && e->trains[i] ? "\033[1;32m" : "", i, e->ids[i],
+               e->trains[i] ? "train " : "      ");
         print_token(encoder_tokenizer(encoder), e->ids[i]);
         printf("%s\n", has_colour && e->trains[i] ? "\033[0m" : "");
     }
@@ -170,7 +172,8 @@ static bool show(const struct data_arguments *a, struct err *err)
     if (!search.is_found)
         err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", a->file, a->line);
     else
-        ok = show_line(encoder, &arena, strbuf_view(&search.text), err) || err_prefix(err, "%s:%" PRId64, a->file, a->line);
+        ok = show_line(encoder, &arena, strbuf_view(&search.text), err) ||
+             err_prefix(err, "%s:%" PRId64, a->file, a->line);
 out:
     encoder_free(encoder);
     strbuf_deinit(&search.text);
@@ -188,9 +191,12 @@ int cli_data(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune data check FILE | attune data show FILE --model DIR [--line N]",
-        .about = "check reads a training file as the server does and prints what is wrong with it; show prints the tokens of one\n"
-                 "line and which of them train.",
-        .list = list, .count = 2, .positional_min = 2, .positional_max = 2,
+        .about = "check reads a training file as the server does and prints what is wrong with it;\n"
+                 "show prints the tokens of one line and which of them train.",
+        .list = list,
+        .count = 2,
+        .positional_min = 2,
+        .positional_max = 2,
     };
     const char *positional[2];
     struct err err = {0};

@@ -51,19 +51,24 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"model", OPTION_TEXT, &a->model, "DIR", "base model: a Hugging Face folder", NULL},
         {"train", OPTION_TEXT, &a->train, "FILE", "training data, JSON Lines", NULL},
         {"valid", OPTION_TEXT, &a->valid, "FILE", "validation data", NULL},
-        {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped", NULL},
+        {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped",
+         NULL},
         {"adapter", OPTION_TEXT, &a->adapter, "DIR", "a PEFT adapter to train on", NULL},
         {NULL, 0, NULL, NULL, "hyperparameters:", NULL},
     };
     const struct option last[] = {
         {NULL, 0, NULL, NULL, "more:", NULL},
         {"seed", OPTION_INT, &c->seed, "N", "of data order and initial values (0)", NULL},
-        {"over-length", OPTION_TEXT, &a->over_length, "POLICY", "lines above context-length: drop, error or truncate (drop)", NULL},
-        {"checkpoint-steps", OPTION_INT, &c->checkpoint_steps, "N", "a checkpoint every N steps besides each epoch's", NULL},
+        {"over-length", OPTION_TEXT, &a->over_length, "POLICY",
+         "lines above context-length: drop, error or truncate (drop)", NULL},
+        {"checkpoint-steps", OPTION_INT, &c->checkpoint_steps, "N", "a checkpoint every N steps besides each epoch's",
+         NULL},
         {"eval-steps", OPTION_INT, &c->eval_steps, "N", "validation every N steps (20 times a run)", NULL},
-        {"recovery-steps", OPTION_INT, &c->recovery_steps, "N", "a recovery point every N steps (every 2 minutes)", NULL},
+        {"recovery-steps", OPTION_INT, &c->recovery_steps, "N", "a recovery point every N steps (every 2 minutes)",
+         NULL},
         {"lora-target-modules", OPTION_TEXT, &a->targets, "A,B", "what the adapter adapts (all linear layers)", NULL},
-        {"lr-scheduler-type", OPTION_TEXT, &a->schedule, "NAME", "linear, cosine, constant, constant_with_warmup (linear)", NULL},
+        {"lr-scheduler-type", OPTION_TEXT, &a->schedule, "NAME",
+         "linear, cosine, constant, constant_with_warmup (linear)", NULL},
         {"init", OPTION_TEXT, &a->init, "HOW", "model or random: weights drawn anew from config.json (model)", NULL},
         {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
@@ -74,8 +79,12 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
     for (size_t i = 0; i < sizeof first / sizeof *first; i++)
         list[count++] = first[i];
 #define HYPERPARAMETER_OPTION(name, kind, standard, min, max, help)                                                    \
-    list[count++] = (struct option){with_dashes(arena, #name), OPTION_KIND_##kind, &c->hp.name,                        \
-                                    OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X", help, NULL};
+    list[count++] = (struct option){with_dashes(arena, #name),                                                         \
+                                    OPTION_KIND_##kind,                                                                \
+                                    &c->hp.name,                                                                       \
+                                    OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                                    \
+                                    help,                                                                              \
+                                    NULL};
     HYPERPARAMETERS(HYPERPARAMETER_OPTION)
 #undef HYPERPARAMETER_OPTION
     for (size_t i = 0; i < sizeof last / sizeof *last; i++)
@@ -96,8 +105,8 @@ static void print_bar(struct display *d, const struct train_progress_line *line)
     memset(bar, '.', BAR_WIDTH);
     memset(bar, '#', (size_t)filled);
     bar[BAR_WIDTH] = 0;
-    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %d:%02d:%02d left \033[K", bar, line->step,
-            line->total_steps, line->loss, line->tokens_per_s, left / 3600, left / 60 % 60, left % 60);
+    fprintf(stderr, "\r[%s] %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %d:%02d:%02d left \033[K", bar,
+            line->step, line->total_steps, line->loss, line->tokens_per_s, left / 3600, left / 60 % 60, left % 60);
     d->has_bar = true;
 }
 
@@ -111,8 +120,8 @@ static void on_progress(void *context, const struct train_progress_line *line)
     if (d->is_terminal)
         print_bar(d, line);
     else if (line->step % every == 0 || line->step == line->total_steps)
-        fprintf(stderr, "step %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s\n", line->step, line->total_steps, line->loss,
-                line->tokens_per_s);
+        fprintf(stderr, "step %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s\n", line->step, line->total_steps,
+                line->loss, line->tokens_per_s);
 }
 
 static void end_bar(struct display *d)
@@ -138,7 +147,8 @@ static bool absolute(struct arena *arena, const char *what, const char *path, co
     return true;
 }
 
-static bool absolute_file(struct arena *arena, const char *what, const char *path, struct train_file *file, struct err *err)
+static bool absolute_file(struct arena *arena, const char *what, const char *path, struct train_file *file,
+                          struct err *err)
 {
     if (!absolute(arena, what, path, &file->path, err))
         return false;
@@ -189,7 +199,8 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
 
     if (!a->model || !a->train)
         return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
-    if (!absolute(arena, "model", a->model, &c->model_path, err) || !absolute_file(arena, "train", a->train, &c->train, err) ||
+    if (!absolute(arena, "model", a->model, &c->model_path, err) ||
+        !absolute_file(arena, "train", a->train, &c->train, err) ||
         (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
         (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err))
         return false;
@@ -218,7 +229,8 @@ static bool write_job(struct arena *arena, struct train_config *c, const char *d
         c->now = before.now;
         train_config_write(c, &text);
         ok = str_equal(old, strbuf_view(&text)) ||
-             err_set(err, ERR_CONFLICT, "%s holds another run: choose another --out, or give the same options to go on with it", dir);
+             err_set(err, ERR_CONFLICT,
+                     "%s holds another run: choose another --out, or give the same options to go on with it", dir);
     } else {
         train_config_write(c, &text);
         ok = train_config_parse(arena, (struct str){arena_copy(arena, text.at, text.len), text.len}, &before, err) &&
@@ -254,7 +266,8 @@ static bool next_attempt(struct arena *arena, const char *dir, int64_t *attempt,
     return true;
 }
 
-static int report(struct arena *arena, const char *dir, enum run_status status, const char *checkpoint, const struct err *err)
+static int report(struct arena *arena, const char *dir, enum run_status status, const char *checkpoint,
+                  const struct err *err)
 {
     switch (status) {
     case RUN_SUCCEEDED:
@@ -290,7 +303,7 @@ static int train_here(struct arena *arena, struct arguments *a)
 {
     struct display display = {.is_terminal = isatty(2)};
     struct train_options options = {.on_progress = on_progress, .on_message = on_message, .context = &display};
-    const char *checkpoint = NULL, *out;
+    const char *checkpoint = NULL, *out = NULL;
     enum run_status status;
     struct err err = {0};
 

@@ -123,7 +123,8 @@ static bool check_entries(const struct dataset *dataset, const char *folder, str
 
     for (uint32_t i = 0; i < dataset->count; i++) {
         const struct dataset_entry *entry = &dataset->entry[i];
-        if (entry->start != start || entry->count == 0 || entry->trained_count == 0 || entry->trained_count >= entry->count)
+        if (entry->start != start || entry->count == 0 || entry->trained_count == 0 ||
+            entry->trained_count >= entry->count)
             return err_set(err, ERR_INPUT, "%s: entry %u of the index is damaged", folder, i);
         start += entry->count;
     }

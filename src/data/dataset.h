@@ -27,23 +27,23 @@ const char *over_length_name(enum over_length policy);
 bool over_length_find(struct str name, enum over_length *policy);
 
 struct dataset_entry {
-    uint64_t start;    /* in tokens.bin, in tokens */
-    uint64_t line;     /* of the source, from 1 */
+    uint64_t start; /* in tokens.bin, in tokens */
+    uint64_t line;  /* of the source, from 1 */
     uint32_t count;
     uint32_t trained_count;
 };
 
 #define DATASET_COUNTS(X)                                                                                              \
-    X(lines)               /* of the source */                                                                         \
-    X(bytes)               /* of the source */                                                                         \
-    X(examples)            /* kept */                                                                                  \
-    X(tokens)              /* of the kept ones */                                                                      \
+    X(lines)    /* of the source */                                                                                    \
+    X(bytes)    /* of the source */                                                                                    \
+    X(examples) /* kept */                                                                                             \
+    X(tokens)   /* of the kept ones */                                                                                 \
     X(trained_tokens)                                                                                                  \
-    X(turns)               /* assistant turns, completions, texts that train */                                        \
-    X(stopped_turns)       /* those whose last token ends the turn or text */                                          \
-    X(longest)             /* tokens of the longest example that was read, before any cut */                           \
-    X(over_length_lines)   /* longer than context_length: left out or cut, by policy */                                \
-    X(untrained_lines)     /* left out because nothing in them trains */
+    X(turns)             /* assistant turns, completions, texts that train */                                          \
+    X(stopped_turns)     /* those whose last token ends the turn or text */                                            \
+    X(longest)           /* tokens of the longest example that was read, before any cut */                             \
+    X(over_length_lines) /* longer than context_length: left out or cut, by policy */                                  \
+    X(untrained_lines)   /* left out because nothing in them trains */
 
 struct dataset_summary {
 #define DATASET_COUNT_FIELD(name) uint64_t name;

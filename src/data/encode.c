@@ -16,10 +16,10 @@ struct encoder {
     const struct template *template[TEMPLATE_COUNT]; /* NULL: the model has none */
     struct str *specials;
     size_t special_count;
-    struct str eos;              /* text of the end-of-text token; empty: none */
+    struct str eos; /* text of the end-of-text token; empty: none */
     struct str special_text[TOKENIZER_SPECIALS];
     const struct json *variables; /* bos_token and the like, as templates see them */
-    bool has_clock;              /* a template asks for the time */
+    bool has_clock;               /* a template asks for the time */
     char hash[65], template_hash[65];
 };
 
@@ -27,7 +27,7 @@ struct encoder_scratch {
     struct tokenizer_scratch *tokenizer;
     struct token_list tokens, prompt;
     struct strbuf text;
-    struct arena arena;          /* one example */
+    struct arena arena; /* one example */
     uint8_t *trains;
     size_t trains_cap;
 };
@@ -239,8 +239,8 @@ static bool has_weight_zero(const struct json *messages)
     return false;
 }
 
-static bool render(const struct encoder *e, struct encoder_scratch *s, const struct example *example, struct chat_text *chat,
-                   struct err *err)
+static bool render(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
+                   struct chat_text *chat, struct err *err)
 {
     struct chat_input input = {
         .template = e->template[example->tools ? WITH_TOOLS : PLAIN],
@@ -252,16 +252,18 @@ static bool render(const struct encoder *e, struct encoder_scratch *s, const str
     };
 
     if (!input.template)
-        return err_set(err, ERR_INPUT,
-                       "the model has no chat template, so messages cannot be written as its text: take a model that has one, "
-                       "or send prompt and completion, text or token_ids");
+        return err_set(
+            err, ERR_INPUT,
+            "the model has no chat template, so messages cannot be written as its text: take a model that has one, "
+            "or send prompt and completion, text or token_ids");
     input.variables = line_variables(e, s, example->root, err);
     if (!input.variables || !chat_render(&input, &s->arena, chat, err))
         return false;
     for (size_t i = 0; i < chat->span_count; i++)
         if (chat->spans[i].message_index == CHAT_NO_MESSAGE && has_weight_zero(example->messages))
-            return err_set(err, ERR_INPUT, "weight cannot be honoured: the chat template marks another number of turns than "
-                                           "there are assistant messages");
+            return err_set(err, ERR_INPUT,
+                           "weight cannot be honoured: the chat template marks another number of turns than "
+                           "there are assistant messages");
     return true;
 }
 
@@ -283,7 +285,8 @@ static bool encode_messages(const struct encoder *e, struct encoder_scratch *s, 
     struct chat_text chat;
     size_t from = 0;
 
-    if (!render(e, s, example, &chat, err) || !tokenizer_encode(e->tokenizer, s->tokenizer, chat.text, false, &s->tokens, err))
+    if (!render(e, s, example, &chat, err) ||
+        !tokenizer_encode(e->tokenizer, s->tokenizer, chat.text, false, &s->tokens, err))
         return false;
     clear_trains(s);
     for (size_t i = 0; i < chat.span_count; i++) {
@@ -312,7 +315,8 @@ static void insert_bos(struct token_list *list, int32_t id)
 }
 
 /* With what the tokenizer puts around a text; some name the beginning-of-text token in their config alone. */
-static bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list, struct err *err)
+static bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list,
+                        struct err *err)
 {
     int32_t bos = tokenizer_special_id(e->tokenizer, TOKENIZER_BOS);
 
@@ -324,7 +328,8 @@ static bool encode_text(const struct encoder *e, struct encoder_scratch *s, stru
 }
 
 /* Everything from token `first` on trains; the text stands in s->text. */
-static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s, size_t first, struct encoded *out, struct err *err)
+static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s, size_t first, struct encoded *out,
+                              struct err *err)
 {
     if (!str_ends(strbuf_view(&s->text), e->eos))
         strbuf_add_str(&s->text, e->eos);
@@ -371,13 +376,13 @@ static bool check_vocab(const struct encoder *e, const struct encoder_scratch *s
 {
     for (size_t i = 0; i < s->tokens.count; i++)
         if (s->tokens.ids[i] >= e->options.vocab)
-            return err_set(err, ERR_INPUT, "token %d at position %zu: the model has only the tokens 0 to %d", s->tokens.ids[i],
-                           i, e->options.vocab - 1);
+            return err_set(err, ERR_INPUT, "token %d at position %zu: the model has only the tokens 0 to %d",
+                           s->tokens.ids[i], i, e->options.vocab - 1);
     return true;
 }
 
-static bool encode_kind(const struct encoder *e, struct encoder_scratch *s, const struct example *example, struct encoded *out,
-                        struct err *err)
+static bool encode_kind(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
+                        struct encoded *out, struct err *err)
 {
     switch (example->kind) {
     case EXAMPLE_MESSAGES:
@@ -393,8 +398,8 @@ static bool encode_kind(const struct encoder *e, struct encoder_scratch *s, cons
     }
 }
 
-bool encode_example(const struct encoder *e, struct encoder_scratch *s, const struct example *example, struct encoded *out,
-                    struct err *err)
+bool encode_example(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
+                    struct encoded *out, struct err *err)
 {
     *out = (struct encoded){0};
     arena_reset(&s->arena);

@@ -7,8 +7,8 @@
  *   text        the text and the end-of-text token; all trains.
  *   token_ids   as they are; what has a label trains, all without labels.
  *
- * Prompts and texts get what the tokenizer puts in front (a beginning-of-text token) and one end-of-text token unless they
- * already end with its text. A document's first token never trains: nothing predicts it.
+ * Prompts and texts get what the tokenizer puts in front (a beginning-of-text token) and one end-of-text token unless
+ * they already end with its text. A document's first token never trains: nothing predicts it.
  *
  * An encoder is what one model folder says about this; it is read-only and shared by threads, each with its own
  * scratch. */
@@ -22,10 +22,10 @@ struct encoder;
 struct encoder_scratch;
 
 struct encoder_options {
-    const char *folder;    /* with the tokenizer's files and the chat template */
-    int32_t vocab;         /* rows of the model's embedding; tokens at or above it are refused */
-    int32_t eos_id;        /* the model's own, for tokenizers that name none; -1: none */
-    int64_t now;           /* the clock of templates, see struct template_options */
+    const char *folder; /* with the tokenizer's files and the chat template */
+    int32_t vocab;      /* rows of the model's embedding; tokens at or above it are refused */
+    int32_t eos_id;     /* the model's own, for tokenizers that name none; -1: none */
+    int64_t now;        /* the clock of templates, see struct template_options */
 };
 
 struct encoder *encoder_open(const struct encoder_options *options, struct err *err);
@@ -42,12 +42,12 @@ struct tokenizer;
 const struct tokenizer *encoder_tokenizer(const struct encoder *encoder);
 
 struct encoded {
-    const int32_t *ids;      /* [count]; in the scratch, until the next call */
-    const uint8_t *trains;   /* [count] 1: carries loss as a label; trains[0] is 0 */
+    const int32_t *ids;    /* [count]; in the scratch, until the next call */
+    const uint8_t *trains; /* [count] 1: carries loss as a label; trains[0] is 0 */
     uint32_t count;
     uint32_t trained_count;
-    uint32_t turn_count;     /* things that train: assistant turns, completions, texts; 0 for token_ids */
-    uint32_t stopped_count;  /* those of them whose last token ends the turn or the text */
+    uint32_t turn_count;    /* things that train: assistant turns, completions, texts; 0 for token_ids */
+    uint32_t stopped_count; /* those of them whose last token ends the turn or the text */
 };
 
 /* At most 8 Mi tokens come out: a line has 8 MiB. An example may come out with nothing that trains. */

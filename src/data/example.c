@@ -29,7 +29,8 @@ static bool is_type(const struct json *value, enum json_type type)
 }
 
 /* The member `name` of the thing at `place` must be a string. */
-static bool check_string(const struct json *object, const char *place, const char *name, bool is_required, struct err *err)
+static bool check_string(const struct json *object, const char *place, const char *name, bool is_required,
+                         struct err *err)
 {
     const struct json *value = json_get(object, name);
     char field[128];
@@ -51,8 +52,9 @@ static bool join_parts(struct arena *arena, struct json *content, const char *pl
         struct str type = json_string_or(json_get(part, "type"), STR_NONE);
         const struct json *piece = json_get(part, "text");
         if (!str_is(type, "text")) {
-            err_set(err, type.len ? ERR_UNSUPPORTED : ERR_INPUT, "%s.content[%zu].type is '%.*s': only \"text\" parts can be trained on",
-                    place, index, STR_ARG(str_clip(type, 40)));
+            err_set(err, type.len ? ERR_UNSUPPORTED : ERR_INPUT,
+                    "%s.content[%zu].type is '%.*s': only \"text\" parts can be trained on", place, index,
+                    STR_ARG(str_clip(type, 40)));
             goto out;
         }
         if (!is_type(piece, JSON_STRING)) {
@@ -70,7 +72,8 @@ out:
     return ok;
 }
 
-static bool check_content(struct arena *arena, struct json *message, const char *place, bool may_be_null, struct err *err)
+static bool check_content(struct arena *arena, struct json *message, const char *place, bool may_be_null,
+                          struct err *err)
 {
     struct json *content = json_get(message, "content");
     char field[128];
@@ -106,7 +109,8 @@ static bool check_function(struct arena *arena, struct json *function, const cha
     if (!value)
         return err_prefix(err, "%s.arguments", place);
     if (value->type != JSON_OBJECT)
-        return err_set(err, ERR_INPUT, "%s.arguments holds %s: it must hold a JSON object", place, json_type_name(value));
+        return err_set(err, ERR_INPUT, "%s.arguments holds %s: it must hold a JSON object", place,
+                       json_type_name(value));
     value->key = arguments->key;
     value->next = arguments->next;
     *arguments = *value;
@@ -124,7 +128,8 @@ static bool check_tool_call(struct arena *arena, struct json *call, const char *
         return false;
     type = json_string_or(json_get(call, "type"), STR("function"));
     if (!str_is(type, "function"))
-        return err_set(err, ERR_INPUT, "%s.type is '%.*s': it must be \"function\"", place, STR_ARG(str_clip(type, 40)));
+        return err_set(err, ERR_INPUT, "%s.type is '%.*s': it must be \"function\"", place,
+                       STR_ARG(str_clip(type, 40)));
     snprintf(field, sizeof field, "%s.function", place);
     return check_function(arena, json_get(call, "function"), field, err);
 }
@@ -153,8 +158,9 @@ static bool check_weight(const struct json *message, bool is_assistant, const ch
         return err_set(err, ERR_INPUT, "%s.weight: only assistant messages have a weight", place);
     if (weight->type == JSON_NUMBER && (json_number(weight) == 0 || json_number(weight) == 1))
         return true;
-    return err_set(err, ERR_INPUT, "%s.weight is %.*s: it must be 0 or 1", place,
-                   STR_ARG(str_clip(weight->type == JSON_NUMBER ? weight->string : str_of(json_type_name(weight)), 40)));
+    return err_set(
+        err, ERR_INPUT, "%s.weight is %.*s: it must be 0 or 1", place,
+        STR_ARG(str_clip(weight->type == JSON_NUMBER ? weight->string : str_of(json_type_name(weight)), 40)));
 }
 
 static bool check_assistant(struct arena *arena, struct json *message, const char *place, struct err *err)
@@ -191,7 +197,8 @@ static bool check_role(const struct json *message, const char *place, struct str
                    place, STR_ARG(str_clip(*role, 40)));
 }
 
-static bool check_message(struct arena *arena, struct json *message, const char *place, bool *is_assistant, struct err *err)
+static bool check_message(struct arena *arena, struct json *message, const char *place, bool *is_assistant,
+                          struct err *err)
 {
     struct str twice, role;
 
@@ -293,8 +300,8 @@ static bool check_ids(const struct json *ids, struct err *err)
     if (!is_type(ids, JSON_ARRAY))
         return wrong_type("token_ids", ids, "an array of integers", err);
     if (ids->count < 2)
-        return err_set(err, ERR_INPUT, "token_ids has %u entries: at least 2 are needed, the first one predicts the next",
-                       ids->count);
+        return err_set(err, ERR_INPUT,
+                       "token_ids has %u entries: at least 2 are needed, the first one predicts the next", ids->count);
     for json_each (id, ids) {
         if (id->type != JSON_NUMBER || !id->is_integer || id->integer < 0 || id->integer > INT32_MAX)
             return err_set(err, ERR_INPUT, "token_ids[%zu] must be an integer from 0 to 2147483647", index);
@@ -308,8 +315,8 @@ static bool check_parallel(const struct json *ids, const struct json *list, cons
     if (list->type != JSON_ARRAY)
         return wrong_type(name, list, "an array of integers", err);
     if (list->count != ids->count)
-        return err_set(err, ERR_INPUT, "%s has %u entries and token_ids has %u: they must be as many", name, list->count,
-                       ids->count);
+        return err_set(err, ERR_INPUT, "%s has %u entries and token_ids has %u: they must be as many", name,
+                       list->count, ids->count);
     return true;
 }
 
@@ -354,7 +361,8 @@ static const struct {
     {"conversation", "conversations are called messages, with role and content"},
     {"input_ids", "tokens are called token_ids"},
     {"instruction", "instructions are written as prompt and completion, or as messages"},
-    {"chosen", "preference data is not supported: supervised jobs take messages, prompt and completion, text or token_ids"},
+    {"chosen",
+     "preference data is not supported: supervised jobs take messages, prompt and completion, text or token_ids"},
 };
 
 static bool find_kind(const struct json *root, enum example_kind *kind, struct err *err)

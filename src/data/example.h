@@ -37,13 +37,13 @@ enum { EXAMPLE_NO_LABEL = -100 };
 
 struct example {
     enum example_kind kind;
-    struct json *root;       /* the whole object */
-    struct json *messages;   /* EXAMPLE_MESSAGES: array */
-    struct json *tools;      /* EXAMPLE_MESSAGES: array, or NULL */
+    struct json *root;             /* the whole object */
+    struct json *messages;         /* EXAMPLE_MESSAGES: array */
+    struct json *tools;            /* EXAMPLE_MESSAGES: array, or NULL */
     struct str prompt, completion; /* EXAMPLE_PROMPT */
-    struct str text;         /* EXAMPLE_TEXT */
-    struct json *token_ids;  /* EXAMPLE_TOKENS: array of integers */
-    struct json *labels;     /* EXAMPLE_TOKENS: array as long as token_ids, or NULL */
+    struct str text;               /* EXAMPLE_TEXT */
+    struct json *token_ids;        /* EXAMPLE_TOKENS: array of integers */
+    struct json *labels;           /* EXAMPLE_TOKENS: array as long as token_ids, or NULL */
 };
 
 /* `line` is one line without its end; it and the arena must outlive the example. */

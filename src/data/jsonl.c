@@ -101,8 +101,9 @@ static bool check_kind(struct jsonl_report *report, enum example_kind kind, stru
         report->has_kind = true;
         report->kind = kind;
     }
-    return kind == report->kind || err_set(err, ERR_INPUT, "the line is of kind %s, the file began with %s: a file is of one kind",
-                                           example_kind_name(kind), example_kind_name(report->kind));
+    return kind == report->kind ||
+           err_set(err, ERR_INPUT, "the line is of kind %s, the file began with %s: a file is of one kind",
+                   example_kind_name(kind), example_kind_name(report->kind));
 }
 
 static bool check_line(void *context, const struct jsonl_line *line)

@@ -14,8 +14,8 @@
 enum { JSONL_LINE_BYTES_MAX = 8 << 20, JSONL_ERRORS_MAX = 100, JSONL_ERROR_BYTES = 256 };
 
 struct jsonl_line {
-    struct str text;     /* without its end; valid during the call */
-    uint64_t number;     /* from 1 */
+    struct str text; /* without its end; valid during the call */
+    uint64_t number; /* from 1 */
     bool is_too_long;
 };
 
@@ -24,24 +24,24 @@ typedef bool jsonl_line_fn(void *context, const struct jsonl_line *line);
 
 /* A zeroed struct is at the start of a file. */
 struct jsonl_cutter {
-    struct strbuf rest;  /* the beginning of a line whose end has not come */
+    struct strbuf rest; /* the beginning of a line whose end has not come */
     uint64_t line_count;
-    bool is_skipping;    /* inside a line that is too long */
+    bool is_skipping; /* inside a line that is too long */
 };
 void jsonl_cutter_deinit(struct jsonl_cutter *cutter);
 bool jsonl_cut(struct jsonl_cutter *cutter, struct str bytes, jsonl_line_fn *on_line, void *context);
 bool jsonl_cut_end(struct jsonl_cutter *cutter, jsonl_line_fn *on_line, void *context);
 
 struct jsonl_error {
-    uint64_t line;       /* 0: the file as a whole */
+    uint64_t line;                /* 0: the file as a whole */
     char text[JSONL_ERROR_BYTES]; /* "messages[2].weight is 3: it must be 0 or 1" */
 };
 
 struct jsonl_report {
     bool has_kind;
-    enum example_kind kind;       /* that of the first line which has one */
-    uint64_t bytes, line_count, example_count; /* example_count: correct lines */
-    uint64_t error_count;         /* all of them */
+    enum example_kind kind;                      /* that of the first line which has one */
+    uint64_t bytes, line_count, example_count;   /* example_count: correct lines */
+    uint64_t error_count;                        /* all of them */
     struct jsonl_error errors[JSONL_ERRORS_MAX]; /* the first ones, in order */
 };
 

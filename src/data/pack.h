@@ -15,8 +15,8 @@
 enum { PACK_WINDOW = 1000 };
 
 struct rows {
-    uint32_t *example;  /* [example_count] row by row */
-    uint32_t *start;    /* [row_count + 1] in `example` */
+    uint32_t *example; /* [example_count] row by row */
+    uint32_t *start;   /* [row_count + 1] in `example` */
     uint32_t row_count, example_count;
 };
 

@@ -12,17 +12,17 @@ enum outcome { LINE_KEPT, LINE_TOO_LONG, LINE_UNTRAINED, LINE_WRONG };
 
 /* One line of a block and what became of it. */
 struct line {
-    size_t at, len;          /* in the block's text */
+    size_t at, len; /* in the block's text */
     uint64_t number;
-    bool is_oversized;       /* of bytes */
-    bool is_over_length;     /* of tokens */
+    bool is_oversized;   /* of bytes */
+    bool is_over_length; /* of tokens */
     bool has_kind;
     enum example_kind kind;
     enum outcome outcome;
-    size_t token_at;         /* in its task's tokens */
-    struct encoded encoded;  /* counts; its pointers are not used */
+    size_t token_at;        /* in its task's tokens */
+    struct encoded encoded; /* counts; its pointers are not used */
     uint32_t kept_count, kept_trained;
-    char *error;             /* LINE_WRONG: from malloc */
+    char *error; /* LINE_WRONG: from malloc */
 };
 
 /* The kept tokens of one task's lines; grows to the most that came by. */
@@ -33,7 +33,7 @@ struct task {
 
 struct worker {
     struct encoder_scratch *scratch;
-    struct arena arena;      /* the parsed line */
+    struct arena arena; /* the parsed line */
 };
 
 struct prepare {
@@ -41,7 +41,7 @@ struct prepare {
     struct dataset_summary summary;
     struct jsonl_report *report;
     struct jsonl_cutter cutter;
-    struct strbuf text;      /* lines of the block */
+    struct strbuf text; /* lines of the block */
     struct line *line;
     size_t line_count;
     struct task *task;
@@ -49,11 +49,10 @@ struct prepare {
     const char *tokens_path, *index_path;
     int tokens_fd, index_fd;
     struct strbuf tokens, index; /* of the block */
-    struct err *err;         /* of a block that note_line ran */
+    struct err *err;             /* of a block that note_line ran */
 };
 
 static bool run_block(struct prepare *p, struct err *err);
-
 
 /* Lines of white space are left out here; the others keep their numbers. */
 static bool note_line(void *context, const struct jsonl_line *line)
@@ -103,7 +102,8 @@ static bool encode_line(struct prepare *p, struct worker *worker, struct line *l
     if (line->is_over_length && p->options->policy == OVER_LENGTH_DROP)
         return true;
     if (line->is_over_length && p->options->policy == OVER_LENGTH_ERROR)
-        return err_set(err, ERR_INPUT, "the line has %u tokens, more than context_length %u", line->encoded.count, limit);
+        return err_set(err, ERR_INPUT, "the line has %u tokens, more than context_length %u", line->encoded.count,
+                       limit);
     keep_tokens(task, line, &line->encoded, line->is_over_length ? limit : line->encoded.count);
     line->outcome = line->kept_trained > 0 ? LINE_KEPT : LINE_UNTRAINED;
     return true;
@@ -283,11 +283,12 @@ static bool judge(const struct prepare *p, const char *name, struct err *err)
     if (lines == 0)
         return err_set(err, ERR_INPUT, "%s: the file holds no examples", name);
     if (sum->policy == OVER_LENGTH_DROP && sum->over_length_lines * 100 > lines * DROP_PERCENT_MAX)
-        return err_set(err, ERR_INPUT,
-                       "%s: %llu of %llu lines are longer than context_length %u (the longest has %llu tokens), the first is line "
-                       "%llu: raise context_length, or set over_length to \"truncate\" to cut them",
-                       name, (unsigned long long)sum->over_length_lines, (unsigned long long)lines, sum->context_length,
-                       (unsigned long long)sum->longest, (unsigned long long)sum->over_length_named[0]);
+        return err_set(
+            err, ERR_INPUT,
+            "%s: %llu of %llu lines are longer than context_length %u (the longest has %llu tokens), the first is line "
+            "%llu: raise context_length, or set over_length to \"truncate\" to cut them",
+            name, (unsigned long long)sum->over_length_lines, (unsigned long long)lines, sum->context_length,
+            (unsigned long long)sum->longest, (unsigned long long)sum->over_length_named[0]);
     if (sum->examples == 0)
         return err_set(err, ERR_INPUT, "%s: nothing in the file trains", name);
     if (sum->examples > UINT32_MAX)
@@ -350,8 +351,8 @@ static void close_prepare(struct prepare *p)
 static const char *make_key(const struct prepare *p, struct arena *arena)
 {
     const struct dataset_summary *sum = &p->summary;
-    char *text = arena_printf(arena, "%d %s %s %u %s", DATASET_FORMAT, sum->file_hash, encoder_hash(p->options->encoder),
-                              sum->context_length, over_length_name(sum->policy));
+    char *text = arena_printf(arena, "%d %s %s %u %s", DATASET_FORMAT, sum->file_hash,
+                              encoder_hash(p->options->encoder), sum->context_length, over_length_name(sum->policy));
     uint8_t digest[32];
     char hex[65];
 

@@ -7,7 +7,8 @@
  *
  * Lines that cannot be read are errors of the file: the first JSONL_ERRORS_MAX are reported with their line numbers
  * and nothing is written. Lines longer than context_length are left out (`drop`: up to a tenth of the lines, above that
- * the file is refused), refused (`error`) or cut (`truncate`). Lines in which nothing trains are left out and counted. */
+ * the file is refused), refused (`error`) or cut (`truncate`). Lines in which nothing trains are left out and counted.
+ */
 #pragma once
 
 #include "base/pool.h"
@@ -25,8 +26,8 @@ struct prepare_options {
     void *context;
 };
 
-/* *folder (in the arena) is the dataset's folder below `cache`; it is there afterwards, made now or earlier. `name` is what
- * messages call the file. On ERR_INPUT the report (optional) holds the lines' errors; a dataset that was there
+/* *folder (in the arena) is the dataset's folder below `cache`; it is there afterwards, made now or earlier. `name` is
+ * what messages call the file. On ERR_INPUT the report (optional) holds the lines' errors; a dataset that was there
  * already leaves it empty. */
 bool prepare_file(const char *path, const char *name, const char *cache, const struct prepare_options *options,
                   struct arena *arena, const char **folder, struct jsonl_report *report, struct err *err);

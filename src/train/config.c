@@ -9,8 +9,8 @@ enum { JOB_BYTES_MAX = 1 << 20, JOB_FORMAT = 1, LORA_TARGETS_MAX = 64 };
 
 static const char *const dtype_names[] = {"auto", "float32", "bfloat16"};
 
-static bool read_text(struct arena *arena, const struct json *object, const char *key, bool is_required, const char **text,
-                      struct err *err)
+static bool read_text(struct arena *arena, const struct json *object, const char *key, bool is_required,
+                      const char **text, struct err *err)
 {
     const struct json *value = json_get(object, key);
 
@@ -22,21 +22,24 @@ static bool read_text(struct arena *arena, const struct json *object, const char
     return true;
 }
 
-static bool read_integer(const struct json *object, const char *key, int64_t min, int64_t max, int64_t *number, struct err *err)
+static bool read_integer(const struct json *object, const char *key, int64_t min, int64_t max, int64_t *number,
+                         struct err *err)
 {
     const struct json *value = json_get(object, key);
 
     if (json_is_null(value))
         return true;
     if (value->type != JSON_NUMBER || !value->is_integer || value->integer < min || value->integer > max)
-        return err_set(err, ERR_INPUT, "job.json: %s must be an integer from %lld to %lld", key, (long long)min, (long long)max);
+        return err_set(err, ERR_INPUT, "job.json: %s must be an integer from %lld to %lld", key, (long long)min,
+                       (long long)max);
     *number = value->integer;
     return true;
 }
 
 static bool read_hp_INT(const struct json *value, double min, double max, int64_t *field)
 {
-    if (value->type != JSON_NUMBER || !value->is_integer || (double)value->integer < min || (double)value->integer > max)
+    if (value->type != JSON_NUMBER || !value->is_integer || (double)value->integer < min ||
+        (double)value->integer > max)
         return false;
     *field = value->integer;
     return true;
@@ -63,7 +66,8 @@ static bool read_hp_BOOL(const struct json *value, double min, double max, bool 
 /* context_length 0 stands for the default, which only the model's config decides. */
 static bool is_default_length(const char *name, const struct json *value)
 {
-    return str_is(str_of(name), "context_length") && value->type == JSON_NUMBER && value->is_integer && value->integer == 0;
+    return str_is(str_of(name), "context_length") && value->type == JSON_NUMBER && value->is_integer &&
+           value->integer == 0;
 }
 
 static bool read_hyperparameters(const struct json *object, struct hyperparameters *hp, struct err *err)
@@ -88,7 +92,8 @@ static bool read_targets(struct arena *arena, const struct json *list, struct tr
     if (json_is_null(list))
         return true;
     if (list->type != JSON_ARRAY || list->count == 0 || list->count > LORA_TARGETS_MAX)
-        return err_set(err, ERR_INPUT, "job.json: lora_target_modules must be an array of 1 to %d names", LORA_TARGETS_MAX);
+        return err_set(err, ERR_INPUT, "job.json: lora_target_modules must be an array of 1 to %d names",
+                       LORA_TARGETS_MAX);
     names = arena_new_array(arena, const char *, list->count);
     for json_each (item, list) {
         if (item->type != JSON_STRING)
@@ -107,7 +112,8 @@ static bool read_dtype(struct str name, enum train_dtype *dtype, struct err *err
             return true;
         }
     }
-    return err_set(err, ERR_INPUT, "job.json: dtype '%.*s' is not auto, float32 or bfloat16", STR_ARG(str_clip(name, 40)));
+    return err_set(err, ERR_INPUT, "job.json: dtype '%.*s' is not auto, float32 or bfloat16",
+                   STR_ARG(str_clip(name, 40)));
 }
 
 static bool read_names(const struct json *options, struct train_config *config, struct err *err)
@@ -118,15 +124,18 @@ static bool read_names(const struct json *options, struct train_config *config, 
     struct str now = json_string_or(json_get(options, "now"), STR("1970-01-01T00:00:00"));
 
     if (!over_length_find(policy, &config->over_length))
-        return err_set(err, ERR_INPUT, "job.json: over_length '%.*s' is not drop, error or truncate", STR_ARG(str_clip(policy, 40)));
+        return err_set(err, ERR_INPUT, "job.json: over_length '%.*s' is not drop, error or truncate",
+                       STR_ARG(str_clip(policy, 40)));
     if (!schedule_find(schedule, &config->schedule))
-        return err_set(err, ERR_INPUT, "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
+        return err_set(err, ERR_INPUT,
+                       "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
                        STR_ARG(str_clip(schedule, 40)));
     config->is_random = str_is(init, "random");
     if (!config->is_random && !str_is(init, "model"))
         return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));
     if (!template_time_parse(now, &config->now))
-        return err_set(err, ERR_INPUT, "job.json: now '%.*s' is not a time such as 2026-01-31T12:00:00", STR_ARG(str_clip(now, 40)));
+        return err_set(err, ERR_INPUT, "job.json: now '%.*s' is not a time such as 2026-01-31T12:00:00",
+                       STR_ARG(str_clip(now, 40)));
     return read_dtype(json_string_or(json_get(options, "dtype"), STR("auto")), &config->dtype, err);
 }
 
@@ -141,8 +150,8 @@ static bool read_options(struct arena *arena, const struct json *options, struct
            read_targets(arena, json_get(options, "lora_target_modules"), config, err);
 }
 
-static bool read_file(struct arena *arena, const struct json *root, const char *key, bool is_required, struct train_file *file,
-                      struct err *err)
+static bool read_file(struct arena *arena, const struct json *root, const char *key, bool is_required,
+                      struct train_file *file, struct err *err)
 {
     const struct json *object = json_get(root, key);
 
@@ -152,7 +161,8 @@ static bool read_file(struct arena *arena, const struct json *root, const char *
         return err_prefix(err, "%s", key);
     file->id = "";
     file->name = path_name(file->path);
-    return read_text(arena, object, "id", false, &file->id, err) && read_text(arena, object, "name", false, &file->name, err);
+    return read_text(arena, object, "id", false, &file->id, err) &&
+           read_text(arena, object, "name", false, &file->name, err);
 }
 
 static bool read_members(struct arena *arena, const struct json *root, struct train_config *config, struct err *err)
@@ -161,7 +171,8 @@ static bool read_members(struct arena *arena, const struct json *root, struct tr
 
     if (json_integer_or(json_get(root, "format"), 0) != JOB_FORMAT)
         return err_set(err, ERR_INPUT, "job.json: format must be %d", JOB_FORMAT);
-    if (!read_text(arena, root, "id", true, &config->id, err) || !read_text(arena, model, "path", true, &config->model_path, err) ||
+    if (!read_text(arena, root, "id", true, &config->id, err) ||
+        !read_text(arena, model, "path", true, &config->model_path, err) ||
         !read_file(arena, root, "training_file", true, &config->train, err) ||
         !read_file(arena, root, "validation_file", false, &config->valid, err))
         return false;
@@ -218,7 +229,8 @@ static void write_hyperparameters(struct json_writer *w, const struct hyperparam
 {
     json_write_key(w, "hyperparameters");
     json_write_begin_object(w);
-#define WRITE_HYPERPARAMETER(name, kind, standard, min, max, help) json_write_key(w, #name), write_hp_##kind(w, hp->name);
+#define WRITE_HYPERPARAMETER(name, kind, standard, min, max, help)                                                     \
+    json_write_key(w, #name), write_hp_##kind(w, hp->name);
     HYPERPARAMETERS(WRITE_HYPERPARAMETER)
 #undef WRITE_HYPERPARAMETER
     json_write_end_object(w);

@@ -16,27 +16,27 @@ struct train_file {
 };
 
 struct train_config {
-    const char *id;                 /* ftjob-… */
+    const char *id; /* ftjob-… */
     const char *model_id, *model_path;
-    const char *adapter_path;       /* NULL: none to continue */
+    const char *adapter_path; /* NULL: none to continue */
     struct train_file train, valid;
     const char *output_name;
-    const char *cache;              /* folder of prepared data */
+    const char *cache; /* folder of prepared data */
     int64_t seed;
     struct hyperparameters hp;
     enum over_length over_length;
     enum schedule schedule;
     enum train_dtype dtype;
-    bool is_random;                 /* "init": "random" */
-    int64_t checkpoint_steps;       /* besides one per epoch; 0: none */
-    int64_t eval_steps;             /* 0: twenty times a run */
-    int64_t recovery_steps;         /* 0: by time */
-    int64_t threads;                /* 0: all */
-    int64_t memory_bytes;           /* 0: no limit */
+    bool is_random;                  /* "init": "random" */
+    int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
+    int64_t eval_steps;              /* 0: twenty times a run */
+    int64_t recovery_steps;          /* 0: by time */
+    int64_t threads;                 /* 0: all */
+    int64_t memory_bytes;            /* 0: no limit */
     const char *const *lora_targets; /* NULL: all linear layers */
     int lora_target_count;
-    int64_t now;                    /* what templates take for the time, seconds */
-    char hash[65];                  /* of job.json's text */
+    int64_t now;   /* what templates take for the time, seconds */
+    char hash[65]; /* of job.json's text */
 };
 
 /* Everything lies in the arena. Errors name the member. */

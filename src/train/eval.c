@@ -4,7 +4,8 @@
 
 enum { SAMPLE_EXAMPLES_MAX = 64, CHUNK_EXAMPLES = 64 };
 
-static bool eval_examples(struct session *s, const uint32_t *example, uint32_t count, struct eval_result *result, struct err *err)
+static bool eval_examples(struct session *s, const uint32_t *example, uint32_t count, struct eval_result *result,
+                          struct err *err)
 {
     uint32_t tokens_max = (uint32_t)model_plan_used(s->model)->tokens;
     struct model_result sum = {0};

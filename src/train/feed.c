@@ -71,7 +71,7 @@ static void stream_add(struct stream *s, uint32_t example)
 /* Examples as groups that must stay together: group g is example[start[g] .. start[g+1]). */
 struct groups {
     const uint32_t *example, *start;
-    const uint32_t *pick;       /* order of the groups; NULL: as they are */
+    const uint32_t *pick; /* order of the groups; NULL: as they are */
     uint32_t count;
 };
 
@@ -108,8 +108,8 @@ static uint32_t measure(const struct dataset *data, const struct groups *groups,
     return taken;
 }
 
-static void make_micro(const struct dataset *data, struct arena *arena, const struct groups *groups, uint32_t first, uint32_t taken,
-                       uint32_t tokens, uint32_t docs, float scale, struct batch *batch)
+static void make_micro(const struct dataset *data, struct arena *arena, const struct groups *groups, uint32_t first,
+                       uint32_t taken, uint32_t tokens, uint32_t docs, float scale, struct batch *batch)
 {
     struct stream stream = stream_new(data, arena, tokens, docs);
 
@@ -136,7 +136,8 @@ static void make_step(const struct dataset *data, struct arena *arena, const str
         uint32_t tokens, docs;
         taken = measure(data, groups, first, tokens_max, groups_max, &tokens, &docs);
         micro->row_offset = (uint64_t)out->tokens;
-        make_micro(data, arena, groups, first, taken, tokens, docs, (float)(1.0 / (double)out->supervised), &micro->batch);
+        make_micro(data, arena, groups, first, taken, tokens, docs, (float)(1.0 / (double)out->supervised),
+                   &micro->batch);
         out->tokens += tokens;
     }
 }

@@ -1,8 +1,8 @@
 /* train/feed.h - which tokens each optimizer step sees.
  *
  * A step takes the next batch_size rows of the epoch's order; the last step of an epoch takes what is left. The order
- * is torch.randperm by a generator seeded with seed + epoch (from 0), as the Hugging Face Trainer draws it. Everything follows
- * from (seed, step): a resumed run feeds exactly what the first would have.
+ * is torch.randperm by a generator seeded with seed + epoch (from 0), as the Hugging Face Trainer draws it. Everything
+ * follows from (seed, step): a resumed run feeds exactly what the first would have.
  *
  * The rows of a step are cut into micro-batches of at most `tokens_max` tokens, whole rows in order. All share one
  * divisor: the number of supervised tokens of the whole step. A row of an unpacked run is one example, of a packed one
@@ -16,13 +16,13 @@
 struct feed {
     const struct dataset *data;
     struct rows rows;
-    uint32_t *row_tokens;       /* [row_count] */
-    uint32_t longest_row;       /* tokens */
+    uint32_t *row_tokens; /* [row_count] */
+    uint32_t longest_row; /* tokens */
     uint32_t batch_size;
     uint64_t seed;
     int64_t steps_per_epoch;
-    uint32_t *order;            /* [row_count] of epoch `order_epoch` */
-    int64_t order_epoch;        /* from 0; -1: none drawn yet */
+    uint32_t *order;     /* [row_count] of epoch `order_epoch` */
+    int64_t order_epoch; /* from 0; -1: none drawn yet */
 };
 
 void feed_init(struct feed *feed, struct arena *arena, const struct dataset *data, bool is_packed, uint32_t capacity,
@@ -30,11 +30,11 @@ void feed_init(struct feed *feed, struct arena *arena, const struct dataset *dat
 
 struct micro_batch {
     struct batch batch;
-    uint64_t row_offset;        /* tokens of this step before it */
+    uint64_t row_offset; /* tokens of this step before it */
 };
 
 struct feed_step {
-    struct micro_batch *micro;  /* in the arena */
+    struct micro_batch *micro; /* in the arena */
     int micro_count;
     int64_t tokens, supervised;
 };

@@ -13,7 +13,8 @@ bool folder_begin(struct arena *arena, const char *path, const char **temporary,
     return dir_remove(*temporary, err) && dir_make(*temporary, err);
 }
 
-static void write_manifest(struct json_writer *w, const struct folder_label *label, const struct checkpoint_files *files)
+static void write_manifest(struct json_writer *w, const struct folder_label *label,
+                           const struct checkpoint_files *files)
 {
     json_write_begin_object(w);
     json_put_integer(w, "format", MANIFEST_FORMAT);
@@ -82,7 +83,8 @@ bool folder_verify(const char *path, struct err *err)
     if (!root)
         goto out;
     files = json_get(root, "files");
-    if (json_integer_or(json_get(root, "format"), 0) != MANIFEST_FORMAT || !files || files->type != JSON_ARRAY || files->count == 0) {
+    if (json_integer_or(json_get(root, "format"), 0) != MANIFEST_FORMAT || !files || files->type != JSON_ARRAY ||
+        files->count == 0) {
         err_set(err, ERR_INPUT, "%s: MANIFEST is not of format %d", path, MANIFEST_FORMAT);
         goto out;
     }
@@ -118,5 +120,6 @@ bool folder_step_parse(const char *name, int64_t *step)
 {
     struct str text = str_of(name);
 
-    return str_starts(text, STR("step-")) && text.len >= 13 && str_to_i64(str_slice(text, 5, text.len), step) && *step >= 0;
+    return str_starts(text, STR("step-")) && text.len >= 13 && str_to_i64(str_slice(text, 5, text.len), step) &&
+           *step >= 0;
 }

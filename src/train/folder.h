@@ -1,14 +1,14 @@
 /* train/folder.h - folders that are complete once they have their name.
  *
  * A checkpoint or recovery point is filled under `<name>.tmp`, every file synced by its writer; folder_commit adds
- * MANIFEST, syncs the folder, renames it and syncs the parent. Whoever reads one calls folder_verify, which hashes every
- * file that MANIFEST lists, before it touches a tensor. */
+ * MANIFEST, syncs the folder, renames it and syncs the parent. Whoever reads one calls folder_verify, which hashes
+ * every file that MANIFEST lists, before it touches a tensor. */
 #pragma once
 
 #include "model/checkpoint.h"
 
 struct folder_label {
-    const char *job, *kind;    /* kind: "full", "lora" or "recovery" */
+    const char *job, *kind; /* kind: "full", "lora" or "recovery" */
     int64_t attempt, step;
 };
 

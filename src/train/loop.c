@@ -57,12 +57,22 @@ static void update(struct session *s, const double *sumsq, double rate, int64_t 
     for (int i = 0; i < s->range_count; i++) {
         const struct model_range *range = &s->range[i];
         backend->adamw(model_queue(s->model), &(struct op_adamw){
-            .master = range->master, .m = range->m, .v = range->v, .grad = range->grad,
-            .copy = range->copy, .copy_type = range->copy_type, .count = range->count,
-            .sumsq = sumsq, .max_norm = (float)s->config.hp.max_grad_norm, .lr = (float)rate,
-            .beta1 = BETA1, .beta2 = BETA2, .eps = EPSILON,
-            .decay = range->has_decay ? (float)s->config.hp.weight_decay : 0, .step = step,
-        });
+                                                  .master = range->master,
+                                                  .m = range->m,
+                                                  .v = range->v,
+                                                  .grad = range->grad,
+                                                  .copy = range->copy,
+                                                  .copy_type = range->copy_type,
+                                                  .count = range->count,
+                                                  .sumsq = sumsq,
+                                                  .max_norm = (float)s->config.hp.max_grad_norm,
+                                                  .lr = (float)rate,
+                                                  .beta1 = BETA1,
+                                                  .beta2 = BETA2,
+                                                  .eps = EPSILON,
+                                                  .decay = range->has_decay ? (float)s->config.hp.weight_decay : 0,
+                                                  .step = step,
+                                              });
     }
 }
 
@@ -70,9 +80,10 @@ static bool check_finite(const struct session *s, const struct step_numbers *n, 
 {
     if (isfinite(n->result.loss) && isfinite(n->grad_norm))
         return true;
-    return err_set(err, ERR_DIVERGED, "step %" PRId64 ": the %s is not a finite number, so training cannot go on: lower learning_rate "
-                   "(now %g), or set max_grad_norm or warmup_ratio", s->progress.step + 1,
-                   isfinite(n->result.loss) ? "gradient" : "loss", s->config.hp.learning_rate);
+    return err_set(err, ERR_DIVERGED,
+                   "step %" PRId64 ": the %s is not a finite number, so training cannot go on: lower learning_rate "
+                   "(now %g), or set max_grad_norm or warmup_ratio",
+                   s->progress.step + 1, isfinite(n->result.loss) ? "gradient" : "loss", s->config.hp.learning_rate);
 }
 
 /* One optimizer step: progress.step counts it when it is done. */
@@ -95,8 +106,8 @@ static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
             return false;
     }
     grad = model_grads(s->model, &grad_count, &partial);
-    model_backend(s->model)->sumsq(model_queue(s->model),
-                                   &(struct op_sumsq){.x = grad, .count = grad_count, .partial = partial, .sum = &sumsq});
+    model_backend(s->model)->sumsq(
+        model_queue(s->model), &(struct op_sumsq){.x = grad, .count = grad_count, .partial = partial, .sum = &sumsq});
     n->grad_norm = sqrt(sumsq);
     if (!check_finite(s, n, err))
         return false;
@@ -131,8 +142,10 @@ static int64_t epoch_of(const struct session *s)
 
 static bool tell_step(struct session *s, const struct step_numbers *n, struct err *err)
 {
-    double left = (double)(s->total_steps - s->progress.step) * (clock_monotonic() - s->started_at) / (double)s->steps_here;
-    struct train_progress_line line = {s->progress.step, s->total_steps, n->result.loss, (double)n->tokens / fmax(n->seconds, 1e-9), left};
+    double left =
+        (double)(s->total_steps - s->progress.step) * (clock_monotonic() - s->started_at) / (double)s->steps_here;
+    struct train_progress_line line = {s->progress.step, s->total_steps, n->result.loss,
+                                       (double)n->tokens / fmax(n->seconds, 1e-9), left};
     struct json_writer *w = run_event_begin(&s->run, "step", "", s->progress.step);
 
     json_put_integer(w, "epoch", epoch_of(s));
@@ -150,7 +163,8 @@ static bool tell_step(struct session *s, const struct step_numbers *n, struct er
     return run_event_end(&s->run, err);
 }
 
-static void put_result(struct json_writer *w, const char *loss_key, const char *accuracy_key, const struct eval_result *result)
+static void put_result(struct json_writer *w, const char *loss_key, const char *accuracy_key,
+                       const struct eval_result *result)
 {
     json_write_key(w, loss_key);
     result->has_value ? json_write_number(w, result->loss) : json_write_null(w);
@@ -169,9 +183,11 @@ static bool tell_valid(struct session *s, const struct eval_result *result, stru
     return run_event_end(&s->run, err);
 }
 
-static bool write_checkpoint(struct session *s, struct arena *arena, const char *path, struct checkpoint_files *files, struct err *err)
+static bool write_checkpoint(struct session *s, struct arena *arena, const char *path, struct checkpoint_files *files,
+                             struct err *err)
 {
-    struct folder_label label = {s->config.id, model_lora(s->model)->rank > 0 ? "lora" : "full", s->run.attempt, s->progress.step};
+    struct folder_label label = {s->config.id, model_lora(s->model)->rank > 0 ? "lora" : "full", s->run.attempt,
+                                 s->progress.step};
     const char *temporary;
 
     return folder_begin(arena, path, &temporary, err) &&
@@ -214,10 +230,12 @@ static bool tell_checkpoint(struct session *s, const char *path, const struct ch
 static bool checkpoint(struct session *s, const struct eval_result *valid, struct err *err)
 {
     struct arena arena = {0};
-    const char *name = arena_printf(&s->arena, "attempts/%04" PRId64 "/checkpoints/step-%08" PRId64, s->run.attempt, s->progress.step);
+    const char *name =
+        arena_printf(&s->arena, "attempts/%04" PRId64 "/checkpoints/step-%08" PRId64, s->run.attempt, s->progress.step);
     struct checkpoint_files files = {0};
     struct eval_result full;
-    bool ok = eval_full(s, &full, err) && write_checkpoint(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
+    bool ok = eval_full(s, &full, err) &&
+              write_checkpoint(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
               tell_checkpoint(s, name, &files, valid, &full, err) && run_beat(&s->run, err);
 
     s->last_checkpoint = name;
@@ -305,7 +323,8 @@ static enum run_status finish(struct session *s, enum run_status status, struct 
     return RUN_FAILED;
 }
 
-enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint, struct err *err)
+enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint,
+                          struct err *err)
 {
     struct session s = {.options = options, .resumed_from = -1, .recovery_step = -1};
     enum run_status status = RUN_FAILED;

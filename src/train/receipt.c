@@ -139,7 +139,8 @@ static double probe_loss(struct session *s, const uint32_t *example, uint32_t co
     struct feed_step step;
 
     arena_reset(&s->step_arena);
-    feed_examples_make(&s->train, &s->step_arena, example, count, (uint32_t)model_plan_used(s->model)->tokens, max_docs, &step);
+    feed_examples_make(&s->train, &s->step_arena, example, count, (uint32_t)model_plan_used(s->model)->tokens, max_docs,
+                       &step);
     for (int i = 0; i < step.micro_count; i++)
         model_forward_backward(s->model, &step.micro[i].batch, false, &(struct model_step){0}, &sum);
     return sum.nll_sum / (double)sum.row_count;
@@ -165,7 +166,11 @@ static void probe_packing(struct session *s, struct json_writer *w, enum verdict
     json_put_number(w, "unpacked_loss", alone);
     json_put_number(w, "relative_difference", difference);
     json_put_number(w, "pass_below", pass_below);
-    put_verdict(w, difference <= pass_below ? VERDICT_PASS : difference <= fail_above ? VERDICT_WARN : VERDICT_FAIL, worst);
+    put_verdict(w,
+                difference <= pass_below   ? VERDICT_PASS
+                : difference <= fail_above ? VERDICT_WARN
+                                           : VERDICT_FAIL,
+                worst);
 }
 
 static bool put_receipt(struct session *s, struct json_writer *w, struct err *err)

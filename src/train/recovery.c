@@ -38,7 +38,8 @@ static bool hash_is(const struct json *root, const char *key, const char *hash)
     return str_is(json_string_or(json_get(root, key), STR("")), hash);
 }
 
-static bool read_state(const struct session *s, struct arena *arena, const char *folder, struct progress *progress, struct err *err)
+static bool read_state(const struct session *s, struct arena *arena, const char *folder, struct progress *progress,
+                       struct err *err)
 {
     const struct json *root;
     struct str text;
@@ -87,7 +88,8 @@ static bool remove_old(struct session *s, struct arena *arena, struct err *err)
 
 static bool write_folder(struct session *s, struct arena *arena, struct err *err)
 {
-    const char *path = path_join(arena, recovery_dir(arena, s, s->run.attempt), folder_step_name(arena, s->progress.step));
+    const char *path =
+        path_join(arena, recovery_dir(arena, s, s->run.attempt), folder_step_name(arena, s->progress.step));
     struct checkpoint_file file[2];
     struct checkpoint_files files = {.file = file};
     struct folder_label label = {s->config.id, "recovery", s->run.attempt, s->progress.step};
@@ -101,7 +103,8 @@ static bool write_folder(struct session *s, struct arena *arena, struct err *err
     if (ok) {
         struct checkpoint_file *weights = &file[files.count++];
         weights->name = "state.safetensors";
-        ok = checkpoint_write_state(s->model, path_join(arena, temporary, weights->name), &weights->bytes, weights->sha256, err) &&
+        ok = checkpoint_write_state(s->model, path_join(arena, temporary, weights->name), &weights->bytes,
+                                    weights->sha256, err) &&
              folder_commit(temporary, path, &label, &files, err);
     }
     strbuf_deinit(&state);
@@ -138,7 +141,8 @@ static int newest_first(const void *a, const void *b)
 }
 
 /* Adds the recovery points of one attempt. */
-static bool list_points(struct session *s, struct arena *arena, int64_t attempt, struct point **points, size_t *count, struct err *err)
+static bool list_points(struct session *s, struct arena *arena, int64_t attempt, struct point **points, size_t *count,
+                        struct err *err)
 {
     const char *dir = recovery_dir(arena, s, attempt);
     struct point *grown;
@@ -192,10 +196,11 @@ bool recovery_resume(struct session *s, struct err *err)
     for (size_t i = 0; ok && i < count && s->resumed_from < 0; i++) {
         struct err why = {0};
         if (load_point(s, &arena, &points[i], &why))
-            ok = run_message(&s->run, "info", "resumed", points[i].step, err, "Resumed behind step %" PRId64, points[i].step);
+            ok = run_message(&s->run, "info", "resumed", points[i].step, err, "Resumed behind step %" PRId64,
+                             points[i].step);
         else
-            ok = run_message(&s->run, "warn", "recovery_point_unusable", points[i].step, err, "A recovery point cannot be used: %s",
-                             why.text);
+            ok = run_message(&s->run, "warn", "recovery_point_unusable", points[i].step, err,
+                             "A recovery point cannot be used: %s", why.text);
     }
     arena_deinit(&arena);
     return ok;

@@ -175,7 +175,8 @@ bool run_event_end(struct run *run, struct err *err)
     return fd_write_all(run->events_fd, run->line.at, run->line.len, run->events_path, err);
 }
 
-bool run_message(struct run *run, const char *level, const char *code, int64_t step, struct err *err, const char *format, ...)
+bool run_message(struct run *run, const char *level, const char *code, int64_t step, struct err *err,
+                 const char *format, ...)
 {
     struct json_writer *w = run_event_begin(run, "message", code, step);
     struct strbuf text = {0};

@@ -10,16 +10,16 @@
 #include <stdint.h>
 
 struct run {
-    const char *dir;           /* runs/<job id> */
-    const char *attempt_dir;   /* <dir>/attempts/0001 */
+    const char *dir;         /* runs/<job id> */
+    const char *attempt_dir; /* <dir>/attempts/0001 */
     int64_t attempt;
     int events_fd, heartbeat_fd;
     const char *events_path, *heartbeat_path;
-    int64_t seq;               /* of the last event */
+    int64_t seq; /* of the last event */
     uint64_t beats;
     void (*on_message)(void *context, const char *level, const char *text); /* NULL: not told */
     void *context;
-    struct strbuf line;        /* the event that is being written */
+    struct strbuf line; /* the event that is being written */
     struct json_writer writer;
     struct arena arena;
 };
@@ -34,14 +34,15 @@ enum run_status {
 };
 const char *run_status_name(enum run_status status);
 
-/* Makes the attempt's folder, writes identity.json and opens events and heartbeat. ERR_CONFLICT when this attempt already
- * has events: an attempt is one process. */
+/* Makes the attempt's folder, writes identity.json and opens events and heartbeat. ERR_CONFLICT when this attempt
+ * already has events: an attempt is one process. */
 bool run_open(struct run *run, const char *dir, int64_t attempt, struct err *err);
 void run_close(struct run *run); /* of a zeroed struct: nothing */
 
 /* From here on SIGTERM means pause and SIGUSR1 wakes nothing but sleeping calls. For the whole process. */
 void run_catch_signals(void);
-/* What `control` and the signals ask for. A control file of an earlier attempt says nothing; an unreadable one neither. */
+/* What `control` and the signals ask for. A control file of an earlier attempt says nothing; an unreadable one neither.
+ */
 enum run_wanted run_wanted(struct run *run);
 
 /* Counts one unit of work. */
@@ -50,8 +51,8 @@ bool run_beat(struct run *run, struct err *err);
 /* An event: begin, put further members through the writer, end (which appends the line). */
 struct json_writer *run_event_begin(struct run *run, const char *kind, const char *code, int64_t step);
 bool run_event_end(struct run *run, struct err *err);
-bool run_message(struct run *run, const char *level, const char *code, int64_t step, struct err *err, const char *format, ...)
-    __attribute__((format(printf, 6, 7)));
+bool run_message(struct run *run, const char *level, const char *code, int64_t step, struct err *err,
+                 const char *format, ...) __attribute__((format(printf, 6, 7)));
 bool run_sync(struct run *run, struct err *err);
 
 /* The end event, then exit.json. `failure` and `param` only with RUN_FAILED; param may be NULL. */

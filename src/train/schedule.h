@@ -1,6 +1,7 @@
 /* train/schedule.h - the rate of each optimizer step, as the Hugging Face Trainer's schedulers give it.
  *
- * With k counted from 0, w warm-up steps and T steps in all, the factor on the peak rate is k / max(1, w) while k < w, then
+ * With k counted from 0, w warm-up steps and T steps in all, the factor on the peak rate is k / max(1, w) while k < w,
+ * then
  *
  *   linear                 max(0, (T - k) / max(1, T - w))
  *   cosine                 ½ (1 + cos(π (k - w) / max(1, T - w)))

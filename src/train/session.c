@@ -9,7 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONTEXT_LENGTH_DEFAULT = 8192, MICRO_TOKENS_ENOUGH = 4096, PLAN_BYTES_MAX = 1 << 20, HEADER_BYTES_MAX = 100000000 };
+enum {
+    CONTEXT_LENGTH_DEFAULT = 8192,
+    MICRO_TOKENS_ENOUGH = 4096,
+    PLAN_BYTES_MAX = 1 << 20,
+    HEADER_BYTES_MAX = 100000000
+};
 
 bool session_read(struct session *s, const char *dir, struct err *err)
 {
@@ -23,8 +28,9 @@ bool session_read(struct session *s, const char *dir, struct err *err)
         return false;
     s->context_length = (uint32_t)s->config.hp.context_length;
     if (s->context_length == 0)
-        s->context_length = s->model_config.positions_max < CONTEXT_LENGTH_DEFAULT ? (uint32_t)s->model_config.positions_max
-                                                                                     : CONTEXT_LENGTH_DEFAULT;
+        s->context_length = s->model_config.positions_max < CONTEXT_LENGTH_DEFAULT
+                                ? (uint32_t)s->model_config.positions_max
+                                : CONTEXT_LENGTH_DEFAULT;
     if (s->context_length > (uint32_t)s->model_config.positions_max)
         return err_set(err, ERR_INPUT, "context_length is %u: the model has %d positions at most", s->context_length,
                        s->model_config.positions_max);
@@ -84,8 +90,8 @@ static bool tell_lines(struct session *s, const char *which, const char *what, c
     for (uint64_t i = 0; i < count && i < DATASET_LINES_NAMED; i++)
         strbuf_printf(&lines, "%s%" PRIu64, i ? ", " : "", named[i]);
     snprintf(code, sizeof code, "%s_%s", which, what);
-    ok = run_message(&s->run, "warn", code, 0, err, "%s: %" PRIu64 " line%s %s: %s%s", which, count, count == 1 ? "" : "s", fate,
-                     lines.at, count > DATASET_LINES_NAMED ? ", …" : "");
+    ok = run_message(&s->run, "warn", code, 0, err, "%s: %" PRIu64 " line%s %s: %s%s", which, count,
+                     count == 1 ? "" : "s", fate, lines.at, count > DATASET_LINES_NAMED ? ", …" : "");
     strbuf_deinit(&lines);
     return ok;
 }
@@ -99,7 +105,8 @@ static bool tell_dataset(struct session *s, const char *which, const struct data
     snprintf(over, sizeof over, "longer than context_length %u tokens %s", sum->context_length,
              sum->policy == OVER_LENGTH_TRUNCATE ? "cut" : "left out");
     if (!tell_lines(s, which, "over_length", sum->over_length_named, sum->over_length_lines, over, err) ||
-        !tell_lines(s, which, "untrained", sum->untrained_named, sum->untrained_lines, "left out because nothing in them trains", err))
+        !tell_lines(s, which, "untrained", sum->untrained_named, sum->untrained_lines,
+                    "left out because nothing in them trains", err))
         return false;
     snprintf(code, sizeof code, "%s_dataset", which);
     w = run_event_begin(&s->run, "message", code, 0);
@@ -134,8 +141,12 @@ static bool prepare_one(struct session *s, const char *dir, const struct train_f
                         struct dataset *dataset, struct err *err)
 {
     struct prepare_options options = {
-        .encoder = s->encoder, .context_length = s->context_length, .policy = s->config.over_length, .pool = s->pool,
-        .on_progress = on_prepared, .context = s,
+        .encoder = s->encoder,
+        .context_length = s->context_length,
+        .policy = s->config.over_length,
+        .pool = s->pool,
+        .on_progress = on_prepared,
+        .context = s,
     };
     const char *linked = arena_printf(&s->arena, "%s/data/%s", dir, which), *folder;
     struct jsonl_report *report = arena_new(&s->arena, struct jsonl_report);
@@ -163,7 +174,8 @@ static bool hash_summaries(struct session *s, const char *dir, struct err *err)
     for (int i = 0; i < 1 + s->has_valid; i++) {
         char hex[65];
         uint64_t bytes;
-        if (!file_sha256(arena_printf(&s->arena, "%s/data/%s/summary.json", dir, names[i]), &bytes, hex, NULL, NULL, err)) {
+        if (!file_sha256(arena_printf(&s->arena, "%s/data/%s/summary.json", dir, names[i]), &bytes, hex, NULL, NULL,
+                         err)) {
             strbuf_deinit(&text);
             return false;
         }
@@ -207,8 +219,8 @@ static bool hash_header(struct sha256 *hash, struct arena *arena, const char *pa
     return ok;
 }
 
-/* Names, sizes and headers of the weight files and the texts of the configs: enough to notice another model at once. The
- * receipt hashes every byte. */
+/* Names, sizes and headers of the weight files and the texts of the configs: enough to notice another model at once.
+ * The receipt hashes every byte. */
 static bool hash_folder(struct sha256 *hash, const char *folder, bool has_weights, struct err *err)
 {
     struct arena arena = {0};
@@ -268,7 +280,8 @@ static uint32_t row_tokens(const struct session *s)
 static struct model_options make_options(const struct session *s)
 {
     uint64_t row = row_tokens(s), wanted = row * (uint64_t)s->config.hp.batch_size;
-    bool is_bf16 = s->config.dtype == TRAIN_DTYPE_AUTO ? cpu_path_best() == CPU_PATH_AVX512BF16 : s->config.dtype == TRAIN_DTYPE_BF16;
+    bool is_bf16 = s->config.dtype == TRAIN_DTYPE_AUTO ? cpu_path_best() == CPU_PATH_AVX512BF16
+                                                       : s->config.dtype == TRAIN_DTYPE_BF16;
     struct model_options options = {
         .profile = is_bf16 ? PROFILE_BF16 : PROFILE_F32,
         .is_trained = true,
@@ -278,7 +291,9 @@ static struct model_options make_options(const struct session *s)
         .backend = &backend_cpu,
         .pool = s->pool,
         .row_tokens = (int32_t)row,
-        .tokens_wanted = (int32_t)(wanted < MICRO_TOKENS_ENOUGH ? wanted : row > MICRO_TOKENS_ENOUGH ? row : MICRO_TOKENS_ENOUGH),
+        .tokens_wanted = (int32_t)(wanted < MICRO_TOKENS_ENOUGH ? wanted
+                                   : row > MICRO_TOKENS_ENOUGH  ? row
+                                                                : MICRO_TOKENS_ENOUGH),
         .limit_bytes = (uint64_t)s->config.memory_bytes,
     };
 
@@ -323,8 +338,8 @@ bool session_open_model(struct session *s, struct err *err)
     struct model_options options;
     bool has_plan = file_exists(path);
 
-    feed_init(&s->feed, &s->arena, &s->train, s->config.hp.packing, s->context_length, (uint32_t)s->config.hp.batch_size,
-              (uint64_t)s->config.seed);
+    feed_init(&s->feed, &s->arena, &s->train, s->config.hp.packing, s->context_length,
+              (uint32_t)s->config.hp.batch_size, (uint64_t)s->config.seed);
     s->total_steps = s->feed.steps_per_epoch * s->config.hp.n_epochs;
     s->warmup_steps = schedule_warmup_steps(s->config.hp.warmup_ratio, s->total_steps);
     s->eval_every = s->config.eval_steps ? s->config.eval_steps : (s->total_steps + 19) / 20;

@@ -16,7 +16,7 @@ struct train_progress_line {
 };
 
 struct train_options {
-    const char *dir;      /* the run directory, with job.json */
+    const char *dir; /* the run directory, with job.json */
     int64_t attempt;
     /* Called after each step and, with step 0, while data is prepared; NULL: not called. */
     void (*on_progress)(void *context, const struct train_progress_line *line);
@@ -25,9 +25,11 @@ struct train_options {
     void *context;
 };
 
-/* Everything that happens is in the attempt's folder; the status is returned too. RUN_FAILED with err set; failures before
- * the attempt's folder could be opened are only in err. last_checkpoint (optional, in the arena) is relative to dir. */
-enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint, struct err *err);
+/* Everything that happens is in the attempt's folder; the status is returned too. RUN_FAILED with err set; failures
+ * before the attempt's folder could be opened are only in err. last_checkpoint (optional, in the arena) is relative to
+ * dir. */
+enum run_status train_run(const struct train_options *options, struct arena *arena, const char **last_checkpoint,
+                          struct err *err);
 
 /* `attune prepare`: the data of the run, into the cache and linked into the run directory; nothing else. */
 bool train_prepare(const char *dir, struct err *err);

@@ -11,14 +11,14 @@
 
 /* What a run has counted so far: part of every recovery point. */
 #define PROGRESS_INTEGERS(X)                                                                                           \
-    X(step)               /* updates done */                                                                           \
-    X(trained_tokens)     /* real tokens seen */                                                                       \
-    X(supervised_tokens)  /* labels seen */                                                                            \
-    X(window_tokens)      /* labels since the last checkpoint, */                                                      \
-    X(window_hits)        /* and how many of them were the argmax */
+    X(step)              /* updates done */                                                                            \
+    X(trained_tokens)    /* real tokens seen */                                                                        \
+    X(supervised_tokens) /* labels seen */                                                                             \
+    X(window_tokens)     /* labels since the last checkpoint, */                                                       \
+    X(window_hits)       /* and how many of them were the argmax */
 #define PROGRESS_NUMBERS(X)                                                                                            \
-    X(window_nll)         /* sum of their losses */                                                                    \
-    X(first_loss)         /* of the run's first step */                                                                \
+    X(window_nll) /* sum of their losses */                                                                            \
+    X(first_loss) /* of the run's first step */                                                                        \
     X(last_loss)
 
 struct progress {
@@ -38,8 +38,8 @@ struct eval_result {
 
 struct session {
     const struct train_options *options;
-    struct arena arena;          /* the process's lifetime */
-    struct arena step_arena;     /* one step */
+    struct arena arena;      /* the process's lifetime */
+    struct arena step_arena; /* one step */
     struct train_config config;
     struct run run;
     struct pool *pool;
@@ -48,19 +48,19 @@ struct session {
     struct dataset train, valid;
     bool has_valid;
     struct feed feed;
-    uint32_t context_length;     /* resolved */
+    uint32_t context_length; /* resolved */
     struct model *model;
     struct model_range *range;
     int range_count;
     int64_t total_steps, warmup_steps, eval_every;
     char base_hash[65], data_hash[65];
     struct progress progress;
-    int64_t resumed_from;        /* -1: started afresh */
-    int64_t recovery_step;       /* of the last recovery point that this attempt wrote; -1: none */
-    const char *last_checkpoint; /* relative to the run directory */
+    int64_t resumed_from;                /* -1: started afresh */
+    int64_t recovery_step;               /* of the last recovery point that this attempt wrote; -1: none */
+    const char *last_checkpoint;         /* relative to the run directory */
     double started_at, last_recovery_at; /* monotonic seconds */
-    int64_t steps_here;          /* of this attempt */
-    const char *param;           /* what a failure is about: "training_file"; NULL: nothing in particular */
+    int64_t steps_here;                  /* of this attempt */
+    const char *param;                   /* what a failure is about: "training_file"; NULL: nothing in particular */
 };
 
 /* session.c: from job.json to a model that is ready for its next step. */

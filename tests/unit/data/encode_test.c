@@ -36,12 +36,13 @@ static char *marked(struct arena *arena, const struct encoder *encoder, const st
     return copy;
 }
 
-static bool encode_line(const struct encoder *encoder, struct encoder_scratch *scratch, struct arena *arena, const char *line,
-                        struct encoded *encoded, struct err *err)
+static bool encode_line(const struct encoder *encoder, struct encoder_scratch *scratch, struct arena *arena,
+                        const char *line, struct encoded *encoded, struct err *err)
 {
     struct example example;
 
-    return example_parse(arena, str_of(line), &example, err) && encode_example(encoder, scratch, &example, encoded, err);
+    return example_parse(arena, str_of(line), &example, err) &&
+           encode_example(encoder, scratch, &example, encoded, err);
 }
 
 static void the_right_tokens_train(void **state)
@@ -54,12 +55,14 @@ static void the_right_tokens_train(void **state)
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"the b\"},"
          "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\"}]}",
          "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[the b<|im_end|>]\n<|im_start|>user\nc<|im_end|>\n"
-         "<|im_start|>assistant\n[d<|im_end|>]\n", 2, 2},
+         "<|im_start|>assistant\n[d<|im_end|>]\n",
+         2, 2},
         /* weight 0 masks a turn */
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0},"
          "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\",\"weight\":1}]}",
          "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
-         "<|im_start|>assistant\n[d<|im_end|>]\n", 1, 1},
+         "<|im_start|>assistant\n[d<|im_end|>]\n",
+         1, 1},
         {"{\"prompt\":\"ab\",\"completion\":\" the\"}", "ab[ the<|endoftext|>]", 1, 1},
         /* an end that is already there is not added again */
         {"{\"prompt\":\"ab\",\"completion\":\"c<|endoftext|>\"}", "ab[c<|endoftext|>]", 1, 1},
@@ -120,7 +123,8 @@ static void messages_need_a_chat_template(void **state)
     scratch = encoder_scratch_new(encoder);
     assert_string_equal(encoder_template_hash(encoder), "");
     assert_true(encode_line(encoder, scratch, &arena, "{\"text\":\"abc\"}", &e, &err));
-    assert_false(encode_line(encoder, scratch, &arena, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", &e, &err));
+    assert_false(
+        encode_line(encoder, scratch, &arena, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", &e, &err));
     assert_non_null(strstr(err.text, "the model has no chat template"));
     encoder_scratch_free(scratch);
     encoder_free(encoder);

@@ -9,8 +9,10 @@ static void each_kind_is_recognised(void **state)
         const char *line;
         enum example_kind kind;
     } cases[] = {
-        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}", EXAMPLE_MESSAGES},
-        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0},{\"role\":\"user\",\"content\":\"c\"}],\"x\":1}",
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}",
+         EXAMPLE_MESSAGES},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0},{\"role\":\"user\",\"content\":\"c\"}]"
+         ",\"x\":1}",
          EXAMPLE_MESSAGES},
         {"{\"prompt\":\"\",\"completion\":\"b\"}", EXAMPLE_PROMPT},
         {" {\"text\":\"t\"} ", EXAMPLE_TEXT},
@@ -55,25 +57,33 @@ static void a_wrong_line_is_refused_by_field(void **state)
         {"{\"messages\":[3]}", "messages[0] is a number: it must be an object"},
         {"{\"messages\":[{\"role\":\"robot\",\"content\":\"\"}]}", "messages[0].role is 'robot'"},
         {"{\"messages\":[{\"content\":\"\"}]}", "messages[0].role is missing"},
-        {"{\"messages\":[{\"role\":\"user\",\"role\":\"user\",\"content\":\"\"}]}", "messages[0].role stands there twice"},
+        {"{\"messages\":[{\"role\":\"user\",\"role\":\"user\",\"content\":\"\"}]}",
+         "messages[0].role stands there twice"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":null}]}", "messages[0].content is null"},
         {"{\"messages\":[{\"role\":\"assistant\"}]}", "messages[0].content is missing"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"weight\":3}]}", "messages[0].weight is 3"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"weight\":true}]}", "messages[0].weight is "},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"weight\":1}]}", "only assistant messages have a weight"},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", "messages[0].content[0].type is 'image_url'"},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"tool_calls\":[]}]}", "only assistant messages call tools"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
+         "messages[0].content[0].type is 'image_url'"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"tool_calls\":[]}]}",
+         "only assistant messages call tools"},
         {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":{}}]}", "messages[0].tool_calls is an object"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"type\":\"x\"}]}]}", "messages[0].tool_calls[0].type is 'x'"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0].tool_calls[0].function is missing"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"type\":\"x\"}]}]}",
+         "messages[0].tool_calls[0].type is 'x'"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+         "messages[0].tool_calls[0].function is missing"},
         {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"arguments\":\"{}\"}}]}]}",
          "messages[0].tool_calls[0].function.name is missing"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}]}",
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}]"
+         "}",
          "messages[0].tool_calls[0].function.arguments: JSON"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"3\"}}]}]}",
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"3\"}}]}]"
+         "}",
          "arguments holds a number"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":{}}", "tools is an object"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":[{\"function\":{}}]}", "tools[0].function must be"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":[{\"function\":{}}]}",
+         "tools[0].function must be"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct arena arena = {0};
@@ -91,10 +101,12 @@ static void content_parts_become_one_string(void **state)
     struct example example;
     struct err err = {0};
 
-    assert_ok(example_parse(&arena,
-                            STR("{\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-                                "{\"type\":\"text\",\"text\":\"b\"}]}]}"),
-                            &example, &err), err);
+    assert_ok(
+        example_parse(&arena,
+                      STR("{\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+                          "{\"type\":\"text\",\"text\":\"b\"}]}]}"),
+                      &example, &err),
+        err);
     assert_true(str_is(json_string_or(json_get(json_at(example.messages, 0), "content"), STR_NONE), "ab"));
     arena_deinit(&arena);
 }
@@ -106,10 +118,12 @@ static void tool_arguments_become_the_object_they_spell(void **state)
     struct err err = {0};
     const struct json *function;
 
-    assert_ok(example_parse(&arena,
-                            STR("{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":"
-                                "\"function\",\"function\":{\"arguments\":\"{\\\"city\\\": \\\"Bern\\\"}\",\"name\":\"f\"}}]}]}"),
-                            &example, &err), err);
+    assert_ok(example_parse(
+                  &arena,
+                  STR("{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":"
+                      "\"function\",\"function\":{\"arguments\":\"{\\\"city\\\": \\\"Bern\\\"}\",\"name\":\"f\"}}]}]}"),
+                  &example, &err),
+              err);
     function = json_get(json_at(json_get(json_at(example.messages, 0), "tool_calls"), 0), "function");
     assert_true(str_is(json_string_or(json_get(json_get(function, "arguments"), "city"), STR_NONE), "Bern"));
     assert_true(str_is(json_string_or(json_get(function, "name"), STR_NONE), "f"));

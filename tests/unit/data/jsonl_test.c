@@ -17,7 +17,8 @@ static bool note_line(void *context, const struct jsonl_line *line)
 
 static void lines_do_not_depend_on_the_pieces(void **state)
 {
-    static const char text[] = "\xef\xbb\xbf" "one\r\n\ntwo\nthree \xc3\xa9\r\n  \nlast";
+    static const char text[] = "\xef\xbb\xbf"
+                               "one\r\n\ntwo\nthree \xc3\xa9\r\n  \nlast";
     static const char expected[] = "1:one|2:|3:two|4:three \xc3\xa9|5:  |6:last|";
 
     for (size_t piece = 1; piece < sizeof text; piece++) {
@@ -84,8 +85,8 @@ static const struct jsonl_report *check(struct jsonl_checker *checker, const cha
 static void errors_carry_the_line_and_the_reason(void **state)
 {
     struct jsonl_checker *checker = jsonl_checker_new();
-    const struct jsonl_report *report =
-        check(checker, "{\"text\":\"a\"}\n\n{\"text\":1}\r\n{\"prompt\":\"p\",\"completion\":\"c\"}\n{\"text\":\"b\"}\nnull");
+    const struct jsonl_report *report = check(
+        checker, "{\"text\":\"a\"}\n\n{\"text\":1}\r\n{\"prompt\":\"p\",\"completion\":\"c\"}\n{\"text\":\"b\"}\nnull");
 
     assert_int_equal(report->example_count, 2);
     assert_int_equal(report->line_count, 6);

@@ -43,7 +43,8 @@ static void examples_go_where_trl_puts_them(void **state)
 }
 
 /* The definition, spelled out: longest first (stable); smallest space that suffices, longest-held first. */
-static uint32_t brute_force(const uint32_t *length, uint32_t count, uint32_t capacity, uint32_t *row_of, uint32_t *place_of)
+static uint32_t brute_force(const uint32_t *length, uint32_t count, uint32_t capacity, uint32_t *row_of,
+                            uint32_t *place_of)
 {
     static uint32_t space[PACK_WINDOW], since[PACK_WINDOW], used[PACK_WINDOW];
     static bool done[PACK_WINDOW];
@@ -57,8 +58,8 @@ static uint32_t brute_force(const uint32_t *length, uint32_t count, uint32_t cap
                 next = i;
         done[next] = true;
         for (uint32_t row = 0; row < rows; row++)
-            if (space[row] >= length[next] &&
-                (best == UINT32_MAX || space[row] < space[best] || (space[row] == space[best] && since[row] < since[best])))
+            if (space[row] >= length[next] && (best == UINT32_MAX || space[row] < space[best] ||
+                                               (space[row] == space[best] && since[row] < since[best])))
                 best = row;
         if (best == UINT32_MAX) {
             best = rows++;
@@ -81,7 +82,8 @@ static void packing_equals_the_brute_force_definition(void **state)
     mt19937_seed(&mt, 20260131);
     for (int round = 0; round < 60; round++) {
         struct arena arena = {0};
-        uint32_t count = 1 + mt19937_next(&mt) % (round < 58 ? 120 : PACK_WINDOW), capacity = 4 + mt19937_next(&mt) % 60;
+        uint32_t count = 1 + mt19937_next(&mt) % (round < 58 ? 120 : PACK_WINDOW),
+                 capacity = 4 + mt19937_next(&mt) % 60;
         struct rows rows;
         for (uint32_t i = 0; i < count; i++)
             length[i] = 1 + mt19937_next(&mt) % capacity;

@@ -44,7 +44,8 @@ static int close_world(void **state)
 static bool prepare(struct world *w, const char *text, uint32_t length, enum over_length policy, const char **folder,
                     struct jsonl_report *report, struct err *err)
 {
-    struct prepare_options options = {.encoder = w->encoder, .context_length = length, .policy = policy, .pool = w->pool};
+    struct prepare_options options = {
+        .encoder = w->encoder, .context_length = length, .policy = policy, .pool = w->pool};
 
     assert_true(file_replace(w->file, str_of(text), NULL));
     return prepare_file(w->file, "train.jsonl", w->cache, &options, &w->arena, folder, report, err);
@@ -59,7 +60,8 @@ static void examples_come_out_in_order_with_their_lines(void **state)
     struct strbuf text = {0};
 
     for (int i = 0; i < 100; i++)
-        strbuf_printf(&text, "%s{\"token_ids\":[%d,%d,7],\"labels\":[-100,%d,-100]}\r\n", i % 10 == 3 ? "\n" : "", i, i + 1, i + 1);
+        strbuf_printf(&text, "%s{\"token_ids\":[%d,%d,7],\"labels\":[-100,%d,-100]}\r\n", i % 10 == 3 ? "\n" : "", i,
+                      i + 1, i + 1);
     assert_ok(prepare(w, text.at, 16, OVER_LENGTH_DROP, &folder, NULL, &err), err);
     assert_ok(dataset_open(&data, folder, &err), err);
     assert_int_equal(data.count, 100);
@@ -119,8 +121,9 @@ static void overlong_lines_follow_the_policy(void **state)
         const char *error;
         uint64_t examples, tokens;
     } cases[] = {
-        {18, 2, OVER_LENGTH_DROP, NULL, 18, 72},      /* a tenth may go */
-        {17, 2, OVER_LENGTH_DROP, "2 of 19 lines are longer than context_length 16 (the longest has 21 tokens), the first is line 1", 0, 0},
+        {18, 2, OVER_LENGTH_DROP, NULL, 18, 72}, /* a tenth may go */
+        {17, 2, OVER_LENGTH_DROP,
+         "2 of 19 lines are longer than context_length 16 (the longest has 21 tokens), the first is line 1", 0, 0},
         {19, 1, OVER_LENGTH_ERROR, "line 1: the line has 21 tokens, more than context_length 16", 0, 0},
         {1, 2, OVER_LENGTH_TRUNCATE, NULL, 3, 36},
     };
@@ -152,14 +155,15 @@ static void wrong_lines_are_reported_and_nothing_is_written(void **state)
     struct err err = {0};
     const char *folder;
 
-    assert_false(prepare(w, "{\"text\":\"a\"}\n\n{\"text\":3}\n{\"prompt\":\"a\",\"completion\":\"b\"}\n{", 16, OVER_LENGTH_DROP, &folder,
-                         &report, &err));
+    assert_false(prepare(w, "{\"text\":\"a\"}\n\n{\"text\":3}\n{\"prompt\":\"a\",\"completion\":\"b\"}\n{", 16,
+                         OVER_LENGTH_DROP, &folder, &report, &err));
     assert_int_equal(report.error_count, 3);
     assert_int_equal(report.errors[0].line, 3);
     assert_int_equal(report.errors[1].line, 4);
     assert_int_equal(report.errors[2].line, 5);
-    assert_string_equal(err.text, "train.jsonl: 3 wrong lines: line 3: text is a number: it must be a string; line 4: the line is of "
-                                  "kind prompt, the file began with text: a file is of one kind; \xe2\x80\xa6");
+    assert_string_equal(
+        err.text, "train.jsonl: 3 wrong lines: line 3: text is a number: it must be a string; line 4: the line is of "
+                  "kind prompt, the file began with text: a file is of one kind; \xe2\x80\xa6");
     assert_false(dir_exists(folder));
 }
 
@@ -170,7 +174,9 @@ static void lines_in_which_nothing_trains_are_left_out(void **state)
     struct err err = {0};
     const char *folder;
 
-    assert_ok(prepare(w, "{\"token_ids\":[1,2]}\n{\"token_ids\":[1,2],\"labels\":[1,-100]}\n", 16, OVER_LENGTH_DROP, &folder, NULL, &err), err);
+    assert_ok(prepare(w, "{\"token_ids\":[1,2]}\n{\"token_ids\":[1,2],\"labels\":[1,-100]}\n", 16, OVER_LENGTH_DROP,
+                      &folder, NULL, &err),
+              err);
     assert_ok(dataset_open(&data, folder, &err), err);
     assert_int_equal(data.count, 1);
     assert_int_equal(data.summary.untrained_lines, 1);
@@ -188,7 +194,8 @@ static bool refuse(void *context, uint64_t done, uint64_t total)
 static void preparing_can_be_cancelled(void **state)
 {
     struct world *w = *state;
-    struct prepare_options options = {.encoder = w->encoder, .context_length = 16, .pool = w->pool, .on_progress = refuse};
+    struct prepare_options options = {
+        .encoder = w->encoder, .context_length = 16, .pool = w->pool, .on_progress = refuse};
     struct err err = {0};
     const char *folder;
 
@@ -212,7 +219,8 @@ static void many_tiny_lines_are_prepared_in_blocks(void **state)
     assert_ok(dataset_open(&data, folder, &err), err);
     assert_int_equal(data.count, 40000);
     for (uint32_t i = 0; i < data.count; i++)
-        if (data.tokens[2 * i] != i % 256 || data.tokens[2 * i + 1] != (i / 256 | DATASET_TRAINS) || data.entry[i].line != i + 1)
+        if (data.tokens[2 * i] != i % 256 || data.tokens[2 * i + 1] != (i / 256 | DATASET_TRAINS) ||
+            data.entry[i].line != i + 1)
             fail_msg("example %u", i);
     dataset_close(&data);
     strbuf_deinit(&text);

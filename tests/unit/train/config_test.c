@@ -1,0 +1,111 @@
+#include "test.h"
+#include "train/config.h"
+
+#include <string.h>
+
+#define JOB(more)                                                                                                      \
+    "{\"format\":1,\"id\":\"j\",\"model\":{\"path\":\"/m\"},\"training_file\":{\"path\":\"/t\"},\"cache\":\"/c\"" more \
+    "}"
+
+static void what_is_left_out_has_its_default(void **state)
+{
+    struct arena arena = {0};
+    struct train_config c;
+    struct err err = {0};
+
+    assert_ok(train_config_parse(&arena, STR(JOB("")), &c, &err), err);
+    assert_int_equal(c.hp.batch_size, 8);
+    assert_true(c.hp.learning_rate == 1e-5 && c.hp.packing && !c.hp.lora && c.hp.lora_alpha == 8 &&
+                c.hp.max_grad_norm == 1);
+    assert_int_equal(c.hp.n_epochs, 3);
+    assert_null(c.valid.path);
+    assert_string_equal(c.model_id, "m");
+    assert_int_equal(c.over_length, OVER_LENGTH_DROP);
+    arena_deinit(&arena);
+}
+
+static void a_job_reads_back_as_it_was_written(void **state)
+{
+    static const char *const targets[] = {"q_proj", "v_proj"};
+    struct train_config c =
+                            {
+                                .id = "ftjob-1",
+                                .model_id = "org/m",
+                                .model_path = "/m",
+                                .adapter_path = "/a",
+                                .train = {"f1", "/t", "t"},
+                                .valid = {"f2", "/v", "v"},
+                                .output_name = "ft:x",
+                                .cache = "/c",
+                                .seed = -3,
+                                .hp = HYPERPARAMETERS_DEFAULT,
+                                .over_length = OVER_LENGTH_TRUNCATE,
+                                .schedule = SCHEDULE_COSINE,
+                                .dtype = TRAIN_DTYPE_BF16,
+                                .is_random = true,
+                                .checkpoint_steps = 5,
+                                .eval_steps = 6,
+                                .recovery_steps = 7,
+                                .threads = 2,
+                                .memory_bytes = 1000,
+                                .lora_targets = targets,
+                                .lora_target_count = 2,
+                                .now = 1769860800,
+                            },
+                        back;
+    struct strbuf text = {0}, again = {0};
+    struct arena arena = {0};
+    struct err err = {0};
+
+    c.hp.lora = true;
+    c.hp.learning_rate = 3e-4;
+    c.hp.context_length = 128;
+    train_config_write(&c, &text);
+    assert_ok(train_config_parse(&arena, strbuf_view(&text), &back, &err), err);
+    train_config_write(&back, &again);
+    assert_string_equal(text.at, again.at);
+    assert_non_null(strstr(text.at, "2026-01-31T12:00:00"));
+    strbuf_deinit(&text);
+    strbuf_deinit(&again);
+    arena_deinit(&arena);
+}
+
+static void a_wrong_member_is_named(void **state)
+{
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        {"{\"format\":2}", "format must be 1"},
+        {"{\"format\":1}", "id must be a string"},
+        {JOB(",\"hyperparameters\":{\"batch_size\":0}"), "hyperparameters.batch_size must be a number from 1 to 1024"},
+        {JOB(",\"hyperparameters\":{\"batch_size\":2.5}"), "hyperparameters.batch_size"},
+        {JOB(",\"hyperparameters\":{\"learning_rate\":-1}"), "hyperparameters.learning_rate"},
+        {JOB(",\"hyperparameters\":{\"packing\":1}"), "hyperparameters.packing must be true or false"},
+        {JOB(",\"hyperparameters\":{\"context_length\":15}"), "hyperparameters.context_length"},
+        {JOB(",\"options\":{\"over_length\":\"x\"}"), "over_length 'x' is not drop, error or truncate"},
+        {JOB(",\"options\":{\"lr_scheduler_type\":\"x\"}"), "lr_scheduler_type 'x'"},
+        {JOB(",\"options\":{\"init\":\"x\"}"), "init 'x'"},
+        {JOB(",\"options\":{\"dtype\":\"x\"}"), "dtype 'x'"},
+        {JOB(",\"options\":{\"threads\":-1}"), "threads must be an integer from 0 to 1024"},
+        {JOB(",\"options\":{\"lora_target_modules\":[]}"), "lora_target_modules must be an array of 1 to 64 names"},
+        {JOB(",\"options\":{\"now\":\"noon\"}"), "now 'noon' is not a time"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct arena arena = {0};
+        struct train_config c;
+        struct err err = {0};
+        if (train_config_parse(&arena, str_of(cases[i].text), &c, &err) || !strstr(err.text, cases[i].error))
+            fail_msg("case %zu: expected %s, got %s", i, cases[i].error, err.text);
+        arena_deinit(&arena);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_left_out_has_its_default),
+        cmocka_unit_test(a_job_reads_back_as_it_was_written),
+        cmocka_unit_test(a_wrong_member_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
