@@ -462,8 +462,8 @@ static bool open_model(struct worker *w, const struct worker_options *options, s
     if (options->context_length > 0 && options->context_length < w->context_length)
         w->context_length = (int32_t)options->context_length;
     w->pool = pool_new(options->threads);
-    open = (struct model_options){.adapter_folder = options->adapter, .backend = backend, .pool = w->pool, .row_tokens = STEP_TOKENS,
-                                  .tokens_wanted = STEP_TOKENS, .positions = w->context_length, .head_rows = SEQUENCES_MAX};
+    open = (struct model_options){.adapter_folder = options->adapter, .backend = backend, .pool = w->pool,
+                                  .row_tokens = w->context_length < STEP_TOKENS ? w->context_length : STEP_TOKENS, .tokens_wanted = STEP_TOKENS, .positions = w->context_length, .head_rows = SEQUENCES_MAX};
     if (!model_profile_choose(options->dtype, &open.profile, err) || !model_open(&w->model, options->model, &open, err))
         goto out;
     ok = true;
@@ -484,7 +484,7 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
     if (!open_model(&w, options, err))
         goto out;
     w.scratch = tokenizer_scratch_new(w.format.tokenizer);
-    w.generator = generator_new(w.model, STEP_TOKENS);
+    w.generator = generator_new(w.model, model_plan_used(w.model)->tokens);
     collect_stop_ids(&w, options->model);
     writer = begin_line(&w, -1);
     json_put_bool(&writer, "ready", true);
