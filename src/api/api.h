@@ -39,6 +39,7 @@ struct api_config {
     const char *program;         /* what to run as "PROGRAM infer …"; NULL: this binary */
     bool is_open;                /* no keys: everybody is the default tenant */
     uint64_t file_bytes_max;     /* 0: 50 GB */
+    int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
     struct api_checker checker;
 };

@@ -84,7 +84,7 @@ static const char *values_json(struct arena *arena, const struct hyperparameters
 }
 
 /* "options" of job.json. The time is fixed here, so that templates which print today's date give the same tokens in every attempt. */
-static const char *options_json(struct arena *arena, const struct job_request *request)
+static const char *options_json(struct arena *arena, const struct job_request *request, int64_t recovery_steps)
 {
     struct strbuf text = {0};
     struct json_writer w = {.buf = &text};
@@ -105,6 +105,7 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_put_text(&w, "dtype", "auto");
     json_put_integer(&w, "threads", 0);
     json_put_integer(&w, "memory_bytes", 0);
+    json_put_integer(&w, "recovery_steps", recovery_steps);
     json_put_text(&w, "now", iso);
     json_write_end_object(&w);
     json = arena_copy(arena, text.at, text.len);
@@ -158,7 +159,7 @@ static void submit(struct call *call, const struct json *body, const struct job_
         .suffix = text_or_null(call->arena, request->suffix),
         .seed = request->seed,
         .hyperparameters_json = values_json(call->arena, &request->values),
-        .options_json = options_json(call->arena, request),
+        .options_json = options_json(call->arena, request, call->api->config.recovery_steps),
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
         .request_json = json_text(call->arena, body),

@@ -18,7 +18,7 @@ enum { STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
     const char *data, *models, *host;
-    int64_t port, jobs, memory;
+    int64_t port, jobs, memory, recovery_steps;
     bool is_open;
 };
 
@@ -191,6 +191,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .models_dir = s->models_dir,
                                           .hub_cache = s->hub_cache,
                                           .is_open = s->options.is_open,
+                                          .recovery_steps = s->options.recovery_steps,
                                           .checker = {check_begin, check_add, check_end, check_free}},
                      err);
     if (!s->api)
@@ -255,8 +256,8 @@ static bool check_options(const struct serve_options *o, struct err *err)
         return err_set(err, ERR_INPUT, "--data is required: the folder for the database, files and runs");
     if (o->is_open && !is_loopback(o->host))
         return err_set(err, ERR_INPUT, "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it", o->host);
-    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0)
-        return err_set(err, ERR_INPUT, "--port is 0 to 65535, --jobs 1 to 1024, --memory at least 0");
+    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0)
+        return err_set(err, ERR_INPUT, "--port is 0 to 65535, --jobs 1 to 1024, --memory and --recovery-steps at least 0");
     return true;
 }
 
@@ -271,6 +272,7 @@ int cli_serve(int argc, char **argv)
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
         {"auth", OPTION_FLAG, &has_auth, NULL, "--no-auth: no keys needed; loopback only", NULL},
         {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
+        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N", "a recovery point every N steps too (default: every two minutes)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES", "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
     };
     const struct options options = {
