@@ -151,7 +151,7 @@ static bool read_tensor(const struct json *entry, struct str data, const char *f
                         struct err *err)
 {
     struct place place = {file, entry->key};
-    uint64_t bytes;
+    uint64_t bytes = 0;
     int bits;
 
     tensor->name = entry->key;
@@ -232,7 +232,7 @@ bool safetensors_parse(struct arena *arena, struct str bytes, const char *name, 
 {
     struct json_limits limits = {.depth = 4, .members = SAFETENSORS_COUNT_MAX + 1};
     struct place place = {name, STR_NONE};
-    struct str header, data;
+    struct str header = STR_NONE, data = STR_NONE;
     bool has_metadata = false;
     struct json *root;
 
