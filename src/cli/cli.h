@@ -13,6 +13,7 @@
     X(keys, "API keys of a data folder") \
     X(prepare, "the data of a run, ahead of its training") \
     X(infer, "inference worker of the server") \
+    X(bench, "speed of this machine: products") \
     X(tokenize, "JSON Lines of text to token ids") \
     X(render, "JSON Lines of template variables to chat text")
 

@@ -108,7 +108,7 @@ INLINE lanes_u load_elements(const struct side *side, bool is_bf16, int32_t row,
         for (int i = 0; i < count && i < LANES; i++)
             halves[i] = side_keeps(side, row, col + i) ? ((const uint16_t *)from.at)[i] : 0;
     }
-    return __builtin_convertvector(halves, lanes_u);
+    return halves_to_words(halves);
 }
 
 /* Word indices of the two halves of a transpose's stage: blocks of d change places. */
@@ -142,6 +142,17 @@ INLINE void transpose(lanes_u block[LANES])
     TRANSPOSE_STAGE(block, 1)
 }
 
+/* Rows far apart are beyond what the hardware foresees: asks for what a packer reads a few steps later. The address may lie
+ * behind the matrix; nothing is read. */
+enum { AHEAD_ROWS = 32, AHEAD_BYTES = 256 };
+
+INLINE void fetch_ahead(const struct side *side, int32_t row, int32_t col, size_t rows, size_t bytes)
+{
+    struct row from = row_of(&side->m, row, col);
+
+    __builtin_prefetch((const void *)((uintptr_t)from.at + rows * (size_t)side->m.ld * (from.type == DTYPE_BF16 ? 2 : 4) + bytes));
+}
+
 /* Both packers write words [steps][width] for elements i .. i + count and k .. k + k_count of a side, zeros where there are none. */
 struct part {
     int32_t i, count, k, k_count;
@@ -154,6 +165,8 @@ static inline void pack_across(const struct side *side, bool is_bf16, struct par
     for (int32_t i = 0; i < width; i += LANES)
         for (int32_t step = 0; step < steps; step += LANES) {
             lanes_u block[LANES];
+            for (int32_t n = 0; n < LANES && i + n < part.count; n++)
+                fetch_ahead(side, part.i + i + n, part.k + step * per_step, 0, AHEAD_BYTES);
             for (int32_t n = 0; n < LANES; n++)
                 block[n] = i + n < part.count ? load_words(side, is_bf16, part.i + i + n, part.k + step * per_step,
                                                            part.k_count - step * per_step)
@@ -164,10 +177,46 @@ static inline void pack_across(const struct side *side, bool is_bf16, struct par
         }
 }
 
+/* The common case without conversion, tails or dropout: `width` elements of each row from (part.k, part.i) on are there, and k_count is even
+ * for bf16. */
+INLINE void pack_down_whole(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+{
+    size_t row_bytes = (size_t)side->m.ld * (is_bf16 ? 2 : 4);
+    const char *from = row_of(&side->m, part.k, part.i).at;
+
+    for (int32_t step = step_count(part.k_count, is_bf16); step > 0; step--) {
+        for (int32_t i = 0; i < width; i += LANES) {
+            lanes_u words;
+            if (is_bf16) {
+                lanes_h even, odd;
+                memcpy(&even, from + 2 * i, sizeof even);
+                memcpy(&odd, from + row_bytes + 2 * i, sizeof odd);
+                words = halves_to_words(even) | halves_to_words(odd) << 16;
+                __builtin_prefetch((const void *)((uintptr_t)from + (AHEAD_ROWS + 1) * row_bytes + 2 * (size_t)i));
+            } else {
+                memcpy(&words, from + 4 * i, sizeof words);
+            }
+            memcpy(to + i, &words, sizeof words);
+            __builtin_prefetch((const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes + (is_bf16 ? 2 : 4) * (size_t)i));
+        }
+        from += is_bf16 ? 2 * row_bytes : row_bytes;
+        to += width;
+    }
+}
+
 static inline void pack_down(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
 {
     int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+    bool is_whole = part.count >= width && side->rate <= 0 && part.k_count % per_step == 0;
 
+    if (is_whole && is_bf16) {
+        pack_down_whole(side, true, part, to, width);
+        return;
+    }
+    if (is_whole && side->m.type == DTYPE_F32) {
+        pack_down_whole(side, false, part, to, width);
+        return;
+    }
     for (int32_t step = 0; step < steps; step++)
         for (int32_t i = 0; i < width; i += LANES) {
             int32_t k = step * per_step;

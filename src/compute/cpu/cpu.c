@@ -48,22 +48,28 @@ enum cpu_path cpu_path_best(void)
     return path;
 }
 
-double cpu_peak_flops(enum cpu_path path, enum dtype type, double seconds)
-{
-    const struct cpu_path_info *info = paths[path];
-    enum { REPEATS = 20000 };
-    double best = 0, block_flops = info->peak_block_flops[type == DTYPE_BF16] * REPEATS;
-    double begin = clock_monotonic(), now = begin;
+enum { PEAK_TASKS = 32, PEAK_REPEATS = 10000 };
 
-    while (block_flops > 0 && now - begin < seconds) {
-        double start = now;
-        volatile double kept = info->peak_block(type == DTYPE_BF16, REPEATS);
-        (void)kept;
-        now = clock_monotonic();
-        if (block_flops > best * (now - start))
-            best = block_flops / (now - start);
-    }
-    return best;
+struct peak {
+    const struct cpu_path_info *info;
+    bool is_bf16;
+    double results[PEAK_TASKS];
+};
+
+static void peak_task(void *context, int task, int thread)
+{
+    struct peak *peak = context;
+
+    peak->results[task] = peak->info->peak_block(peak->is_bf16, PEAK_REPEATS);
+}
+
+double cpu_peak_flops(enum cpu_path path, enum dtype type, struct pool *pool)
+{
+    struct peak peak = {.info = paths[path], .is_bf16 = type == DTYPE_BF16};
+    double begin = clock_process();
+
+    pool_run(pool, PEAK_TASKS, peak_task, &peak);
+    return peak.info->peak_block_flops[peak.is_bf16] * PEAK_REPEATS * PEAK_TASKS / (clock_process() - begin);
 }
 
 #define CPU_FORWARD(op)                                                                                                \

@@ -12,5 +12,6 @@ enum cpu_path { CPU_PATH_PLAIN, CPU_PATH_AVX2, CPU_PATH_AVX512, CPU_PATH_AVX512B
 const struct backend *cpu_path(enum cpu_path path);
 enum cpu_path cpu_path_best(void);
 
-/* A loop of nothing but the path's multiply-add (type F32 or BF16) for about that many seconds: FLOP/s of one thread. */
-double cpu_peak_flops(enum cpu_path path, enum dtype type, double seconds);
+/* FLOP per second of processor time, of a burst of nothing but the path's multiply-add on all threads of the pool: what
+ * products are measured against. BF16 is 0 where the path has no such instruction. */
+double cpu_peak_flops(enum cpu_path path, enum dtype type, struct pool *pool);

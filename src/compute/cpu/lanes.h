@@ -19,8 +19,10 @@ enum { LANES = 8, PANEL_VECTORS = 2 };
 enum { LANES = 4, PANEL_VECTORS = 2 };
 #endif
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__)
 enum { HAS_BF16_PRODUCTS = 1 };
 #else
 enum { HAS_BF16_PRODUCTS = 0 };
@@ -58,9 +60,33 @@ INLINE lanes lanes_max(lanes a, lanes b)
     return lanes_select(a > b, a, b);
 }
 
+/* Each half in the low part of a word; gcc 12 takes the generic conversion through memory. */
+INLINE lanes_u halves_to_words(lanes_h halves)
+{
+#if defined(__AVX512F__)
+    return (lanes_u)_mm512_cvtepu16_epi32((__m256i)halves);
+#elif defined(__AVX2__)
+    return (lanes_u)_mm256_cvtepu16_epi32((__m128i)halves);
+#else
+    return __builtin_convertvector(halves, lanes_u);
+#endif
+}
+
+INLINE lanes_h words_to_halves(lanes_u words)
+{
+#if defined(__AVX512F__)
+    return (lanes_h)_mm512_cvtepi32_epi16((__m512i)words);
+#elif defined(__AVX2__)
+    __m128i low = _mm256_castsi256_si128((__m256i)words), high = _mm256_extracti128_si256((__m256i)words, 1);
+    return (lanes_h)_mm_packus_epi32(low, high); /* words below 65,536 */
+#else
+    return __builtin_convertvector(words, lanes_h);
+#endif
+}
+
 INLINE lanes lanes_widen(lanes_h halves)
 {
-    return (lanes)(__builtin_convertvector(halves, lanes_u) << 16);
+    return (lanes)(halves_to_words(halves) << 16);
 }
 
 /* f32 to bf16, to nearest even. */
@@ -72,7 +98,7 @@ INLINE lanes_h lanes_narrow(lanes value)
     lanes_u bits = (lanes_u)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     lanes_u is_nan = (lanes_u)((bits & 0x7fffffff) > 0x7f800000);
 
-    return __builtin_convertvector((rounded & ~is_nan) | ((bits >> 16 | 0x40) & is_nan), lanes_h);
+    return words_to_halves((rounded & ~is_nan) | ((bits >> 16 | 0x40) & is_nan));
 #endif
 }
 

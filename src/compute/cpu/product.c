@@ -158,28 +158,59 @@ static void mask_sums(const struct task *task, int32_t row, int32_t count)
         }
 }
 
-/* Rounds finished sums into y. */
+/* What is added to a row of sums before it is rounded. */
+struct ending {
+    struct row y, bias, add;
+    float scale;
+    bool has_bias, has_add, is_added;
+};
+
+INLINE void finish_row(struct ending end, const float *sums, int32_t cols)
+{
+    for (int32_t j = 0; j < cols; j += LANES) {
+        lanes value = lanes_load(sums + j) * end.scale;
+        if (end.has_bias)
+            value += row_load(end.bias, j, cols);
+        if (end.has_add)
+            value += row_load(end.add, j, cols);
+        if (end.is_added)
+            value += row_load(end.y, j, cols);
+        row_store(end.y, j, cols, value);
+    }
+}
+
+/* Rounds finished sums into y. What the loops need is copied out first: stores could otherwise change it. */
 static void finish(const struct task *task, int32_t row, int32_t count)
 {
     const struct product *p = task->p;
+    struct ending end = {.scale = p->scale, .has_bias = p->bias.at, .has_add = p->add.at, .is_added = p->is_added};
+    bool is_plain = !end.has_bias && !end.has_add && !end.is_added && task->col_count == PANEL;
 
     for (int32_t i = row; i < row + count; i++) {
-        struct row y = row_of(&p->y, task->row + i, task->col);
-        struct row bias = p->bias.at ? row_of(&p->bias, 0, task->col) : y;
-        struct row add = p->add.at ? row_of(&p->add, task->row + i, task->col) : y;
         const float *sums = task->sums + (size_t)i * (size_t)task->width;
 
-        for (int32_t j = 0; j < task->col_count; j += LANES) {
-            lanes value = lanes_load(sums + j) * p->scale;
-            if (p->bias.at)
-                value += row_load(bias, j, task->col_count);
-            if (p->add.at)
-                value += row_load(add, j, task->col_count);
-            if (p->is_added)
-                value += row_load(y, j, task->col_count);
-            row_store(y, j, task->col_count, value);
+        end.y = row_of(&p->y, task->row + i, task->col);
+        if (is_plain) {
+            finish_row((struct ending){.y = end.y, .scale = end.scale}, sums, PANEL);
+            continue;
         }
+        if (end.has_bias)
+            end.bias = row_of(&p->bias, 0, task->col);
+        if (end.has_add)
+            end.add = row_of(&p->add, task->row + i, task->col);
+        finish_row(end, sums, task->col_count);
     }
+}
+
+/* Asks for the lines of y that six rows will be rounded into, or added to, when the brick has run. */
+static void fetch_result(const struct task *task, int32_t row, int32_t count)
+{
+    const struct mat *y = &task->p->y;
+    int32_t bytes = task->col_count * (y->type == DTYPE_BF16 ? 2 : 4);
+
+    for (int32_t i = row; i < row + count; i++)
+        for (int32_t byte = 0; byte < bytes; byte += 64)
+            __builtin_prefetch((char *)row_of(y, task->row + i, task->col).at + byte, 1);
 }
 
 /* Runs the brick down the rows for steps [from, from + steps) of segment s, whose panel is packed. */
@@ -196,12 +227,15 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     brick.is_added = s > 0 || from > 0;
     for (int32_t row = 0; row < task->row_count; row += BRICK_ROWS) {
         int32_t count = smaller(BRICK_ROWS, task->row_count - row);
+        bool is_finished = s == p->segment_count - 1 && is_last;
         brick.c = task->sums + (size_t)row * (size_t)task->width;
+        if (is_finished)
+            fetch_result(task, row, count);
         brick_run(&brick, count, p->is_bf16);
         brick.a += BRICK_ROWS * brick.a_row;
         if (p->segments[s].is_masked && is_last)
             mask_sums(task, row, count);
-        if (s == p->segment_count - 1 && is_last)
+        if (is_finished)
             finish(task, row, count);
     }
 }

@@ -1,0 +1,166 @@
+/* attune bench - how fast this machine is at what training needs, as a share of what it could be.
+ *
+ * Absolute figures move with neighbours and clocks; so each product alternates with a loop of nothing but its
+ * multiply-add, both are timed by processor time, and the medians are compared. */
+#include "base/arena.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "compute/cpu/cpu.h"
+#include "os/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Products of a 135M model (576 wide, 30 layers) and one of a 1B, for 1,024 tokens. */
+static const struct shape {
+    const char *name;
+    int32_t T, N, K;
+} shapes[] = {
+    {"q, k, v", 1024, 960, 576},      {"attention out", 1024, 576, 576}, {"gate, up", 1024, 3072, 576}, {"down", 1024, 576, 1536},
+    {"head", 1024, 49152, 576},       {"square", 1024, 2048, 2048},      {"one token, gate, up", 1, 3072, 576},
+    {"one token, head", 1, 49152, 576},
+};
+
+enum { RUNS_MAX = 200 };
+
+struct bench {
+    struct queue queue;
+    enum cpu_path path;
+    enum dtype type;
+    double seconds;       /* per measurement */
+    struct arena arena;   /* one shape's operands */
+};
+
+static struct mat make(struct bench *bench, int32_t rows, int32_t cols, enum dtype type)
+{
+    struct mat m = {NULL, rows, cols, cols + 32, type};
+    size_t count = (size_t)rows * (size_t)m.ld;
+    uint32_t random = 1;
+
+    m.at = arena_alloc(&bench->arena, count * dtype_bytes(type) + 64);
+    m.at = (char *)m.at + (64 - (uintptr_t)m.at % 64);
+    for (size_t i = 0; i < count; i++) { /* values of 0.5 to 2, either sign */
+        random = random * 1664525 + 1013904223;
+        if (type == DTYPE_F32)
+            ((uint32_t *)m.at)[i] = 0x3f000000 + (random >> 9) * 2 + (random & 0x80000000);
+        else
+            ((uint16_t *)m.at)[i] = (uint16_t)((0x3f000000 + (random >> 9) * 2 + (random & 0x80000000)) >> 16);
+    }
+    return m;
+}
+
+static void run_op(struct bench *bench, enum op op, const void *args)
+{
+    const struct backend *backend = cpu_path(bench->path);
+
+    if (op == OP_linear)
+        backend->linear(&bench->queue, args);
+    else if (op == OP_linear_grad_in)
+        backend->linear_grad_in(&bench->queue, args);
+    else
+        backend->linear_grad_w(&bench->queue, args);
+}
+
+static int compare_rates(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+
+    return (left > right) - (left < right);
+}
+
+static double median(double *rates, int count)
+{
+    qsort(rates, (size_t)count, sizeof *rates, compare_rates);
+    return rates[count / 2];
+}
+
+/* FLOP per second of processor time of an op, and of the loop in turn with it. */
+static double measure(struct bench *bench, enum op op, const void *args, double flops, double *loop)
+{
+    double begin = clock_monotonic(), rates[RUNS_MAX], loops[RUNS_MAX];
+    int run = 0;
+
+    bench->queue.scratch_bytes = cpu_path(bench->path)->scratch_bytes(op, args, pool_thread_count(bench->queue.pool));
+    bench->queue.scratch = aligned_alloc(64, (bench->queue.scratch_bytes + 63) / 64 * 64);
+    if (!bench->queue.scratch)
+        die("out of memory for %zu bytes of scratch", bench->queue.scratch_bytes);
+    run_op(bench, op, args);
+    while (run < 3 || (run < RUNS_MAX && clock_monotonic() - begin < bench->seconds)) {
+        double start;
+        loops[run] = cpu_peak_flops(bench->path, bench->type, bench->queue.pool);
+        start = clock_process();
+        run_op(bench, op, args);
+        rates[run++] = flops / (clock_process() - start);
+    }
+    free(bench->queue.scratch);
+    *loop = median(loops, run);
+    return median(rates, run);
+}
+
+static void measure_shape(struct bench *bench, const struct shape *shape)
+{
+    double flops = 2.0 * shape->T * shape->N * shape->K, loop[3], rate[3];
+    struct weight weight = {.w = make(bench, shape->N, shape->K, bench->type)};
+    struct mat x = make(bench, shape->T, shape->K, bench->type), y = make(bench, shape->T, shape->N, bench->type);
+    struct mat dw = make(bench, shape->N, shape->K, DTYPE_F32);
+    struct op_linear forward = {.x = x, .y = y, .w = &weight};
+    struct op_linear_grad_in backward = {.dy = y, .dx = x, .w = &weight};
+    struct op_linear_grad_w gradient = {.x = x, .dy = y, .w = &weight, .dw = dw};
+
+    rate[0] = measure(bench, OP_linear, &forward, flops, &loop[0]);
+    rate[1] = measure(bench, OP_linear_grad_in, &backward, flops, &loop[1]);
+    rate[2] = measure(bench, OP_linear_grad_w, &gradient, flops, &loop[2]);
+    printf("%-20s %5d x %5d x %4d  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f\n", shape->name, shape->T, shape->N, shape->K,
+           rate[0] * 1e-9, 100 * rate[0] / loop[0], rate[1] * 1e-9, 100 * rate[1] / loop[1], rate[2] * 1e-9, 100 * rate[2] / loop[2],
+           loop[0] * 1e-9);
+    fflush(stdout);
+    arena_reset(&bench->arena);
+}
+
+static int bench_products(struct bench *bench)
+{
+    static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
+
+    printf("%s products, path %s, %d threads; GFLOP per second of one core and share of the loop\n", dtype_name(bench->type), names[bench->path],
+           pool_thread_count(bench->queue.pool));
+    printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w", "loop");
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        measure_shape(bench, &shapes[i]);
+    return 0;
+}
+
+int cli_bench(int argc, char **argv)
+{
+    int64_t threads = 2;
+    double seconds = 1;
+    bool is_f32 = false;
+    const char *what = NULL;
+    int count = 0;
+    struct bench bench = {.path = cpu_path_best(), .type = DTYPE_BF16};
+    struct err err = {0};
+    const struct option list[] = {
+        {"threads", OPTION_INT, &threads, "N", "threads to share the work (0: one per core)", NULL},
+        {"seconds", OPTION_FLOAT, &seconds, "S", "time for each figure", NULL},
+        {"f32", OPTION_FLAG, &is_f32, NULL, "products of f32 instead of bf16", NULL},
+    };
+    const struct options options = {"attune bench products [options]", "Measures products of matrices against the processor's peak.", list,
+                                    sizeof list / sizeof list[0], 1, 1};
+
+    if (!options_parse(&options, argc, argv, &what, &count, &err)) {
+        fprintf(stderr, "attune bench: %s\n", err.text);
+        return 2;
+    }
+    if (strcmp(what, "products") != 0) {
+        fprintf(stderr, "attune bench: there is no bench '%s', only 'products'\n", what);
+        return 2;
+    }
+    if (is_f32 || bench.path < CPU_PATH_AVX512BF16)
+        bench.type = DTYPE_F32;
+    bench.seconds = seconds;
+    bench.queue.pool = pool_new((int)threads);
+    bench_products(&bench);
+    pool_free(bench.queue.pool);
+    arena_deinit(&bench.arena);
+    return 0;
+}
