@@ -327,17 +327,27 @@ static bool encode_text(const struct encoder *e, struct encoder_scratch *s, stru
     return true;
 }
 
-/* Everything from token `first` on trains; the text stands in s->text. */
-static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s, size_t first, struct encoded *out,
-                              struct err *err)
+static size_t common_prefix(const struct token_list *a, const struct token_list *b)
 {
+    size_t count = 0;
+
+    while (count < a->count && count < b->count && a->ids[count] == b->ids[count])
+        count++;
+    return count;
+}
+
+/* Everything from where the tokens leave those of s->prompt trains; the text stands in s->text. */
+static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s, struct encoded *out, struct err *err)
+{
+    size_t first;
+
     if (!str_ends(strbuf_view(&s->text), e->eos))
         strbuf_add_str(&s->text, e->eos);
     if (!encode_text(e, s, strbuf_view(&s->text), &s->tokens, err))
         return false;
     clear_trains(s);
-    if (first < s->tokens.count)
-        memset(s->trains + first, 1, s->tokens.count - first);
+    first = common_prefix(&s->prompt, &s->tokens);
+    memset(s->trains + first, 1, s->tokens.count - first);
     out->turn_count = 1;
     out->stopped_count = e->eos.len > 0;
     return true;
@@ -350,7 +360,7 @@ static bool encode_prompt(const struct encoder *e, struct encoder_scratch *s, co
         return false;
     strbuf_add_str(&s->text, example->prompt);
     strbuf_add_str(&s->text, example->completion);
-    return encode_ended_text(e, s, s->prompt.count, out, err);
+    return encode_ended_text(e, s, out, err);
 }
 
 static void encode_token_ids(struct encoder_scratch *s, const struct example *example)
@@ -391,7 +401,7 @@ static bool encode_kind(const struct encoder *e, struct encoder_scratch *s, cons
         return encode_prompt(e, s, example, out, err);
     case EXAMPLE_TEXT:
         strbuf_add_str(&s->text, example->text);
-        return encode_ended_text(e, s, 0, out, err);
+        return encode_ended_text(e, s, out, err);
     default:
         encode_token_ids(s, example);
         return true;

@@ -2,8 +2,8 @@
  *
  *   messages    the chat template's text, without special tokens added. Every assistant turn trains with its
  *               end-of-turn token (text/chat.h says where it ends); a turn with weight 0 does not.
- *   prompt      prompt, completion and the end-of-text token as one text. The tokens of the prompt alone are counted;
- *               what lies behind that many trains, even if the border fell inside a token. That is TRL's rule.
+ *   prompt      prompt, completion and the end-of-text token as one text. It trains from where its tokens leave those of
+ *               the prompt alone: when the border falls inside a token, that token trains. That is TRL's rule (1.16).
  *   text        the text and the end-of-text token; all trains.
  *   token_ids   as they are; what has a label trains, all without labels.
  *

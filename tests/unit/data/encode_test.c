@@ -66,7 +66,8 @@ static void the_right_tokens_train(void **state)
         {"{\"prompt\":\"ab\",\"completion\":\" the\"}", "ab[ the<|endoftext|>]", 1, 1},
         /* an end that is already there is not added again */
         {"{\"prompt\":\"ab\",\"completion\":\"c<|endoftext|>\"}", "ab[c<|endoftext|>]", 1, 1},
-        /* the prompt's own count of tokens decides: "t" is one token alone, part of "the" in the whole */
+        /* "t" is one token alone and part of "the" in the whole: that one is the first to train, but for the first of all */
+        {"{\"prompt\":\"at\",\"completion\":\"he\"}", "a[the<|endoftext|>]", 1, 1},
         {"{\"prompt\":\"t\",\"completion\":\"he\"}", "the[<|endoftext|>]", 1, 1},
         /* nothing predicts the first token */
         {"{\"prompt\":\"\",\"completion\":\"ab\"}", "a[b<|endoftext|>]", 1, 1},
