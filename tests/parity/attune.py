@@ -74,3 +74,29 @@ class Worker:
                 raise RuntimeError(f"attune infer: {answer}")
             values += [token["logprob"] for token in answer.get("tokens", ())]
         return np.array(values)
+
+
+class Run:
+    """What `attune train` left: the last checkpoint's folder and the steps as it told them."""
+
+    def __init__(self, out, model, data, **options):
+        flags = []
+        for name, value in {"dtype": "float32", "threads": THREADS, **options}.items():
+            name = name.replace("_", "-")
+            if isinstance(value, bool):
+                flags.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                flags += [f"--{name}", value]
+        self.checkpoint = pathlib.Path(run("train", "--model", model, "--train", data, "--out", out, *flags).strip())
+        events = [json.loads(line) for line in (out / "run/attempts/0001/events.jsonl").read_text().split("\n") if line]
+        self.start = next(event for event in events if event["kind"] == "start")
+        self.steps = [event for event in events if event["kind"] == "step"]
+        self.plan = json.loads((out / "run/plan.json").read_text())
+
+
+def shown_tokens(model, data, count):
+    """`attune data show`: for each line its ids and which of them train."""
+    for number in range(1, count + 1):
+        rows = [line.split() for line in run("data", "show", data, "--model", model, "--line", number).split("\n")[1:]]
+        rows = [row for row in rows if len(row) > 1 and row[0].isdigit() and row[1].isdigit()]
+        yield [int(row[1]) for row in rows], [row[2] == "train" for row in rows]

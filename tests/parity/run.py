@@ -11,9 +11,12 @@ import random
 import sys
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error",
-                  HF_DATASETS_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+                  TQDM_DISABLE="1", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
+import data_rows  # noqa: E402
+import forward_rows  # noqa: E402
 import text_rows  # noqa: E402
+import train_rows  # noqa: E402
 from table import Table  # noqa: E402
 
 
@@ -24,7 +27,8 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    text_rows.measure(table, options.seed)
+    for rows in (text_rows, data_rows, forward_rows, train_rows):
+        rows.measure(table, options.seed)
     return table.end()
 
 

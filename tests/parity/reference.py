@@ -1,0 +1,74 @@
+"""Fine-tuning as the Hugging Face stack does it, twice: by TRL's SFTTrainer, and by a plain loop that can be read at a glance.
+
+Both return (loss, gradient norm before clipping, learning rate) of every optimizer step, and leave the trained model."""
+import logging
+import warnings
+
+import torch
+from datasets import Dataset, disable_caching
+from transformers import AutoTokenizer, PrinterCallback, get_scheduler
+from trl import SFTConfig, SFTTrainer
+
+disable_caching()
+warnings.filterwarnings("ignore")
+logging.getLogger("trl").setLevel(logging.ERROR)
+
+
+def sft_trainer(model, folder, lines, out, *, batch_size=8, n_epochs=1, learning_rate=1e-5, warmup_ratio=0, weight_decay=0, max_grad_norm=1,
+                packing=True, context_length=256, seed=0, accumulation=1):
+    """TRL with the settings that say the same as attune's options. Its train_dataset is tokenized, masked and packed."""
+    config = SFTConfig(
+        output_dir=str(out), per_device_train_batch_size=batch_size // accumulation, gradient_accumulation_steps=accumulation,
+        num_train_epochs=n_epochs, learning_rate=learning_rate, lr_scheduler_type="linear", warmup_steps=warmup_ratio,
+        weight_decay=weight_decay, max_grad_norm=max_grad_norm, packing=packing, max_length=context_length, seed=seed,
+        assistant_only_loss="messages" in lines[0], bf16=False, gradient_checkpointing=False, use_cpu=True, logging_steps=1,
+        save_strategy="no", report_to="none", disable_tqdm=True, dataset_num_proc=None)
+    trainer = SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(lines),
+                         processing_class=AutoTokenizer.from_pretrained(folder))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def train_with_trl(trainer):
+    trainer.train()
+    return [(entry["loss"], entry["grad_norm"], entry["learning_rate"]) for entry in trainer.state.log_history if "grad_norm" in entry]
+
+
+def documents(row):
+    """A packed row's documents; positions start anew in each, so its first token has no prediction and carries no loss."""
+    start = 0
+    for length in row.get("seq_lengths") or [len(row["input_ids"])]:
+        yield row["input_ids"][start:start + length], [-100] + row["labels"][start + 1:start + length]
+        start += length
+
+
+def document_loss(model, ids, labels):
+    logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=-100, reduction="sum")
+
+
+def train_plainly(model, rows, *, batch_size=8, n_epochs=1, learning_rate=1e-5, warmup_ratio=0, weight_decay=0, max_grad_norm=1, seed=0, **_):
+    """Every document goes through the model alone: nothing can leak from one into another."""
+    trained = [values for values in model.parameters() if values.requires_grad]
+    optimizer = torch.optim.AdamW([
+        {"params": [values for values in trained if values.ndim > 1], "weight_decay": weight_decay},
+        {"params": [values for values in trained if values.ndim == 1], "weight_decay": 0.0}], lr=learning_rate)
+    total = n_epochs * -(-len(rows) // batch_size)
+    schedule = get_scheduler("linear", optimizer, num_warmup_steps=-int(-warmup_ratio * total // 1), num_training_steps=total)
+    steps = []
+    for epoch in range(n_epochs):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        for first in range(0, len(rows), batch_size):
+            batch = [document for row in order[first:first + batch_size] for document in documents(rows[row])]
+            divisor = sum(label != -100 for _, labels in batch for label in labels)
+            total_loss = 0.0
+            for ids, labels in batch:
+                loss = document_loss(model, ids, labels) / divisor
+                loss.backward()
+                total_loss += float(loss)
+            norm = torch.nn.utils.clip_grad_norm_(trained, max_grad_norm or float("inf"))
+            steps.append((total_loss, float(norm), schedule.get_last_lr()[0]))
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    return steps
