@@ -38,6 +38,8 @@ struct api_config {
     const char *hub_cache;       /* Hugging Face cache folder (…/hub), or NULL */
     const char *program;         /* what to run as "PROGRAM infer …"; NULL: this binary */
     bool is_open;                /* no keys: everybody is the default tenant */
+    bool is_local;               /* bound to loopback: a Host of elsewhere is refused, against DNS rebinding */
+    const char *public_host;     /* a Host to take none the less, that of a proxy before this server; NULL: none */
     uint64_t file_bytes_max;     /* 0: 50 GB */
     int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */

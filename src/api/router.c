@@ -179,6 +179,19 @@ static bool select_project(struct call *call)
     return true;
 }
 
+/* A browser that was led here under another name sends that name. HTTP/1.0 may send none; browsers do not speak it. */
+static bool check_host(struct call *call)
+{
+    const struct api_config *config = &call->api->config;
+    struct str host = call->request->host;
+
+    if (!config->is_local || host.len == 0 || url_host_is_local(host) || (config->public_host && url_host_is(host, config->public_host)))
+        return true;
+    answer_error(call, 421, NULL, NULL, "This server answers to localhost only, not to '%.*s'. Behind a proxy, name its host with --public-host.",
+                 STR_ARG(host));
+    return false;
+}
+
 static void on_head(void *context, struct http_exchange *exchange)
 {
     const struct http_request *request = http_exchange_request(exchange);
@@ -187,6 +200,8 @@ static void on_head(void *context, struct http_exchange *exchange)
     struct err err = {0};
 
     *call = (struct call){.api = context, .exchange = exchange, .request = request, .arena = request->arena};
+    if (!check_host(call))
+        return;
     route = find_route(call);
     if (!route)
         answer_no_route(call);

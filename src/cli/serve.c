@@ -7,6 +7,7 @@
 #include "job/manager.h"
 #include "os/file.h"
 #include "store/blobs.h"
+#include "store/keys.h"
 #include "store/store.h"
 
 #include <signal.h>
@@ -14,10 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIRST_KEY "first-key"
+
 enum { STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
-    const char *data, *models, *host;
+    const char *data, *models, *host, *public_host;
     int64_t port, jobs, memory, recovery_steps;
     bool is_open;
 };
@@ -32,6 +35,7 @@ struct serve {
     struct api *api;
     struct http_server *server;
     char *data_dir, *models_dir, *hub_cache;
+    bool has_first_key;
 };
 
 /* --- the check of training files, lent to the API ----------------------------------------------------------------- */
@@ -173,6 +177,33 @@ static bool open_jobs(struct serve *s, struct err *err)
     return s->jobs && job_manager_start(s->jobs, err);
 }
 
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+/* Without any key nobody could use the API, and one made with 'attune keys' would need the server to stop. */
+static bool make_first_key(struct serve *s, struct err *err)
+{
+    struct tenant tenant = tenant_default();
+    struct arena arena = {0};
+    struct store_key_list keys;
+    const char *path = path_join(&arena, s->data_dir, FIRST_KEY);
+    char key[API_KEY_BYTES];
+    bool ok = key_list(s->store, &tenant, &(struct store_page){.limit = 1}, &arena, &keys, err);
+    int fd;
+
+    if (ok && keys.count == 0) {
+        fd = file_create_secret(path, err);
+        ok = fd >= 0 && key_create(s->store, &tenant, "first", "read write admin", key, err) && fd_write_all(fd, key, strlen(key), path, err) &&
+             fd_write_all(fd, "\n", 1, path, err) && fd_sync(fd, path, err);
+        fd_close(&fd);
+        s->has_first_key = ok;
+    }
+    arena_deinit(&arena);
+    return ok;
+}
+
 static bool open_all(struct serve *s, struct err *err)
 {
     struct arena arena = {0};
@@ -181,7 +212,7 @@ static bool open_all(struct serve *s, struct err *err)
 
     arena_deinit(&arena);
     if (!ok || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) || !(s->blobs = blobs_open(s->data_dir, err)) ||
-        !blobs_collect(s->blobs, s->store, &orphans, err) || !open_jobs(s, err))
+        !blobs_collect(s->blobs, s->store, &orphans, err) || (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
@@ -192,6 +223,8 @@ static bool open_all(struct serve *s, struct err *err)
                                           .hub_cache = s->hub_cache,
                                           .is_open = s->options.is_open,
                                           .recovery_steps = s->options.recovery_steps,
+                                          .is_local = is_loopback(s->options.host),
+                                          .public_host = s->options.public_host,
                                           .checker = {check_begin, check_add, check_end, check_free}},
                      err);
     if (!s->api)
@@ -237,17 +270,15 @@ static bool run(struct serve *s, struct err *err)
     signalled_loop = s->loop;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    printf("attune is listening on http://%s:%d\n", s->options.host, http_server_port(s->server));
+    printf(strchr(s->options.host, ':') ? "attune is listening on http://[%s]:%d\n" : "attune is listening on http://%s:%d\n", s->options.host,
+           http_server_port(s->server));
+    if (s->has_first_key)
+        printf("no API key yet: the first one is in %s/" FIRST_KEY "\n", s->options.data);
     fflush(stdout);
     if (!http_loop_run(s->loop, err))
         return false;
     http_server_stop(s->server, STOP_GRACE_MS, on_stopped, s);
     return http_loop_run(s->loop, err);
-}
-
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
 
 static bool check_options(const struct serve_options *o, struct err *err)
@@ -269,6 +300,7 @@ int cli_serve(int argc, char **argv)
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
         {"models", OPTION_TEXT, &s.options.models, "DIR", "base models: org/name below it, each a Hugging Face folder", NULL},
         {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)", NULL},
+        {"public-host", OPTION_TEXT, &s.options.public_host, "NAME", "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
         {"auth", OPTION_FLAG, &has_auth, NULL, "--no-auth: no keys needed; loopback only", NULL},
         {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
@@ -277,8 +309,8 @@ int cli_serve(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
-        .about = "The fine-tuning API. Keys: 'attune keys create --data DIR'. Jobs run on when the server stops, and a new server\n"
-                 "goes on with them.",
+        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run on when the\n"
+                 "server stops, and a new server goes on with them.",
         .list = list, .count = sizeof list / sizeof *list,
     };
     struct err err = {0};

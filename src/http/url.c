@@ -1,5 +1,8 @@
 #include "http/url.h"
 
+#include "http/lines.h"
+
+#include <arpa/inet.h>
 #include <string.h>
 
 static int hex_digit(char c)
@@ -140,4 +143,35 @@ void url_encode(struct strbuf *out, struct str text)
             strbuf_add(out, (char[]){'%', hex[c >> 4], hex[c & 15]}, 3);
         }
     }
+}
+
+/* A colon inside of brackets belongs to an IPv6 address. */
+static struct str without_port(struct str host)
+{
+    size_t end = host.len;
+
+    while (end > 0 && host.at[end - 1] >= '0' && host.at[end - 1] <= '9')
+        end--;
+    if (end > 0 && host.at[end - 1] == ':' && (host.at[0] != '[' || (end > 1 && host.at[end - 2] == ']')))
+        host.len = end - 1;
+    return host;
+}
+
+bool url_host_is(struct str host, const char *name)
+{
+    return str_equal_nocase(without_port(host), str_of(name));
+}
+
+bool url_host_is_local(struct str host)
+{
+    struct str name = without_port(host);
+    char text[INET_ADDRSTRLEN] = {0};
+    struct in_addr v4;
+
+    if (url_host_is(host, "localhost") || str_is(name, "[::1]"))
+        return true;
+    if (name.len >= sizeof text)
+        return false;
+    memcpy(text, name.at, name.len);
+    return inet_pton(AF_INET, text, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
 }

@@ -209,6 +209,18 @@ int file_create(const char *path, struct err *err)
     return fd;
 }
 
+int file_create_secret(const char *path, struct err *err)
+{
+    int fd;
+
+    if (!file_remove(path, err))
+        return -1;
+    fd = open_retry(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        fail(err, "create", path);
+    return fd;
+}
+
 int file_open_append(const char *path, struct err *err)
 {
     int fd = open_retry(path, O_WRONLY | O_CREAT | O_APPEND, 0644);

@@ -32,6 +32,7 @@ int64_t file_changed_at(const char *path); /* Unix seconds; 0: it is not there *
 /* Descriptors. Opened close-on-exec; -1 on failure. */
 int  file_open_read(const char *path, struct err *err);
 int  file_create(const char *path, struct err *err);        /* truncates, mode 0644 */
+int  file_create_secret(const char *path, struct err *err); /* a new file, mode 0600; one that is there goes */
 int  file_open_append(const char *path, struct err *err);   /* creates */
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err);
 /* Up to `bytes` at `offset`; *got is less only at the end of the file. */

@@ -92,7 +92,7 @@ struct store *store_open(const char *data_dir, struct err *err)
         goto out;
     store->lock_fd = file_lock(path_join(&arena, data_dir, "lock"), err);
     if (store->lock_fd < 0) {
-        err_prefix(err, "another server uses this data folder");
+        err_prefix(err, "a server uses this data folder: stop it first");
         goto out;
     }
     if (!open_database(store, path_join(&arena, data_dir, "attune.db"), err))

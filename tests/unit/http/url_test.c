@@ -119,6 +119,23 @@ static void encoding_is_undone_by_decoding(void **state)
     arena_deinit(&arena);
 }
 
+static void only_hosts_of_this_machine_are_local(void **state)
+{
+    static const char *const local[] = {"localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:80", "127.8.9.1:65535", "[::1]", "[::1]:8080"};
+    static const char *const other[] = {"",          "evil.example",  "localhost.evil.example", "127.evil.example", "127.0.0.1.evil.example:80",
+                                        "127.0.0",   "0.0.0.0",       "192.168.0.1:8080",       "[::2]:80",         "[::ffff:127.0.0.1]",
+                                        "xlocalhost", "localhost:80x", "2130706433"};
+
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        if (!url_host_is_local(str_of(local[i])))
+            fail_msg("%s is refused", local[i]);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        if (url_host_is_local(str_of(other[i])))
+            fail_msg("%s is taken for this machine", other[i]);
+    assert_true(url_host_is(STR("Tune.Example:443"), "tune.example"));
+    assert_false(url_host_is(STR("tune.example.org"), "tune.example"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +144,7 @@ int main(void)
         cmocka_unit_test(queries_are_pairs),
         cmocka_unit_test(more_than_64_parameters_are_refused),
         cmocka_unit_test(encoding_is_undone_by_decoding),
+        cmocka_unit_test(only_hosts_of_this_machine_are_local),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,9 +27,27 @@ static void a_file_is_hashed_and_the_hashing_can_be_stopped(void **state)
     unlink(path);
 }
 
+static void a_secret_file_is_its_owners_alone(void **state)
+{
+    char path[] = "/tmp/attune-file-XXXXXX";
+    int fd = mkstemp(path);
+    struct stat info;
+    struct err err = {0};
+
+    assert_int_equal(fchmod(fd, 0644), 0);
+    fd_close(&fd);
+    fd = file_create_secret(path, &err);
+    assert_ok(fd >= 0, err);
+    assert_int_equal(fstat(fd, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    fd_close(&fd);
+    unlink(path);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
+                                       cmocka_unit_test(a_secret_file_is_its_owners_alone)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
