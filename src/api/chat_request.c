@@ -231,6 +231,8 @@ bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat
     fields->model = json_string_or(model, STR_NONE);
     if (fields->model.len == 0)
         problems_add(problems, "missing", "model", NULL, NULL, "model is required");
+    else if (memchr(fields->model.at, 0, fields->model.len))
+        problems_add(problems, "value_error", "model", NULL, NULL, "model holds a NUL character");
     if (is_chat && !json_get(body, "messages"))
         problems_add(problems, "missing", "messages", NULL, NULL, "messages is required");
     if (!is_chat && json_is_null(json_get(body, "prompt")))

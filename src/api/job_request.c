@@ -323,6 +323,8 @@ static struct str read_string(struct reader *r, const struct json *body, const c
         problems_add(r->problems, "string_type", name, NULL, NULL, "%s must be a string, not %s", name, json_type_name(value));
     else if (is_required && value->string.len == 0)
         problems_add(r->problems, "value_error", name, NULL, NULL, "%s is empty", name);
+    else if (value->string.len && memchr(value->string.at, 0, value->string.len)) /* names and ids end there in C */
+        problems_add(r->problems, "value_error", name, NULL, NULL, "%s holds a NUL character", name);
     else if (utf8_length(value->string) > len_max)
         problems_add(r->problems, "string_too_long", name, NULL, NULL, "%s has more than %zu characters", name, len_max);
     else

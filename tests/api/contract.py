@@ -103,9 +103,8 @@ class Contract:
             assert status in (404, 405), f"{method} {path} is not in docs/openapi.yaml and answered {status}"
             return
         self.seen.setdefault((method, template), set()).add(status)
-        if status < 400:
-            for spec in self.others:
-                spec.check(method, path, status, content_type, body)
+        for spec in self.others:
+            spec.check(method, path, status, content_type, body)
 
     def check_chunk(self, name, chunk):
         schema = {"$ref": f"#/components/schemas/{name}", "components": self.ours.document["components"]}
@@ -118,9 +117,11 @@ class Contract:
                 for status in item.get(method, {}).get("responses", {}):
                     yield method.upper(), template, int(status)
 
+    def missing(self):
+        return [w for w in self.wanted() if w[2] not in self.seen.get(w[:2], ())]
+
     def report(self):
-        wanted = list(self.wanted())
-        missing = [w for w in wanted if w[2] not in self.seen.get(w[:2], ())]
+        wanted, missing = list(self.wanted()), self.missing()
         lines = [f"contract coverage: {len(wanted) - len(missing)} of {len(wanted)} route x status pairs seen"]
         lines += [f"  not seen: {method} {template} {status}" for method, template, status in missing]
         return lines

@@ -1,8 +1,9 @@
 import io
+import json
 
 import openai
 import pytest
-from conftest import chat_lines
+from conftest import ask, chat_lines, wait_for_job
 
 
 def test_a_file_goes_up_and_comes_back_unchanged(client):
@@ -78,12 +79,38 @@ def test_wrong_uploads_are_refused(client):
 
 
 def test_one_range_of_a_file(client, server):
-    import urllib.error
-    import urllib.request
-    file = client.files.create(file=("r.jsonl", chat_lines(2).encode()), purpose="fine-tune")
-    url = f"{server.url}/v1/files/{file.id}/content"
-    part = urllib.request.urlopen(urllib.request.Request(url, headers={"Range": "bytes=5-9"}))
-    assert part.status == 206 and part.read() == chat_lines(2).encode()[5:10]
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, headers={"Range": "bytes=99999-"}))
-    assert refused.value.code == 416
+    content = chat_lines(2).encode()
+    file = client.files.create(file=("r.jsonl", content), purpose="fine-tune")
+    path = f"/v1/files/{file.id}/content"
+    status, headers, part = ask(server, "GET", path, Range="bytes=5-9")
+    assert (status, part) == (206, content[5:10]) and headers["Content-Range"] == f"bytes 5-9/{len(content)}"
+    assert ask(server, "GET", path, Range="bytes=-3")[2] == content[-3:]
+    assert ask(server, "GET", path, Range="bytes=99999-")[0] == 416
+    assert 'filename="r.jsonl"' in ask(server, "GET", path)[1]["Content-Disposition"]
+
+
+def test_a_job_keeps_its_data_when_the_file_is_deleted(client):
+    file = client.files.create(file=("gone.jsonl", chat_lines(4).encode()), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, hyperparameters={"n_epochs": 1})
+    assert client.files.delete(file.id).deleted
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded", job.error
+
+
+@pytest.mark.parametrize("body, said", [
+    (b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--b--\r\n", "'file' is a required property"),
+    (b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nx\r\n--b--\r\n", "'purpose' is a required property"),
+    (b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nx", ""),
+    (b"--c\r\n\r\n", ""),
+    (b"", ""),
+    (b"--b\r\nContent-Disposition: form-data; name=\"color\"\r\n\r\nred\r\n--b--\r\n", "color"),
+    (b"--b\r\nContent-Disposition: form-data; name=\"expires_after[seconds]\"\r\n\r\n5\r\n--b--\r\n", "3600"),
+])
+def test_broken_forms_are_refused(server, body, said):
+    status, _, answer = ask(server, "POST", "/v1/files", body, Content_Type="multipart/form-data; boundary=b")
+    assert status == 400 and said in json.loads(answer)["error"]["message"], answer
+
+
+def test_files_expire_when_they_are_told_to(client):
+    file = client.files.create(file=("x.jsonl", chat_lines(1).encode()), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600})
+    assert file.expires_at - file.created_at == 3600

@@ -1,18 +1,9 @@
 """What the SDKs do not send: wrong paths, wrong methods, wrong bytes."""
 import json
 import socket
-import urllib.error
-import urllib.request
 
 import pytest
-
-
-def ask(server, method, path, body=None, headers={}):
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(server.url + path, body, dict(headers), method=method))
-    except urllib.error.HTTPError as error:
-        answer = error
-    return answer.status, dict(answer.headers), answer.read()
+from conftest import ask
 
 
 @pytest.mark.parametrize("method, path", [("GET", "/"), ("GET", "/v1"), ("GET", "/v1/nothing"), ("POST", "/v2/files"), ("GET", "/v1/files/a/b/c")])

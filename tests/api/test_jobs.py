@@ -166,8 +166,3 @@ def test_lists_of_jobs_events_and_checkpoints_check_their_queries(client, finish
             client.get(path, options={"params": {"limit": -1}}, cast_to=object)
         assert client.get(path, options={"params": {"limit": 0}}, cast_to=object)["data"] == []
 
-
-def test_bad_json_is_a_400(client):
-    for path in ("/fine_tuning/jobs", "/chat/completions", "/completions"):
-        answer = client._client.post(str(client.base_url).rstrip("/") + path, content=b'{"model": ', headers={"Content-Type": "application/json"})
-        assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_json"

@@ -49,6 +49,7 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"hyperparameters\":{\"lora\":true},\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora\":false}}}",
          "method.supervised.hyperparameters", "differ"},
         {"\"suffix\":\"a:b\"", "suffix", "may hold"},
+        {"\"suffix\":\"a\\u0000b\"", "suffix", "NUL"},
         {"\"seed\":-1", "seed", "from 0 to"},
         {"\"metadata\":{\"a\":1}", "metadata.a", "takes strings"},
         {"\"integrations\":[{\"type\":\"wandb\"}]", "integrations", "not there yet"},
