@@ -71,6 +71,18 @@ static void read_stop(struct reader *r, const struct json *value)
     }
 }
 
+static void read_stream_options(struct reader *r, const struct json *value)
+{
+    const struct json *usage = json_get(value, "include_usage");
+
+    if (value->type != JSON_OBJECT)
+        wrong(r, "stream_options", "stream_options must be an object");
+    else if (!json_is_null(usage) && usage->type != JSON_BOOL)
+        wrong(r, "stream_options", "stream_options: include_usage must be true or false");
+    else
+        r->fields->has_usage = json_bool_or(usage, false);
+}
+
 static void read_messages(struct reader *r, const struct json *value)
 {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
@@ -180,7 +192,7 @@ static bool read_shared(struct reader *r, const struct json *value)
     else if (str_is(value->key, "max_tokens"))
         f->max_tokens = integer(r, value, 1, 1 << 30);
     else if (str_is(value->key, "stream_options"))
-        f->has_usage = json_bool_or(json_get(value, "include_usage"), false);
+        read_stream_options(r, value);
     else
         return false;
     return true;
@@ -218,12 +230,15 @@ bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat
 {
     struct reader r = {arena, fields, problems};
     const struct json *model = json_get(body, "model");
+    struct str twice = json_duplicate(body);
 
     *fields = (struct chat_fields){.is_chat = is_chat, .temperature = 1, .top_p = 1, .n = 1, .logprobs = -1, .max_tokens = is_chat ? 0 : 16};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object");
         return false;
     }
+    if (twice.at)
+        problems_add(problems, "value_error", str_copy(arena, twice), NULL, NULL, "%.*s occurs twice", STR_ARG(twice));
     for json_each (value, body)
         read_field(&r, value);
     if (is_chat)
@@ -233,7 +248,7 @@ bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat
         problems_add(problems, "missing", "model", NULL, NULL, "model is required");
     else if (memchr(fields->model.at, 0, fields->model.len))
         problems_add(problems, "value_error", "model", NULL, NULL, "model holds a NUL character");
-    if (is_chat && !json_get(body, "messages"))
+    if (is_chat && json_is_null(json_get(body, "messages")))
         problems_add(problems, "missing", "messages", NULL, NULL, "messages is required");
     if (!is_chat && json_is_null(json_get(body, "prompt")))
         problems_add(problems, "missing", "prompt", NULL, NULL, "prompt is required");

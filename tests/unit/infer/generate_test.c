@@ -1,0 +1,192 @@
+#include "model/fixture.h"
+#include "infer/generate.h"
+
+enum { VOCAB = 37, STEP_TOKENS = 16, REPLY_MAX = 24, REQUESTS = 5 };
+
+static struct pool *pool;
+static struct arena arena;
+
+static int set_up(void **state)
+{
+    pool = pool_new(2);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    pool_free(pool);
+    arena_deinit(&arena);
+    return fixture_clean(state);
+}
+
+static struct model *open_tiny(const struct backend *backend)
+{
+    struct model_options options = fixture_options(PROFILE_F32, backend, pool);
+
+    options.is_trained = false;
+    options.row_tokens = options.tokens_wanted = STEP_TOKENS;
+    options.positions = 64;
+    options.head_rows = SEQUENCES_MAX;
+    return fixture_open(fixture_model(&arena, pool, true, "float32"), &options);
+}
+
+struct reply {
+    int32_t id[REPLY_MAX];
+    double logprob[REPLY_MAX];
+    int count, wanted; /* wanted: ends itself after so many; 0: never */
+    bool has_last;
+};
+
+static bool keep(void *context, const struct sequence_token *token, bool is_last)
+{
+    struct reply *reply = context;
+
+    assert_true(reply->count < REPLY_MAX && !reply->has_last);
+    reply->logprob[reply->count] = token->logprob;
+    reply->id[reply->count++] = token->id;
+    reply->has_last = is_last;
+    return reply->count != reply->wanted;
+}
+
+/* Prompts of 1 to 40 tokens (longer than a step), greedy and drawn. */
+static struct sequence_request request_number(int number)
+{
+    static const int32_t lengths[REQUESTS] = {1, 40, 7, 16, 17};
+    int32_t *prompt = arena_new_array(&arena, int32_t, (size_t)lengths[number]);
+
+    for (int32_t t = 0; t < lengths[number]; t++)
+        prompt[t] = (t * 7 + number * 11 + 3) % VOCAB;
+    return (struct sequence_request){.prompt = prompt,
+                                     .prompt_count = lengths[number],
+                                     .max_tokens = 6 + number * 4,
+                                     .sampling = {.temperature = number % 2 ? 1.3 : 0, .top_p = number == 3 ? 0.7 : 1, .seed = 5, .sequence = (uint32_t)number},
+                                     .logprobs = 1};
+}
+
+static void check_same(const struct reply *reply, const struct reply *expected, int number)
+{
+    assert_int_equal(reply->count, expected->count);
+    for (int i = 0; i < reply->count; i++)
+        if (reply->id[i] != expected->id[i] || fabs(reply->logprob[i] - expected->logprob[i]) > 1e-5)
+            fail_msg("request %d, token %d: %d at %g together, %d at %g alone", number, i, reply->id[i], reply->logprob[i], expected->id[i],
+                     expected->logprob[i]);
+}
+
+static void check_together_is_alone(const struct backend *backend)
+{
+    struct model *model = open_tiny(backend);
+    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct reply alone[REQUESTS] = {0}, together[REQUESTS] = {0};
+
+    for (int i = 0; i < REQUESTS; i++) {
+        struct sequence_request request = request_number(i);
+        assert_non_null(generator_add(generator, &request, keep, &alone[i]));
+        while (generator_step(generator))
+            ;
+        assert_int_equal(alone[i].count, request.max_tokens);
+        assert_true(alone[i].has_last);
+    }
+    for (int i = 0; i < REQUESTS; i++) {
+        struct sequence_request request = request_number(i);
+        assert_non_null(generator_add(generator, &request, keep, &together[i]));
+        generator_step(generator); /* each arrives while the others run */
+    }
+    while (generator_step(generator))
+        ;
+    for (int i = 0; i < REQUESTS; i++)
+        check_same(&together[i], &alone[i], i);
+    generator_free(generator);
+    model_close(model);
+}
+
+static void replies_together_are_the_replies_alone(void **state)
+{
+    check_together_is_alone(&backend_ref);
+    check_together_is_alone(&backend_cpu);
+}
+
+/* Without any cache: the whole text again for every token. */
+static void the_cache_changes_nothing(void **state)
+{
+    struct model *model = open_tiny(&backend_ref);
+    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct sequence_request request = request_number(2);
+    struct reply reply = {0};
+    int32_t tok[STEP_TOKENS], pos[STEP_TOKENS], order[VOCAB];
+    float logits[VOCAB];
+
+    request.max_tokens = STEP_TOKENS - request.prompt_count;
+    generator_add(generator, &request, keep, &reply);
+    while (generator_step(generator))
+        ;
+    memcpy(tok, request.prompt, (size_t)request.prompt_count * sizeof *tok);
+    for (int32_t i = 0; i < reply.count; i++) {
+        int32_t T = request.prompt_count + i, cu[2] = {0, T}, row = T - 1;
+        for (int32_t t = 0; t < T; t++)
+            pos[t] = t;
+        model_forward(model, &(struct batch){.T = T, .doc_count = 1, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL, &row, 1, logits);
+        tok[T] = sample_token(logits, VOCAB, &request.sampling, (uint32_t)i, order);
+        assert_int_equal(reply.id[i], tok[T]);
+    }
+    generator_free(generator);
+    model_close(model);
+}
+
+static void sequences_end_when_told_and_leave_the_others_alone(void **state)
+{
+    struct model *model = open_tiny(&backend_ref);
+    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct sequence_request request = request_number(1);
+    struct reply alone = {0}, beside = {0}, ended = {.wanted = 2}, removed = {0};
+    struct sequence *sequence;
+
+    generator_add(generator, &request, keep, &alone);
+    while (generator_step(generator))
+        ;
+    generator_add(generator, &request, keep, &ended);
+    generator_add(generator, &request, keep, &beside);
+    sequence = generator_add(generator, &request, keep, &removed);
+    while (ended.count < 1)
+        generator_step(generator);
+    generator_remove(generator, sequence);
+    while (generator_step(generator))
+        ;
+    assert_int_equal(ended.count, 2);
+    assert_true(removed.count < alone.count);
+    check_same(&beside, &alone, 1);
+    generator_free(generator);
+    model_close(model);
+}
+
+static void a_full_generator_takes_no_more(void **state)
+{
+    struct model *model = open_tiny(&backend_ref);
+    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct sequence_request request = request_number(0);
+    struct reply reply[SEQUENCES_MAX + 1] = {0};
+
+    request.max_tokens = 3;
+    for (int i = 0; i < SEQUENCES_MAX; i++)
+        assert_non_null(generator_add(generator, &request, keep, &reply[i]));
+    assert_null(generator_add(generator, &request, keep, &reply[SEQUENCES_MAX]));
+    while (generator_step(generator))
+        ;
+    for (int i = 0; i < SEQUENCES_MAX; i++)
+        assert_int_equal(reply[i].count, 3); /* 32 share steps of 16: nobody waits for ever */
+    assert_int_equal(generator_count(generator), 0);
+    assert_false(generator_step(generator));
+    generator_free(generator);
+    model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replies_together_are_the_replies_alone),
+        cmocka_unit_test(the_cache_changes_nothing),
+        cmocka_unit_test(sequences_end_when_told_and_leave_the_others_alone),
+        cmocka_unit_test(a_full_generator_takes_no_more),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
