@@ -142,35 +142,43 @@ INLINE void transpose(lanes_u block[LANES])
     TRANSPOSE_STAGE(block, 1)
 }
 
-/* Rows far apart are beyond what the hardware foresees: asks for what a packer reads a few steps later. The address may lie
- * behind the matrix; nothing is read. */
+/* Rows far apart are beyond what the hardware foresees: the packers ask for what they read a few steps later. The address may
+ * lie behind the matrix; nothing is read there. */
 enum { AHEAD_ROWS = 32, AHEAD_BYTES = 256 };
-
-INLINE void fetch_ahead(const struct side *side, int32_t row, int32_t col, size_t rows, size_t bytes)
-{
-    struct row from = row_of(&side->m, row, col);
-
-    __builtin_prefetch((const void *)((uintptr_t)from.at + rows * (size_t)side->m.ld * (from.type == DTYPE_BF16 ? 2 : 4) + bytes));
-}
 
 /* Both packers write words [steps][width] for elements i .. i + count and k .. k + k_count of a side, zeros where there are none. */
 struct part {
     int32_t i, count, k, k_count;
 };
 
+/* LANES words of each of LANES rows that are all there and need no conversion, and the request for what comes 256 bytes later: in
+ * the same rows, or at the beginning of the next LANES rows. */
+INLINE void load_block(const char *from, size_t row_bytes, size_t at, size_t used_bytes, lanes_u block[LANES])
+{
+    size_t later = at + AHEAD_BYTES < used_bytes ? at + AHEAD_BYTES : LANES * row_bytes + (at + AHEAD_BYTES - used_bytes);
+
+    UNROLL for (int n = 0; n < LANES; n++) {
+        memcpy(&block[n], from + (size_t)n * row_bytes + at, sizeof block[n]);
+        __builtin_prefetch((const void *)((uintptr_t)from + (size_t)n * row_bytes + later));
+    }
+}
+
 static inline void pack_across(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
 {
     int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+    size_t size = is_bf16 ? 2 : 4, row_bytes = (size_t)side->m.ld * size;
+    bool is_plain = side->rate <= 0 && (is_bf16 || side->m.type == DTYPE_F32);
 
     for (int32_t i = 0; i < width; i += LANES)
         for (int32_t step = 0; step < steps; step += LANES) {
             lanes_u block[LANES];
-            for (int32_t n = 0; n < LANES && i + n < part.count; n++)
-                fetch_ahead(side, part.i + i + n, part.k + step * per_step, 0, AHEAD_BYTES);
-            for (int32_t n = 0; n < LANES; n++)
-                block[n] = i + n < part.count ? load_words(side, is_bf16, part.i + i + n, part.k + step * per_step,
-                                                           part.k_count - step * per_step)
-                                              : (lanes_u){0};
+            if (is_plain && i + LANES <= part.count && (step + LANES) * per_step <= part.k_count)
+                load_block(row_of(&side->m, part.i + i, part.k).at, row_bytes, 4 * (size_t)step, (size_t)part.k_count * size, block);
+            else
+                for (int32_t n = 0; n < LANES; n++)
+                    block[n] = i + n < part.count ? load_words(side, is_bf16, part.i + i + n, part.k + step * per_step,
+                                                               part.k_count - step * per_step)
+                                                  : (lanes_u){0};
             transpose(block);
             for (int32_t n = 0; n < LANES && step + n < steps; n++)
                 memcpy(to + (size_t)(step + n) * (size_t)width + i, &block[n], sizeof block[n]);
