@@ -21,6 +21,14 @@ void sha256_end(struct sha256 *hash, uint8_t digest[32])
     hash->state = NULL;
 }
 
+void sha256_end_hex(struct sha256 *hash, char hex[65])
+{
+    uint8_t digest[32];
+
+    sha256_end(hash, digest);
+    hex_encode(digest, sizeof digest, hex);
+}
+
 void sha256_of(struct str bytes, uint8_t digest[32])
 {
     struct sha256 hash;
@@ -28,6 +36,15 @@ void sha256_of(struct str bytes, uint8_t digest[32])
     sha256_begin(&hash);
     sha256_add(&hash, bytes.at, bytes.len);
     sha256_end(&hash, digest);
+}
+
+void sha256_hex(struct str bytes, char hex[65])
+{
+    struct sha256 hash;
+
+    sha256_begin(&hash);
+    sha256_add(&hash, bytes.at, bytes.len);
+    sha256_end_hex(&hash, hex);
 }
 
 void hex_encode(const uint8_t *bytes, size_t len, char *out)

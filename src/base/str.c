@@ -122,6 +122,17 @@ bool str_to_double(struct str s, double *value)
     return end == text + s.len;
 }
 
+int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
 int str_distance(struct str a, struct str b)
 {
     int row[65];

@@ -37,6 +37,7 @@ uint64_t str_hash(struct str s);                             /* FNV-1a finished 
 /* Whole view is one number and nothing else. */
 bool str_to_i64(struct str s, int64_t *value);
 bool str_to_double(struct str s, double *value);
+int hex_value(char c); /* 0 to 15; -1: not a hexadecimal digit */
 /* Number of single-character edits, for "did you mean"; strings past 64 bytes count as far apart. */
 int str_distance(struct str a, struct str b);
 /* The nearest of `names` within a third of the length, or NULL. */

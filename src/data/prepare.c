@@ -353,12 +353,10 @@ static const char *make_key(const struct prepare *p, struct arena *arena)
     const struct dataset_summary *sum = &p->summary;
     char *text = arena_printf(arena, "%d %s %s %u %s", DATASET_FORMAT, sum->file_hash,
                               encoder_hash(p->options->encoder), sum->context_length, over_length_name(sum->policy));
-    uint8_t digest[32];
-    char hex[65];
+    char *hex = arena_alloc(arena, 65);
 
-    sha256_of(str_of(text), digest);
-    hex_encode(digest, sizeof digest, hex);
-    return arena_copy(arena, hex, 64);
+    sha256_hex(str_of(text), hex);
+    return hex;
 }
 
 /* Somebody else may have committed the same folder meanwhile: theirs is as good. */

@@ -1,7 +1,7 @@
 #include "http/chunked.h"
+#include "base/str.h"
 
 #include <stdio.h>
-#include <string.h>
 
 enum { SIZE_DIGITS_MAX = 15, EXTENSION_BYTES_MAX = 16, OVERHEAD_FREE = 16384, TRAILER_BYTES_MAX = 4096 };
 
@@ -25,15 +25,6 @@ static bool refuse(struct refusal *refusal, int status, const char *text)
     refusal->status = status;
     snprintf(refusal->text, sizeof refusal->text, "%s", text);
     return false;
-}
-
-static int hex_value(char c)
-{
-    const char *digits = "0123456789abcdef", *found;
-
-    c = c >= 'A' && c <= 'F' ? (char)(c | 0x20) : c;
-    found = c ? strchr(digits, c) : NULL;
-    return found ? (int)(found - digits) : -1;
 }
 
 static bool size_byte(struct chunked *chunked, char c, struct refusal *refusal)

@@ -5,14 +5,6 @@
 #include <arpa/inet.h>
 #include <string.h>
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Percent codes, and plus as space in queries. The result is valid UTF-8 without controls that no name needs. */
 static bool decode(struct arena *arena, struct str raw, bool is_query, struct str *text, struct err *err)
 {
@@ -22,8 +14,8 @@ static bool decode(struct arena *arena, struct str raw, bool is_query, struct st
     for (size_t i = 0; i < raw.len; i++) {
         char c = raw.at[i];
         if (c == '%') {
-            int high = i + 2 < raw.len ? hex_digit(raw.at[i + 1]) : -1;
-            int low = high >= 0 ? hex_digit(raw.at[i + 2]) : -1;
+            int high = i + 2 < raw.len ? hex_value(raw.at[i + 1]) : -1;
+            int low = high >= 0 ? hex_value(raw.at[i + 2]) : -1;
             if (low < 0)
                 return err_set(err, ERR_INPUT, "a percent sign in the URL is not followed by two hexadecimal digits");
             c = (char)(high * 16 + low);

@@ -33,7 +33,6 @@ static bool write_text(struct output *out, const char *name, struct str text, st
 {
     const char *path = path_join(out->arena, out->folder, name);
     struct checkpoint_file *file;
-    uint8_t digest[32];
     int fd = file_create(path, err);
     bool ok;
 
@@ -45,8 +44,7 @@ static bool write_text(struct output *out, const char *name, struct str text, st
         return false;
     file = add_file(out, name);
     file->bytes = text.len;
-    sha256_of(text, digest);
-    hex_encode(digest, sizeof digest, file->sha256);
+    sha256_hex(text, file->sha256);
     return true;
 }
 

@@ -113,15 +113,12 @@ bool safetensors_write(struct safetensors_writer *writer, const void *at, uint64
 
 bool safetensors_write_end(struct safetensors_writer *writer, uint64_t *file_bytes, char *sha256, struct err *err)
 {
-    uint8_t digest[32];
+    char hex[65];
     bool ok;
 
     ASSERT(writer->written_bytes == writer->expected_bytes);
     ok = fd_sync(writer->fd, writer->path, err);
-    sha256_end(&writer->hash, digest);
-    writer->hash = (struct sha256){0};
-    if (sha256)
-        hex_encode(digest, sizeof digest, sha256);
+    sha256_end_hex(&writer->hash, sha256 ? sha256 : hex);
     if (file_bytes)
         *file_bytes = writer->written_bytes;
     safetensors_write_abort(writer);

@@ -139,7 +139,6 @@ bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(
     enum { BLOCK_BYTES = 4 << 20 };
     int fd = file_open_read(path, err);
     char *block = mem_alloc(BLOCK_BYTES);
-    uint8_t digest[32];
     struct sha256 hash;
     size_t got = BLOCK_BYTES;
     bool ok = fd >= 0;
@@ -153,8 +152,7 @@ bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(
         if (go_on && !go_on(context))
             ok = err_set(err, ERR_CANCELLED, "cancelled while %s was read", path);
     }
-    sha256_end(&hash, digest);
-    hex_encode(digest, sizeof digest, hex);
+    sha256_end_hex(&hash, hex);
     fd_close(&fd);
     free(block);
     return ok;

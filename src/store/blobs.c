@@ -89,11 +89,9 @@ static void put_free(struct blob_put *put)
 bool blob_put_commit(struct blob_put *put, const char *id, char sha256_hex[65], struct err *err)
 {
     struct arena arena = {0};
-    uint8_t digest[32];
     bool ok = fd_sync(put->fd, put->path, err) && file_rename(put->path, path_of(put->blobs, &arena, id), err);
 
-    sha256_end(&put->hash, digest);
-    hex_encode(digest, sizeof digest, sha256_hex);
+    sha256_end_hex(&put->hash, sha256_hex);
     if (!ok)
         file_remove(put->path, NULL);
     put_free(put);

@@ -71,14 +71,6 @@ static bool well_formed(struct str key)
     return memcmp(sum, key.at + CHECKSUM_AT, CHECKSUM_LEN) == 0;
 }
 
-static void hash_of(struct str key, char hex[65])
-{
-    uint8_t digest[32];
-
-    sha256_of(key, digest);
-    hex_encode(digest, sizeof digest, hex);
-}
-
 bool key_create(struct store *store, const struct tenant *tenant, const char *name, const char *scopes,
                 char key[API_KEY_BYTES], struct err *err)
 {
@@ -87,7 +79,7 @@ bool key_create(struct store *store, const struct tenant *tenant, const char *na
 
     make_key(key);
     memcpy(id, key, ID_AT + ID_LEN);
-    hash_of(str_of(key), hash);
+    sha256_hex(str_of(key), hash);
     query = query_open(store, "INSERT INTO api_keys(organization_id, project_id, id, name, scopes, hash, created_ms) "
                               "VALUES (?,?,?,?,?,?,?)");
     query_tenant(&query, tenant);
@@ -151,7 +143,7 @@ bool key_check(struct store *store, struct str key, struct arena *arena, struct 
     if (!well_formed(key))
         return err_set(err, ERR_AUTH, "%s", refusal);
     memcpy(id, key.at, ID_AT + ID_LEN);
-    hash_of(key, hash);
+    sha256_hex(key, hash);
     if (!find_key(store, id, arena, tenant, row, &stored, err))
         return false;
     if (strlen(stored) != 64 || CRYPTO_memcmp(stored, hash, 64) != 0 || row->revoked_ms != 0)

@@ -180,21 +180,13 @@ void decoder_token_text(const struct decoder *decoder, struct str token, bool is
     strbuf_deinit(&next);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 int decoder_token_byte(const struct decoder *decoder, struct str token)
 {
     int high, low;
 
     if (!decoder->byte_fallback || token.len != 6 || !str_starts(token, STR("<0x")) || token.at[5] != '>')
         return -1;
-    high = hex_digit(token.at[3]);
-    low = hex_digit(token.at[4]);
+    high = hex_value(token.at[3]);
+    low = hex_value(token.at[4]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }

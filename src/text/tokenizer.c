@@ -225,7 +225,6 @@ struct tokenizer *tokenizer_parse(struct str text, struct str config, struct err
     struct json_limits limits = {.depth = JSON_DEPTH_MAX, .string_bytes = TOKEN_BYTES_MAX};
     struct arena arena = {0};
     const struct json *root = NULL;
-    uint8_t digest[32];
     bool ok = false;
 
     if (text.len > FILE_BYTES_MAX) {
@@ -237,8 +236,7 @@ struct tokenizer *tokenizer_parse(struct str text, struct str config, struct err
         err_prefix(err, "tokenizer.json");
         goto out;
     }
-    sha256_of(text, digest);
-    hex_encode(digest, sizeof digest, tok->hash);
+    sha256_hex(text, tok->hash);
     ok = read_parts(tok, root, err) && read_config(tok, config, err);
 out:
     arena_deinit(&arena);

@@ -190,13 +190,11 @@ static bool read_members(struct arena *arena, const struct json *root, struct tr
 bool train_config_parse(struct arena *arena, struct str text, struct train_config *config, struct err *err)
 {
     const struct json *root = json_parse(arena, text, NULL, err);
-    uint8_t digest[32];
 
     *config = (struct train_config){0};
     if (!root)
         return err_prefix(err, "job.json");
-    sha256_of(text, digest);
-    hex_encode(digest, sizeof digest, config->hash);
+    sha256_hex(text, config->hash);
     return read_members(arena, root, config, err);
 }
 

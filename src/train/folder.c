@@ -100,13 +100,11 @@ bool folder_add_file(struct arena *arena, const char *temporary, const char *nam
                      struct checkpoint_files *files, struct err *err)
 {
     struct checkpoint_file *file = &files->file[files->count];
-    uint8_t digest[32];
 
     if (!file_replace(path_join(arena, temporary, name), content, err))
         return false;
-    sha256_of(content, digest);
     *file = (struct checkpoint_file){.name = name, .bytes = content.len};
-    hex_encode(digest, sizeof digest, file->sha256);
+    sha256_hex(content, file->sha256);
     files->count++;
     return true;
 }

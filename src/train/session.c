@@ -169,7 +169,6 @@ static bool hash_summaries(struct session *s, const char *dir, struct err *err)
 {
     static const char *const names[] = {"training", "validation"};
     struct strbuf text = {0};
-    uint8_t digest[32];
 
     for (int i = 0; i < 1 + s->has_valid; i++) {
         char hex[65];
@@ -181,8 +180,7 @@ static bool hash_summaries(struct session *s, const char *dir, struct err *err)
         }
         strbuf_add_text(&text, hex);
     }
-    sha256_of(strbuf_view(&text), digest);
-    hex_encode(digest, sizeof digest, s->data_hash);
+    sha256_hex(strbuf_view(&text), s->data_hash);
     strbuf_deinit(&text);
     return true;
 }
@@ -248,14 +246,12 @@ static bool hash_folder(struct sha256 *hash, const char *folder, bool has_weight
 static bool hash_base(struct session *s, struct err *err)
 {
     struct sha256 hash;
-    uint8_t digest[32];
     bool ok;
 
     sha256_begin(&hash);
     ok = hash_folder(&hash, s->config.model_path, !s->config.is_random, err) &&
          (!s->config.adapter_path || hash_folder(&hash, s->config.adapter_path, true, err));
-    sha256_end(&hash, digest);
-    hex_encode(digest, sizeof digest, s->base_hash);
+    sha256_end_hex(&hash, s->base_hash);
     return ok;
 }
 

@@ -1,0 +1,54 @@
+/* Known answers of SHA-256 (FIPS 180-2, appendix B) and of hexadecimal digits. */
+#include "test.h"
+#include "base/hash.h"
+
+static const char empty_hex[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+static const char abc_hex[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+static void known_texts_have_their_published_hashes(void **state)
+{
+    char hex[65];
+
+    sha256_hex(STR(""), hex);
+    assert_string_equal(hex, empty_hex);
+    sha256_hex(STR("abc"), hex);
+    assert_string_equal(hex, abc_hex);
+}
+
+static void a_text_in_pieces_has_the_hash_of_the_whole(void **state)
+{
+    struct sha256 hash;
+    char hex[65];
+
+    sha256_begin(&hash);
+    sha256_add(&hash, "a", 1);
+    sha256_add(&hash, "", 0);
+    sha256_add(&hash, "bc", 2);
+    sha256_end_hex(&hash, hex);
+    assert_string_equal(hex, abc_hex);
+    assert_null(hash.state);
+}
+
+static void hexadecimal_digits_are_the_22_characters_and_no_other(void **state)
+{
+    static const char digits[] = "0123456789abcdef", capitals[] = "0123456789ABCDEF";
+    int count = 0;
+
+    for (int c = -128; c < 128; c++)
+        count += hex_value((char)c) >= 0;
+    assert_int_equal(count, 22);
+    for (int i = 0; i < 16; i++) {
+        assert_int_equal(hex_value(digits[i]), i);
+        assert_int_equal(hex_value(capitals[i]), i);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_texts_have_their_published_hashes),
+        cmocka_unit_test(a_text_in_pieces_has_the_hash_of_the_whole),
+        cmocka_unit_test(hexadecimal_digits_are_the_22_characters_and_no_other),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
