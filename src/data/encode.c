@@ -1,25 +1,14 @@
 #include "data/encode.h"
 #include "base/hash.h"
-#include "text/chat.h"
-#include "text/tokenizer.h"
+#include "text/chat_format.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A model may have a second template for conversations with tools. */
-enum { PLAIN, WITH_TOOLS, TEMPLATE_COUNT };
-
 struct encoder {
-    struct arena arena;
     struct encoder_options options;
-    struct tokenizer *tokenizer;
-    const struct template *template[TEMPLATE_COUNT]; /* NULL: the model has none */
-    struct str *specials;
-    size_t special_count;
+    struct chat_format format;
     struct str eos; /* text of the end-of-text token; empty: none */
-    struct str special_text[TOKENIZER_SPECIALS];
-    const struct json *variables; /* bos_token and the like, as templates see them */
-    bool has_clock;               /* a template asks for the time */
     char hash[65], template_hash[65];
 };
 
@@ -32,90 +21,43 @@ struct encoder_scratch {
     size_t trains_cap;
 };
 
-static void hash_text(struct str text, char hex[65])
+/* Whether a template asks for the time. */
+static bool has_clock(const struct chat_format *format)
 {
-    uint8_t digest[32];
-
-    sha256_of(text, digest);
-    hex_encode(digest, sizeof digest, hex);
+    return str_find(format->template_source, STR("strftime_now"), 0) >= 0 ||
+           str_find(format->template_tools_source, STR("strftime_now"), 0) >= 0;
 }
 
-static bool open_template(struct encoder *e, int which, struct str *source, struct err *err)
+static void hash_templates(struct encoder *e)
 {
-    struct err missing = {0};
-
-    *source = STR_NONE;
-    if (!template_find(e->options.folder, which == WITH_TOOLS, &e->arena, source, &missing)) {
-        *source = STR_NONE;
-        if (missing.code == ERR_NOT_FOUND)
-            return true;
-        *err = missing;
-        return false;
-    }
-    e->template[which] = template_parse(&e->arena, *source, err);
-    return e->template[which] || err_prefix(err, "the model's chat template");
-}
-
-static bool open_templates(struct encoder *e, struct err *err)
-{
+    struct str plain = e->format.template_source, with_tools = e->format.template_tools_source;
     struct strbuf both = {0};
-    struct str source[TEMPLATE_COUNT];
 
-    for (int which = 0; which < TEMPLATE_COUNT; which++)
-        if (!open_template(e, which, &source[which], err))
-            return false;
-    if (!source[PLAIN].at)
-        return true;
-    strbuf_add_str(&both, source[PLAIN]);
-    if (source[WITH_TOOLS].at && !str_equal(source[PLAIN], source[WITH_TOOLS])) {
+    if (!plain.at)
+        return;
+    strbuf_add_str(&both, plain);
+    if (with_tools.at && !str_equal(plain, with_tools)) {
         strbuf_add_char(&both, 0);
-        strbuf_add_str(&both, source[WITH_TOOLS]);
+        strbuf_add_str(&both, with_tools);
     }
-    hash_text(strbuf_view(&both), e->template_hash);
-    e->has_clock = str_find(strbuf_view(&both), STR("strftime_now"), 0) >= 0;
+    sha256_hex(strbuf_view(&both), e->template_hash);
     strbuf_deinit(&both);
-    return true;
-}
-
-static void list_specials(struct encoder *e)
-{
-    size_t limit = tokenizer_id_limit(e->tokenizer), count = 0;
-
-    for (size_t id = 0; id < limit; id++)
-        count += tokenizer_is_special(e->tokenizer, (int32_t)id);
-    e->specials = arena_new_array(&e->arena, struct str, count + 1);
-    for (size_t id = 0; id < limit; id++)
-        if (tokenizer_is_special(e->tokenizer, (int32_t)id))
-            e->specials[e->special_count++] = tokenizer_token_text(e->tokenizer, (int32_t)id);
-}
-
-static const struct json *make_variables(struct encoder *e, struct err *err)
-{
-    static const char *const names[TOKENIZER_SPECIALS] = {"bos_token", "eos_token", "pad_token", "unk_token"};
-    struct strbuf text = {0};
-    struct json_writer w = {.buf = &text};
-    struct json *variables;
-
-    json_write_begin_object(&w);
-    for (int i = 0; i < TOKENIZER_SPECIALS; i++)
-        if (e->special_text[i].len > 0)
-            json_put_str(&w, names[i], e->special_text[i]);
-    json_write_end_object(&w);
-    variables = json_parse(&e->arena, (struct str){arena_copy(&e->arena, text.at, text.len), text.len}, NULL, err);
-    strbuf_deinit(&text);
-    return variables;
 }
 
 static void make_hash(struct encoder *e)
 {
+    const struct tokenizer *tokenizer = e->format.tokenizer;
     struct strbuf text = {0};
 
-    strbuf_printf(&text, "1 %s %s %d %lld", tokenizer_hash(e->tokenizer), e->template_hash, e->options.vocab,
-                  e->has_clock ? (long long)e->options.now : 0);
-    for (int i = 0; i < TOKENIZER_SPECIALS; i++)
-        strbuf_printf(&text, " %zu:%.*s", e->special_text[i].len, STR_ARG(e->special_text[i]));
-    strbuf_printf(&text, " %.*s %d", STR_ARG(e->eos), tokenizer_adds_bos(e->tokenizer, false));
-    hash_text(strbuf_view(&text), e->hash);
+    hash_templates(e);
+    strbuf_printf(&text, "1 %s %s %d %lld", tokenizer_hash(tokenizer), e->template_hash, e->options.vocab,
+                  has_clock(&e->format) ? (long long)e->options.now : 0);
+    for (int i = 0; i < TOKENIZER_SPECIALS; i++) {
+        struct str special = tokenizer_special_text(tokenizer, (enum tokenizer_special)i);
+        strbuf_printf(&text, " %zu:%.*s", special.len, STR_ARG(special));
+    }
+    strbuf_printf(&text, " %.*s %d", STR_ARG(e->eos), tokenizer_adds_bos(tokenizer, false));
+    sha256_hex(strbuf_view(&text), e->hash);
     strbuf_deinit(&text);
 }
 
@@ -124,32 +66,22 @@ struct encoder *encoder_open(const struct encoder_options *options, struct err *
     struct encoder *e = mem_alloc_zero(1, sizeof *e);
 
     e->options = *options;
-    e->options.folder = arena_copy(&e->arena, options->folder, strlen(options->folder));
-    e->tokenizer = tokenizer_open(options->folder, err);
-    if (!e->tokenizer || !open_templates(e, err))
-        goto failed;
-    for (int i = 0; i < TOKENIZER_SPECIALS; i++)
-        e->special_text[i] = tokenizer_special_text(e->tokenizer, (enum tokenizer_special)i);
-    e->eos = e->special_text[TOKENIZER_EOS];
+    if (!chat_format_open(&e->format, options->folder, options->now, err)) {
+        free(e);
+        return NULL;
+    }
+    e->eos = tokenizer_special_text(e->format.tokenizer, TOKENIZER_EOS);
     if (e->eos.len == 0 && options->eos_id >= 0)
-        e->eos = tokenizer_token_text(e->tokenizer, options->eos_id);
-    list_specials(e);
-    e->variables = make_variables(e, err);
-    if (!e->variables)
-        goto failed;
+        e->eos = tokenizer_token_text(e->format.tokenizer, options->eos_id);
     make_hash(e);
     return e;
-failed:
-    encoder_free(e);
-    return NULL;
 }
 
 void encoder_free(struct encoder *e)
 {
     if (!e)
         return;
-    tokenizer_free(e->tokenizer);
-    arena_deinit(&e->arena);
+    chat_format_close(&e->format);
     free(e);
 }
 
@@ -160,7 +92,7 @@ const char *encoder_hash(const struct encoder *encoder)
 
 const char *encoder_tokenizer_hash(const struct encoder *encoder)
 {
-    return tokenizer_hash(encoder->tokenizer);
+    return tokenizer_hash(encoder->format.tokenizer);
 }
 
 const char *encoder_template_hash(const struct encoder *encoder)
@@ -170,14 +102,14 @@ const char *encoder_template_hash(const struct encoder *encoder)
 
 const struct tokenizer *encoder_tokenizer(const struct encoder *encoder)
 {
-    return encoder->tokenizer;
+    return encoder->format.tokenizer;
 }
 
 struct encoder_scratch *encoder_scratch_new(const struct encoder *encoder)
 {
     struct encoder_scratch *s = mem_alloc_zero(1, sizeof *s);
 
-    s->tokenizer = tokenizer_scratch_new(encoder->tokenizer);
+    s->tokenizer = tokenizer_scratch_new(encoder->format.tokenizer);
     return s;
 }
 
@@ -215,9 +147,9 @@ static const struct json *line_variables(const struct encoder *e, struct encoder
     const struct json *variables;
 
     if (json_is_null(documents) && json_is_null(extra))
-        return e->variables;
+        return e->format.variables;
     json_write_begin_object(&w);
-    for json_each (item, e->variables)
+    for json_each (item, e->format.variables)
         json_write_key_str(&w, item->key), json_write_value(&w, item);
     if (!json_is_null(documents))
         json_put_value(&w, "documents", documents);
@@ -242,20 +174,10 @@ static bool has_weight_zero(const struct json *messages)
 static bool render(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
                    struct chat_text *chat, struct err *err)
 {
-    struct chat_input input = {
-        .template = e->template[example->tools ? WITH_TOOLS : PLAIN],
-        .messages = example->messages,
-        .tools = example->tools,
-        .special_tokens = e->specials,
-        .special_token_count = e->special_count,
-        .options = {.now = e->options.now},
-    };
+    struct chat_input input;
 
-    if (!input.template)
-        return err_set(
-            err, ERR_INPUT,
-            "the model has no chat template, so messages cannot be written as its text: take a model that has one, "
-            "or send prompt and completion, text or token_ids");
+    if (!chat_format_input(&e->format, example->messages, example->tools, &input, err))
+        return false;
     input.variables = line_variables(e, s, example->root, err);
     if (!input.variables || !chat_render(&input, &s->arena, chat, err))
         return false;
@@ -286,7 +208,7 @@ static bool encode_messages(const struct encoder *e, struct encoder_scratch *s, 
     size_t from = 0;
 
     if (!render(e, s, example, &chat, err) ||
-        !tokenizer_encode(e->tokenizer, s->tokenizer, chat.text, false, &s->tokens, err))
+        !tokenizer_encode(e->format.tokenizer, s->tokenizer, chat.text, false, &s->tokens, err))
         return false;
     clear_trains(s);
     for (size_t i = 0; i < chat.span_count; i++) {
@@ -318,11 +240,11 @@ static void insert_bos(struct token_list *list, int32_t id)
 static bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list,
                         struct err *err)
 {
-    int32_t bos = tokenizer_special_id(e->tokenizer, TOKENIZER_BOS);
+    int32_t bos = tokenizer_special_id(e->format.tokenizer, TOKENIZER_BOS);
 
-    if (!tokenizer_encode(e->tokenizer, s->tokenizer, text, true, list, err))
+    if (!tokenizer_encode(e->format.tokenizer, s->tokenizer, text, true, list, err))
         return false;
-    if (bos >= 0 && tokenizer_adds_bos(e->tokenizer, false) && (list->count == 0 || list->ids[0] != bos))
+    if (bos >= 0 && tokenizer_adds_bos(e->format.tokenizer, false) && (list->count == 0 || list->ids[0] != bos))
         insert_bos(list, bos);
     return true;
 }

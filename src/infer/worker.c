@@ -244,6 +244,14 @@ static bool read_ids(const struct json *ids, struct arena *arena, struct token_l
     return true;
 }
 
+/* An empty list is no tools. */
+static const struct json *tools_of(const struct json *line)
+{
+    const struct json *tools = json_get(line, "tools");
+
+    return tools && tools->type == JSON_ARRAY && tools->count > 0 ? tools : NULL;
+}
+
 static bool read_prompt(struct worker *w, const struct json *line, struct arena *arena, struct token_list *tokens, struct err *err)
 {
     const struct json *messages = json_get(line, "messages"), *ids = json_get(line, "prompt_ids"), *prompt = json_get(line, "prompt");
@@ -256,7 +264,7 @@ static bool read_prompt(struct worker *w, const struct json *line, struct arena 
         return tokenizer_encode(w->format.tokenizer, w->scratch, prompt->string, true, tokens, err) && check_ids(w, tokens, err);
     if (!messages)
         return err_set(err, ERR_INPUT, "a request needs messages, prompt or prompt_ids");
-    return chat_format_input(&w->format, messages, json_get(line, "tools"), &input, err) && chat_render_prompt(&input, arena, &text, err) &&
+    return chat_format_input(&w->format, messages, tools_of(line), &input, err) && chat_render_prompt(&input, arena, &text, err) &&
            tokenizer_encode(w->format.tokenizer, w->scratch, text, false, tokens, err) && check_ids(w, tokens, err);
 }
 

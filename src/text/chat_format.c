@@ -77,15 +77,20 @@ void chat_format_close(struct chat_format *format)
 bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools, struct chat_input *input,
                        struct err *err)
 {
-    bool has_tools = tools && tools->type == JSON_ARRAY && tools->count > 0;
-    const struct template *template = has_tools ? format->template_tools : format->template;
+    const struct template *template = tools ? format->template_tools : format->template;
 
     if (!template)
         return err_set(err, ERR_UNSUPPORTED,
                        "the model has no chat template: put a chat_template.jinja into its folder, or use prompts and texts instead of messages");
-    *input = (struct chat_input){.template = template, .messages = messages, .tools = has_tools ? tools : NULL, .variables = format->variables,
-                                 .special_tokens = format->specials, .special_token_count = format->special_count,
-                                 .options = {.now = format->now}};
+    *input = (struct chat_input){
+        .template = template,
+        .messages = messages,
+        .tools = tools,
+        .variables = format->variables,
+        .special_tokens = format->specials,
+        .special_token_count = format->special_count,
+        .options = {.now = format->now},
+    };
     return true;
 }
 

@@ -21,7 +21,7 @@ struct chat_format {
 bool chat_format_open(struct chat_format *format, const char *folder, int64_t now, struct err *err);
 void chat_format_close(struct chat_format *format); /* of a zeroed struct: nothing */
 
-/* What chat_render and chat_render_prompt take. ERR_UNSUPPORTED when the model has no template. */
+/* What chat_render and chat_render_prompt take; tools: array or NULL. ERR_UNSUPPORTED when the model has no template. */
 bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools, struct chat_input *input,
                        struct err *err);
 
