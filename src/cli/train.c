@@ -182,13 +182,7 @@ static bool name_choices(struct arguments *a, struct err *err)
     if (strcmp(a->init, "random") != 0 && strcmp(a->init, "model") != 0)
         return err_set(err, ERR_INPUT, "--init takes model or random, not '%s'", a->init);
     c->is_random = strcmp(a->init, "random") == 0;
-    if (strcmp(a->dtype, "auto") == 0)
-        c->dtype = TRAIN_DTYPE_AUTO;
-    else if (strcmp(a->dtype, "float32") == 0)
-        c->dtype = TRAIN_DTYPE_F32;
-    else if (strcmp(a->dtype, "bfloat16") == 0)
-        c->dtype = TRAIN_DTYPE_BF16;
-    else
+    if (!train_dtype_find(str_of(a->dtype), &c->dtype))
         return err_set(err, ERR_INPUT, "--dtype takes auto, float32 or bfloat16, not '%s'", a->dtype);
     return true;
 }

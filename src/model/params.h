@@ -21,7 +21,9 @@
  * finite differences on the reference backend. */
 enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64 };
 const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64" */
-/* Of "auto", "float32" or "bfloat16"; auto is BF16 where the processor multiplies bf16, else F32. */
+/* BF16 where the processor multiplies bf16, else F32. */
+enum model_profile model_profile_best(void);
+/* Of "auto" (the best), "float32" or "bfloat16". */
 bool model_profile_choose(const char *name, enum model_profile *profile, struct err *err);
 
 struct lora_config {

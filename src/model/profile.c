@@ -3,12 +3,15 @@
 
 #include <string.h>
 
+enum model_profile model_profile_best(void)
+{
+    return cpu_path_best() == CPU_PATH_AVX512BF16 ? PROFILE_BF16 : PROFILE_F32;
+}
+
 bool model_profile_choose(const char *name, enum model_profile *profile, struct err *err)
 {
-    bool has_bf16 = cpu_path_best() == CPU_PATH_AVX512BF16;
-
     if (strcmp(name, "auto") == 0)
-        *profile = has_bf16 ? PROFILE_BF16 : PROFILE_F32;
+        *profile = model_profile_best();
     else if (strcmp(name, "float32") == 0)
         *profile = PROFILE_F32;
     else if (strcmp(name, "bfloat16") == 0)

@@ -7,7 +7,7 @@
 
 enum { JOB_BYTES_MAX = 1 << 20, JOB_FORMAT = 1, LORA_TARGETS_MAX = 64 };
 
-static const char *const dtype_names[] = {"auto", "float32", "bfloat16"};
+static const char *const dtype_names[TRAIN_DTYPE_COUNT] = {"auto", "float32", "bfloat16"};
 
 static bool read_text(struct arena *arena, const struct json *object, const char *key, bool is_required,
                       const char **text, struct err *err)
@@ -104,16 +104,15 @@ static bool read_targets(struct arena *arena, const struct json *list, struct tr
     return true;
 }
 
-static bool read_dtype(struct str name, enum train_dtype *dtype, struct err *err)
+bool train_dtype_find(struct str name, enum train_dtype *dtype)
 {
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < TRAIN_DTYPE_COUNT; i++) {
         if (str_is(name, dtype_names[i])) {
             *dtype = (enum train_dtype)i;
             return true;
         }
     }
-    return err_set(err, ERR_INPUT, "job.json: dtype '%.*s' is not auto, float32 or bfloat16",
-                   STR_ARG(str_clip(name, 40)));
+    return false;
 }
 
 static bool read_names(const struct json *options, struct train_config *config, struct err *err)
@@ -121,6 +120,7 @@ static bool read_names(const struct json *options, struct train_config *config, 
     struct str policy = json_string_or(json_get(options, "over_length"), STR("drop"));
     struct str schedule = json_string_or(json_get(options, "lr_scheduler_type"), STR("linear"));
     struct str init = json_string_or(json_get(options, "init"), STR("model"));
+    struct str dtype = json_string_or(json_get(options, "dtype"), STR("auto"));
     struct str now = json_string_or(json_get(options, "now"), STR("1970-01-01T00:00:00"));
 
     if (!over_length_find(policy, &config->over_length))
@@ -136,7 +136,10 @@ static bool read_names(const struct json *options, struct train_config *config, 
     if (!template_time_parse(now, &config->now))
         return err_set(err, ERR_INPUT, "job.json: now '%.*s' is not a time such as 2026-01-31T12:00:00",
                        STR_ARG(str_clip(now, 40)));
-    return read_dtype(json_string_or(json_get(options, "dtype"), STR("auto")), &config->dtype, err);
+    if (!train_dtype_find(dtype, &config->dtype))
+        return err_set(err, ERR_INPUT, "job.json: dtype '%.*s' is not auto, float32 or bfloat16",
+                       STR_ARG(str_clip(dtype, 40)));
+    return true;
 }
 
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)

@@ -9,7 +9,8 @@
 #include "data/dataset.h"
 #include "train/schedule.h"
 
-enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16 };
+enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16, TRAIN_DTYPE_COUNT };
+bool train_dtype_find(struct str name, enum train_dtype *dtype); /* of "auto", "float32", "bfloat16" */
 
 struct train_file {
     const char *id, *path, *name; /* path NULL: there is no such file */

@@ -13,15 +13,8 @@ bool folder_begin(struct arena *arena, const char *path, const char **temporary,
     return dir_remove(*temporary, err) && dir_make(*temporary, err);
 }
 
-static void write_manifest(struct json_writer *w, const struct folder_label *label,
-                           const struct checkpoint_files *files)
+void folder_put_files(struct json_writer *w, const struct checkpoint_files *files)
 {
-    json_write_begin_object(w);
-    json_put_integer(w, "format", MANIFEST_FORMAT);
-    json_put_text(w, "job", label->job);
-    json_put_integer(w, "attempt", label->attempt);
-    json_put_integer(w, "step", label->step);
-    json_put_text(w, "kind", label->kind);
     json_write_key(w, "files");
     json_write_begin_array(w);
     for (int i = 0; i < files->count; i++) {
@@ -32,6 +25,18 @@ static void write_manifest(struct json_writer *w, const struct folder_label *lab
         json_write_end_object(w);
     }
     json_write_end_array(w);
+}
+
+static void write_manifest(struct json_writer *w, const struct folder_label *label,
+                           const struct checkpoint_files *files)
+{
+    json_write_begin_object(w);
+    json_put_integer(w, "format", MANIFEST_FORMAT);
+    json_put_text(w, "job", label->job);
+    json_put_integer(w, "attempt", label->attempt);
+    json_put_integer(w, "step", label->step);
+    json_put_text(w, "kind", label->kind);
+    folder_put_files(w, files);
     json_write_end_object(w);
     strbuf_add_char(w->buf, '\n');
 }

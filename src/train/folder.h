@@ -16,6 +16,8 @@ struct folder_label {
 bool folder_begin(struct arena *arena, const char *path, const char **temporary, struct err *err);
 bool folder_commit(const char *temporary, const char *path, const struct folder_label *label,
                    const struct checkpoint_files *files, struct err *err);
+/* The member "files" of MANIFEST and of events: [{name, bytes, sha256}]. */
+void folder_put_files(struct json_writer *writer, const struct checkpoint_files *files);
 bool folder_verify(const char *path, struct err *err);
 
 /* Writes a small file into a folder under construction, synced, and adds it to `files` (which has room). */

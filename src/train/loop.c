@@ -195,20 +195,6 @@ static bool write_checkpoint(struct session *s, struct arena *arena, const char 
            folder_commit(temporary, path, &label, files, err);
 }
 
-static void put_files(struct json_writer *w, const struct checkpoint_files *files)
-{
-    json_write_key(w, "files");
-    json_write_begin_array(w);
-    for (int i = 0; i < files->count; i++) {
-        json_write_begin_object(w);
-        json_put_text(w, "name", files->file[i].name);
-        json_put_integer(w, "bytes", (int64_t)files->file[i].bytes);
-        json_put_text(w, "sha256", files->file[i].sha256);
-        json_write_end_object(w);
-    }
-    json_write_end_array(w);
-}
-
 static bool tell_checkpoint(struct session *s, const char *path, const struct checkpoint_files *files,
                             const struct eval_result *valid, const struct eval_result *full, struct err *err)
 {
@@ -222,7 +208,7 @@ static bool tell_checkpoint(struct session *s, const char *path, const struct ch
     put_result(w, "train_loss", "train_mean_token_accuracy", &train);
     put_result(w, "valid_loss", "valid_mean_token_accuracy", valid);
     put_result(w, "full_valid_loss", "full_valid_mean_token_accuracy", full);
-    put_files(w, files);
+    folder_put_files(w, files);
     json_put_bool(w, "is_final", p->step == s->total_steps);
     return run_event_end(&s->run, err);
 }

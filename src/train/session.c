@@ -1,5 +1,4 @@
 #include "base/hash.h"
-#include "compute/cpu/cpu.h"
 #include "os/clock.h"
 #include "text/tokenizer.h"
 #include "train/train_int.h"
@@ -273,13 +272,18 @@ static uint32_t row_tokens(const struct session *s)
     return s->feed.longest_row > valid ? s->feed.longest_row : valid;
 }
 
+static enum model_profile profile_of(enum train_dtype dtype)
+{
+    if (dtype == TRAIN_DTYPE_AUTO)
+        return model_profile_best();
+    return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
+}
+
 static struct model_options make_options(const struct session *s)
 {
     uint64_t row = row_tokens(s), wanted = row * (uint64_t)s->config.hp.batch_size;
-    bool is_bf16 = s->config.dtype == TRAIN_DTYPE_AUTO ? cpu_path_best() == CPU_PATH_AVX512BF16
-                                                       : s->config.dtype == TRAIN_DTYPE_BF16;
     struct model_options options = {
-        .profile = is_bf16 ? PROFILE_BF16 : PROFILE_F32,
+        .profile = profile_of(s->config.dtype),
         .is_trained = true,
         .is_random = s->config.is_random,
         .seed = (uint64_t)s->config.seed,
