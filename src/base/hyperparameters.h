@@ -24,6 +24,12 @@
     X(lora_alpha,     FLOAT, 8,    1e-3, 1e6,     "the adapter counts with lora_alpha / lora_r")                       \
     X(lora_dropout,   FLOAT, 0,    0,    0.99,    "dropout on the adapter's input")
 
+/* The help with its default behind it. Whether a flag holds is seen elsewhere; a default below the range is one that
+ * the help tells itself. */
+#define HYPERPARAMETER_HELP_INT(standard, min, help)   ((standard) < (min) ? help : help " (default " #standard ")")
+#define HYPERPARAMETER_HELP_FLOAT(standard, min, help) help " (default " #standard ")"
+#define HYPERPARAMETER_HELP_BOOL(standard, min, help)  help
+
 enum hyperparameter_kind { HYPERPARAMETER_INT, HYPERPARAMETER_FLOAT, HYPERPARAMETER_BOOL };
 
 #define HYPERPARAMETER_TYPE_INT   int64_t

@@ -3,19 +3,19 @@
 #pragma once
 
 #define COMMANDS(X) \
-    X(serve, "the fine-tuning API") \
-    X(train, "trains a model or an adapter") \
-    X(data, "checks a training file, shows what trains in it") \
-    X(jobs, "fine-tuning jobs of a running server") \
-    X(files, "files of a running server") \
-    X(models, "models of a running server") \
-    X(chat, "talk with a model of a running server") \
-    X(keys, "API keys of a data folder") \
-    X(prepare, "the data of a run, ahead of its training") \
-    X(infer, "inference worker of the server") \
+    X(serve, "the fine-tuning API and its queue of jobs") \
+    X(train, "trains a model or an adapter, without a server") \
+    X(data, "checks a training file, shows which of its tokens train") \
+    X(jobs, "creates, watches and ends jobs of a running server") \
+    X(files, "uploads and downloads files of a running server") \
+    X(models, "lists base models and results of a running server") \
+    X(chat, "talks with a model of a running server") \
+    X(keys, "makes, lists and revokes API keys") \
+    X(prepare, "prepares the data of a run directory, ahead of its training") \
+    X(infer, "answers requests for one model; the server starts it") \
     X(bench, "speed of this machine: products") \
-    X(tokenize, "JSON Lines of text to token ids") \
-    X(render, "JSON Lines of template variables to chat text")
+    X(tokenize, "turns text into token ids, JSON Lines in and out") \
+    X(render, "renders a chat template, JSON Lines in and out")
 
 #define COMMAND_DECLARE(name, summary) int cli_##name(int argc, char **argv);
 COMMANDS(COMMAND_DECLARE)

@@ -4,6 +4,16 @@
 #include "os/clock.h"
 
 #include <stdio.h>
+#include <string.h>
+
+static bool check(const struct worker_options *worker, struct err *err)
+{
+    if (!worker->model)
+        return err_set(err, ERR_INPUT, "--model is required");
+    if (strcmp(worker->backend, "cpu") != 0 && strcmp(worker->backend, "ref") != 0)
+        return err_set(err, ERR_UNSUPPORTED, "--backend '%s' is not there: cpu and ref are", worker->backend);
+    return true;
+}
 
 int cli_infer(int argc, char **argv)
 {
@@ -13,7 +23,7 @@ int cli_infer(int argc, char **argv)
         {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
         {"adapter", OPTION_TEXT, &worker.adapter, "DIR", "PEFT adapter on it", NULL},
         {"context-length", OPTION_INT, &worker.context_length, "N", "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
-        {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16", NULL},
+        {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
         {"backend", OPTION_TEXT, &worker.backend, "NAME", "cpu or ref (default cpu)", NULL},
         {"threads", OPTION_INT, &threads, "N", "0: one per core", NULL},
     };
@@ -25,7 +35,7 @@ int cli_infer(int argc, char **argv)
     };
     struct err err = {0};
 
-    if (!options_parse(&options, argc, argv, NULL, NULL, &err) || (!worker.model && !err_set(&err, ERR_INPUT, "--model is required"))) {
+    if (!options_parse(&options, argc, argv, NULL, NULL, &err) || !check(&worker, &err)) {
         fprintf(stderr, "attune infer: %s\n", err.text);
         return 2;
     }

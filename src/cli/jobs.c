@@ -240,7 +240,7 @@ int cli_jobs(int argc, char **argv)
     const char *url = NULL, *words[2] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
-        {NULL, OPTION_FLAG, NULL, NULL, "create:", NULL},
+        {NULL, OPTION_FLAG, NULL, NULL, "create, with the API's hyperparameters:", NULL},
         {"model", OPTION_TEXT, &o.model, "NAME", "base model, tuned model or checkpoint", NULL},
         {"train", OPTION_TEXT, &o.train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
         {"valid", OPTION_TEXT, &o.valid, "FILE", "the same for validation", NULL},
@@ -253,11 +253,13 @@ int cli_jobs(int argc, char **argv)
 #define OPTION_KIND_INT       OPTION_INT
 #define OPTION_KIND_FLOAT     OPTION_FLOAT
 #define OPTION_KIND_BOOL      OPTION_FLAG
-#define ROW(name, kind, standard, min, max, help) {#name, OPTION_KIND_##kind, &o.values.name, OPTION_##kind##_ARGUMENT, help, &o.has_##name},
+#define ROW(name, kind, standard, min, max, help) {#name, OPTION_KIND_##kind, &o.values.name, OPTION_##kind##_ARGUMENT, HYPERPARAMETER_HELP_##kind(standard, min, help), &o.has_##name},
         HYPERPARAMETERS(ROW)
 #undef ROW
     };
-    const struct options options = {.usage = "attune jobs list | create --model NAME --train FILE | get ID | watch ID | cancel ID | pause ID | resume ID",
+    const struct options options = {.usage = "attune jobs list\n"
+                                             "       attune jobs create --model NAME --train FILE [options]\n"
+                                             "       attune jobs get|watch|cancel|pause|resume ID",
                                     .about = "Fine-tuning jobs of a running server.",
                                     .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
     struct remote remote;

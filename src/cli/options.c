@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A flag that holds without being given: only its negation changes anything. */
+static bool is_on(const struct option *option)
+{
+    return option->kind == OPTION_FLAG && *(const bool *)option->value;
+}
+
 static void print_help(const struct options *o)
 {
     printf("usage: %s\n\n%s\n", o->usage, o->about);
@@ -15,16 +21,26 @@ static void print_help(const struct options *o)
             printf("\n%s\n", option->help);
             continue;
         }
-        snprintf(left, sizeof left, "--%s%s%s", option->name, option->argument ? " " : "",
+        snprintf(left, sizeof left, "--%s%s%s%s", is_on(option) ? "[no-]" : "", option->name, option->argument ? " " : "",
                  option->argument ? option->argument : "");
         printf("  %-28s %s\n", left, option->help);
     }
 }
 
+/* The API spells with underscores what command lines spell with dashes: both are taken. */
+static bool is_same_name(const char *ours, struct str theirs)
+{
+    size_t i = 0;
+
+    while (i < theirs.len && ours[i] && (ours[i] == '_' ? '-' : ours[i]) == (theirs.at[i] == '_' ? '-' : theirs.at[i]))
+        i++;
+    return i == theirs.len && !ours[i];
+}
+
 static const struct option *find(const struct options *o, struct str name)
 {
     for (int i = 0; i < o->count; i++)
-        if (o->list[i].name && str_is(name, o->list[i].name))
+        if (o->list[i].name && is_same_name(o->list[i].name, name))
             return &o->list[i];
     return NULL;
 }

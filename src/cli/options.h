@@ -1,8 +1,9 @@
 /* cli/options.h - command lines from one table per command.
  *
  * A command declares its options as an array; parsing, errors with the nearest name, and --help follow from it.
- * "--name value" and "--name=value" are the same; a FLAG takes no value; "--no-name" clears a FLAG. "--" ends
- * options. Everything else is positional. */
+ * "--name value" and "--name=value" are the same, and so are "--batch-size" and "--batch_size"; a FLAG takes no value;
+ * "--no-name" clears a FLAG, and the help shows one that is set from the start as "--[no-]name". "--" ends options.
+ * Everything else is positional. */
 #pragma once
 
 #include "base/err.h"

@@ -71,9 +71,8 @@ int cli_render(int argc, char **argv)
         {"now", OPTION_TEXT, &now, "ISO-TIME", "what strftime_now shows; default: the clock, in UTC", NULL},
     };
     const struct options options = {"attune render --template FILE [--now ISO-TIME]",
-                                    "Renders a chat template. Standard input is JSON Lines, each line an object of the "
-                                    "template's variables; each gives one "
-                                    "line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
+                                    "Renders a chat template. Each line of standard input is a JSON object of the template's variables and\n"
+                                    "gives one line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
                                     list,
                                     sizeof list / sizeof *list,
                                     0,

@@ -83,7 +83,7 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
                                     OPTION_KIND_##kind,                                                                \
                                     &c->hp.name,                                                                       \
                                     OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                                    \
-                                    help,                                                                              \
+                                    HYPERPARAMETER_HELP_##kind(standard, min, help),                                   \
                                     NULL};
     HYPERPARAMETERS(HYPERPARAMETER_OPTION)
 #undef HYPERPARAMETER_OPTION

@@ -1,0 +1,102 @@
+/* Command lines as people write them. */
+#include "test.h"
+#include "cli/options.h"
+
+#include <string.h>
+
+enum { WORDS_MAX = 8 };
+
+struct parsed {
+    int64_t batch_size;
+    double rate;
+    bool packing, lora, has_lora;
+    const char *words[2];
+    int word_count;
+    char text[256]; /* the line, cut into words */
+    struct err err;
+};
+
+static bool parse(struct parsed *p, const char *line)
+{
+    char *argv[WORDS_MAX] = {"jobs"};
+    int argc = 1;
+    const struct option list[] = {
+        {NULL, OPTION_FLAG, NULL, NULL, "heading:", NULL},
+        {"batch_size", OPTION_INT, &p->batch_size, "N", "rows", NULL},
+        {"learning-rate", OPTION_FLOAT, &p->rate, "X", "rate", NULL},
+        {"packing", OPTION_FLAG, &p->packing, NULL, "pack", NULL},
+        {"lora", OPTION_FLAG, &p->lora, NULL, "adapter", &p->has_lora},
+    };
+    const struct options options = {"usage", "about", list, sizeof list / sizeof *list, 0, 2};
+
+    *p = (struct parsed){.packing = true};
+    snprintf(p->text, sizeof p->text, "%s", line);
+    for (char *word = strtok(p->text, " "); word; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    return options_parse(&options, argc, argv, p->words, &p->word_count, &p->err);
+}
+
+static void dashes_and_underscores_are_the_same(void **state)
+{
+    static const char *const lines[] = {"--batch_size 4 --learning_rate 0.5", "--batch-size 4 --learning-rate 0.5",
+                                        "--batch_size=4 --learning_rate=0.5", "--batch-size=4 --learning-rate=0.5"};
+    struct parsed p;
+
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        assert_ok(parse(&p, lines[i]), p.err);
+        assert_int_equal(p.batch_size, 4);
+        assert_true(p.rate == 0.5);
+    }
+}
+
+static void flags_are_set_and_cleared(void **state)
+{
+    struct parsed p;
+
+    assert_ok(parse(&p, "--lora --no-packing"), p.err);
+    assert_true(p.lora && p.has_lora && !p.packing);
+    assert_ok(parse(&p, "--no-lora"), p.err);
+    assert_true(!p.lora && p.has_lora && p.packing);
+    assert_false(parse(&p, "--lora=yes"));
+}
+
+static void what_is_no_option_is_positional(void **state)
+{
+    struct parsed p;
+
+    assert_ok(parse(&p, "get --lora -- --batch-size"), p.err);
+    assert_int_equal(p.word_count, 2);
+    assert_string_equal(p.words[0], "get");
+    assert_string_equal(p.words[1], "--batch-size");
+    assert_false(parse(&p, "one two three"));
+}
+
+static void errors_name_the_option(void **state)
+{
+    static const struct {
+        const char *line, *part;
+    } cases[] = {{"--batch 4", "unknown option --batch"},
+                 {"--batchsize 4", "did you mean --batch_size?"},
+                 {"--batch_siz 4", "did you mean --batch_size?"},
+                 {"--batch_size_ 4", "unknown option --batch_size_"},
+                 {"--batch_size many", "--batch_size takes an integer, not 'many'"},
+                 {"--learning-rate", "--learning-rate needs a value"}};
+    struct parsed p;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_false(parse(&p, cases[i].line));
+        if (!strstr(p.err.text, cases[i].part))
+            fail_msg("'%s' gives '%s', without '%s'", cases[i].line, p.err.text, cases[i].part);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dashes_and_underscores_are_the_same),
+        cmocka_unit_test(flags_are_set_and_cleared),
+        cmocka_unit_test(what_is_no_option_is_positional),
+        cmocka_unit_test(errors_name_the_option),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
