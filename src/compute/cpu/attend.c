@@ -78,30 +78,38 @@ static void pack_queries(const struct block *block)
     }
 }
 
-/* Scores of one row become probabilities relative to the row's new maximum; what was summed before shrinks by the factor. */
-static void soften_row(const struct block *block, int32_t r, float *scores, struct row p, struct span span)
+/* What was summed relative to the old maximum shrinks to the new one. */
+static void raise_max(const struct block *block, int32_t r, float max)
 {
-    float max = block->max[r], factor;
-    lanes largest = lanes_all(max), sum = {0};
+    float factor = lanes_exp(lanes_all(block->max[r] - max))[0];
+    float *out = block->out + (size_t)r * (size_t)block->shape.d_wide;
 
-    for (int j = 0; j < TILE; j += LANES) {
-        lanes score = span_select(span, j, lanes_load(scores + j) * block->attend->op->scale, lanes_all(-INFINITY));
-        lanes_store(scores + j, score);
-        largest = lanes_max(score, largest);
+    for (int32_t j = 0; j < block->shape.d_wide; j += LANES)
+        lanes_store(out + j, lanes_load(out + j) * factor);
+    block->sum[r] *= factor;
+    block->max[r] = max;
+}
+
+/* Scores of one row become probabilities relative to the row's maximum so far. */
+static void soften_row(const struct block *block, int32_t r, const float *scores, struct row p, struct span span)
+{
+    float scale = block->attend->op->scale, max;
+    lanes score[TILE / LANES], largest = lanes_all(-INFINITY), sum = {0};
+
+    UNROLL for (int v = 0; v < TILE / LANES; v++) {
+        score[v] = span_select(span, v * LANES, lanes_load(scores + v * LANES) * scale, lanes_all(-INFINITY));
+        largest = lanes_max(score[v], largest);
     }
     max = lanes_largest(largest);
-    factor = lanes_exp(lanes_all(block->max[r] - max))[0];
-    for (int j = 0; j < TILE; j += LANES) {
-        lanes probability = lanes_exp(lanes_load(scores + j) - max);
+    if (max > block->max[r])
+        raise_max(block, r, max);
+    max = block->max[r];
+    UNROLL for (int v = 0; v < TILE / LANES; v++) {
+        lanes probability = lanes_exp(score[v] - max);
         sum += probability;
-        row_store(p, j, TILE, probability);
+        row_store(p, v * LANES, TILE, probability);
     }
-    block->sum[r] = block->sum[r] * factor + lanes_sum(sum);
-    block->max[r] = max;
-    for (int32_t j = 0; j < block->shape.d_wide; j += LANES) {
-        float *out = block->out + (size_t)r * (size_t)block->shape.d_wide + j;
-        lanes_store(out, lanes_load(out) * factor);
-    }
+    block->sum[r] += lanes_sum(sum);
 }
 
 /* Up to six rows of the block against one packed tile of keys and values. */

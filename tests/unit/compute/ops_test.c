@@ -270,6 +270,26 @@ static void linear_case(void)
     mat_gaps_whole("x", &op.x, 0), mat_gaps_whole("y", &op.y, 0);
 }
 
+/* The first rows of a product are the product of the first rows, to the bit, for every type and for any scratch that more rows asked for. */
+static void fewer_rows_case(void)
+{
+    int32_t T = random_in(&f, 2, 90), rows = random_in(&f, 1, T - 1), N = random_in(&f, 1, 150), K = random_in(&f, 1, 150);
+    enum dtype type = any_type();
+    struct weight w = make_weight(N, K, type, type);
+    struct op_linear op = {.x = mat_random(&f, T, K, w.a.rows, type), .y = mat_output(&f, T, N, 0, type, false), .w = &w}, part = op;
+    struct mat few = mat_output(&f, rows, N, 0, type, false);
+
+    part.y = few, part.x.rows = rows;
+    for (int threads = 1; threads <= 7; threads += 6)
+        assert_true(cpu->scratch_bytes(OP_linear, &part, threads) <= cpu->scratch_bytes(OP_linear, &op, threads));
+    RUN(linear, &op);
+    RUN(linear, &part);
+    for (int32_t t = 0; t < rows; t++)
+        assert_memory_equal((char *)op.y.at + (size_t)t * (size_t)op.y.ld * dtype_bytes(type),
+                            (char *)few.at + (size_t)t * (size_t)few.ld * dtype_bytes(type), (size_t)N * dtype_bytes(type));
+    f.compared_count++;
+}
+
 static void linear_grad_in_case(void)
 {
     int32_t T = random_in(&f, 1, 90), N = random_in(&f, 1, random_below(&f, 8) ? 150 : 2500), K = random_in(&f, 1, 150);
@@ -434,7 +454,7 @@ static void adamw_case(void)
     assert_memory_equal(op.master, state[0].at, (size_t)count * 4);
 }
 
-static void (*const cases[])(void) = {embed_case,     norm_case,           norm_grad_case,     rope_case, attend_case, cache_case, linear_case,
+static void (*const cases[])(void) = {embed_case,     norm_case,           norm_grad_case,     rope_case, attend_case, cache_case, linear_case, fewer_rows_case,
                                       linear_grad_in_case, linear_grad_w_case, glu_case,  rows_case,   loss_case,  adamw_case};
 
 static void compare(enum cpu_path path)
