@@ -100,7 +100,7 @@ void view_job(struct json_writer *w, const struct store_job *job)
     json_put_null(w, "from_checkpoint");
     put_raw(w, "metadata", job->metadata_json);
     put_raw(w, "tags", job->tags_json);
-    json_put_bool(w, "paused", job->state == JOB_STATE_queued && job->wanted == JOB_WANT_pause);
+    json_put_bool(w, "paused", !is_final && job->wanted == JOB_WANT_pause);
     json_write_end_object(w);
 }
 

@@ -300,8 +300,6 @@ static enum run_status finish(struct session *s, enum run_status status, struct 
 {
     struct err writing = {0};
 
-    if (status == RUN_SUCCEEDED)
-        run_message(&s->run, "info", "completed", s->progress.step, NULL, "Training completed successfully");
     if (run_finish(&s->run, status, s->progress.step, err, s->param, &writing))
         return status;
     if (status != RUN_FAILED)

@@ -141,5 +141,4 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    for line in CONTRACT.report():
-        terminalreporter.write_line(line)
+    terminalreporter.write_line(CONTRACT.report())

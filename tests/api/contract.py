@@ -122,6 +122,4 @@ class Contract:
 
     def report(self):
         wanted, missing = list(self.wanted()), self.missing()
-        lines = [f"contract coverage: {len(wanted) - len(missing)} of {len(wanted)} route x status pairs seen"]
-        lines += [f"  not seen: {method} {template} {status}" for method, template, status in missing]
-        return lines
+        return f"contract coverage: {len(wanted) - len(missing)} of {len(wanted)} route x status pairs seen"

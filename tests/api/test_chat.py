@@ -1,8 +1,13 @@
 import json
-import urllib.request
+import os
+import pathlib
+import signal
+import socket
+import time
 
 import openai
 import pytest
+from conftest import Server, ask, make_client
 
 MESSAGES = [{"role": "user", "content": "Say red."}]
 
@@ -128,8 +133,63 @@ def test_a_client_that_leaves_does_not_hurt_the_next(client, server):
     assert client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=2).choices
 
 
+def worker_of(server):
+    """Process id of the server's only inference worker."""
+    found = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+             if path.parent.joinpath("stat").exists() and b"\0infer\0" in path.read_bytes()
+             and path.parent.joinpath("stat").read_text().rpartition(")")[2].split()[1] == str(server.process.pid)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_worker_that_dies_is_told_and_replaced(tmp_path, models):
+    server = Server(tmp_path / "data", models, "--no-auth").start()
+    client = make_client(server)
+    stream = iter(client.chat.completions.create(model="test/tiny", messages=MESSAGES, stream=True, max_tokens=200, n=100, temperature=1))
+    next(stream)
+    os.kill(worker_of(server), signal.SIGKILL)
+    with pytest.raises(openai.APIError) as told:
+        for _ in stream:
+            pass
+    assert "ended unexpectedly" in told.value.message
+    assert client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=2).choices
+    assert server.stop() == 0
+
+
+def is_running(process_id):
+    stat = pathlib.Path(f"/proc/{process_id}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("how, status", [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_server_that_ends_takes_its_workers_along(tmp_path, models, how, status):
+    server = Server(tmp_path / "data", models, "--no-auth").start()
+    stream = iter(make_client(server).chat.completions.create(model="test/tiny", messages=MESSAGES, stream=True, max_tokens=200, n=128, temperature=1))
+    next(stream)
+    worker = worker_of(server)
+    assert server.stop(how) == status
+    deadline = time.monotonic() + 60
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_client_that_does_not_read_is_let_go(client, server):
+    """Some 13 MB for it: more than the server keeps for one client."""
+    body = json.dumps({"model": "test/tiny", "messages": MESSAGES, "stream": True, "max_tokens": 80, "n": 128, "logprobs": True, "top_logprobs": 20}).encode()
+    with socket.create_connection(server.url.removeprefix("http://").split(":"), timeout=60) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        reply = client.chat.completions.create(model="test/tiny", messages=MESSAGES, max_tokens=5)
+    assert reply.choices
+
+
 def test_the_stream_ends_with_done(server):
     body = json.dumps({"model": "test/tiny", "messages": MESSAGES, "stream": True, "max_tokens": 3}).encode()
-    answer = urllib.request.urlopen(urllib.request.Request(server.url + "/v1/chat/completions", body, {"Content-Type": "application/json"}))
-    assert answer.headers["Content-Type"].startswith("text/event-stream")
-    assert answer.read().decode().rstrip().endswith("data: [DONE]")
+    status, headers, stream = ask(server, "POST", "/v1/chat/completions", body, Content_Type="application/json")
+    assert status == 200 and headers["Content-Type"].startswith("text/event-stream")
+    events = stream.decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""] and all(event.startswith("data: {") for event in events[:-2])

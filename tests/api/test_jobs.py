@@ -26,6 +26,14 @@ def test_events_tell_every_step_once(client, finished_job):
     assert steps == list(range(1, 13))
     assert len({e.id for e in events}) == len(events)
     assert events[0].message == "Job is submitted"
+    texts = [e.message for e in events if e.type == "message"]
+    assert texts[:4] == ["Job is submitted", "Fine-tuning job started", "Dataset 'validation' processed successfully", "Dataset 'training' processed successfully"]
+    assert [t for t in texts if "Snapshot" in t] == [f"Checkpoint created at step {s} with Snapshot ID: {finished_job.fine_tuned_model}:ckpt-step-{s}" for s in (6, 12)]
+    assert texts.count("Training completed successfully") == 1 and events[-1].message == "Training completed successfully"
+    for event in events:
+        if event.type == "metrics":
+            assert event.data["total_steps"] == 12 and event.message.startswith(f"Step {event.data['step']}/12: ")
+            assert {"train_loss", "train_mean_token_accuracy"} <= set(event.data) or {"valid_loss", "valid_mean_token_accuracy"} <= set(event.data)
     newest_first = list(client.fine_tuning.jobs.list_events(finished_job.id, extra_query={"order": "desc"}))
     assert [e.id for e in newest_first] == [e.id for e in events][::-1]
 
@@ -39,10 +47,14 @@ def test_checkpoints_have_metrics_and_files_that_download(client, finished_job, 
         for file_id in checkpoint.model_dump()["result_files"]:
             file = client.files.retrieve(file_id)
             folder, _, name = file.filename.partition("/")
-            content = client.files.content(file_id).read()
-            assert len(content) == file.bytes
+            assert (file.purpose, file.status) == ("fine-tune-results", "processed") and folder
+            client.files.content(file_id).write_to_file(tmp_path / name)
+            content = (tmp_path / name).read_bytes()
+            assert len(content) == file.bytes > 0
             names[name] = content
-        assert {"adapter_model.safetensors", "adapter_config.json"} <= set(names)
+        assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= set(names)
+        header = json.loads(names["adapter_model.safetensors"][8:8 + int.from_bytes(names["adapter_model.safetensors"][:8], "little")])
+        assert any("lora_A" in tensor for tensor in header)
         assert json.loads(names["adapter_config.json"])["r"] == 8
     one = client.get(f"/fine_tuning/jobs/{finished_job.id}/checkpoints/{checkpoints[0].id}", cast_to=object)
     assert one["id"] == checkpoints[0].id
@@ -62,23 +74,46 @@ def test_a_running_job_is_cancelled_within_a_step(client, training_file):
         client.fine_tuning.jobs.pause(job.id)
 
 
-def test_a_paused_job_stays_queued_until_it_is_resumed(client, training_file):
-    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 3, "batch_size": 1})
-    paused = client.fine_tuning.jobs.pause(job.id)
-    assert paused.model_dump()["paused"]
+def wait_for_status(client, job_id, status):
     deadline = time.monotonic() + 60
-    while client.fine_tuning.jobs.retrieve(job.id).status != "queued":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert not client.fine_tuning.jobs.resume(job.id).model_dump()["paused"]
+    while (job := client.fine_tuning.jobs.retrieve(job_id)).status != status:
+        assert time.monotonic() < deadline, f"{job.status}, not {status}"
+        time.sleep(0.02)
+    return job
+
+
+def test_a_running_job_pauses_goes_on_and_tells_every_step_once(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 20, "batch_size": 1})
+    wait_for_status(client, job.id, "running")
+    paused = client.fine_tuning.jobs.pause(job.id)
+    assert paused.model_dump()["paused"] and paused.status in ("running", "queued")
+    assert wait_for_status(client, job.id, "queued").model_dump()["paused"]
+    resumed = client.fine_tuning.jobs.resume(job.id)
+    assert not resumed.model_dump()["paused"]
     job = wait_for_job(client, job.id)
     assert job.status == "succeeded", job.error
     steps = [e.data["step"] for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics" and "train_loss" in (e.data or {})]
-    assert steps == sorted(set(steps)) and len(steps) == job.model_dump()["total_steps"]
-    with pytest.raises(openai.BadRequestError):
-        client.fine_tuning.jobs.resume(job.id)
-    with pytest.raises(openai.BadRequestError):
-        client.fine_tuning.jobs.cancel(job.id)
+    assert steps == list(range(1, job.model_dump()["total_steps"] + 1))
+    for change in (client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume, client.fine_tuning.jobs.cancel):
+        with pytest.raises(openai.BadRequestError) as refused:
+            change(job.id)
+        assert refused.value.code == "invalid_state"
+
+
+def test_a_queued_job_that_is_paused_waits_for_its_resumption(client, training_file):
+    first = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 100, "batch_size": 1})
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 1})
+    assert client.fine_tuning.jobs.pause(job.id).model_dump()["paused"]
+    assert client.fine_tuning.jobs.cancel(first.id).status == "cancelled"
+    after = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 1})
+    assert wait_for_job(client, after.id).status == "succeeded"
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"
+    client.fine_tuning.jobs.resume(job.id)
+    assert wait_for_job(client, job.id).status == "succeeded"
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id)
+    client.fine_tuning.jobs.pause(job.id)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    assert not client.fine_tuning.jobs.retrieve(job.id).model_dump()["paused"]
 
 
 def test_a_tuned_model_is_the_base_of_the_next_job(client, finished_job, training_file):
