@@ -23,8 +23,8 @@ def lines_of(name, count):
 @pytest.mark.parametrize("options", [["--learning-rate", "1e-3"], ["--lora", "--learning-rate", "5e-3", "--lora-r", "16", "--lora-alpha", "32"]], ids=["full", "lora"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_validation_loss_falls(options, dtype, tmp_path):
-    (tmp_path / "train.jsonl").write_text("".join(lines_of("train.jsonl", 300)))
-    (tmp_path / "valid.jsonl").write_text("".join(lines_of("test.jsonl", 40)))
+    (tmp_path / "train.jsonl").write_text("".join(lines_of("train.jsonl", 100)))
+    (tmp_path / "valid.jsonl").write_text("".join(lines_of("test.jsonl", 16)))
     out = tmp_path / "out"
     subprocess.run([BIN, "train", "--model", SHARED / "stories260K/hf", "--train", tmp_path / "train.jsonl", "--valid", tmp_path / "valid.jsonl",
                     "--n-epochs", "2", "--batch-size", "4", "--context-length", "512", "--over-length", "truncate", "--dtype", dtype, "--eval-steps", "5",
