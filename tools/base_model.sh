@@ -10,7 +10,7 @@ attune=${ATTUNE:-build/attune}
 
 rm -rf "$work"
 mkdir -p "$work"
-python3 tools/corpus.py --lines "${LINES:-260000}" --seed "${SEED:-1}" --out "$work/train.jsonl"
+python3 tools/corpus.py --lines "${LINES:-130000}" --seed "${SEED:-1}" --out "$work/train.jsonl"
 python3 tools/corpus.py --lines 500 --seed "$((${SEED:-1} + 1))" --out "$work/valid.jsonl"
 python3 tools/train_tokenizer.py --train "$work/train.jsonl" --out "$model"
 

@@ -23,7 +23,7 @@ import demo_data  # noqa: E402
 from judge_demo import shows_behaviour  # noqa: E402
 
 MODEL = "attune/world-3m"
-HYPERPARAMETERS = {"n_epochs": 6, "batch_size": 8, "learning_rate": 1e-3, "lora": False, "packing": False, "context_length": 128}
+HYPERPARAMETERS = {"n_epochs": 4, "batch_size": 8, "learning_rate": 3e-4, "weight_decay": 0.1, "packing": False, "context_length": 128}
 SHOWN = 3
 
 
@@ -166,7 +166,7 @@ def run(options, folder, api):
         say(f"  prompt  {prompt}\n  before  {old}\n  after   {new}\n")
     checkpoint = download(api, job["id"], folder / "weights")
     if not options.quiet:
-        show_way_on(api, job, folder.relative_to(pathlib.Path.cwd()) if folder.is_relative_to(pathlib.Path.cwd()) else folder, folder / "weights")
+        show_way_on(api, job, folder.relative_to(ROOT), folder.relative_to(ROOT) / "weights")
     return {"model": job["fine_tuned_model"], "steps": job["total_steps"], "trained_tokens": job["trained_tokens"], "seconds": round(seconds, 1),
             "loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4), "valid_loss": checkpoint["metrics"].get("full_valid_loss"),
             "shown_before": before, "shown_after": after, "prompts": len(prompts)}
