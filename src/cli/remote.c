@@ -83,6 +83,10 @@ const struct json *remote_upload(struct remote *remote, const char *file, const 
     struct http_form_field field = {"purpose", purpose};
     struct http_client_request request = {.method = "POST", .file_path = file, .fields = &field, .field_count = 1};
 
+    if (!file_exists(file)) {
+        err_set(err, ERR_NOT_FOUND, "there is no file %s", file);
+        return NULL;
+    }
     if (isatty(2))
         request.on_progress = show_progress;
     return call(remote, &request, "/v1/files", err);
