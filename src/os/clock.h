@@ -4,7 +4,6 @@
 #include <stdint.h>
 
 double clock_monotonic(void);  /* seconds */
-double clock_process(void);    /* seconds of processor time that all threads of this process have used */
 int64_t clock_monotonic_ms(void);
 int64_t clock_unix(void);      /* seconds since 1970 */
 int64_t clock_unix_ms(void);

@@ -66,10 +66,10 @@ static void peak_task(void *context, int task, int thread)
 double cpu_peak_flops(enum cpu_path path, enum dtype type, struct pool *pool)
 {
     struct peak peak = {.info = paths[path], .is_bf16 = type == DTYPE_BF16};
-    double begin = clock_process();
+    double begin = clock_monotonic();
 
     pool_run(pool, PEAK_TASKS, peak_task, &peak);
-    return peak.info->peak_block_flops[peak.is_bf16] * PEAK_REPEATS * PEAK_TASKS / (clock_process() - begin);
+    return peak.info->peak_block_flops[peak.is_bf16] * PEAK_REPEATS * PEAK_TASKS / (clock_monotonic() - begin);
 }
 
 #define CPU_FORWARD(op)                                                                                                \
