@@ -7,8 +7,8 @@
 
 struct reservation {
     struct reservation *next;
-    struct ledger_claim claim;
-    char id[64];
+    struct ledger_claim claim; /* its id is ours */
+    char *id;
     bool asked_to_go;
 };
 
@@ -27,6 +27,12 @@ struct job_ledger *ledger_new(int64_t capacity_bytes)
     return ledger;
 }
 
+static void free_reservation(struct reservation *reservation)
+{
+    free(reservation->id);
+    free(reservation);
+}
+
 void ledger_free(struct job_ledger *ledger)
 {
     if (!ledger)
@@ -34,7 +40,7 @@ void ledger_free(struct job_ledger *ledger)
     while (ledger->first) {
         struct reservation *next = ledger->first->next;
 
-        free(ledger->first);
+        free_reservation(ledger->first);
         ledger->first = next;
     }
     free(ledger);
@@ -73,7 +79,8 @@ static void add(struct job_ledger *ledger, struct reservation **end, const struc
     struct reservation *reservation = mem_alloc_zero(1, sizeof *reservation);
 
     reservation->claim = *claim;
-    strncpy(reservation->id, claim->id, sizeof reservation->id - 1);
+    reservation->id = mem_alloc(strlen(claim->id) + 1);
+    strcpy(reservation->id, claim->id);
     reservation->claim.id = reservation->id;
     ledger->used_bytes += claim->bytes;
     *end = reservation;
@@ -103,7 +110,7 @@ void ledger_release(struct job_ledger *ledger, enum ledger_owner owner, const ch
         return;
     *link = gone->next;
     ledger->used_bytes -= gone->claim.bytes;
-    free(gone);
+    free_reservation(gone);
     if (ledger->on_release)
         ledger->on_release(ledger->on_release_context);
 }

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static char asked[64];
+static char asked[512];
 
 static void note(void *context, const char *id)
 {
@@ -87,6 +87,27 @@ static void a_chat_may_release_while_it_is_asked(void **state)
     ledger_free(ledger);
 }
 
+/* A chat worker's id is two paths: results lie deep in the data folder. */
+static void ids_of_any_length_are_kept_whole(void **state)
+{
+    struct job_ledger *ledger = ledger_new(100);
+    char one[200], other[200];
+    enum err_code code;
+
+    memset(one, 'p', sizeof one);
+    memcpy(other, one, sizeof other);
+    one[sizeof one - 1] = other[sizeof other - 1] = 0;
+    other[sizeof other - 2] = 'q';
+    asked[0] = 0;
+    assert_true(reserve(ledger, LEDGER_CHAT, one, 40, ledger, &code));
+    assert_true(reserve(ledger, LEDGER_CHAT, other, 40, ledger, &code));
+    ledger_release(ledger, LEDGER_CHAT, one);
+    assert_int_equal(ledger_free_bytes(ledger), 60);
+    assert_true(reserve(ledger, LEDGER_JOB, "j", 90, ledger, &code));
+    assert_string_equal(asked, other);
+    ledger_free(ledger);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -94,6 +115,7 @@ int main(void)
         cmocka_unit_test(a_job_asks_only_as_many_chats_to_go_as_it_needs_and_each_once),
         cmocka_unit_test(chat_never_sends_anybody_away),
         cmocka_unit_test(a_chat_may_release_while_it_is_asked),
+        cmocka_unit_test(ids_of_any_length_are_kept_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
