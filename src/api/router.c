@@ -192,6 +192,26 @@ static bool check_host(struct call *call)
     return false;
 }
 
+/* A parameter that does nothing here would be believed to work: all but these are refused by name. */
+static bool check_query(struct call *call)
+{
+    static const char *const known[] = {"ai_project_id", "limit", "after", "order", "purpose"};
+    struct problems problems = {.arena = call->arena};
+
+    for (size_t i = 0; i < call->query.count; i++) {
+        struct str name = call->query.pair[i].name;
+        bool is_known = false;
+        for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+            is_known |= str_is(name, known[k]);
+        if (!is_known && call->query.pair[i].value.len > 0)
+            problems_add(&problems, "extra_forbidden", str_copy(call->arena, name), NULL, NULL, "the query parameter %.*s is not supported",
+                         STR_ARG(name));
+    }
+    if (problems.count)
+        answer_problems(call, &problems);
+    return problems.count == 0;
+}
+
 static void on_head(void *context, struct http_exchange *exchange)
 {
     const struct http_request *request = http_exchange_request(exchange);
@@ -207,7 +227,7 @@ static void on_head(void *context, struct http_exchange *exchange)
         answer_no_route(call);
     else if (!url_query_decode(call->arena, request->query_text, &call->query, &err))
         answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
-    else if (authenticate(call, route->scope) && select_project(call))
+    else if (authenticate(call, route->scope) && select_project(call) && check_query(call))
         route->run(call);
 }
 

@@ -302,9 +302,9 @@ int cli_serve(int argc, char **argv)
         {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)", NULL},
         {"public-host", OPTION_TEXT, &s.options.public_host, "NAME", "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
-        {"auth", OPTION_FLAG, &has_auth, NULL, "--no-auth: no keys needed; loopback only", NULL},
+        {"auth", OPTION_FLAG, &has_auth, NULL, "requests need an API key; --no-auth works on loopback only", NULL},
         {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
-        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N", "a recovery point every N steps too (default: every two minutes)", NULL},
+        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N", "a recovery point every N steps (default: every two minutes)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES", "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
     };
     const struct options options = {

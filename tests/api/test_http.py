@@ -1,5 +1,6 @@
 """What the SDKs do not send: wrong paths, wrong methods, wrong bytes."""
 import json
+import re
 import socket
 
 import pytest
@@ -46,3 +47,12 @@ def test_garbage_gets_a_json_error_and_the_server_lives(server):
                 answer += piece
         assert answer.startswith(b"HTTP/1.1 ") and b'"error"' in answer
     assert ask(server, "GET", "/v1/models")[0] == 200
+
+
+
+def test_a_query_parameter_that_does_nothing_is_refused_on_every_route(server, contract):
+    for method, template in sorted({wanted[:2] for wanted in contract.wanted()}):
+        path = re.sub(r"\{[a-z_]+\}", "x", template)
+        status, headers, body = ask(server, method, path + "?dry_run=true", b"{}" if method == "POST" else None)
+        assert status == 422 and "dry_run" in json.loads(body)["error"]["message"]
+        contract.check(method, path, status, headers["Content-Type"], body.decode())
