@@ -31,6 +31,14 @@ RELAXATIONS = [
     ("nebius", NEBIUS + "lora_r", {"type": "integer", "minimum": 1, "maximum": 512}, "small models, small ranks"),
     ("nebius", NEBIUS + "lora_alpha", {"type": "number", "exclusiveMinimum": 0}, "alpha below 8 and between integers"),
     ("nebius", NEBIUS + "max_grad_norm", {"type": "number", "minimum": 0}, "0 switches clipping off"),
+    ("openai", "components/schemas/FineTuningJob/properties/hyperparameters/properties/n_epochs", {"type": "integer", "minimum": 1, "maximum": 100},
+     "small data sets need more epochs"),
+    ("openai", "components/schemas/FineTuningJob/properties/hyperparameters/properties/batch_size", {"type": "integer", "minimum": 1, "maximum": 1024},
+     "large batches on one machine"),
+    ("openai", "components/schemas/FineTuneSupervisedHyperparameters/properties/n_epochs", {"type": "integer", "minimum": 1, "maximum": 100},
+     "small data sets need more epochs"),
+    ("openai", "components/schemas/FineTuneSupervisedHyperparameters/properties/batch_size", {"type": "integer", "minimum": 1, "maximum": 1024},
+     "large batches on one machine"),
     ("openai", "components/schemas/OpenAIFile/properties/purpose", {"type": "string"}, "evals and user_data are missing in the object's list"),
 ]
 
