@@ -38,7 +38,8 @@ static bool on_data(void *context, struct str data)
         err_set(&chat->refused, ERR_INPUT, "%.*s", STR_ARG(json_string_or(json_get(json_get(chunk, "error"), "message"), STR("failed"))));
     delta = json_get(json_at(json_get(chunk, "choices"), 0), "delta");
     text = json_string_or(json_get(delta, "content"), STR_NONE);
-    fwrite(text.at, 1, text.len, stdout);
+    if (text.len > 0)
+        fwrite(text.at, 1, text.len, stdout);
     fflush(stdout);
     strbuf_add_str(&chat->reply, text);
     arena_deinit(&arena);

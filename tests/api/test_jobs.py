@@ -181,6 +181,9 @@ def test_a_broken_model_fails_the_job_with_the_reason(client, models, training_f
     (broken / "model.safetensors").write_bytes(b"\xff" * 100)
     job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/broken", training_file=training_file.id).id)
     assert job.status == "failed" and "model.safetensors" in job.error.message
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model="test/broken", messages=[{"role": "user", "content": "x"}])
+    assert "model.safetensors" in refused.value.message
     (broken / "config.json").write_text((broken / "config.json").read_text().replace('"llama"', '"mamba"').replace("LlamaForCausalLM", "MambaForCausalLM"))
     job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/broken", training_file=training_file.id).id)
     assert job.status == "failed" and "mamba" in job.error.message

@@ -1,0 +1,82 @@
+"""The commands that speak with a running server: what a person types, from the first key to a reply."""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/api"))
+from conftest import BINARY, Server, chat_lines  # noqa: E402
+from tiny_model import make_tiny_model  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    make_tiny_model(folder / "models/test/tiny")
+    (folder / "train.jsonl").write_text(chat_lines(24))
+    server = Server(folder / "data", folder / "models").start()
+    yield server
+    assert server.stop() == 0
+
+
+def attune(service, *words, status=0, text="", **env):
+    env = {"ATTUNE_BASE_URL": service.url, "ATTUNE_API_KEY": (service.data / "first-key").read_text().strip(), **env}
+    run = subprocess.run([BINARY, *map(str, words)], input=text, capture_output=True, text=True, timeout=120, env={**os.environ, **env})
+    assert run.returncode == status, run.stdout + run.stderr
+    assert (run.stderr == "") == (status == 0), run.stderr
+    return run.stdout if status == 0 else run.stderr
+
+
+@pytest.fixture(scope="module")
+def job(service):
+    return attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--lora", "--n_epochs", 2, "--batch_size", 4,
+                  "--learning_rate", "1e-3", "--no-packing", "--suffix", "mine").strip()
+
+
+@pytest.fixture(scope="module")
+def tuned(service, job):
+    lines = attune(service, "jobs", "watch", job).splitlines()
+    assert "Step 12/12: training loss=" in "\n".join(lines) and lines[-1].startswith("succeeded: ft:test/tiny:")
+    return lines[-1].removeprefix("succeeded: ")
+
+
+def test_a_job_is_made_watched_and_listed(service, job, tuned):
+    assert any(job in line and "succeeded" in line and "12/12" in line and tuned in line for line in attune(service, "jobs", "list").splitlines())
+    assert '"fine_tuned_model"' in attune(service, "jobs", "get", job)
+    assert {"test/tiny", tuned} <= set(attune(service, "models", "list").split())
+
+
+def test_a_tuned_model_chats(service, tuned):
+    replies = [attune(service, "chat", tuned, "Say red.", "--temperature", 0, "--max-tokens", 5) for _ in range(2)]
+    assert replies[0] == replies[1] and replies[0].endswith("\n")
+    assert attune(service, "chat", tuned, "--temperature", 0, "--max-tokens", 5, text="Say red.\nSay blue.\n").startswith(replies[0])
+
+
+def test_files_go_up_and_down(service, tmp_path):
+    content = chat_lines(3)
+    (tmp_path / "a.jsonl").write_text(content)
+    file = attune(service, "files", "upload", tmp_path / "a.jsonl").split()[0]
+    assert file in attune(service, "files", "list") and file in attune(service, "files", "get", file)
+    attune(service, "files", "download", file, "--out", tmp_path / "b.jsonl")
+    assert (tmp_path / "b.jsonl").read_text() == content
+    attune(service, "files", "delete", file)
+    assert "No such File object" in attune(service, "files", "get", file, status=1)
+
+
+@pytest.mark.parametrize("words, status, said", [
+    (("jobs", "get", "ftjob-0"), 1, "Could not find fine tune: ftjob-0"), (("jobs", "watch", "ftjob-0"), 1, "ftjob-0"), (("jobs", "cancel"), 1, "needs a job's id"),
+    (("jobs", "dance", "x"), 1, "unknown action"), (("jobs",), 2, "usage"), (("jobs", "list", "--wish"), 2, "--wish"), (("jobs", "create", "--model", "test/tiny"), 1, "--train"),
+    (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"), (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
+    (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"), (("files", "get", "a/../b"), 1, ""),
+])
+def test_what_fails_is_told(service, words, status, said):
+    assert said in attune(service, *words, status=status)
+
+
+def test_wrong_keys_and_absent_servers_are_told(service):
+    assert "Incorrect API key" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="wrong")
+    assert "No API key was sent" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
+    assert "is the server running there?" in attune(service, "jobs", "list", status=1, ATTUNE_BASE_URL="http://127.0.0.1:1")
