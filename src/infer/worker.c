@@ -191,19 +191,31 @@ static bool on_token(void *context, const struct sequence_token *token, bool is_
     return false;
 }
 
-/* Starts choices in order of arrival while the generator has room. */
+/* The one with the fewest choices running, the oldest of those: a request for many does not keep the others waiting. */
+static struct request *next_to_start(struct worker *w)
+{
+    struct request *next = NULL;
+
+    for (struct request *r = w->requests; r; r = r->next)
+        if (r->started_count < r->choice_count && (!next || r->started_count - r->ended_count < next->started_count - next->ended_count))
+            next = r;
+    return next;
+}
+
+/* Starts choices while the generator has room. */
 static void start_waiting(struct worker *w)
 {
-    for (struct request *r = w->requests; r; r = r->next) {
-        while (r->started_count < r->choice_count) {
-            struct choice *choice = arena_new(&r->arena, struct choice);
-            *choice = (struct choice){r, r->started_count};
-            r->sequence.sampling.sequence = (uint32_t)r->started_count;
-            r->running[r->started_count] = generator_add(w->generator, &r->sequence, on_token, choice);
-            if (!r->running[r->started_count])
-                return;
-            r->started_count++;
-        }
+    struct request *r;
+
+    while ((r = next_to_start(w))) {
+        int index = r->started_count;
+        struct choice *choice = arena_new(&r->arena, struct choice);
+        *choice = (struct choice){r, index};
+        r->sequence.sampling.sequence = (uint32_t)index;
+        r->running[index] = generator_add(w->generator, &r->sequence, on_token, choice);
+        if (!r->running[index])
+            return;
+        r->started_count++;
     }
 }
 

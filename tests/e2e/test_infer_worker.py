@@ -50,6 +50,12 @@ def test_an_input_that_ends_lets_running_requests_finish(folder):
     assert lines[-1]["done"]
 
 
+def test_a_request_for_many_does_not_keep_the_others_waiting(folder):
+    lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 40, "n": 128, "temperature": 1}, {"id": 2, "prompt": "x", "max_tokens": 3})
+    done = [line["id"] for line in lines if "done" in line]
+    assert done == [2, 1]
+
+
 def test_a_cancelled_request_is_over(folder):
     lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 250, "n": 30}, {"id": 1, "cancel": True}, {"id": 2, "prompt": "x", **GREEDY})
     assert not [line for line in lines if line.get("id") == 1 and "done" in line] and reply(lines, 2)[1]["done"]
