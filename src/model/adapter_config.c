@@ -49,13 +49,11 @@ static bool read_targets(struct arena *arena, const struct json *root, struct lo
         return err_set(err, ERR_UNSUPPORTED,
                        "adapter_config.json: target_modules must be a list of module names or \"all-linear\"");
     targets = arena_new_array(arena, const char *, list->count);
-    for
-        json_each(item, list)
-        {
-            if (item->type != JSON_STRING || !item->string.len || item->string.len > 256)
-                return err_set(err, ERR_INPUT, "adapter_config.json: target_modules must hold names");
-            targets[lora->target_count++] = str_copy(arena, item->string);
-        }
+    for json_each (item, list) {
+        if (item->type != JSON_STRING || !item->string.len || item->string.len > 256)
+            return err_set(err, ERR_INPUT, "adapter_config.json: target_modules must hold names");
+        targets[lora->target_count++] = str_copy(arena, item->string);
+    }
     lora->targets = targets;
     return true;
 }

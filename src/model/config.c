@@ -198,8 +198,9 @@ static bool read_token_ids(const struct json *root, struct model_config *config,
         return true;
     if (eos->type != JSON_ARRAY)
         return add_eos(eos, config, err);
-    for
-        json_each(item, eos) if (!add_eos(item, config, err)) return false;
+    for json_each (item, eos)
+        if (!add_eos(item, config, err))
+            return false;
     return true;
 }
 
@@ -290,9 +291,8 @@ struct str config_write(struct arena *arena, const struct model_config *config, 
     ASSERT(root && root->type == JSON_OBJECT);
     key = json_get(root, "dtype") || json_get(root, "rope_parameters") ? "dtype" : "torch_dtype";
     json_write_begin_object(&writer);
-    for
-        json_each(item, root) if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype"))
-        {
+    for json_each (item, root)
+        if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype")) {
             json_write_key_str(&writer, item->key);
             json_write_value(&writer, item);
         }

@@ -72,15 +72,13 @@ static bool read_metadata(const struct json *item, const struct place *place, st
 
     if (item->type != JSON_OBJECT)
         return refuse(place, err, ERR_INPUT, "__metadata__ must be an object of strings");
-    for
-        json_each(member, item)
-        {
-            if (member->type != JSON_STRING)
-                return refuse(place, err, ERR_INPUT, "__metadata__ must hold strings only");
-            bytes += member->key.len + member->string.len;
-            if (bytes > METADATA_BYTES_MAX)
-                return refuse(place, err, ERR_LIMIT, "__metadata__ is longer than 1 MiB");
-        }
+    for json_each (member, item) {
+        if (member->type != JSON_STRING)
+            return refuse(place, err, ERR_INPUT, "__metadata__ must hold strings only");
+        bytes += member->key.len + member->string.len;
+        if (bytes > METADATA_BYTES_MAX)
+            return refuse(place, err, ERR_LIMIT, "__metadata__ is longer than 1 MiB");
+    }
     out->metadata_format = json_string_or(json_get(item, "format"), STR_NONE);
     return true;
 }
@@ -104,13 +102,11 @@ static bool read_shape(const struct json *item, const struct place *place, struc
         return refuse(place, err, ERR_INPUT, "shape must be a list");
     if (item->count > SAFETENSORS_RANK_MAX)
         return refuse(place, err, ERR_LIMIT, "shape has more than 8 dimensions");
-    for
-        json_each(size, item)
-        {
-            if (size->type != JSON_NUMBER || !size->is_integer || size->integer < 0)
-                return refuse(place, err, ERR_INPUT, "shape must hold whole numbers of at most 63 bits");
-            tensor->shape[tensor->rank++] = (uint64_t)size->integer;
-        }
+    for json_each (size, item) {
+        if (size->type != JSON_NUMBER || !size->is_integer || size->integer < 0)
+            return refuse(place, err, ERR_INPUT, "shape must hold whole numbers of at most 63 bits");
+        tensor->shape[tensor->rank++] = (uint64_t)size->integer;
+    }
     return true;
 }
 
@@ -243,21 +239,19 @@ bool safetensors_parse(struct arena *arena, struct str bytes, const char *name, 
     if (!root)
         return err_prefix(err, "%s: header", name);
     out->tensor = arena_new_array(arena, struct safetensor, root->count);
-    for
-        json_each(entry, root)
-        {
-            if (str_is(entry->key, "__metadata__")) {
-                if (has_metadata)
-                    return refuse(&place, err, ERR_INPUT, "__metadata__ occurs twice");
-                has_metadata = true;
-                if (!read_metadata(entry, &place, out, err))
-                    return false;
-            } else if (out->count == SAFETENSORS_COUNT_MAX) {
-                return refuse(&place, err, ERR_LIMIT, "there are more than 65,536 tensors");
-            } else if (!read_tensor(entry, data, name, &out->tensor[out->count++], err)) {
+    for json_each (entry, root) {
+        if (str_is(entry->key, "__metadata__")) {
+            if (has_metadata)
+                return refuse(&place, err, ERR_INPUT, "__metadata__ occurs twice");
+            has_metadata = true;
+            if (!read_metadata(entry, &place, out, err))
                 return false;
-            }
+        } else if (out->count == SAFETENSORS_COUNT_MAX) {
+            return refuse(&place, err, ERR_LIMIT, "there are more than 65,536 tensors");
+        } else if (!read_tensor(entry, data, name, &out->tensor[out->count++], err)) {
+            return false;
         }
+    }
     return check_tiling(out, data, name, err) && check_names(out, name, err);
 }
 

@@ -100,20 +100,18 @@ static bool open_shards(struct safetensors_set *set, struct arena *arena, const 
     struct safetensors *parts;
     int name_count = 0;
 
-    for
-        json_each(item, map) if (shard_index(names, &name_count, json_string_or(item, STR_NONE), err) < 0) return false;
+    for json_each (item, map)
+        if (shard_index(names, &name_count, json_string_or(item, STR_NONE), err) < 0)
+            return false;
     parts = arena_new_array(arena, struct safetensors, (size_t)name_count);
     set->file = arena_new_array(arena, struct mapped_file, (size_t)name_count);
     for (int i = 0; i < name_count; i++)
         if (!add_file(set, arena, path_join(arena, folder, str_copy(arena, names[i])), &parts[i], err))
             return false;
-    for
-        json_each(item, map) if (!safetensors_find(&parts[shard_index(names, &name_count, item->string, err)],
-                                                   item->key)) return err_set(err, ERR_INPUT,
-                                                                              "%s: tensor \"%.*s\" is not in %.*s",
-                                                                              index_name,
-                                                                              STR_ARG(str_slice(item->key, 0, 128)),
-                                                                              STR_ARG(item->string));
+    for json_each (item, map)
+        if (!safetensors_find(&parts[shard_index(names, &name_count, item->string, err)], item->key))
+            return err_set(err, ERR_INPUT, "%s: tensor \"%.*s\" is not in %.*s", index_name,
+                           STR_ARG(str_slice(item->key, 0, 128)), STR_ARG(item->string));
     return join(set, arena, parts, name_count, err);
 }
 

@@ -13,8 +13,8 @@ static struct json *make_variables(const struct chat_input *input, bool has_prom
     /* The last of two equal names counts, so what stands first is only a default. */
     members[count++] = (struct json){.type = JSON_NULL, .key = STR("tools")};
     members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
-    for
-        json_each(variable, input->variables) members[count++] = *variable;
+    for json_each (variable, input->variables)
+        members[count++] = *variable;
     if (input->tools && input->tools->count) {
         members[count] = *input->tools;
         members[count++].key = STR("tools");
@@ -39,16 +39,14 @@ static bool render(const struct chat_input *input, size_t message_count, bool ha
     size_t count = 0;
     bool ok;
 
-    for
-        json_each(message, input->messages)
-        {
-            if (count == message_count)
-                break;
-            items[count] = *message;
-            if (count)
-                items[count - 1].next = &items[count];
-            items[count++].next = NULL;
-        }
+    for json_each (message, input->messages) {
+        if (count == message_count)
+            break;
+        items[count] = *message;
+        if (count)
+            items[count - 1].next = &items[count];
+        items[count++].next = NULL;
+    }
     *messages = (struct json){.type = JSON_ARRAY, .count = (uint32_t)count, .first = count ? items : NULL};
     cut.messages = messages;
     ok = template_render(input->template, make_variables(&cut, has_prompt, arena), &input->options, &out, spans, arena,
@@ -124,20 +122,18 @@ static bool spans_by_prefixes(const struct chat_input *input, struct arena *aren
 {
     size_t index = 0;
 
-    for
-        json_each(message, input->messages)
-        {
-            struct chat_span *span = &chat->spans[chat->span_count];
-            struct err ignored;
-            if (is_assistant(message)) {
-                *span = (struct chat_span){.message_index = (uint32_t)index, .is_masked = is_masked(message)};
-                if (span_by_prefixes(input, chat->text, index, arena, span, span->is_masked ? &ignored : err))
-                    chat->span_count++;
-                else if (!span->is_masked)
-                    return false;
-            }
-            index++;
+    for json_each (message, input->messages) {
+        struct chat_span *span = &chat->spans[chat->span_count];
+        struct err ignored;
+        if (is_assistant(message)) {
+            *span = (struct chat_span){.message_index = (uint32_t)index, .is_masked = is_masked(message)};
+            if (span_by_prefixes(input, chat->text, index, arena, span, span->is_masked ? &ignored : err))
+                chat->span_count++;
+            else if (!span->is_masked)
+                return false;
         }
+        index++;
+    }
     return true;
 }
 
@@ -148,12 +144,10 @@ static bool spans_by_marks(const struct chat_input *input, const struct template
     size_t assistant_count = 0, index = 0, count = 0;
     bool has_masked = false;
 
-    for
-        json_each(message, input->messages)
-        {
-            assistant_count += is_assistant(message);
-            has_masked |= is_assistant(message) && is_masked(message);
-        }
+    for json_each (message, input->messages) {
+        assistant_count += is_assistant(message);
+        has_masked |= is_assistant(message) && is_masked(message);
+    }
     if (has_masked && assistant_count != marks->count)
         return err_set(err, ERR_INPUT,
                        "the template marks %zu spans for %zu assistant messages, so \"weight\": 0 cannot be placed",
@@ -164,15 +158,13 @@ static bool spans_by_marks(const struct chat_input *input, const struct template
             (struct chat_span){marks->at[count].start, marks->at[count].end, CHAT_NO_MESSAGE, false, false};
     chat->span_count = marks->count;
     count = 0;
-    for
-        json_each(message, input->messages)
-        {
-            if (is_assistant(message) && assistant_count == marks->count) {
-                chat->spans[count].message_index = (uint32_t)index;
-                chat->spans[count++].is_masked = is_masked(message);
-            }
-            index++;
+    for json_each (message, input->messages) {
+        if (is_assistant(message) && assistant_count == marks->count) {
+            chat->spans[count].message_index = (uint32_t)index;
+            chat->spans[count++].is_masked = is_masked(message);
         }
+        index++;
+    }
     for (size_t i = 0; i < chat->span_count; i++) {
         struct str turn = str_slice(chat->text, chat->spans[i].start, chat->spans[i].end);
         chat->spans[i].has_end_token = str_trim(turn).len > 0 && last_special_end(input, turn) >= str_trim(turn).len;
@@ -185,9 +177,9 @@ static bool check_input(const struct chat_input *input, struct err *err)
     if (!input->messages || input->messages->type != JSON_ARRAY || input->messages->count == 0)
         return err_set(err, ERR_INPUT, "messages must be a list with at least one message, not %s",
                        json_type_name(input->messages));
-    for
-        json_each(message, input->messages) if (message->type != JSON_OBJECT) return err_set(
-            err, ERR_INPUT, "a message must be an object, not %s", json_type_name(message));
+    for json_each (message, input->messages)
+        if (message->type != JSON_OBJECT)
+            return err_set(err, ERR_INPUT, "a message must be an object, not %s", json_type_name(message));
     if (input->variables && input->variables->type != JSON_OBJECT)
         return err_set(err, ERR_INPUT, "template variables must be an object, not %s",
                        json_type_name(input->variables));

@@ -33,14 +33,12 @@ static struct json *read_config(const char *folder, struct arena *arena, struct 
 /* The string under `name` in a list of {name, template}. */
 static const struct json *named_template(const struct json *list, const char *name)
 {
-    for
-        json_each(entry, list)
-        {
-            const struct json *template = json_get(entry, "template");
-            if (str_is(json_string_or(json_get(entry, "name"), STR("")), name) && template &&
-                template->type == JSON_STRING)
-                return template;
-        }
+    for json_each (entry, list) {
+        const struct json *template = json_get(entry, "template");
+        if (str_is(json_string_or(json_get(entry, "name"), STR("")), name) && template &&
+            template->type == JSON_STRING)
+            return template;
+    }
     return NULL;
 }
 

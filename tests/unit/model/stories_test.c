@@ -68,8 +68,9 @@ static int32_t read_ids(const struct json *list, int32_t *ids)
 {
     int32_t count = 0;
 
-    for
-        json_each(item, list) if (count < IDS_MAX) ids[count++] = (int32_t)item->integer;
+    for json_each (item, list)
+        if (count < IDS_MAX)
+            ids[count++] = (int32_t)item->integer;
     return count;
 }
 
@@ -93,8 +94,8 @@ static double logits_error(const struct json *expected, const float *logits)
     double error = 0;
     int v = 0;
 
-    for
-        json_each(item, expected) error = fmax(error, fabs(json_number(item) - (double)logits[v++]));
+    for json_each (item, expected)
+        error = fmax(error, fabs(json_number(item) - (double)logits[v++]));
     return error;
 }
 
@@ -143,13 +144,11 @@ static void losses_are_the_references(void **state)
         int32_t ids[IDS_MAX];
         read_ids(json_get(s.golden, "greedy_ids"), ids);
         error = relative_error(mean_nll(model, &s.arena, ids, 65, false), expected);
-        for
-            json_each(item, json_get(s.grads, "cases"))
-            {
-                int32_t count = read_ids(json_get(item, "ids"), ids);
-                error = fmax(error, relative_error(mean_nll(model, &s.arena, ids, count, false),
-                                                   json_number(json_get(item, "mean_nll"))));
-            }
+        for json_each (item, json_get(s.grads, "cases")) {
+            int32_t count = read_ids(json_get(item, "ids"), ids);
+            error = fmax(error, relative_error(mean_nll(model, &s.arena, ids, count, false),
+                                               json_number(json_get(item, "mean_nll"))));
+        }
         print_message("stories260K %s %s: loss err %.2e relative\n", runs[i].backend->name,
                       model_profile_name(runs[i].profile), error);
         assert_true(error <= runs[i].loss_bound);
@@ -205,29 +204,25 @@ static void gradients_are_the_references(void **state)
         if (runs[i].profile != PROFILE_F32)
             continue;
         model = open_run(&s, &runs[i], true);
-        for
-            json_each(item, json_get(s.grads, "cases"))
-            {
-                int32_t ids[IDS_MAX], count = read_ids(json_get(item, "ids"), ids);
-                model_zero_grads(model);
-                mean_nll(model, &s.arena, ids, count, true);
-            for
-                json_each(grad, json_get(item, "grads"))
-                {
-                    const struct params *params = model_params(model);
-                    const struct param *param = params_find(params, str_copy(&s.arena, json_at(grad, 0)->string));
-                    struct param_view view = model_param_view(model, (int)(param - params->param));
-                    int64_t index = json_at(grad, 1)->integer;
-                    double expected = json_number(json_at(grad, 2));
-                    double value = (double)((float *)view.grad)[index / view.cols * view.ld + index % view.cols];
-                    double error = fabs(value - expected);
-                    if (error > 1e-6 && error > 1e-3 * fabs(expected))
-                        fail_msg("%s[%lld]: %.9g, expected %.9g", param->name, (long long)index, value, expected);
-                    if (error > 1e-6)
-                        worst = fmax(worst, error / fabs(expected));
-                    checked++;
-                }
-            }
+        for json_each (item, json_get(s.grads, "cases")) {
+            int32_t ids[IDS_MAX], count = read_ids(json_get(item, "ids"), ids);
+            model_zero_grads(model);
+            mean_nll(model, &s.arena, ids, count, true);
+        for json_each (grad, json_get(item, "grads")) {
+            const struct params *params = model_params(model);
+            const struct param *param = params_find(params, str_copy(&s.arena, json_at(grad, 0)->string));
+            struct param_view view = model_param_view(model, (int)(param - params->param));
+            int64_t index = json_at(grad, 1)->integer;
+            double expected = json_number(json_at(grad, 2));
+            double value = (double)((float *)view.grad)[index / view.cols * view.ld + index % view.cols];
+            double error = fabs(value - expected);
+            if (error > 1e-6 && error > 1e-3 * fabs(expected))
+                fail_msg("%s[%lld]: %.9g, expected %.9g", param->name, (long long)index, value, expected);
+            if (error > 1e-6)
+                worst = fmax(worst, error / fabs(expected));
+            checked++;
+        }
+        }
         print_message("stories260K %s: %d gradients, worst relative err %.2e (beyond 1e-6 absolute)\n",
                       runs[i].backend->name, checked, worst);
         assert_int_equal(checked, 188);
