@@ -55,6 +55,7 @@ static void read_stop(struct reader *r, const struct json *value)
 {
     struct chat_fields *f = r->fields;
 
+    f->stop_count = 0; /* a body may name the field again; it is refused in the end, but read until then */
     if (value->type == JSON_STRING && value->string.len > 0) {
         f->stop[f->stop_count++] = value->string;
         return;
@@ -113,6 +114,7 @@ static void read_prompt(struct reader *r, const struct json *value)
 {
     struct chat_fields *f = r->fields;
 
+    f->prompt_count = 0;
     if (value->type == JSON_STRING || (value->type == JSON_ARRAY && value->first && value->first->type == JSON_NUMBER)) {
         f->prompts[f->prompt_count++] = value;
         return;

@@ -184,6 +184,24 @@ static void streams_may_end_with_the_usage(void **state)
     assert_false(fields.is_stream || fields.has_usage);
 }
 
+/* 200 of them: more than there is room for stop strings and prompts. */
+static void fields_that_are_repeated_without_end_are_refused(void **state)
+{
+    static const char *const members[] = {"\"stop\":\"a\"", "\"stop\":[\"a\",\"b\"]", "\"prompt\":\"p\""};
+    struct chat_fields fields;
+    struct problems problems;
+
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        struct strbuf many = {0};
+        for (int k = 0; k < 200; k++)
+            strbuf_printf(&many, "%s%s", k ? "," : "", members[i]);
+        assert_false(read_text(body_of(false, many.at), false, &fields, &problems));
+        assert_non_null(strstr(problems.first->message, "occurs twice"));
+        assert_true(fields.stop_count <= 4 && fields.prompt_count <= 128);
+        strbuf_deinit(&many);
+    }
+}
+
 static int tear_down(void **state)
 {
     arena_deinit(&arena);
@@ -195,7 +213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_bodies_name_the_field),       cmocka_unit_test(what_must_be_there_is_asked_for),
         cmocka_unit_test(the_worker_gets_every_field),       cmocka_unit_test(prompts_are_texts_or_ids_one_or_many),
-        cmocka_unit_test(streams_may_end_with_the_usage),
+        cmocka_unit_test(streams_may_end_with_the_usage),    cmocka_unit_test(fields_that_are_repeated_without_end_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, tear_down);
