@@ -52,8 +52,8 @@ def test_an_input_that_ends_lets_running_requests_finish(folder):
 
 def test_a_request_for_many_does_not_keep_the_others_waiting(folder):
     lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 40, "n": 128, "temperature": 1}, {"id": 2, "prompt": "x", "max_tokens": 3})
-    done = [line["id"] for line in lines if "done" in line]
-    assert done == [2, 1]
+    before = lines[:next(i for i, line in enumerate(lines) if line.get("id") == 2 and "done" in line)]
+    assert len([line for line in before if "finish_reason" in line and line["id"] == 1]) < 64, "all of 128 had to begin first"
 
 
 def test_a_cancelled_request_is_over(folder):
