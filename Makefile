@@ -50,6 +50,10 @@ fuzz: ## a minute of libFuzzer per target (SECONDS_EACH=60)
 	@tools/setup.sh fuzz
 	@tools/fuzz.sh
 
+fault: build/attune ## servers and trainers killed at any moment
+	@tools/setup.sh test
+	@tools/run_tests.py $(TEST) --only fault
+
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
@@ -61,4 +65,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench fuzz base-model check clean FORCE
+.PHONY: all help setup test parity demo bench fuzz fault base-model check clean FORCE

@@ -231,6 +231,8 @@ static bool act(struct remote *remote, const char *action, const char *id, const
             printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
         return answer != NULL;
     }
+    if (strcmp(action, "receipt") == 0)
+        return err_set(err, ERR_UNSUPPORTED, "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
     return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume", action);
 }
 

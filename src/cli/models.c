@@ -7,10 +7,10 @@
 
 int cli_models(int argc, char **argv)
 {
-    const char *url = NULL, *words[1] = {0};
+    const char *url = NULL, *words[2] = {0};
     const struct option option[] = {{"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
     const struct options options = {.usage = "attune models list", .about = "Base models and results of a running server.", .list = option,
-                                    .count = 1, .positional_min = 1, .positional_max = 1};
+                                    .count = 1, .positional_min = 1, .positional_max = 2};
     struct remote remote;
     struct err err = {0};
     const struct json *models = NULL;
@@ -22,6 +22,8 @@ int cli_models(int argc, char **argv)
     remote_open(&remote, url);
     if (strcmp(words[0], "list") == 0)
         models = remote_get(&remote, "/v1/models", &err);
+    else if (strcmp(words[0], "pull") == 0 || strcmp(words[0], "merge") == 0)
+        err_set(&err, ERR_UNSUPPORTED, "models %s is not there yet", words[0]);
     else
         err_set(&err, ERR_INPUT, "unknown action '%s': list", words[0]);
     for json_each (model, json_get(models, "data"))
