@@ -150,8 +150,12 @@ static const char *file_id(struct remote *remote, const char *file, struct err *
 {
     const struct json *uploaded;
 
-    if (!file_exists(file))
+    if (str_starts(str_of(file), STR("file-")) && !file_exists(file))
         return file;
+    if (!file_exists(file)) {
+        err_set(err, ERR_NOT_FOUND, "there is no file %s here, and it is not the id of an uploaded one (file-…)", file);
+        return NULL;
+    }
     uploaded = remote_upload(remote, file, "fine-tune", err);
     return uploaded ? remote_text(remote, uploaded, "id") : NULL;
 }
@@ -206,13 +210,18 @@ static bool create(struct remote *remote, const struct create_options *o, struct
 
 static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options, struct err *err)
 {
-    static const char *const posts[] = {"cancel", "pause", "resume"};
+    static const char *const posts[] = {"cancel", "pause", "resume"}, *const known[] = {"get", "watch", "cancel", "pause", "resume", "receipt"};
     const struct json *answer;
+    bool is_known = false;
 
     if (strcmp(action, "list") == 0)
         return list(remote, err);
     if (strcmp(action, "create") == 0)
         return create(remote, create_options, err);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        is_known |= strcmp(action, known[i]) == 0;
+    if (!is_known)
+        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume", action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)
@@ -231,9 +240,7 @@ static bool act(struct remote *remote, const char *action, const char *id, const
             printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
         return answer != NULL;
     }
-    if (strcmp(action, "receipt") == 0)
-        return err_set(err, ERR_UNSUPPORTED, "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
-    return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume", action);
+    return err_set(err, ERR_UNSUPPORTED, "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
 }
 
 int cli_jobs(int argc, char **argv)
