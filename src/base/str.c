@@ -48,6 +48,8 @@ ptrdiff_t str_find(struct str s, struct str needle, size_t from)
         return -1;
     if (needle.len == 0)
         return (ptrdiff_t)from;
+    if (needle.len > s.len - from)
+        return -1;
     hit = memmem(s.at + from, s.len - from, needle.at, needle.len);
     return hit ? hit - s.at : -1;
 }

@@ -6,6 +6,8 @@ static void views_compare_find_and_trim(void **state)
     assert_true(str_is(str_trim(STR("  a b \n")), "a b"));
     assert_int_equal(str_find(STR("abcabc"), STR("ca"), 0), 2);
     assert_int_equal(str_find(STR("abc"), STR("x"), 0), -1);
+    assert_int_equal(str_find(STR_NONE, STR("x"), 0), -1);
+    assert_int_equal(str_find(STR("abc"), STR("bcd"), 1), -1);
     assert_true(str_starts(STR("abc"), STR("ab")) && str_ends(STR("abc"), STR("bc")));
     assert_true(str_compare(STR("a"), STR("ab")) < 0);
     assert_true(str_is(str_clip(STR("a\xc3\xa9z"), 2), "a") && str_is(str_clip(STR("a\xc3\xa9z"), 3), "a\xc3\xa9"));
