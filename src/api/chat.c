@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* One POST, from its body to the last byte of its answer. A completion with several prompts asks the worker once for each; their
- * choices are numbered through: index = prompt · n + choice. */
+/* One POST, from its body to the last byte of its answer. A completion with several prompts asks the worker once for
+ * each; their choices are numbered through: index = prompt · n + choice. */
 struct chat {
     struct call *call;
     struct chat_fields fields;
@@ -17,16 +17,16 @@ struct chat {
     struct ask {
         struct chat *chat;
         int index;
-        struct chat_request *request;   /* NULL: not sent, or ended */
-    } *asks;
+        struct chat_request *request; /* NULL: not sent, or ended */
+    } * asks;
     int ask_count, done_count;
     struct choice {
-        struct strbuf text, tokens;     /* tokens: JSON of the log-probabilities, comma separated */
+        struct strbuf text, tokens;          /* tokens: JSON of the log-probabilities, comma separated */
         struct strbuf values, tops, offsets; /* the legacy shape: parallel lists */
         int64_t characters;
         const char *finish_reason;
-        bool has_begun;                 /* streaming: the first chunk is out */
-    } *choices;
+        bool has_begun; /* streaming: the first chunk is out */
+    } * choices;
     int choice_count;
     int64_t prompt_tokens, completion_tokens;
     struct http_stream *stream;
@@ -237,7 +237,8 @@ static void send_usage(struct chat *chat)
 static void begin_stream(struct chat *chat)
 {
     if (!chat->stream)
-        chat->stream = http_answer_stream(chat->call->exchange, &(struct http_response){.status = 200, .content_type = "text/event-stream"});
+        chat->stream = http_answer_stream(chat->call->exchange,
+                                          &(struct http_response){.status = 200, .content_type = "text/event-stream"});
 }
 
 static void begin_choice(struct chat *chat, int index)
@@ -339,7 +340,8 @@ static void on_line(void *context, const struct json *line)
     if (error) {
         bool is_input = !str_is(json_string_or(json_get(error, "code"), STR_NONE), "internal_error");
         ask->request = NULL;
-        fail(chat, is_input ? 422 : 500, str_copy(chat->call->arena, json_string_or(json_get(error, "code"), STR("internal_error"))),
+        fail(chat, is_input ? 422 : 500,
+             str_copy(chat->call->arena, json_string_or(json_get(error, "code"), STR("internal_error"))),
              str_copy(chat->call->arena, json_string_or(json_get(error, "message"), STR("The request failed."))));
     } else if (json_bool_or(json_get(line, "done"), false)) {
         if (!chat->is_over)

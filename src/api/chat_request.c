@@ -37,7 +37,8 @@ static int64_t integer(struct reader *r, const struct json *value, int64_t min, 
 
     if (v >= min && v <= max)
         return v;
-    wrong(r, str_copy(r->arena, value->key), "%.*s must be an integer from %lld to %lld", STR_ARG(value->key), (long long)min, (long long)max);
+    wrong(r, str_copy(r->arena, value->key), "%.*s must be an integer from %lld to %lld", STR_ARG(value->key),
+          (long long)min, (long long)max);
     return min;
 }
 
@@ -115,7 +116,8 @@ static void read_prompt(struct reader *r, const struct json *value)
     struct chat_fields *f = r->fields;
 
     f->prompt_count = 0;
-    if (value->type == JSON_STRING || (value->type == JSON_ARRAY && value->first && value->first->type == JSON_NUMBER)) {
+    if (value->type == JSON_STRING ||
+        (value->type == JSON_ARRAY && value->first && value->first->type == JSON_NUMBER)) {
         f->prompts[f->prompt_count++] = value;
         return;
     }
@@ -152,15 +154,17 @@ static void read_response_format(struct reader *r, const struct json *value)
 /* Fields whose neutral value is fine and whose every other value is not there. */
 static void refuse_unless_neutral(struct reader *r, const struct json *value)
 {
-    bool is_neutral = (value->type == JSON_NUMBER && json_number(value) == 0) || (value->type == JSON_ARRAY && value->count == 0) ||
-                      (value->type == JSON_OBJECT && value->count == 0) || (value->type == JSON_BOOL && !value->boolean);
+    bool is_neutral =
+        (value->type == JSON_NUMBER && json_number(value) == 0) || (value->type == JSON_ARRAY && value->count == 0) ||
+        (value->type == JSON_OBJECT && value->count == 0) || (value->type == JSON_BOOL && !value->boolean);
 
     if (str_is(value->key, "best_of"))
         is_neutral = json_integer_or(value, 0) == 1;
     if (str_is(value->key, "tool_choice"))
         is_neutral = str_is(json_string_or(value, STR_NONE), "none") || str_is(json_string_or(value, STR_NONE), "auto");
     if (!is_neutral)
-        problems_add(r->problems, "unsupported", str_copy(r->arena, value->key), NULL, NULL, "%.*s is not supported", STR_ARG(value->key));
+        problems_add(r->problems, "unsupported", str_copy(r->arena, value->key), NULL, NULL, "%.*s is not supported",
+                     STR_ARG(value->key));
 }
 
 static bool is_one_of(struct str name, const char *const *names, size_t count)
@@ -202,10 +206,12 @@ static bool read_shared(struct reader *r, const struct json *value)
 
 static void read_field(struct reader *r, const struct json *value)
 {
-    static const char *const labels[] = {"model", "user", "metadata", "store", "service_tier", "parallel_tool_calls",
-                                         "safety_identifier", "prompt_cache_key"};
-    static const char *const neutral[] = {"frequency_penalty", "presence_penalty", "logit_bias", "tools", "tool_choice", "functions",
-                                          "best_of", "suffix", "function_call"};
+    static const char *const labels[] = {
+        "model",           "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
+        "prompt_cache_key"};
+    static const char *const neutral[] = {"frequency_penalty", "presence_penalty", "logit_bias", "tools",
+                                          "tool_choice",       "functions",        "best_of",    "suffix",
+                                          "function_call"};
     struct chat_fields *f = r->fields;
 
     if (value->type == JSON_NULL || IS_ONE_OF(value->key, labels) || read_shared(r, value))
@@ -225,16 +231,19 @@ static void read_field(struct reader *r, const struct json *value)
     else if (IS_ONE_OF(value->key, neutral))
         refuse_unless_neutral(r, value);
     else if (!(f->is_chat && (str_is(value->key, "logprobs") || str_is(value->key, "top_logprobs"))))
-        problems_add(r->problems, "extra_forbidden", str_copy(r->arena, value->key), NULL, NULL, "%.*s is not known", STR_ARG(value->key));
+        problems_add(r->problems, "extra_forbidden", str_copy(r->arena, value->key), NULL, NULL, "%.*s is not known",
+                     STR_ARG(value->key));
 }
 
-bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat, struct chat_fields *fields, struct problems *problems)
+bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat, struct chat_fields *fields,
+                      struct problems *problems)
 {
     struct reader r = {arena, fields, problems};
     const struct json *model = json_get(body, "model");
     struct str twice = json_duplicate(body);
 
-    *fields = (struct chat_fields){.is_chat = is_chat, .temperature = 1, .top_p = 1, .n = 1, .logprobs = -1, .max_tokens = is_chat ? 0 : 16};
+    *fields = (struct chat_fields){
+        .is_chat = is_chat, .temperature = 1, .top_p = 1, .n = 1, .logprobs = -1, .max_tokens = is_chat ? 0 : 16};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object");
         return false;

@@ -17,14 +17,14 @@ struct upload {
     struct blob_put *put;
     void *check;
     const char *filename;
-    char field[32];                      /* name of the text field that is being read; "": the file or nothing */
+    char field[32]; /* name of the text field that is being read; "": the file or nothing */
     char value[FIELD_BYTES_MAX];
     size_t value_len;
     bool has_file;
     const char *purpose;
     const char *expires_anchor;
     int64_t expires_seconds;
-    bool is_refused;                     /* answered already */
+    bool is_refused; /* answered already */
 };
 
 static const char *const purposes[] = {"fine-tune", "batch", "assistants", "vision", "user_data", "evals"};
@@ -75,7 +75,8 @@ static bool on_part(void *context, const struct multipart_part *part, struct err
             return true;
         }
     }
-    return err_set(err, ERR_INPUT, "unknown form field '%.*s': file, purpose and expires_after are known", STR_ARG(part->name));
+    return err_set(err, ERR_INPUT, "unknown form field '%.*s': file, purpose and expires_after are known",
+                   STR_ARG(part->name));
 }
 
 static bool on_data(void *context, struct str bytes, struct err *err)
@@ -103,7 +104,8 @@ static bool on_part_end(void *context, struct err *err)
     else if (strcmp(upload->field, "expires_after[anchor]") == 0)
         upload->expires_anchor = str_copy(upload->call->arena, value);
     else if (strcmp(upload->field, "expires_after[seconds]") == 0 &&
-             (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < 3600 || upload->expires_seconds > 2592000))
+             (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < 3600 ||
+              upload->expires_seconds > 2592000))
         return err_set(err, ERR_INPUT, "expires_after[seconds] must be from 3600 to 2592000");
     return true;
 }
@@ -136,7 +138,8 @@ static bool fields_are_complete(struct upload *upload)
     for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
         is_known |= strcmp(upload->purpose, purposes[i]) == 0;
     if (!is_known)
-        err_set(&err, ERR_UNSUPPORTED, "purpose '%s' is not known; 'fine-tune' is what training files have", upload->purpose);
+        err_set(&err, ERR_UNSUPPORTED, "purpose '%s' is not known; 'fine-tune' is what training files have",
+                upload->purpose);
     else if (upload->expires_anchor && strcmp(upload->expires_anchor, "created_at") != 0)
         err_set(&err, ERR_UNSUPPORTED, "expires_after[anchor] must be created_at");
     if (err.code)
@@ -242,8 +245,10 @@ void files_list(struct call *call)
     if (!list_read(call, &limits, &list))
         return;
     url_query_get(&call->query, "purpose", &purpose);
-    if (!list.is_empty && !store_file_list(call->api->config.store, &call->tenant, purpose.len ? str_copy(call->arena, purpose) : NULL,
-                                           &list.page, call->arena, &files, &err) && !list_is_past_end(&list, &err)) {
+    if (!list.is_empty &&
+        !store_file_list(call->api->config.store, &call->tenant, purpose.len ? str_copy(call->arena, purpose) : NULL,
+                         &list.page, call->arena, &files, &err) &&
+        !list_is_past_end(&list, &err)) {
         answer_err(call, &err, NULL);
         return;
     }
@@ -251,7 +256,8 @@ void files_list(struct call *call)
     list_write_begin(&w);
     for (size_t i = 0; i < files.count; i++)
         view_file(&w, &files.at[i]);
-    list_write_end(&w, LIST_IDS_OR_EMPTY, files.count ? files.at[0].id : NULL, files.count ? files.at[files.count - 1].id : NULL, files.has_more);
+    list_write_end(&w, LIST_IDS_OR_EMPTY, files.count ? files.at[0].id : NULL,
+                   files.count ? files.at[files.count - 1].id : NULL, files.has_more);
     answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }
@@ -294,7 +300,8 @@ void files_delete(struct call *call)
 void files_content(struct call *call)
 {
     struct http_header disposition = {STR("Content-Disposition"), STR_NONE};
-    struct http_response response = {.status = 200, .content_type = "application/octet-stream", .headers = &disposition, .header_count = 1};
+    struct http_response response = {
+        .status = 200, .content_type = "application/octet-stream", .headers = &disposition, .header_count = 1};
     struct store_file file;
     struct err err = {0};
     uint64_t bytes;

@@ -15,8 +15,8 @@ struct reader {
     struct arena *arena;
     struct job_request *request;
     struct problems *problems;
-    const char *outer, *inner;  /* where the hyperparameters at hand stand */
-    double multiplier;          /* 0: none given */
+    const char *outer, *inner; /* where the hyperparameters at hand stand */
+    double multiplier;         /* 0: none given */
     bool is_rate_given, is_rate_auto;
 };
 
@@ -70,7 +70,8 @@ static void read_bool(struct reader *r, const struct field *field, const struct 
     if (value->type == JSON_BOOL)
         *(bool *)((char *)&r->request->values + field->offset) = value->boolean;
     else
-        wrong(r, "bool_type", value->key, arena_printf(r->arena, "must be true or false, not %s", json_type_name(value)));
+        wrong(r, "bool_type", value->key,
+              arena_printf(r->arena, "must be true or false, not %s", json_type_name(value)));
 }
 
 static void read_number(struct reader *r, const struct field *field, const struct json *value)
@@ -86,8 +87,9 @@ static void read_number(struct reader *r, const struct field *field, const struc
     else if (is_integer && number != floor(number))
         wrong(r, "int_from_float", value->key, "must be an integer");
     else if (!(number >= field->min && number <= field->max))
-        wrong(r, "value_error", value->key,
-              arena_printf(r->arena, "must be from %g to %g, not %.*s", field->min, field->max, STR_ARG(value->string)));
+        wrong(
+            r, "value_error", value->key,
+            arena_printf(r->arena, "must be from %g to %g, not %.*s", field->min, field->max, STR_ARG(value->string)));
     else if (is_integer)
         *(int64_t *)at = (int64_t)number;
     else
@@ -123,7 +125,8 @@ static void read_multiplier(struct reader *r, const struct json *value)
 
 /* --- extensions -------------------------------------------------------------------------------------------------- */
 
-static void read_choice(struct reader *r, const struct json *value, const char *const *choices, size_t count, const char **into)
+static void read_choice(struct reader *r, const struct json *value, const char *const *choices, size_t count,
+                        const char **into)
 {
     struct strbuf list = {0};
 
@@ -144,7 +147,8 @@ static void read_count(struct reader *r, const struct json *value, int64_t max, 
     int64_t number = json_integer_or(value, -1);
 
     if (number < 0 || number > max)
-        wrong(r, "value_error", value->key, arena_printf(r->arena, "must be an integer from 0 to %lld", (long long)max));
+        wrong(r, "value_error", value->key,
+              arena_printf(r->arena, "must be an integer from 0 to %lld", (long long)max));
     else
         *into = number;
 }
@@ -159,8 +163,8 @@ static bool is_string_list(const struct json *value)
     return true;
 }
 
-static const char *const extension_names[] = {"over_length", "lr_scheduler_type", "checkpoint_steps", "eval_steps",
-                                              "priority", "lora_target_modules"};
+static const char *const extension_names[] = {"over_length", "lr_scheduler_type", "checkpoint_steps",
+                                              "eval_steps",  "priority",          "lora_target_modules"};
 
 static void read_extension(struct reader *r, const struct json *value)
 {
@@ -207,7 +211,8 @@ static void unknown_hyperparameter(struct reader *r, const struct json *value)
     if (str_is(value->key, "lora_rank"))
         nearest = "lora_r";
     wrong(r, "extra_forbidden", value->key,
-          nearest ? arena_printf(r->arena, "unknown hyperparameter, did you mean \"%s\"?", nearest) : "unknown hyperparameter");
+          nearest ? arena_printf(r->arena, "unknown hyperparameter, did you mean \"%s\"?", nearest)
+                  : "unknown hyperparameter");
 }
 
 static void read_hyperparameter(struct reader *r, const struct json *value)
@@ -292,7 +297,8 @@ static void read_method(struct reader *r, const struct json *method, const struc
     }
     if (type && !str_is(json_string_or(type, STR_NONE), "supervised")) {
         problems_add(r->problems, "unsupported_method", "method", "type", NULL,
-                     "method.type \"%.*s\" is not supported; \"supervised\" is", STR_ARG(json_string_or(type, STR("?"))));
+                     "method.type \"%.*s\" is not supported; \"supervised\" is",
+                     STR_ARG(json_string_or(type, STR("?"))));
         return;
     }
     inner = json_get(json_get(method, "supervised"), "hyperparameters");
@@ -310,7 +316,8 @@ static void read_method(struct reader *r, const struct json *method, const struc
 
 /* --- the other fields --------------------------------------------------------------------------------------------- */
 
-static struct str read_string(struct reader *r, const struct json *body, const char *name, bool is_required, size_t len_max)
+static struct str read_string(struct reader *r, const struct json *body, const char *name, bool is_required,
+                              size_t len_max)
 {
     const struct json *value = json_get(body, name);
 
@@ -320,13 +327,15 @@ static struct str read_string(struct reader *r, const struct json *body, const c
         return STR_NONE;
     }
     if (value->type != JSON_STRING)
-        problems_add(r->problems, "string_type", name, NULL, NULL, "%s must be a string, not %s", name, json_type_name(value));
+        problems_add(r->problems, "string_type", name, NULL, NULL, "%s must be a string, not %s", name,
+                     json_type_name(value));
     else if (is_required && value->string.len == 0)
         problems_add(r->problems, "value_error", name, NULL, NULL, "%s is empty", name);
     else if (value->string.len && memchr(value->string.at, 0, value->string.len)) /* names and ids end there in C */
         problems_add(r->problems, "value_error", name, NULL, NULL, "%s holds a NUL character", name);
     else if (utf8_length(value->string) > len_max)
-        problems_add(r->problems, "string_too_long", name, NULL, NULL, "%s has more than %zu characters", name, len_max);
+        problems_add(r->problems, "string_too_long", name, NULL, NULL, "%s has more than %zu characters", name,
+                     len_max);
     else
         return value->string;
     return STR_NONE;
@@ -363,7 +372,8 @@ static void read_metadata(struct reader *r, const struct json *value)
     if (json_is_null(value))
         return;
     if (value->type != JSON_OBJECT || value->count > 16) {
-        problems_add(r->problems, "value_error", "metadata", NULL, NULL, "metadata must be an object of at most 16 pairs");
+        problems_add(r->problems, "value_error", "metadata", NULL, NULL,
+                     "metadata must be an object of at most 16 pairs");
         return;
     }
     for json_each (pair, value) {
@@ -415,9 +425,9 @@ static void read_extra(struct reader *r, const struct json *extra)
 
 static void read_top_level(struct reader *r, const struct json *body)
 {
-    static const char *const known[] = {"model",        "training_file", "validation_file", "hyperparameters", "method",
-                                        "integrations", "seed",          "suffix",          "tags",            "metadata",
-                                        "extra_body",   "from_checkpoint"};
+    static const char *const known[] = {
+        "model",  "training_file", "validation_file", "hyperparameters", "method",         "integrations", "seed",
+        "suffix", "tags",          "metadata",        "extra_body",      "from_checkpoint"};
 
     for json_each (value, body) {
         bool is_known = false;
@@ -450,26 +460,33 @@ static void resolve_rate(struct reader *r)
         values->learning_rate = standard * r->multiplier;
         if (values->learning_rate > 1)
             problems_add(r->problems, "value_error", "hyperparameters", "learning_rate_multiplier", NULL,
-                         "learning_rate_multiplier %g makes the rate %g: at most 1", r->multiplier, values->learning_rate);
+                         "learning_rate_multiplier %g makes the rate %g: at most 1", r->multiplier,
+                         values->learning_rate);
     } else if (r->multiplier > 0) {
         values->learning_rate = r->multiplier;
-        warn(r, "learning_rate_multiplier %g is below 0.01 and was taken as the learning rate itself; say learning_rate", r->multiplier);
+        warn(r,
+             "learning_rate_multiplier %g is below 0.01 and was taken as the learning rate itself; say learning_rate",
+             r->multiplier);
     } else if (r->is_rate_auto && !r->is_rate_given) {
         values->learning_rate = standard;
     } else if (values->lora && !r->is_rate_given) {
-        warn(r, "learning_rate was left at its default 1e-5, which hardly moves a LoRA adapter; 2e-4 or \"auto\" is usual");
+        warn(
+            r,
+            "learning_rate was left at its default 1e-5, which hardly moves a LoRA adapter; 2e-4 or \"auto\" is usual");
     }
 }
 
-bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request, struct problems *problems)
+bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,
+                      struct problems *problems)
 {
     struct reader r = {.arena = arena, .request = request, .problems = problems};
     struct str twice = json_duplicate(body);
 
-    *request = (struct job_request){
-        .values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .lr_scheduler_type = "linear"};
+    *request =
+        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .lr_scheduler_type = "linear"};
     if (!body || body->type != JSON_OBJECT) {
-        problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s", json_type_name(body));
+        problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
+                     json_type_name(body));
         return false;
     }
     if (twice.at)

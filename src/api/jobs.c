@@ -10,7 +10,8 @@ enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20 };
 
 /* --- create ------------------------------------------------------------------------------------------------------- */
 
-/* Longest row of the model, from its config.json; 0: it does not say. What is wrong with the folder is for the trainer to tell. */
+/* Longest row of the model, from its config.json; 0: it does not say. What is wrong with the folder is for the trainer
+ * to tell. */
 static int64_t model_positions(struct call *call, const struct model_place *place)
 {
     struct str text;
@@ -22,7 +23,8 @@ static int64_t model_positions(struct call *call, const struct model_place *plac
     return json_integer_or(json_get(config, "max_position_embeddings"), 0);
 }
 
-static void resolve_context(struct call *call, const struct model_place *place, struct job_request *request, struct problems *problems)
+static void resolve_context(struct call *call, const struct model_place *place, struct job_request *request,
+                            struct problems *problems)
 {
     int64_t limit = model_positions(call, place), *context = &request->values.context_length;
 
@@ -49,11 +51,11 @@ static bool check_file(struct call *call, struct str id, const char *field, stru
         return false;
     }
     if (strcmp(file.purpose, "fine-tune") != 0)
-        problems_add(problems, "value_error", field, NULL, NULL, "%s: file %s has the purpose '%s', not 'fine-tune'", field, file.id,
-                     file.purpose);
+        problems_add(problems, "value_error", field, NULL, NULL, "%s: file %s has the purpose '%s', not 'fine-tune'",
+                     field, file.id, file.purpose);
     else if (strcmp(file.status, "error") == 0)
-        problems_add(problems, "invalid_file", field, NULL, NULL, "%s: %s is not valid training data. %s", field, file.filename,
-                     file.status_details ? file.status_details : "");
+        problems_add(problems, "invalid_file", field, NULL, NULL, "%s: %s is not valid training data. %s", field,
+                     file.filename, file.status_details ? file.status_details : "");
     return true;
 }
 
@@ -61,7 +63,8 @@ static void check_adapter(const struct model_place *place, struct job_request *r
 {
     if (place->adapter_path && !request->values.lora)
         problems_add(problems, "value_error", "hyperparameters", "lora", NULL,
-                     "lora: %s is an adapter on %s: set lora to true to go on training it, or name the base", place->id, place->base_id);
+                     "lora: %s is an adapter on %s: set lora to true to go on training it, or name the base", place->id,
+                     place->base_id);
 }
 
 static const char *values_json(struct arena *arena, const struct hyperparameters *values)
@@ -71,9 +74,9 @@ static const char *values_json(struct arena *arena, const struct hyperparameters
     const char *json;
 
     json_write_begin_object(&w);
-#define PUT_INT   json_put_integer
-#define PUT_FLOAT json_put_number
-#define PUT_BOOL  json_put_bool
+#define PUT_INT                                   json_put_integer
+#define PUT_FLOAT                                 json_put_number
+#define PUT_BOOL                                  json_put_bool
 #define PUT(name, kind, standard, min, max, help) PUT_##kind(&w, #name, values->name);
     HYPERPARAMETERS(PUT)
 #undef PUT
@@ -83,7 +86,8 @@ static const char *values_json(struct arena *arena, const struct hyperparameters
     return json;
 }
 
-/* "options" of job.json. The time is fixed here, so that templates which print today's date give the same tokens in every attempt. */
+/* "options" of job.json. The time is fixed here, so that templates which print today's date give the same tokens in
+ * every attempt. */
 static const char *options_json(struct arena *arena, const struct job_request *request, int64_t recovery_steps)
 {
     struct strbuf text = {0};
@@ -148,7 +152,8 @@ static void answer_job(struct call *call, const struct store_job *job)
     strbuf_deinit(&body);
 }
 
-static void submit(struct call *call, const struct json *body, const struct job_request *request, const struct model_place *place)
+static void submit(struct call *call, const struct json *body, const struct job_request *request,
+                   const struct model_place *place)
 {
     struct job_spec spec = {
         .model = place->id,
@@ -173,8 +178,8 @@ static void submit(struct call *call, const struct json *body, const struct job_
         return;
     }
     for (int i = 0; i < request->warning_count; i++)
-        store_event_add(call->api->config.store, &call->tenant, job.id, "warn", arena_printf(call->arena, "request_%d", i + 1),
-                        request->warnings[i], NULL, NULL);
+        store_event_add(call->api->config.store, &call->tenant, job.id, "warn",
+                        arena_printf(call->arena, "request_%d", i + 1), request->warnings[i], NULL, NULL);
     answer_job(call, &job);
 }
 
@@ -214,7 +219,8 @@ void jobs_create(struct call *call)
 static void answer_missing_or(struct call *call, const struct err *err)
 {
     if (err->code == ERR_NOT_FOUND)
-        answer_error(call, 404, "fine_tune_not_found", "fine_tune_id", "Could not find fine tune: %.*s", STR_ARG(call->parameter[0]));
+        answer_error(call, 404, "fine_tune_not_found", "fine_tune_id", "Could not find fine tune: %.*s",
+                     STR_ARG(call->parameter[0]));
     else if (err->code == ERR_CONFLICT)
         answer_error(call, 400, "invalid_state", NULL, "%s", err->text);
     else
@@ -226,14 +232,15 @@ void jobs_get(struct call *call)
     struct store_job job;
     struct err err = {0};
 
-    if (store_job_get(call->api->config.store, &call->tenant, str_copy(call->arena, call->parameter[0]), call->arena, &job, &err))
+    if (store_job_get(call->api->config.store, &call->tenant, str_copy(call->arena, call->parameter[0]), call->arena,
+                      &job, &err))
         answer_job(call, &job);
     else
         answer_missing_or(call, &err);
 }
 
-typedef bool job_change(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena, struct store_job *job,
-                        struct err *err);
+typedef bool job_change(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
+                        struct store_job *job, struct err *err);
 
 static void change(struct call *call, job_change *how)
 {
@@ -274,7 +281,8 @@ void jobs_list(struct call *call)
 
     if (!list_read(call, &limits, &list))
         return;
-    if (!list.is_empty && !store_job_list(call->api->config.store, &call->tenant, &list.page, call->arena, &jobs, &err) &&
+    if (!list.is_empty &&
+        !store_job_list(call->api->config.store, &call->tenant, &list.page, call->arena, &jobs, &err) &&
         !list_is_past_end(&list, &err)) {
         answer_err(call, &err, NULL);
         return;
@@ -312,7 +320,8 @@ void events_list(struct call *call)
 
     if (!id || !list_read(call, &limits, &list))
         return;
-    if (!list.is_empty && !store_event_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &events, &err) &&
+    if (!list.is_empty &&
+        !store_event_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &events, &err) &&
         !list_is_past_end(&list, &err)) {
         answer_missing_or(call, &err);
         return;
@@ -339,7 +348,8 @@ void checkpoints_list(struct call *call)
     if (!id || !list_read(call, &limits, &list))
         return;
     if (!list.is_empty &&
-        !store_checkpoint_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &checkpoints, &err) &&
+        !store_checkpoint_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &checkpoints,
+                               &err) &&
         !list_is_past_end(&list, &err)) {
         answer_missing_or(call, &err);
         return;
@@ -348,8 +358,8 @@ void checkpoints_list(struct call *call)
     for (size_t i = 0; i < checkpoints.count; i++)
         view_checkpoint(&w, &checkpoints.at[i]);
     last = checkpoints.count ? checkpoints.count - 1 : 0;
-    list_write_end(&w, LIST_IDS_OR_NULL, checkpoints.count ? checkpoints.at[0].id : NULL, checkpoints.count ? checkpoints.at[last].id : NULL,
-                   checkpoints.has_more);
+    list_write_end(&w, LIST_IDS_OR_NULL, checkpoints.count ? checkpoints.at[0].id : NULL,
+                   checkpoints.count ? checkpoints.at[last].id : NULL, checkpoints.has_more);
     answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }
@@ -363,10 +373,11 @@ void checkpoints_get(struct call *call)
 
     if (!id)
         return;
-    if (!store_checkpoint_get(call->api->config.store, &call->tenant, id, str_copy(call->arena, call->parameter[1]), call->arena, &checkpoint,
-                              &err)) {
+    if (!store_checkpoint_get(call->api->config.store, &call->tenant, id, str_copy(call->arena, call->parameter[1]),
+                              call->arena, &checkpoint, &err)) {
         if (err.code == ERR_NOT_FOUND)
-            answer_error(call, 404, "checkpoint_not_found", "checkpoint_id", "Could not find checkpoint: %.*s", STR_ARG(call->parameter[1]));
+            answer_error(call, 404, "checkpoint_not_found", "checkpoint_id", "Could not find checkpoint: %.*s",
+                         STR_ARG(call->parameter[1]));
         else
             answer_err(call, &err, NULL);
         return;

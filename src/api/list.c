@@ -7,7 +7,8 @@ static bool read_limit(struct call *call, struct problems *problems, int standar
     struct str text;
     int64_t limit = standard;
 
-    if (url_query_get(&call->query, "limit", &text) && text.len && (!str_to_i64(text, &limit) || limit < 0 || limit > LIMIT_MAX)) {
+    if (url_query_get(&call->query, "limit", &text) && text.len &&
+        (!str_to_i64(text, &limit) || limit < 0 || limit > LIMIT_MAX)) {
         problems_add(problems, "value_error", "limit", NULL, NULL, "limit must be an integer from 0 to %d", LIMIT_MAX);
         return false;
     }

@@ -47,7 +47,8 @@ static void add_base(struct base_list *list, const char *id, const char *path)
         list->cap = list->cap ? list->cap * 2 : 16;
         list->at = more;
     }
-    list->at[list->count++] = (struct model_place){.id = id, .base_id = id, .path = path, .created = file_changed_at(path)};
+    list->at[list->count++] =
+        (struct model_place){.id = id, .base_id = id, .path = path, .created = file_changed_at(path)};
 }
 
 /* Folders with a config.json, at most DEPTH_MAX below models_dir. */
@@ -78,7 +79,8 @@ static const char *hub_snapshot(struct arena *arena, const char *repo_folder)
     char **names;
     size_t count;
 
-    if (file_read(arena, path_join(arena, repo_folder, "refs/main"), 256, &commit, NULL) && is_safe_name(str_trim(commit))) {
+    if (file_read(arena, path_join(arena, repo_folder, "refs/main"), 256, &commit, NULL) &&
+        is_safe_name(str_trim(commit))) {
         const char *path = path_join(arena, snapshots, str_copy(arena, str_trim(commit)));
         if (is_model_folder(arena, path))
             return path;
@@ -137,7 +139,8 @@ static bool find_base(struct call *call, struct str id, struct model_place *plac
         place->path = path;
     } else if (config->hub_cache && (slash = strchr(text, '/'))) {
         const char *repo = arena_printf(call->arena, "models--%.*s--%s", (int)(slash - text), text, slash + 1);
-        place->path = strchr(slash + 1, '/') ? NULL : hub_snapshot(call->arena, path_join(call->arena, config->hub_cache, repo));
+        place->path =
+            strchr(slash + 1, '/') ? NULL : hub_snapshot(call->arena, path_join(call->arena, config->hub_cache, repo));
     }
     place->created = place->path ? file_changed_at(place->path) : 0;
     return place->path != NULL;
@@ -147,8 +150,12 @@ static struct model_place place_of(const struct store_model *model)
 {
     bool is_adapter = strcmp(model->kind, "lora") == 0;
 
-    return (struct model_place){.id = model->name, .base_id = model->base_model, .path = is_adapter ? model->base_path : model->path,
-                                .adapter_path = is_adapter ? model->path : NULL, .created = model->created_ms / 1000, .is_result = true};
+    return (struct model_place){.id = model->name,
+                                .base_id = model->base_model,
+                                .path = is_adapter ? model->base_path : model->path,
+                                .adapter_path = is_adapter ? model->path : NULL,
+                                .created = model->created_ms / 1000,
+                                .is_result = true};
 }
 
 bool model_find(struct call *call, struct str id, struct model_place *place, struct err *err)
@@ -168,8 +175,8 @@ bool model_find(struct call *call, struct str id, struct model_place *place, str
     bases = list_bases(call);
     for (size_t i = 0; i < bases.count && i < 20; i++)
         strbuf_printf(&names, "%s%s", i ? ", " : "", bases.at[i].id);
-    err_set(err, ERR_NOT_FOUND, "The model '%.*s' does not exist. Base models here: %s%s.", STR_ARG(id), names.len ? names.at : "none",
-            bases.count > 20 ? ", …" : "");
+    err_set(err, ERR_NOT_FOUND, "The model '%.*s' does not exist. Base models here: %s%s.", STR_ARG(id),
+            names.len ? names.at : "none", bases.count > 20 ? ", …" : "");
     strbuf_deinit(&names);
     return false;
 }
@@ -194,8 +201,8 @@ void models_list(struct call *call)
     struct json_writer w = {.buf = &body};
     struct err err = {0};
 
-    if (!store_model_list(call->api->config.store, &call->tenant, &(struct store_page){.limit = MODELS_MAX, .ascending = true}, call->arena,
-                          &results, &err)) {
+    if (!store_model_list(call->api->config.store, &call->tenant,
+                          &(struct store_page){.limit = MODELS_MAX, .ascending = true}, call->arena, &results, &err)) {
         answer_err(call, &err, NULL);
         return;
     }

@@ -1,7 +1,7 @@
 #include "api/problems.h"
 
-void problems_add(struct problems *problems, const char *type, const char *outer, const char *inner, const char *innermost,
-                  const char *format, ...)
+void problems_add(struct problems *problems, const char *type, const char *outer, const char *inner,
+                  const char *innermost, const char *format, ...)
 {
     struct problem *problem = arena_new(problems->arena, struct problem);
     va_list args;

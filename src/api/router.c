@@ -101,13 +101,16 @@ static void answer_no_route(struct call *call)
     struct http_header allow = {STR("Allow"), str_of(allowed)};
 
     if (!allowed) {
-        answer_error(call, 404, "unknown_url", NULL, "Unknown request URL: %s %.*s. The API is described in docs/openapi.yaml.",
+        answer_error(call, 404, "unknown_url", NULL,
+                     "Unknown request URL: %s %.*s. The API is described in docs/openapi.yaml.",
                      http_method_name(call->request->method), STR_ARG(call->request->path_text));
         return;
     }
-    http_error_body(&body, 405, NULL, "method_not_allowed", NULL,
-                    arena_printf(call->arena, "%s is not allowed here; %s is.", http_method_name(call->request->method), allowed));
-    http_answer_bytes(call->exchange, &(struct http_response){.status = 405, .headers = &allow, .header_count = 1}, strbuf_view(&body));
+    http_error_body(
+        &body, 405, NULL, "method_not_allowed", NULL,
+        arena_printf(call->arena, "%s is not allowed here; %s is.", http_method_name(call->request->method), allowed));
+    http_answer_bytes(call->exchange, &(struct http_response){.status = 405, .headers = &allow, .header_count = 1},
+                      strbuf_view(&body));
     strbuf_deinit(&body);
 }
 
@@ -127,7 +130,8 @@ static void answer_unauthorized(struct call *call, const char *message)
     struct strbuf body = {0};
 
     http_error_body(&body, 401, "invalid_request_error", "invalid_api_key", NULL, message);
-    http_answer_bytes(call->exchange, &(struct http_response){.status = 401, .headers = &challenge, .header_count = 1}, strbuf_view(&body));
+    http_answer_bytes(call->exchange, &(struct http_response){.status = 401, .headers = &challenge, .header_count = 1},
+                      strbuf_view(&body));
     strbuf_deinit(&body);
 }
 
@@ -168,7 +172,8 @@ static bool select_project(struct call *call)
     if (url_query_get(&call->query, "ai_project_id", &query) && query.len)
         named = query;
     if (named.len && !str_is(named, call->tenant.project_id)) {
-        answer_error(call, 404, "project_not_found", "ai_project_id", "There is no project '%.*s' for this key.", STR_ARG(named));
+        answer_error(call, 404, "project_not_found", "ai_project_id", "There is no project '%.*s' for this key.",
+                     STR_ARG(named));
         return false;
     }
     if (!store_project_get(call->api->config.store, &call->tenant, call->arena, &project, &err)) {
@@ -185,10 +190,13 @@ static bool check_host(struct call *call)
     const struct api_config *config = &call->api->config;
     struct str host = call->request->host;
 
-    if (!config->is_local || host.len == 0 || url_host_is_local(host) || (config->public_host && url_host_is(host, config->public_host)))
+    if (!config->is_local || host.len == 0 || url_host_is_local(host) ||
+        (config->public_host && url_host_is(host, config->public_host)))
         return true;
-    answer_error(call, 421, NULL, NULL, "This server answers to localhost only, not to '%.*s'. Behind a proxy, name its host with --public-host.",
-                 STR_ARG(host));
+    answer_error(
+        call, 421, NULL, NULL,
+        "This server answers to localhost only, not to '%.*s'. Behind a proxy, name its host with --public-host.",
+        STR_ARG(host));
     return false;
 }
 
@@ -204,8 +212,8 @@ static bool check_query(struct call *call)
         for (size_t k = 0; k < sizeof known / sizeof *known; k++)
             is_known |= str_is(name, known[k]);
         if (!is_known && call->query.pair[i].value.len > 0)
-            problems_add(&problems, "extra_forbidden", str_copy(call->arena, name), NULL, NULL, "the query parameter %.*s is not supported",
-                         STR_ARG(name));
+            problems_add(&problems, "extra_forbidden", str_copy(call->arena, name), NULL, NULL,
+                         "the query parameter %.*s is not supported", STR_ARG(name));
     }
     if (problems.count)
         answer_problems(call, &problems);

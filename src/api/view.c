@@ -121,7 +121,8 @@ void view_event(struct json_writer *w, const struct store_event *event)
 /* Both contracts take a metric that is absent; only one takes null. */
 static void put_metrics(struct json_writer *w, const struct store_checkpoint *checkpoint)
 {
-    static const char *const names[] = {"train_loss",          "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy",
+    static const char *const names[] = {"train_loss",      "train_mean_token_accuracy",
+                                        "valid_loss",      "valid_mean_token_accuracy",
                                         "full_valid_loss", "full_valid_mean_token_accuracy"};
     struct arena arena = {0};
     struct err err = {0};

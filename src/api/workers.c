@@ -9,7 +9,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-enum { WORKERS_MAX = 16, LINE_BYTES_MAX = 64 << 20, IDLE_MS = 5 * 60 * 1000, KILL_WAIT_MS = 1000, WEIGHT_BYTES_MIN = 64 << 20 };
+enum {
+    WORKERS_MAX = 16,
+    LINE_BYTES_MAX = 64 << 20,
+    IDLE_MS = 5 * 60 * 1000,
+    KILL_WAIT_MS = 1000,
+    WEIGHT_BYTES_MIN = 64 << 20
+};
 
 struct worker;
 
@@ -23,14 +29,14 @@ struct chat_request {
 /* One process: a model, with or without an adapter. */
 struct worker {
     struct chat_workers *workers;
-    char *key;                    /* model and adapter folder; the reservation's id too */
+    char *key; /* model and adapter folder; the reservation's id too */
     struct process process;
-    int fd;                       /* our end of its standard input and output */
+    int fd; /* our end of its standard input and output */
     struct http_watch *watch;
     struct http_timer *idle;
     struct strbuf in, out;
     struct chat_request *requests;
-    struct err fatal;             /* what it said when it could not start */
+    struct err fatal; /* what it said when it could not start */
     struct worker *next;
 };
 
@@ -126,7 +132,8 @@ static void end_request(struct worker *w, struct chat_request *request)
 
 static void take_fatal(struct worker *w, const struct json *fatal)
 {
-    err_set(&w->fatal, ERR_INPUT, "The model could not be loaded: %.*s", STR_ARG(json_string_or(json_get(fatal, "message"), STR("unknown reason"))));
+    err_set(&w->fatal, ERR_INPUT, "The model could not be loaded: %.*s",
+            STR_ARG(json_string_or(json_get(fatal, "message"), STR("unknown reason"))));
 }
 
 static void take_line(struct worker *w, struct str text)
@@ -207,7 +214,8 @@ static int64_t bytes_needed(const struct model_place *place)
 
     if (dir_list(&arena, place->path, &names, &count, NULL))
         for (size_t i = 0; i < count; i++)
-            if (str_ends(str_of(names[i]), STR(".safetensors")) && file_size(path_join(&arena, place->path, names[i]), &one, NULL))
+            if (str_ends(str_of(names[i]), STR(".safetensors")) &&
+                file_size(path_join(&arena, place->path, names[i]), &one, NULL))
                 bytes += one;
     arena_deinit(&arena);
     return (int64_t)(bytes + bytes / 4) + WEIGHT_BYTES_MIN;
@@ -226,7 +234,8 @@ static bool spawn(struct worker *w, const struct model_place *place, struct err 
     if (!socket_pair(ends, err))
         return false;
     w->fd = ends[0];
-    ok = process_spawn(&w->process, &(struct process_spawn){.argv = argv, .output_path = "/dev/null", .io_fd = ends[1]}, err) &&
+    ok = process_spawn(&w->process, &(struct process_spawn){.argv = argv, .output_path = "/dev/null", .io_fd = ends[1]},
+                       err) &&
          process_go(&w->process, err);
     fd_close(&ends[1]);
     return ok && fd_set_nonblocking(w->fd, err);
@@ -244,10 +253,12 @@ static void make_room(struct chat_workers *workers)
     }
 }
 
-static struct worker *start_worker(struct chat_workers *workers, const struct model_place *place, const char *key, struct err *err)
+static struct worker *start_worker(struct chat_workers *workers, const struct model_place *place, const char *key,
+                                   struct err *err)
 {
     struct worker *w = mem_alloc_zero(1, sizeof *w);
-    struct ledger_claim claim = {.owner = LEDGER_CHAT, .bytes = bytes_needed(place), .evict = on_evict, .context = workers};
+    struct ledger_claim claim = {
+        .owner = LEDGER_CHAT, .bytes = bytes_needed(place), .evict = on_evict, .context = workers};
 
     w->workers = workers;
     w->key = strdup(key);
@@ -274,8 +285,8 @@ failed:
     return NULL;
 }
 
-struct chat_request *workers_send(struct chat_workers *workers, const struct model_place *place, struct str members, const struct chat_sink *sink,
-                                  struct err *err)
+struct chat_request *workers_send(struct chat_workers *workers, const struct model_place *place, struct str members,
+                                  const struct chat_sink *sink, struct err *err)
 {
     struct arena arena = {0};
     const char *key = arena_printf(&arena, "%s\n%s", place->path, place->adapter_path ? place->adapter_path : "");

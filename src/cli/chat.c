@@ -14,7 +14,7 @@ struct chat {
     int64_t max_tokens;
     struct strbuf messages; /* JSON of the conversation so far, comma separated */
     struct strbuf reply;
-    struct err refused;     /* an error inside the stream */
+    struct err refused; /* an error inside the stream */
 };
 
 static void add_message(struct chat *chat, const char *role, struct str content)
@@ -35,7 +35,8 @@ static bool on_data(void *context, struct str data)
     struct str text;
 
     if (json_get(chunk, "error"))
-        err_set(&chat->refused, ERR_INPUT, "%.*s", STR_ARG(json_string_or(json_get(json_get(chunk, "error"), "message"), STR("failed"))));
+        err_set(&chat->refused, ERR_INPUT, "%.*s",
+                STR_ARG(json_string_or(json_get(json_get(chunk, "error"), "message"), STR("failed"))));
     delta = json_get(json_at(json_get(chunk, "choices"), 0), "delta");
     text = json_string_or(json_get(delta, "content"), STR_NONE);
     if (text.len > 0)
@@ -107,9 +108,13 @@ int cli_chat(int argc, char **argv)
         {"temperature", OPTION_FLOAT, &chat.temperature, "X", "0 takes the likeliest token (default 0.7)", NULL},
         {"max-tokens", OPTION_INT, &chat.max_tokens, "N", "of a reply (default: as far as the context reaches)", NULL},
     };
-    const struct options options = {.usage = "attune chat MODEL [PROMPT]",
-                                    .about = "Talks with a base or tuned model of a running server: one prompt, or line by line.",
-                                    .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
+    const struct options options = {
+        .usage = "attune chat MODEL [PROMPT]",
+        .about = "Talks with a base or tuned model of a running server: one prompt, or line by line.",
+        .list = option,
+        .count = sizeof option / sizeof *option,
+        .positional_min = 1,
+        .positional_max = 2};
     struct err err = {0};
     bool ok;
 

@@ -14,8 +14,9 @@ static bool list(struct remote *remote, struct err *err)
         return false;
     printf("%-42s %12s %-10s %-18s %s\n", "id", "bytes", "status", "purpose", "name");
     for json_each (file, json_get(files, "data"))
-        printf("%-42s %12lld %-10s %-18s %s\n", remote_text(remote, file, "id"), (long long)json_integer_or(json_get(file, "bytes"), 0),
-               remote_text(remote, file, "status"), remote_text(remote, file, "purpose"), remote_text(remote, file, "filename"));
+        printf("%-42s %12lld %-10s %-18s %s\n", remote_text(remote, file, "id"),
+               (long long)json_integer_or(json_get(file, "bytes"), 0), remote_text(remote, file, "status"),
+               remote_text(remote, file, "purpose"), remote_text(remote, file, "filename"));
     return true;
 }
 
@@ -27,7 +28,8 @@ static bool upload(struct remote *remote, const char *path, const char *purpose,
         return false;
     printf("%s\n", remote_text(remote, file, "id"));
     if (strcmp(remote_text(remote, file, "status"), "error") == 0)
-        return err_set(err, ERR_INPUT, "uploaded, but not valid training data: %s", remote_text(remote, file, "status_details"));
+        return err_set(err, ERR_INPUT, "uploaded, but not valid training data: %s",
+                       remote_text(remote, file, "status_details"));
     return true;
 }
 
@@ -55,7 +57,10 @@ int cli_files(int argc, char **argv)
     };
     const struct options options = {.usage = "attune files list | upload FILE | get ID | download ID | delete ID",
                                     .about = "Files of a running server.",
-                                    .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
+                                    .list = option,
+                                    .count = sizeof option / sizeof *option,
+                                    .positional_min = 1,
+                                    .positional_max = 2};
     struct remote remote;
     struct err err = {0};
     const struct json *answer = NULL;

@@ -22,7 +22,8 @@ int cli_infer(int argc, char **argv)
     const struct option list[] = {
         {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
         {"adapter", OPTION_TEXT, &worker.adapter, "DIR", "PEFT adapter on it", NULL},
-        {"context-length", OPTION_INT, &worker.context_length, "N", "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
+        {"context-length", OPTION_INT, &worker.context_length, "N",
+         "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
         {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
         {"backend", OPTION_TEXT, &worker.backend, "NAME", "cpu or ref (default cpu)", NULL},
         {"threads", OPTION_INT, &threads, "N", "0: one per core", NULL},
@@ -31,7 +32,8 @@ int cli_infer(int argc, char **argv)
         .usage = "attune infer --model DIR [--adapter DIR]",
         .about = "Answers generation requests for one model: JSON Lines on standard input, answers on standard output\n"
                  "(docs/formats.md, \"The inference worker\"). The server starts it by itself.",
-        .list = list, .count = sizeof list / sizeof *list,
+        .list = list,
+        .count = sizeof list / sizeof *list,
     };
     struct err err = {0};
 

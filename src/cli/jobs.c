@@ -25,8 +25,8 @@ static bool list(struct remote *remote, struct err *err)
         if (!json_is_null(json_get(job, "total_steps")))
             snprintf(steps, sizeof steps, "%lld/%lld", (long long)json_integer_or(json_get(job, "trained_steps"), 0),
                      (long long)json_integer_or(json_get(job, "total_steps"), 0));
-        printf("%-38s %-10s %13s  %-28s %s\n", remote_text(remote, job, "id"), remote_text(remote, job, "status"), steps,
-               remote_text(remote, job, "model"), remote_text(remote, job, "fine_tuned_model"));
+        printf("%-38s %-10s %13s  %-28s %s\n", remote_text(remote, job, "id"), remote_text(remote, job, "status"),
+               steps, remote_text(remote, job, "model"), remote_text(remote, job, "fine_tuned_model"));
     }
     return true;
 }
@@ -36,8 +36,8 @@ static bool list(struct remote *remote, struct err *err)
 struct watch {
     struct remote *remote;
     const char *id;
-    char after[128];     /* id of the last event seen */
-    bool has_bar;        /* on a terminal */
+    char after[128]; /* id of the last event seen */
+    bool has_bar;    /* on a terminal */
     double loss;
 };
 
@@ -49,7 +49,8 @@ static void clear_bar(const struct watch *w)
 
 static void draw_bar(const struct watch *w, const struct json *job)
 {
-    int64_t done = json_integer_or(json_get(job, "trained_steps"), 0), total = json_integer_or(json_get(job, "total_steps"), 0);
+    int64_t done = json_integer_or(json_get(job, "trained_steps"), 0),
+            total = json_integer_or(json_get(job, "total_steps"), 0);
     int64_t finish = json_integer_or(json_get(job, "estimated_finish"), 0), left = finish ? finish - clock_unix() : -1;
     int filled = total > 0 ? (int)(BAR_WIDTH * done / total) : 0;
 
@@ -76,15 +77,16 @@ static void print_event(struct watch *w, const struct json *event)
     if (is_metrics && w->has_bar)
         return;
     clear_bar(w);
-    printf("%s%s%s\n", strcmp(level, "info") == 0 ? "" : level, strcmp(level, "info") == 0 ? "" : ": ", remote_text(w->remote, event, "message"));
+    printf("%s%s%s\n", strcmp(level, "info") == 0 ? "" : level, strcmp(level, "info") == 0 ? "" : ": ",
+           remote_text(w->remote, event, "message"));
     fflush(stdout);
 }
 
 static bool take_events(struct watch *w, struct err *err)
 {
     for (;;) {
-        const char *path = arena_printf(&w->remote->arena, "/v1/fine_tuning/jobs/%s/events?order=asc&limit=200%s%s", w->id,
-                                        w->after[0] ? "&after=" : "", w->after);
+        const char *path = arena_printf(&w->remote->arena, "/v1/fine_tuning/jobs/%s/events?order=asc&limit=200%s%s",
+                                        w->id, w->after[0] ? "&after=" : "", w->after);
         const struct json *events = remote_get(w->remote, path, err);
         if (!events)
             return false;
@@ -127,7 +129,8 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
             clear_bar(&w);
             if (strcmp(status, "succeeded") == 0)
                 printf("succeeded: %s\n", result);
-            return strcmp(status, "succeeded") == 0 || err_set(err, ERR_CANCELLED, "the job %s%s%s", status, message[0] ? ": " : "", message);
+            return strcmp(status, "succeeded") == 0 ||
+                   err_set(err, ERR_CANCELLED, "the job %s%s%s", status, message[0] ? ": " : "", message);
         }
         clock_sleep_ms(POLL_MS);
     }
@@ -208,9 +211,11 @@ static bool create(struct remote *remote, const struct create_options *o, struct
 
 /* --- the command -------------------------------------------------------------------------------------------------- */
 
-static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options, struct err *err)
+static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options,
+                struct err *err)
 {
-    static const char *const posts[] = {"cancel", "pause", "resume"}, *const known[] = {"get", "watch", "cancel", "pause", "resume", "receipt"};
+    static const char *const posts[] = {"cancel", "pause", "resume"}, *const known[] = {"get",   "watch",  "cancel",
+                                                                                        "pause", "resume", "receipt"};
     const struct json *answer;
     bool is_known = false;
 
@@ -221,7 +226,8 @@ static bool act(struct remote *remote, const char *action, const char *id, const
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         is_known |= strcmp(action, known[i]) == 0;
     if (!is_known)
-        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume", action);
+        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume",
+                       action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)
@@ -235,12 +241,14 @@ static bool act(struct remote *remote, const char *action, const char *id, const
     for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
         if (strcmp(action, posts[i]) != 0)
             continue;
-        answer = remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
+        answer =
+            remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
         if (answer)
             printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
         return answer != NULL;
     }
-    return err_set(err, ERR_UNSUPPORTED, "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
+    return err_set(err, ERR_UNSUPPORTED,
+                   "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
 }
 
 int cli_jobs(int argc, char **argv)
@@ -262,7 +270,13 @@ int cli_jobs(int argc, char **argv)
 #define OPTION_KIND_INT       OPTION_INT
 #define OPTION_KIND_FLOAT     OPTION_FLOAT
 #define OPTION_KIND_BOOL      OPTION_FLAG
-#define ROW(name, kind, standard, min, max, help) {#name, OPTION_KIND_##kind, &o.values.name, OPTION_##kind##_ARGUMENT, HYPERPARAMETER_HELP_##kind(standard, min, help), &o.has_##name},
+#define ROW(name, kind, standard, min, max, help)                                                                      \
+    {#name,                                                                                                            \
+     OPTION_KIND_##kind,                                                                                               \
+     &o.values.name,                                                                                                   \
+     OPTION_##kind##_ARGUMENT,                                                                                         \
+     HYPERPARAMETER_HELP_##kind(standard, min, help),                                                                  \
+     &o.has_##name},
         HYPERPARAMETERS(ROW)
 #undef ROW
     };
@@ -270,7 +284,10 @@ int cli_jobs(int argc, char **argv)
                                              "       attune jobs create --model NAME --train FILE [options]\n"
                                              "       attune jobs get|watch|cancel|pause|resume ID",
                                     .about = "Fine-tuning jobs of a running server.",
-                                    .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
+                                    .list = option,
+                                    .count = sizeof option / sizeof *option,
+                                    .positional_min = 1,
+                                    .positional_max = 2};
     struct remote remote;
     struct err err = {0};
     bool ok;

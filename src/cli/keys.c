@@ -71,12 +71,16 @@ int cli_keys(int argc, char **argv)
     };
     const struct options options = {.usage = "attune keys create|list|revoke [ID] --data DIR",
                                     .about = "API keys. Stop the server first: one process owns the data folder.",
-                                    .list = option, .count = sizeof option / sizeof *option, .positional_min = 1, .positional_max = 2};
+                                    .list = option,
+                                    .count = sizeof option / sizeof *option,
+                                    .positional_min = 1,
+                                    .positional_max = 2};
     struct store *store;
     struct err err = {0};
     bool ok = false;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err) || (!data && !err_set(&err, ERR_INPUT, "--data is required"))) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) ||
+        (!data && !err_set(&err, ERR_INPUT, "--data is required"))) {
         fprintf(stderr, "attune keys: %s\n", err.text);
         return 2;
     }

@@ -8,9 +8,14 @@
 int cli_models(int argc, char **argv)
 {
     const char *url = NULL, *words[2] = {0};
-    const struct option option[] = {{"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
-    const struct options options = {.usage = "attune models list", .about = "Base models and results of a running server.", .list = option,
-                                    .count = 1, .positional_min = 1, .positional_max = 2};
+    const struct option option[] = {
+        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
+    const struct options options = {.usage = "attune models list",
+                                    .about = "Base models and results of a running server.",
+                                    .list = option,
+                                    .count = 1,
+                                    .positional_min = 1,
+                                    .positional_max = 2};
     struct remote remote;
     struct err err = {0};
     const struct json *models = NULL;

@@ -35,14 +35,16 @@ static const struct json *finish(struct remote *remote, struct http_client_answe
     const struct json *json = NULL;
 
     if (answer->status / 100 != 2)
-        err_set(err, answer->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%s", http_client_answer_message(answer, &remote->arena));
+        err_set(err, answer->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%s",
+                http_client_answer_message(answer, &remote->arena));
     else if (!(json = json_parse(&remote->arena, body, NULL, err)))
         err_prefix(err, "the server's answer");
     http_client_answer_deinit(answer);
     return json;
 }
 
-static const struct json *call(struct remote *remote, struct http_client_request *request, const char *path, struct err *err)
+static const struct json *call(struct remote *remote, struct http_client_request *request, const char *path,
+                               struct err *err)
 {
     struct http_client_answer answer = {0};
 
@@ -108,7 +110,10 @@ static bool save(void *context, struct str bytes)
 bool remote_download(struct remote *remote, const char *path, const char *file, struct err *err)
 {
     struct download download = {.file = file, .err = err, .fd = file_create(file, err)};
-    struct http_client_request request = {.method = "GET", .on_bytes = save, .context = &download, .bearer = remote->key,
+    struct http_client_request request = {.method = "GET",
+                                          .on_bytes = save,
+                                          .context = &download,
+                                          .bearer = remote->key,
                                           .url = arena_printf(&remote->arena, "%s%s", remote->url, path)};
     struct http_client_answer answer = {0};
     bool ok = download.fd >= 0 && http_client_send(&request, &answer, err);
@@ -145,11 +150,15 @@ static bool take_bytes(void *context, struct str bytes)
     return http_sse_feed(&reader->sse, bytes, reader->err);
 }
 
-bool remote_stream(struct remote *remote, const char *path, struct str body, bool (*on_data)(void *context, struct str data), void *context,
-                   struct err *err)
+bool remote_stream(struct remote *remote, const char *path, struct str body,
+                   bool (*on_data)(void *context, struct str data), void *context, struct err *err)
 {
     struct sse_reader reader = {.on_data = on_data, .context = context, .err = err};
-    struct http_client_request request = {.method = "POST", .body = body, .bearer = remote->key, .on_bytes = take_bytes, .context = &reader,
+    struct http_client_request request = {.method = "POST",
+                                          .body = body,
+                                          .bearer = remote->key,
+                                          .on_bytes = take_bytes,
+                                          .context = &reader,
                                           .url = arena_printf(&remote->arena, "%s%s", remote->url, path)};
     struct http_client_answer answer = {0};
     bool ok;

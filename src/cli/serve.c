@@ -64,12 +64,14 @@ static void check_end(void *context, struct api_check_result *result)
     const struct jsonl_report *report = jsonl_checker_end(check->checker);
     size_t kept = jsonl_report_kept(report);
 
-    *result = (struct api_check_result){.kind = report->has_kind ? example_kind_name(report->kind) : NULL, .line_count = report->line_count,
+    *result = (struct api_check_result){.kind = report->has_kind ? example_kind_name(report->kind) : NULL,
+                                        .line_count = report->line_count,
                                         .bad_line_count = report->error_count};
     for (size_t i = 0; i < kept && i < STATUS_ERRORS_SHOWN; i++) {
         const struct jsonl_error *error = &report->errors[i];
         if (error->line)
-            strbuf_printf(&check->details, "%sLine %llu: %s.", i ? " " : "", (unsigned long long)error->line, error->text);
+            strbuf_printf(&check->details, "%sLine %llu: %s.", i ? " " : "", (unsigned long long)error->line,
+                          error->text);
         else
             strbuf_printf(&check->details, "%s%s.", i ? " " : "", error->text);
     }
@@ -88,7 +90,8 @@ static void check_free(void *context)
     free(check);
 }
 
-/* --- the job manager on the HTTP loop ------------------------------------------------------------------------------ */
+/* --- the job manager on the HTTP loop ------------------------------------------------------------------------------
+ */
 
 static int64_t jobs_now(void *context)
 {
@@ -140,7 +143,8 @@ static void jobs_deadline(void *context, int64_t at_ms)
     http_timer_set(((struct serve *)context)->jobs_timer, at_ms);
 }
 
-/* --- start and stop ------------------------------------------------------------------------------------------------ */
+/* --- start and stop ------------------------------------------------------------------------------------------------
+ */
 
 static bool open_folders(struct serve *s, struct arena *arena, struct err *err)
 {
@@ -167,7 +171,11 @@ static bool open_jobs(struct serve *s, struct err *err)
         .data_dir = s->data_dir,
         .store = s->store,
         .blobs = s->blobs,
-        .loop = {.context = s, .now_ms = jobs_now, .watch = jobs_watch, .unwatch = jobs_unwatch, .set_deadline = jobs_deadline},
+        .loop = {.context = s,
+                 .now_ms = jobs_now,
+                 .watch = jobs_watch,
+                 .unwatch = jobs_unwatch,
+                 .set_deadline = jobs_deadline},
         .jobs_max = (int)s->options.jobs,
         .memory_bytes = s->options.memory,
     };
@@ -195,8 +203,9 @@ static bool make_first_key(struct serve *s, struct err *err)
 
     if (ok && keys.count == 0) {
         fd = file_create_secret(path, err);
-        ok = fd >= 0 && key_create(s->store, &tenant, "first", "read write admin", key, err) && fd_write_all(fd, key, strlen(key), path, err) &&
-             fd_write_all(fd, "\n", 1, path, err) && fd_sync(fd, path, err);
+        ok = fd >= 0 && key_create(s->store, &tenant, "first", "read write admin", key, err) &&
+             fd_write_all(fd, key, strlen(key), path, err) && fd_write_all(fd, "\n", 1, path, err) &&
+             fd_sync(fd, path, err);
         fd_close(&fd);
         s->has_first_key = ok;
     }
@@ -211,8 +220,9 @@ static bool open_all(struct serve *s, struct err *err)
     bool ok = open_folders(s, &arena, err);
 
     arena_deinit(&arena);
-    if (!ok || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) || !(s->blobs = blobs_open(s->data_dir, err)) ||
-        !blobs_collect(s->blobs, s->store, &orphans, err) || (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
+    if (!ok || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
+        !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
+        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
@@ -230,7 +240,10 @@ static bool open_all(struct serve *s, struct err *err)
     if (!s->api)
         return false;
     struct http_handler handler = api_handler(s->api);
-    s->server = http_server_new(s->loop, &(struct http_config){.host = s->options.host, .port = (int)s->options.port, .encoded_slash_under = "/v1/models/"},
+    s->server = http_server_new(s->loop,
+                                &(struct http_config){.host = s->options.host,
+                                                      .port = (int)s->options.port,
+                                                      .encoded_slash_under = "/v1/models/"},
                                 &handler, err);
     return s->server != NULL;
 }
@@ -270,8 +283,9 @@ static bool run(struct serve *s, struct err *err)
     signalled_loop = s->loop;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    printf(strchr(s->options.host, ':') ? "attune is listening on http://[%s]:%d\n" : "attune is listening on http://%s:%d\n", s->options.host,
-           http_server_port(s->server));
+    printf(strchr(s->options.host, ':') ? "attune is listening on http://[%s]:%d\n"
+                                        : "attune is listening on http://%s:%d\n",
+           s->options.host, http_server_port(s->server));
     if (s->has_first_key)
         printf("no API key yet: the first one is in %s/" FIRST_KEY "\n", s->options.data);
     fflush(stdout);
@@ -286,9 +300,13 @@ static bool check_options(const struct serve_options *o, struct err *err)
     if (!o->data)
         return err_set(err, ERR_INPUT, "--data is required: the folder for the database, files and runs");
     if (o->is_open && !is_loopback(o->host))
-        return err_set(err, ERR_INPUT, "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it", o->host);
+        return err_set(
+            err, ERR_INPUT,
+            "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it",
+            o->host);
     if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0)
-        return err_set(err, ERR_INPUT, "--port is 0 to 65535, --jobs 1 to 1024, --memory and --recovery-steps at least 0");
+        return err_set(err, ERR_INPUT,
+                       "--port is 0 to 65535, --jobs 1 to 1024, --memory and --recovery-steps at least 0");
     return true;
 }
 
@@ -298,20 +316,27 @@ int cli_serve(int argc, char **argv)
     bool has_auth = true;
     const struct option list[] = {
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
-        {"models", OPTION_TEXT, &s.options.models, "DIR", "base models: org/name below it, each a Hugging Face folder", NULL},
-        {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)", NULL},
-        {"public-host", OPTION_TEXT, &s.options.public_host, "NAME", "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
+        {"models", OPTION_TEXT, &s.options.models, "DIR", "base models: org/name below it, each a Hugging Face folder",
+         NULL},
+        {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)",
+         NULL},
+        {"public-host", OPTION_TEXT, &s.options.public_host, "NAME",
+         "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
         {"auth", OPTION_FLAG, &has_auth, NULL, "requests need an API key; --no-auth works on loopback only", NULL},
         {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
-        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N", "a recovery point every N steps (default: every two minutes)", NULL},
-        {"memory", OPTION_INT, &s.options.memory, "BYTES", "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
+        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",
+         "a recovery point every N steps (default: every two minutes)", NULL},
+        {"memory", OPTION_INT, &s.options.memory, "BYTES",
+         "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
-        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run on when the\n"
+        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run "
+                 "on when the\n"
                  "server stops, and a new server goes on with them.",
-        .list = list, .count = sizeof list / sizeof *list,
+        .list = list,
+        .count = sizeof list / sizeof *list,
     };
     struct err err = {0};
     bool ok;

@@ -8,23 +8,23 @@ struct sequence {
     struct sequence_request request;
     sequence_fn *on_token;
     void *context;
-    int32_t *waiting;          /* tokens not yet run: the prompt, then one at a time */
+    int32_t *waiting; /* tokens not yet run: the prompt, then one at a time */
     int32_t waiting_count, waiting_from;
-    int32_t position;          /* tokens run */
+    int32_t position; /* tokens run */
     int32_t drawn_count;
-    struct kv_cache *cache;    /* [layers] */
+    struct kv_cache *cache; /* [layers] */
     void *cache_memory;
-    int32_t step_tokens;       /* taken by the step that runs */
+    int32_t step_tokens; /* taken by the step that runs */
 };
 
 struct generator {
     struct model *model;
     int32_t tokens, vocab, layers;
     struct sequence *sequence[SEQUENCES_MAX];
-    int count, next;           /* next: where the next step begins to fill, so that nobody waits for ever */
-    float *logits;             /* [SEQUENCES_MAX, vocab] */
-    int32_t *order;            /* [vocab] */
-    struct kv_cache *cache;    /* [layers · SEQUENCES_MAX] of a step */
+    int count, next;        /* next: where the next step begins to fill, so that nobody waits for ever */
+    float *logits;          /* [SEQUENCES_MAX, vocab] */
+    int32_t *order;         /* [vocab] */
+    struct kv_cache *cache; /* [layers · SEQUENCES_MAX] of a step */
     struct arena step;
 };
 
@@ -75,11 +75,14 @@ static void make_cache(const struct generator *g, struct sequence *s)
     s->cache_memory = at;
     s->cache = mem_alloc_zero((size_t)g->layers, sizeof *s->cache);
     for (int32_t l = 0; l < g->layers; l++)
-        s->cache[l] = (struct kv_cache){.k = at + bytes * 2 * (size_t)l, .v = at + bytes * (2 * (size_t)l + 1),
-                                        .capacity = (int32_t)capacity, .type = type};
+        s->cache[l] = (struct kv_cache){.k = at + bytes * 2 * (size_t)l,
+                                        .v = at + bytes * (2 * (size_t)l + 1),
+                                        .capacity = (int32_t)capacity,
+                                        .type = type};
 }
 
-struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token, void *context)
+struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token,
+                               void *context)
 {
     struct sequence *s;
 
@@ -87,7 +90,8 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
         return NULL;
     ASSERT(request->prompt_count > 0 && request->max_tokens > 0);
     s = mem_alloc_zero(1, sizeof *s);
-    *s = (struct sequence){.request = *request, .on_token = on_token, .context = context, .waiting_count = request->prompt_count};
+    *s = (struct sequence){
+        .request = *request, .on_token = on_token, .context = context, .waiting_count = request->prompt_count};
     s->waiting = mem_alloc((size_t)request->prompt_count * sizeof *s->waiting);
     memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
     s->request.prompt = NULL;

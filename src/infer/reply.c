@@ -6,9 +6,9 @@
 struct reply {
     struct reply_options options;
     struct tokenizer_stream stream;
-    struct strbuf text;              /* decoded, not yet given */
-    size_t given;                    /* bytes of text that the last piece gave */
-    struct sequence_token *tokens;   /* not yet given */
+    struct strbuf text;            /* decoded, not yet given */
+    size_t given;                  /* bytes of text that the last piece gave */
+    struct sequence_token *tokens; /* not yet given */
     size_t token_count, token_cap, tokens_given;
 };
 

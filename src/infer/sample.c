@@ -27,13 +27,15 @@ static int compare_descending(const void *a, const void *b, void *context)
 /* Uniform on [0, 1) with 53 bits. */
 static double draw(const struct sample_options *options, uint32_t position)
 {
-    uint32_t counter[4] = {position, options->sequence, 0, 0}, key[2] = {(uint32_t)options->seed, (uint32_t)(options->seed >> 32)}, out[4];
+    uint32_t counter[4] = {position, options->sequence, 0, 0},
+             key[2] = {(uint32_t)options->seed, (uint32_t)(options->seed >> 32)}, out[4];
 
     philox4x32(counter, key, out);
     return (double)(((uint64_t)out[0] << 21) ^ (out[1] >> 11)) * 0x1p-53;
 }
 
-int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position, int32_t *order)
+int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
+                     int32_t *order)
 {
     int32_t best = largest(logits, vocab), kept = 0;
     double sum = 0, reached = 0, target;

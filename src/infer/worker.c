@@ -17,7 +17,7 @@ struct request {
     struct token_list prompt;
     struct sequence_request sequence;
     struct reply_options reply_options;
-    struct arena arena;             /* stop strings */
+    struct arena arena; /* stop strings */
     struct reply *reply[CHOICES_MAX];
     struct sequence *running[CHOICES_MAX];
     int choice_count, started_count, ended_count;
@@ -34,10 +34,10 @@ struct worker {
     int32_t context_length;
     int32_t stop_ids[STOP_IDS_MAX];
     int stop_id_count;
-    struct request *requests;       /* in order of arrival */
+    struct request *requests; /* in order of arrival */
     struct strbuf in, out;
     int out_fd;
-    bool is_broken;                 /* nobody reads any more */
+    bool is_broken; /* nobody reads any more */
 };
 
 /* --- lines out ---------------------------------------------------------------------------------------------------- */
@@ -197,7 +197,8 @@ static struct request *next_to_start(struct worker *w)
     struct request *next = NULL;
 
     for (struct request *r = w->requests; r; r = r->next)
-        if (r->started_count < r->choice_count && (!next || r->started_count - r->ended_count < next->started_count - next->ended_count))
+        if (r->started_count < r->choice_count &&
+            (!next || r->started_count - r->ended_count < next->started_count - next->ended_count))
             next = r;
     return next;
 }
@@ -264,19 +265,23 @@ static const struct json *tools_of(const struct json *line)
     return tools && tools->type == JSON_ARRAY && tools->count > 0 ? tools : NULL;
 }
 
-static bool read_prompt(struct worker *w, const struct json *line, struct arena *arena, struct token_list *tokens, struct err *err)
+static bool read_prompt(struct worker *w, const struct json *line, struct arena *arena, struct token_list *tokens,
+                        struct err *err)
 {
-    const struct json *messages = json_get(line, "messages"), *ids = json_get(line, "prompt_ids"), *prompt = json_get(line, "prompt");
+    const struct json *messages = json_get(line, "messages"), *ids = json_get(line, "prompt_ids"),
+                      *prompt = json_get(line, "prompt");
     struct chat_input input;
     struct str text;
 
     if (ids && ids->type == JSON_ARRAY)
         return read_ids(ids, arena, tokens, err) && check_ids(w, tokens, err);
     if (prompt && prompt->type == JSON_STRING)
-        return tokenizer_encode(w->format.tokenizer, w->scratch, prompt->string, true, tokens, err) && check_ids(w, tokens, err);
+        return tokenizer_encode(w->format.tokenizer, w->scratch, prompt->string, true, tokens, err) &&
+               check_ids(w, tokens, err);
     if (!messages)
         return err_set(err, ERR_INPUT, "a request needs messages, prompt or prompt_ids");
-    return chat_format_input(&w->format, messages, tools_of(line), &input, err) && chat_render_prompt(&input, arena, &text, err) &&
+    return chat_format_input(&w->format, messages, tools_of(line), &input, err) &&
+           chat_render_prompt(&input, arena, &text, err) &&
            tokenizer_encode(w->format.tokenizer, w->scratch, text, false, tokens, err) && check_ids(w, tokens, err);
 }
 
@@ -287,7 +292,8 @@ static bool fit_context(const struct worker *w, struct request *r, int64_t max_t
     if (r->prompt.count == 0)
         return err_set(err, ERR_INPUT, "the prompt has no tokens");
     if (room < 1)
-        return err_set(err, ERR_INPUT, "the prompt has %zu tokens; the model takes %d with the reply", r->prompt.count, w->context_length);
+        return err_set(err, ERR_INPUT, "the prompt has %zu tokens; the model takes %d with the reply", r->prompt.count,
+                       w->context_length);
     r->sequence.prompt = r->prompt.ids;
     r->sequence.prompt_count = (int32_t)r->prompt.count;
     r->sequence.max_tokens = (int32_t)(max_tokens > 0 && max_tokens < room ? max_tokens : room);
@@ -302,7 +308,9 @@ static void read_sampling(struct worker *w, const struct json *line, struct requ
     r->sequence.logprobs = (int)json_integer_or(json_get(line, "logprobs"), -1);
     if (r->sequence.logprobs > SAMPLE_TOP_MAX)
         r->sequence.logprobs = SAMPLE_TOP_MAX;
-    r->reply_options = (struct reply_options){.tokenizer = w->format.tokenizer, .stop_ids = w->stop_ids, .stop_id_count = w->stop_id_count,
+    r->reply_options = (struct reply_options){.tokenizer = w->format.tokenizer,
+                                              .stop_ids = w->stop_ids,
+                                              .stop_id_count = w->stop_id_count,
                                               .has_tokens = r->sequence.logprobs >= 0};
     for json_each (stop, json_get(line, "stop"))
         if (stop->type == JSON_STRING && stop->string.len > 0 && r->reply_options.stop_count < REPLY_STOPS_MAX) {
@@ -320,7 +328,8 @@ static bool make_request(struct worker *w, const struct json *line, int64_t id, 
     r->worker = w;
     if (n < 1 || n > CHOICES_MAX)
         err_set(err, ERR_INPUT, "n must be from 1 to %d", CHOICES_MAX);
-    else if (read_prompt(w, line, arena, &r->prompt, err) && fit_context(w, r, json_integer_or(json_get(line, "max_tokens"), 0), err)) {
+    else if (read_prompt(w, line, arena, &r->prompt, err) &&
+             fit_context(w, r, json_integer_or(json_get(line, "max_tokens"), 0), err)) {
         read_sampling(w, line, r);
         r->choice_count = (int)n;
         for (int i = 0; i < r->choice_count; i++)
@@ -412,7 +421,8 @@ static bool take_lines(struct worker *w, struct err *err)
     }
     memmove(w->in.at, w->in.at + from, w->in.len - from);
     w->in.len -= from;
-    return w->in.len <= LINE_BYTES_MAX || err_set(err, ERR_LIMIT, "a request line has more than %d bytes", LINE_BYTES_MAX);
+    return w->in.len <= LINE_BYTES_MAX ||
+           err_set(err, ERR_LIMIT, "a request line has more than %d bytes", LINE_BYTES_MAX);
 }
 
 static bool serve(struct worker *w, int in, struct err *err)
@@ -448,7 +458,8 @@ static void add_stop_id(struct worker *w, int32_t id)
         w->stop_ids[w->stop_id_count++] = id;
 }
 
-/* What ends a reply: the ends that config.json and generation_config.json name, the tokenizer's, and the template's end of turn. */
+/* What ends a reply: the ends that config.json and generation_config.json name, the tokenizer's, and the template's end
+ * of turn. */
 static void collect_stop_ids(struct worker *w, const char *folder)
 {
     const struct model_config *config = model_config(w->model);
@@ -482,8 +493,13 @@ static bool open_model(struct worker *w, const struct worker_options *options, s
     if (options->context_length > 0 && options->context_length < w->context_length)
         w->context_length = (int32_t)options->context_length;
     w->pool = pool_new(options->threads);
-    open = (struct model_options){.adapter_folder = options->adapter, .backend = backend, .pool = w->pool,
-                                  .row_tokens = w->context_length < STEP_TOKENS ? w->context_length : STEP_TOKENS, .tokens_wanted = STEP_TOKENS, .positions = w->context_length, .head_rows = SEQUENCES_MAX};
+    open = (struct model_options){.adapter_folder = options->adapter,
+                                  .backend = backend,
+                                  .pool = w->pool,
+                                  .row_tokens = w->context_length < STEP_TOKENS ? w->context_length : STEP_TOKENS,
+                                  .tokens_wanted = STEP_TOKENS,
+                                  .positions = w->context_length,
+                                  .head_rows = SEQUENCES_MAX};
     if (!model_profile_choose(options->dtype, &open.profile, err) || !model_open(&w->model, options->model, &open, err))
         goto out;
     ok = true;

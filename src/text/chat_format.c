@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-static bool open_template(struct chat_format *format, const char *folder, bool has_tools, struct str *source, const struct template **template,
-                          struct err *err)
+static bool open_template(struct chat_format *format, const char *folder, bool has_tools, struct str *source,
+                          const struct template **template, struct err *err)
 {
     struct err missing = {0};
 
@@ -44,7 +44,8 @@ static bool make_variables(struct chat_format *format, struct err *err)
             json_put_str(&w, names[i], special);
     }
     json_write_end_object(&w);
-    format->variables = json_parse(&format->arena, (struct str){arena_copy(&format->arena, text.at, text.len), text.len}, NULL, err);
+    format->variables =
+        json_parse(&format->arena, (struct str){arena_copy(&format->arena, text.at, text.len), text.len}, NULL, err);
     strbuf_deinit(&text);
     return format->variables != NULL;
 }
@@ -74,14 +75,15 @@ void chat_format_close(struct chat_format *format)
     *format = (struct chat_format){0};
 }
 
-bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools, struct chat_input *input,
-                       struct err *err)
+bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools,
+                       struct chat_input *input, struct err *err)
 {
     const struct template *template = tools ? format->template_tools : format->template;
 
     if (!template)
         return err_set(err, ERR_UNSUPPORTED,
-                       "the model has no chat template: put a chat_template.jinja into its folder, or use prompts and texts instead of messages");
+                       "the model has no chat template: put a chat_template.jinja into its folder, or use prompts and "
+                       "texts instead of messages");
     *input = (struct chat_input){
         .template = template,
         .messages = messages,
