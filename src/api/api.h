@@ -3,8 +3,8 @@
  * One object between the HTTP core and the rooms behind it. It owns no state of its own but caches: files, jobs and
  * models live in the store. Everything runs on the loop's thread; what takes longer happens in child processes.
  *
- * Files of purpose fine-tune are checked while they arrive, by functions that the caller lends (struct api_checker): the
- * check belongs to the engine side, which this room may not include. */
+ * Files of purpose fine-tune are checked while they arrive, by functions that the caller lends (struct api_checker):
+ * the check belongs to the engine side, which this room may not include. */
 #pragma once
 
 #include "http/server.h"

@@ -53,8 +53,8 @@ bool list_read(struct call *call, const struct list_limits *limits, struct list_
 /* A cursor that is not there gives an empty page, as the official clients expect: true when err says so. */
 bool list_is_past_end(const struct list_query *list, const struct err *err);
 
-/* {"object":"list","data":[ … ],…,"has_more":…}: opened before the items, closed with the ids of the first and the last (NULL:
- * none). */
+/* {"object":"list","data":[ … ],…,"has_more":…}: opened before the items, closed with the ids of the first and the
+ * last (NULL: none). */
 enum list_ids { LIST_WITHOUT_IDS, LIST_IDS_OR_EMPTY, LIST_IDS_OR_NULL };
 void list_write_begin(struct json_writer *writer);
 void list_write_end(struct json_writer *writer, enum list_ids ids, const char *first, const char *last, bool has_more);
@@ -76,7 +76,8 @@ struct model_place {
     int64_t created;           /* Unix seconds */
     bool is_result;            /* made by a job */
 };
-/* A base model by its path under models_dir or in the Hub cache, or a result by name. ERR_NOT_FOUND lists the bases there are. */
+/* A base model by its path under models_dir or in the Hub cache, or a result by name. ERR_NOT_FOUND lists the bases
+ * there are. */
 bool model_find(struct call *call, struct str id, struct model_place *place, struct err *err);
 
 /* --- handlers, one file a resource --- */

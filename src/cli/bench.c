@@ -16,11 +16,16 @@
 static const struct shape {
     const char *name;
     int32_t T, N, K;
-    int in_step;          /* how often a training step of the 135M model has it */
+    int in_step; /* how often a training step of the 135M model has it */
 } shapes[] = {
-    {"q, k, v", 1024, 960, 576, 30},     {"attention out", 1024, 576, 576, 30}, {"gate, up", 1024, 3072, 576, 30},
-    {"down", 1024, 576, 1536, 30},       {"head", 1024, 49152, 576, 1},         {"square", 1024, 2048, 2048, 0},
-    {"one token, gate, up", 1, 3072, 576, 0}, {"one token, head", 1, 49152, 576, 0},
+    {"q, k, v", 1024, 960, 576, 30},
+    {"attention out", 1024, 576, 576, 30},
+    {"gate, up", 1024, 3072, 576, 30},
+    {"down", 1024, 576, 1536, 30},
+    {"head", 1024, 49152, 576, 1},
+    {"square", 1024, 2048, 2048, 0},
+    {"one token, gate, up", 1, 3072, 576, 0},
+    {"one token, head", 1, 49152, 576, 0},
 };
 
 enum { RUNS_MIN = 5 };
@@ -29,9 +34,9 @@ struct bench {
     struct queue queue;
     enum cpu_path path;
     enum dtype type;
-    double seconds;       /* per measurement */
+    double seconds;                         /* per measurement */
     double step_seconds, step_peak_seconds; /* all products of a 135M step: as measured, and at the loop's speed */
-    struct arena arena;   /* one shape's operands */
+    struct arena arena;                     /* one shape's operands */
 };
 
 static struct mat make(struct bench *bench, int32_t rows, int32_t cols, enum dtype type)
@@ -100,9 +105,9 @@ static void measure_shape(struct bench *bench, const struct shape *shape)
     rate[0] = measure(bench, OP_linear, &forward, flops, &loop[0]);
     rate[1] = measure(bench, OP_linear_grad_in, &backward, flops, &loop[1]);
     rate[2] = measure(bench, OP_linear_grad_w, &gradient, flops, &loop[2]);
-    printf("%-20s %5d x %5d x %4d  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f\n", shape->name, shape->T, shape->N, shape->K,
-           rate[0] * 1e-9, 100 * rate[0] / loop[0], rate[1] * 1e-9, 100 * rate[1] / loop[1], rate[2] * 1e-9, 100 * rate[2] / loop[2],
-           loop[0] * 1e-9);
+    printf("%-20s %5d x %5d x %4d  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f\n", shape->name, shape->T,
+           shape->N, shape->K, rate[0] * 1e-9, 100 * rate[0] / loop[0], rate[1] * 1e-9, 100 * rate[1] / loop[1],
+           rate[2] * 1e-9, 100 * rate[2] / loop[2], loop[0] * 1e-9);
     fflush(stdout);
     for (int i = 0; i < 3; i++) {
         bench->step_seconds += shape->in_step * flops / rate[i];
@@ -115,12 +120,14 @@ static int bench_products(struct bench *bench)
 {
     static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
 
-    printf("%s products, path %s, %d threads; GFLOP per second of all threads and share of the loop\n", dtype_name(bench->type), names[bench->path],
-           pool_thread_count(bench->queue.pool));
-    printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w", "loop");
+    printf("%s products, path %s, %d threads; GFLOP per second of all threads and share of the loop\n",
+           dtype_name(bench->type), names[bench->path], pool_thread_count(bench->queue.pool));
+    printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w",
+           "loop");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         measure_shape(bench, &shapes[i]);
-    printf("all products of a full step of the 135M model: %.0f%% of the loop\n", 100 * bench->step_peak_seconds / bench->step_seconds);
+    printf("all products of a full step of the 135M model: %.0f%% of the loop\n",
+           100 * bench->step_peak_seconds / bench->step_seconds);
     return 0;
 }
 
@@ -138,8 +145,12 @@ int cli_bench(int argc, char **argv)
         {"seconds", OPTION_FLOAT, &seconds, "S", "time for each figure", NULL},
         {"f32", OPTION_FLAG, &is_f32, NULL, "products of f32 instead of bf16", NULL},
     };
-    const struct options options = {"attune bench products [options]", "Measures products of matrices against the processor's peak.", list,
-                                    sizeof list / sizeof list[0], 1, 1};
+    const struct options options = {"attune bench products [options]",
+                                    "Measures products of matrices against the processor's peak.",
+                                    list,
+                                    sizeof list / sizeof list[0],
+                                    1,
+                                    1};
 
     if (!options_parse(&options, argc, argv, &what, &count, &err)) {
         fprintf(stderr, "attune bench: %s\n", err.text);

@@ -1,7 +1,7 @@
 /* cli/remote.h - calls of a running server, for the commands that are clients.
  *
- * Where the server is: --url, else ATTUNE_BASE_URL (with or without /v1), else http://127.0.0.1:8080. The key: ATTUNE_API_KEY. Errors
- * are what the server said, or why it could not be reached. */
+ * Where the server is: --url, else ATTUNE_BASE_URL (with or without /v1), else http://127.0.0.1:8080. The key:
+ * ATTUNE_API_KEY. Errors are what the server said, or why it could not be reached. */
 #pragma once
 
 #include "base/json.h"
@@ -16,7 +16,8 @@ struct remote {
 void remote_open(struct remote *remote, const char *url);
 void remote_close(struct remote *remote);
 
-/* `path` begins with /v1. The answer's JSON lies in remote->arena; NULL with err set when the call failed or the server refused. */
+/* `path` begins with /v1. The answer's JSON lies in remote->arena; NULL with err set when the call failed or the
+ * server refused. */
 const struct json *remote_get(struct remote *remote, const char *path, struct err *err);
 const struct json *remote_post(struct remote *remote, const char *path, struct str body, struct err *err);
 const struct json *remote_delete(struct remote *remote, const char *path, struct err *err);

@@ -1,11 +1,12 @@
 /* infer/generate.h - many replies at once on one model.
  *
- * A generator holds sequences. Each step takes tokens that wait (a prompt, or the token drawn last) from as many sequences as
- * fit one micro-batch, runs them through the model as one flat stream, and draws the next token of every sequence
- * whose prompt is through. A reply does not depend on which others run beside it, save for the rounding that the model's
- * products may have by batch size.
+ * A generator holds sequences. Each step takes tokens that wait (a prompt, or the token drawn last) from as many
+ * sequences as fit one micro-batch, runs them through the model as one flat stream, and draws the next token of every
+ * sequence whose prompt is through. A reply has the same bits alone and in company, because a row of a product does
+ * not depend on the other rows.
  *
- * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it ends. */
+ * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it
+ * ends. */
 #pragma once
 
 #include "infer/sample.h"
@@ -35,7 +36,8 @@ struct sequence_token {
     int top_count;
 };
 
-/* on_token is called once per drawn token; it returns false to end the sequence there. is_last: max_tokens is reached. */
+/* on_token is called once per drawn token; it returns false to end the sequence there. is_last: max_tokens is
+ * reached. */
 typedef bool sequence_fn(void *context, const struct sequence_token *token, bool is_last);
 
 /* NULL when SEQUENCES_MAX are running. */

@@ -1,7 +1,7 @@
 /* infer/reply.h - drawn tokens become the text of a reply.
  *
- * Ends at a stop token, whose text is not part of the reply, or before a stop string. Text that may still turn out to be the
- * beginning of a stop string is held back until it is certain. */
+ * Ends at a stop token, whose text is not part of the reply, or before a stop string. Text that may still turn out to
+ * be the beginning of a stop string is held back until it is certain. */
 #pragma once
 
 #include "infer/generate.h"

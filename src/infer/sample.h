@@ -1,9 +1,9 @@
 /* infer/sample.h - the next token from a row of logits.
  *
- * Temperature 0 takes the largest logit, the first on ties. Otherwise probabilities are softmax(logits / temperature), cut to the
- * smallest set of most likely tokens whose sum reaches top_p, and one draw decides. The draw comes from Philox under
- * (seed, sequence, position): the same request gives the same tokens alone and in company. Log-probabilities that are reported
- * are those of the model itself, at temperature 1 and uncut. */
+ * Temperature 0 takes the largest logit, the first on ties. Otherwise probabilities are softmax(logits /
+ * temperature), cut to the smallest set of most likely tokens whose sum reaches top_p, and one draw decides. The draw
+ * comes from Philox under (seed, sequence, position): the same request gives the same tokens alone and in company.
+ * Log-probabilities that are reported are those of the model itself, at temperature 1 and uncut. */
 #pragma once
 
 #include <stdint.h>

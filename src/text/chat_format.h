@@ -1,5 +1,5 @@
-/* text/chat_format.h - a model folder's way from a conversation to tokens: its tokenizer, its chat templates, the special
- * tokens that both know. Read-only once open; any number of threads may use one. */
+/* text/chat_format.h - a model folder's way from a conversation to tokens: its tokenizer, its chat templates, the
+ * special tokens that both know. Read-only once open; any number of threads may use one. */
 #pragma once
 
 #include "text/chat.h"
@@ -21,9 +21,11 @@ struct chat_format {
 bool chat_format_open(struct chat_format *format, const char *folder, int64_t now, struct err *err);
 void chat_format_close(struct chat_format *format); /* of a zeroed struct: nothing */
 
-/* What chat_render and chat_render_prompt take; tools: array or NULL. ERR_UNSUPPORTED when the model has no template. */
+/* What chat_render and chat_render_prompt take; tools: array or NULL. ERR_UNSUPPORTED when the model has no template.
+ * */
 bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools, struct chat_input *input,
                        struct err *err);
 
-/* The special token that ends an assistant's turn, found by rendering a short conversation; -1: the template writes none. */
+/* The special token that ends an assistant's turn, found by rendering a short conversation; -1: the template writes
+ * none. */
 int32_t chat_format_end_of_turn(const struct chat_format *format);
