@@ -1,18 +1,21 @@
 /* Every gradient of the reference against finite differences of its forward operation, in F64. */
 #include "fixture.h"
 
-static struct fixture f;
+#include "compute/selftest/operands.h"
+
+static struct operands operands;
+static int compared_count;
 static struct queue queue;
 static const struct backend *const ref = &backend_ref;
 
 static struct mat random_mat(int32_t rows, int32_t cols, int32_t room)
 {
-    return mat_random(&f, rows, cols, room, DTYPE_F64);
+    return mat_random(&operands, rows, cols, room, DTYPE_F64);
 }
 
 static struct mat zero_mat(int32_t rows, int32_t cols, int32_t room)
 {
-    struct mat m = mat_make(&f, rows, cols, room, DTYPE_F64);
+    struct mat m = mat_make(&operands, rows, cols, room, DTYPE_F64);
 
     mat_fill(&m, 0);
     return m;
@@ -20,7 +23,7 @@ static struct mat zero_mat(int32_t rows, int32_t cols, int32_t room)
 
 static struct mat copy_of(const struct mat *m)
 {
-    struct mat copy = mat_make(&f, m->rows, m->cols, m->ld - m->cols, DTYPE_F64);
+    struct mat copy = mat_make(&operands, m->rows, m->cols, m->ld - m->cols, DTYPE_F64);
 
     copy.ld = m->ld;
     memcpy(copy.at, m->at, (size_t)m->rows * (size_t)m->ld * 8);
@@ -54,7 +57,7 @@ static void expect_slope(const char *what, double (*objective)(const void *), co
             if (!(fabs(slope - get(grad, i, j)) <= 2e-8 * (1 + fabs(slope))))
                 fail_msg("%s [%d, %d]: gradient %.12g, finite difference %.12g", what, i, j, get(grad, i, j), slope);
         }
-    f.compared_count++;
+    compared_count++;
 }
 
 static struct mat c; /* the weights of the objective: the gradient that comes in */
@@ -129,7 +132,7 @@ static void rope_gradient(void **state)
                                 &qkv};
 
     for (int i = 0; i < 7 * 4; i++)
-        cos_sin[i] = (float)random_value(&f);
+        cos_sin[i] = (float)random_value(&operands);
     c = random_mat(11, (2 + 2) * 6, 0);
     grad = copy_of(&c);
     struct op_qk_rope back = rotation.op;
@@ -288,14 +291,14 @@ static void dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch(void 
 
 static int open_fixture(void **state)
 {
-    fixture_open(&f);
+    operands_open(&operands, fixture_seed());
     return 0;
 }
 
 static int close_fixture(void **state)
 {
-    print_message("gradients: %d compared\n", f.compared_count);
-    fixture_close(&f);
+    print_message("gradients: %d compared\n", compared_count);
+    operands_close(&operands);
     return 0;
 }
 

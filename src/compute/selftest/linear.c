@@ -1,0 +1,139 @@
+/* Products, with and without adapters. */
+#include "compute/selftest/trial.h"
+
+/* A weight, with an adapter every other time, of parts every other time, with dropout every other time. */
+static struct weight make_weight(struct operands *o, int32_t N, int32_t K, enum dtype type, enum dtype adapter)
+{
+    struct weight w = {.w = mat_random(o, N, K, 0, type), .lora_scale = 0.5f};
+    int32_t *rows = arena_new_array(&o->wide, int32_t, 4);
+
+    if (random_below(o, 3) == 0)
+        return w;
+    w.part_count = N >= 3 && random_below(o, 2) ? 3 : 1;
+    w.a = mat_random(o, random_in(o, 1, 12) * w.part_count, K, 0, adapter);
+    w.b = mat_random(o, N, w.a.rows, 0, adapter);
+    w.lora_dropout = random_below(o, 2) ? 0.25f : 0;
+    if (w.part_count == 1)
+        return w;
+    rows[1] = random_in(o, 1, N - 2), rows[2] = random_in(o, rows[1], N - 1), rows[3] = N;
+    w.part_rows = rows;
+    for (int32_t n = 0; n < N; n++)
+        for (int32_t c = 0; c < w.b.cols; c++) {
+            int32_t part = c / (w.a.rows / 3);
+            if (n < rows[part] || n >= rows[part + 1])
+                set(&w.b, n, c, 0);
+        }
+    return w;
+}
+
+static struct weight wide_weight(struct operands *o, const struct weight *w, bool is_absolute)
+{
+    struct weight wide = *w;
+
+    wide.w = mat_wide(o, &w->w, is_absolute), wide.a = mat_wide(o, &w->a, is_absolute), wide.b = mat_wide(o, &w->b, is_absolute);
+    return wide;
+}
+
+/* Σ|a||b| comes from the reference itself, run on magnitudes. */
+void trial_linear(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, 150), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
+    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    int32_t R = w.a.rows;
+    struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
+                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
+
+    if (random_below(o, 2))
+        op.bias = mat_random(o, 1, N, 0, random_type(o));
+    if (random_below(o, 2))
+        op.add = random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
+    for (int absolute = 0; absolute < 2; absolute++) {
+        struct op_linear *copy = absolute ? &size : &wide;
+        *copy = op;
+        copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute), copy->add = mat_wide(o, &op.add, absolute);
+        copy->bias = mat_wide(o, &op.bias, absolute), copy->w = absolute ? &sizes : &w64;
+        trial_oracle(OP_linear, copy);
+    }
+    trial_run(trial, OP_linear, &op);
+    double t_rounding = R ? trial_rounding(type) : 0;
+    trial_close(trial, "y", &op.y, &wide.y, &size.y, 4e-6 + t_rounding);
+    op.x.cols = wide.x.cols = size.x.cols = K + R;
+    trial_close(trial, "x and t", &op.x, &wide.x, &size.x, 4e-6);
+    trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
+}
+
+/* The first rows of a product are the product of the first rows, to the bit, for every type and for any scratch that more rows asked for. */
+void trial_fewer_rows(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 2, 90), rows = random_in(o, 1, T - 1), N = random_in(o, 1, 150), K = random_in(o, 1, 150);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type);
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = mat_output(o, T, N, 0, type, false), .w = &w}, part = op;
+    struct mat few = mat_output(o, rows, N, 0, type, false);
+
+    part.y = few, part.x.rows = rows;
+    trial_run(trial, OP_linear, &op);
+    trial_run(trial, OP_linear, &part);
+    for (int threads = 1; threads <= 7; threads += 6)
+        if (trial->candidate->scratch_bytes(OP_linear, &part, threads) > trial->candidate->scratch_bytes(OP_linear, &op, threads))
+            trial_fail(trial, "%d rows want more scratch than %d", rows, T);
+    trial_same_rows(trial, "fewer rows", &op.y, &few);
+}
+
+void trial_linear_grad_in(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, random_below(o, 8) ? 150 : 2500), K = random_in(o, 1, 150);
+    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    bool is_added = random_below(o, 2);
+    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type), .dx = mat_output(o, T, K, 0, random_type(o), is_added), .w = &w,
+                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}, .is_added = is_added}, wide, size;
+
+    for (int absolute = 0; absolute < 2; absolute++) {
+        struct op_linear_grad_in *copy = absolute ? &size : &wide;
+        *copy = op;
+        copy->dy = mat_wide(o, &op.dy, absolute), copy->dx = mat_wide(o, &op.dx, absolute), copy->w = absolute ? &sizes : &w64;
+        trial_oracle(OP_linear_grad_in, copy);
+    }
+    trial_run(trial, OP_linear_grad_in, &op);
+    trial_close(trial, "dx", &op.dx, &wide.dx, &size.dx, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
+    op.dy.cols = wide.dy.cols = size.dy.cols = N + w.a.rows;
+    trial_close(trial, "dy and dt", &op.dy, &wide.dy, &size.dy, 4e-6);
+    trial_gaps_whole(trial, "dy", &op.dy), trial_gaps_whole(trial, "dx", &op.dx);
+}
+
+void trial_linear_grad_w(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, random_below(o, 6) ? 120 : 2300), N = random_in(o, 1, 120), K = random_in(o, 1, 90);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type);
+    int32_t R = w.a.rows;
+    struct mat x = mat_random(o, T, K + R, 0, type), dy = mat_random(o, T, N + R, 0, random_below(o, 4) ? type : random_type(o));
+    struct op_linear_grad_w op = {.x = x, .dy = dy, .w = &w, .dw = mat_random(o, N, K, 0, DTYPE_F32), .dbias = mat_random(o, 1, N, 0, DTYPE_F32),
+                                  .da = mat_random(o, R, K, 0, DTYPE_F32), .db = mat_random(o, N, R, 0, DTYPE_F32),
+                                  .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
+
+    op.x.cols = K, op.dy.cols = N;
+    op.dw = random_below(o, 4) ? op.dw : mat_none(&op.dw);
+    op.da = R ? op.da : mat_none(&op.da), op.db = R ? op.db : mat_none(&op.db);
+    for (int absolute = 0; absolute < 2; absolute++) {
+        struct op_linear_grad_w *copy = absolute ? &size : &wide;
+        *copy = op;
+        copy->x = mat_wide(o, &x, absolute), copy->dy = mat_wide(o, &dy, absolute);
+        copy->x.cols = K, copy->dy.cols = N;
+        copy->dw = mat_wide(o, &op.dw, absolute), copy->dbias = mat_wide(o, &op.dbias, absolute);
+        copy->da = mat_wide(o, &op.da, absolute), copy->db = mat_wide(o, &op.db, absolute);
+        trial_oracle(OP_linear_grad_w, copy);
+    }
+    trial_run(trial, OP_linear_grad_w, &op);
+    trial_close(trial, "dw", &op.dw, &wide.dw, &size.dw, 4e-6);
+    trial_close(trial, "dbias", &op.dbias, &wide.dbias, &size.dbias, 2e-5);
+    trial_close(trial, "da", &op.da, &wide.da, &size.da, 4e-6);
+    trial_close(trial, "db", &op.db, &wide.db, &size.db, 4e-6);
+    trial_gaps_whole(trial, "dw", &op.dw), trial_gaps_whole(trial, "da", &op.da), trial_gaps_whole(trial, "db", &op.db);
+}

@@ -1,0 +1,197 @@
+/* What goes row by row: embedding, norm, gate, rows, loss, and the optimizer over flat arenas. */
+#include "compute/selftest/trial.h"
+
+void trial_embed(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 60), D = random_in(o, 1, 150), V = random_in(o, 1, 20);
+    struct batch batch = batch_random(o, T, V);
+    struct op_embed op = {mat_output(o, T, D, 0, random_type(o), false), mat_random(o, V, D, 0, random_type(o)), &batch, 1.5f}, wide = op;
+    struct op_embed_grad grad = {mat_random(o, T, D, 0, random_type(o)), mat_random(o, V, D, 0, DTYPE_F32), &batch, 0.75f}, wide_grad = grad;
+
+    wide.x = mat_wide(o, &op.x, false), wide.table = mat_wide(o, &op.table, false);
+    wide_grad.dx = mat_wide(o, &grad.dx, false), wide_grad.dtable = mat_wide(o, &grad.dtable, false);
+    trial_run(trial, OP_embed, &op);
+    trial_oracle(OP_embed, &wide);
+    trial_close(trial, "x", &op.x, &wide.x, NULL, 0);
+    trial_gaps_whole(trial, "x", &op.x);
+    trial_run(trial, OP_embed_grad, &grad);
+    trial_oracle(OP_embed_grad, &wide_grad);
+    trial_close(trial, "dtable", &grad.dtable, &wide_grad.dtable, NULL, 1e-5);
+    trial_gaps_whole(trial, "dtable", &grad.dtable);
+}
+
+void trial_norm(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 600), D = random_in(o, 1, 90);
+    enum dtype residual = random_type(o);
+    float *rstd = operands_take(o, (size_t)T * 4);
+    double *wide_rstd = arena_new_array(&o->wide, double, (size_t)T);
+    struct op_norm op = {.a = mat_random(o, T, D, 0, residual), .y = mat_output(o, T, D, 0, random_type(o), false), .rstd = rstd, .eps = 1e-5f,
+                         .w = mat_random(o, 1, D, 0, random_type(o)), .kind = (enum norm_kind)random_below(o, 3)}, wide;
+
+    if (random_below(o, 3)) {
+        op.b = mat_random(o, T, D, 0, random_type(o));
+        op.r = random_below(o, 2) ? op.a : mat_output(o, T, D, 0, residual, false);
+    }
+    wide = op;
+    wide.rstd = wide_rstd;
+    wide.a = mat_wide(o, &op.a, false), wide.b = mat_wide(o, &op.b, false), wide.w = mat_wide(o, &op.w, false);
+    wide.r = mat_wide(o, &op.a, false), wide.y = mat_wide(o, &op.y, false);
+    trial_run(trial, OP_norm, &op);
+    trial_oracle(OP_norm, &wide);
+    /* A residual or a normed value rounded to bf16 before the weight costs one more rounding, of a value up to √D. */
+    double bound = residual == DTYPE_BF16 ? 0x1p-6 * sqrt(D) : 4e-6 * sqrt(D);
+    if (op.b.at)
+        trial_close(trial, "r", &op.r, &wide.r, NULL, 1e-6);
+    trial_close(trial, "y", &op.y, &wide.y, NULL, bound);
+    for (int32_t t = 0; t < T && residual == DTYPE_F32; t++)
+        trial_close_value(trial, "rstd", t, rstd[t], wide_rstd[t], 3e-6 * wide_rstd[t]);
+    trial_gaps_whole(trial, "y", &op.y), trial_gaps_whole(trial, "r", &op.r);
+}
+
+void trial_norm_grad(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 600), D = random_in(o, 1, 90);
+    bool is_fresh = random_below(o, 2), has_dw = random_below(o, 2);
+    float *rstd = operands_take(o, (size_t)T * 4);
+    double *wide_rstd = arena_new_array(&o->wide, double, (size_t)T);
+    struct op_norm_grad op = {.dy = mat_random(o, T, D, 0, random_type(o)), .r = mat_random(o, T, D, 0, random_type(o)), .rstd = rstd, .eps = 1e-5f,
+                              .dr = mat_output(o, T, D, 0, random_type(o), !is_fresh), .w = mat_random(o, 1, D, 0, random_type(o)),
+                              .kind = (enum norm_kind)random_below(o, 3), .is_fresh = is_fresh}, wide;
+
+    for (int32_t t = 0; t < T; t++)
+        wide_rstd[t] = rstd[t] = (float)(1.5 + random_value(o));
+    if (has_dw)
+        op.dw = mat_random(o, 1, D, 0, DTYPE_F32);
+    wide = op;
+    wide.rstd = wide_rstd;
+    wide.dy = mat_wide(o, &op.dy, false), wide.r = mat_wide(o, &op.r, false), wide.dr = mat_wide(o, &op.dr, false);
+    wide.w = mat_wide(o, &op.w, false), wide.dw = mat_wide(o, &op.dw, false);
+    trial_run(trial, OP_norm_grad, &op);
+    trial_oracle(OP_norm_grad, &wide);
+    trial_close(trial, "dr", &op.dr, &wide.dr, NULL, 3e-5);
+    trial_close(trial, "dw", &op.dw, &wide.dw, NULL, 2e-4);
+    trial_gaps_whole(trial, "dr", &op.dr);
+}
+
+void trial_glu(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 40), F = random_in(o, 1, 100);
+    enum act act = random_below(o, 2) ? ACT_SILU : ACT_GELU_TANH;
+    enum dtype type = random_type(o);
+    struct op_glu op = {mat_random(o, T, 2 * F, 0, type), mat_output(o, T, F, 0, random_type(o), false), act}, wide = op;
+    struct op_glu_grad grad = {op.gate_up, mat_random(o, T, F, 0, random_type(o)), mat_output(o, T, F, 0, random_type(o), false), act}, wide_grad = grad;
+
+    set(&op.gate_up, 0, 0, 90), set(&op.gate_up, T - 1, F - 1, -90);
+    if (random_below(o, 2))
+        grad.h = mat_none(&grad.h);
+    wide.gate_up = mat_wide(o, &op.gate_up, false), wide.h = mat_wide(o, &op.h, false);
+    wide_grad.dh = mat_wide(o, &grad.dh, false), wide_grad.h = mat_wide(o, &grad.h, false), wide_grad.gate_up = wide.gate_up;
+    trial_run(trial, OP_glu, &op);
+    trial_oracle(OP_glu, &wide);
+    trial_close(trial, "h", &op.h, &wide.h, NULL, 1e-6);
+    trial_gaps_whole(trial, "h", &op.h);
+    trial_run(trial, OP_glu_grad, &grad);
+    trial_oracle(OP_glu_grad, &wide_grad);
+    trial_close(trial, "gradient of gate and up", &grad.gate_up, &wide_grad.gate_up, NULL, 2e-6);
+    trial_close(trial, "h again", &grad.h, &wide_grad.h, NULL, 1e-6);
+    trial_gaps_whole(trial, "h again", &grad.h), trial_gaps_whole(trial, "gate_up", &op.gate_up);
+}
+
+void trial_rows(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t rows = random_in(o, 1, 60), count = random_in(o, 0, rows), D = random_in(o, 1, 100), next = 0;
+    int32_t *index = arena_new_array(&o->wide, int32_t, (size_t)rows + 1);
+    bool is_scatter = random_below(o, 2);
+    struct mat many = mat_random(o, rows, D, 0, is_scatter ? DTYPE_F32 : random_type(o));
+    struct mat few = mat_output(o, count, D, 0, random_type(o), is_scatter);
+    struct op_rows op = {is_scatter ? few : many, is_scatter ? many : few, index, count, is_scatter}, wide = op;
+    struct op_copy copy = {mat_random(o, rows, D, 0, random_type(o)), mat_output(o, rows, D, 0, random_type(o), is_scatter), is_scatter}, wide_copy = copy;
+
+    for (int32_t i = 0; i < rows && next < count; i++)
+        if ((int32_t)random_below(o, (uint32_t)(rows - i)) < count - next)
+            index[next++] = i;
+    wide.x = mat_wide(o, &op.x, false), wide.y = mat_wide(o, &op.y, false);
+    wide_copy.x = mat_wide(o, &copy.x, false), wide_copy.y = mat_wide(o, &copy.y, false);
+    trial_run(trial, OP_rows, &op);
+    trial_oracle(OP_rows, &wide);
+    trial_close(trial, "rows", &op.y, &wide.y, NULL, 0);
+    trial_gaps_whole(trial, "rows", &op.y);
+    trial_run(trial, OP_copy, &copy);
+    trial_oracle(OP_copy, &wide_copy);
+    trial_close(trial, "copy", &copy.y, &wide_copy.y, NULL, 0);
+    trial_gaps_whole(trial, "copy", &copy.y);
+}
+
+void trial_loss(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t n = random_in(o, 1, 30), V = random_in(o, 1, random_below(o, 4) ? 90 : 3000);
+    enum dtype type = random_type(o);
+    struct op_loss op = {.logits = mat_random(o, n, V, 0, type)}, wide;
+    int32_t *label = arena_new_array(&o->wide, int32_t, (size_t)n);
+    float *coef = arena_new_array(&o->wide, float, (size_t)n), *nll = operands_take(o, (size_t)n * 4);
+    double *wide_nll = arena_new_array(&o->wide, double, (size_t)n);
+    uint8_t *hit = operands_take(o, (size_t)n), *wide_hit = arena_alloc(&o->wide, (size_t)n);
+
+    for (int32_t i = 0; i < n; i++) {
+        label[i] = random_in(o, 0, V - 1), coef[i] = (float)random_value(o);
+        for (int32_t v = 0; v < V; v++)
+            set(&op.logits, i, v, 12 * get(&op.logits, i, v));
+        if (i % 3 == 0) /* the label is a largest one; sometimes not the first */
+            set(&op.logits, i, label[i], 13), set(&op.logits, i, random_in(o, 0, V - 1), 13);
+    }
+    op.label = label, op.coef = random_below(o, 4) ? coef : NULL, op.nll = nll, op.hit = hit;
+    wide = op;
+    wide.logits = mat_wide(o, &op.logits, false), wide.nll = (float *)wide_nll, wide.hit = wide_hit;
+    trial_run(trial, OP_loss, &op);
+    trial_oracle(OP_loss, &wide);
+    trial_close(trial, "logits", &op.logits, &wide.logits, NULL, 1e-6);
+    for (int32_t i = 0; i < n; i++) {
+        trial_close_value(trial, "nll", i, nll[i], wide_nll[i], 2e-6 * (1 + wide_nll[i]));
+        trial_close_value(trial, "hit", i, hit[i], wide_hit[i], 0);
+    }
+    trial_gaps_whole(trial, "logits", &op.logits);
+}
+
+void trial_adamw(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t count = random_in(o, 1, random_below(o, 3) ? 300 : 150000);
+    struct mat grad = mat_random(o, 1, count, 0, DTYPE_F32), state[3], copy = mat_output(o, 1, count, 0, random_type(o), false), wide[3];
+    double *partial = operands_take(o, 8 * 4), *sum = operands_take(o, 8), want_partial[4], want;
+    struct op_sumsq sumsq = {grad.at, (uint64_t)count, partial, sum}, wide_sumsq = sumsq;
+    struct op_adamw op = {.grad = grad.at, .copy = copy.at, .copy_type = copy.type, .count = (uint64_t)count, .sumsq = sum, .lr = 1e-2f,
+                          .max_norm = random_below(o, 2) ? 0.7f : 0, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.1f,
+                          .step = random_in(o, 1, 50)}, slow;
+
+    for (int i = 0; i < 3; i++) {
+        state[i] = mat_random(o, 1, count, 0, DTYPE_F32);
+        for (int32_t j = 0; i == 2 && j < count; j++)
+            set(&state[2], 0, j, fabs(get(&state[2], 0, j)));
+        wide[i] = state[i];
+        wide[i].at = arena_copy(&o->wide, state[i].at, (size_t)count * 4);
+    }
+    op.master = state[0].at, op.m = state[1].at, op.v = state[2].at;
+    trial_run(trial, OP_sumsq, &sumsq);
+    wide_sumsq.partial = want_partial, wide_sumsq.sum = &want;
+    trial_oracle(OP_sumsq, &wide_sumsq);
+    trial_close_value(trial, "sum", 0, *sum, want, 1e-12 * want);
+    slow = op;
+    slow.master = wide[0].at, slow.m = wide[1].at, slow.v = wide[2].at, slow.copy = NULL;
+    trial_run(trial, OP_adamw, &op);
+    trial_oracle(OP_adamw, &slow);
+    for (int i = 0; i < 3; i++)
+        trial_close(trial, "state", &state[i], &wide[i], NULL, 1e-6);
+    trial_close(trial, "copy", &copy, &wide[0], NULL, 1e-6);
+    *sum = NAN; /* nothing may change */
+    state[0].at = arena_copy(&o->wide, op.master, (size_t)count * 4);
+    trial_run(trial, OP_adamw, &op);
+    if (memcmp(op.master, state[0].at, (size_t)count * 4) != 0)
+        trial_fail(trial, "a gradient norm that is not a number changes weights");
+}

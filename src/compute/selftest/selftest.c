@@ -1,0 +1,174 @@
+#include "compute/selftest/trial.h"
+
+#include <stdio.h>
+
+enum { SCRATCH_BYTES = 64 << 20 };
+
+static const int pool_sizes[TRIAL_POOLS] = {1, 2, 3, 7};
+
+void trial_fail(struct trial *t, const char *format, ...)
+{
+    struct selftest_result *result = &t->result[t->op];
+    va_list args;
+
+    if (result->failure_count++ > 0)
+        return;
+    va_start(args, format);
+    vsnprintf(result->failure, sizeof result->failure, format, args);
+    va_end(args);
+}
+
+static void run_op(const struct backend *backend, enum op op, struct queue *queue, const void *args)
+{
+    switch (op) {
+#define RUN_CASE(name)                                                                                                 \
+    case OP_##name:                                                                                                    \
+        backend->name(queue, args);                                                                                    \
+        break;
+        OPS(RUN_CASE)
+#undef RUN_CASE
+    case OP_COUNT:
+        break;
+    }
+}
+
+void trial_run(struct trial *t, enum op op, const void *args)
+{
+    struct operands *o = &t->operands;
+    char *before = arena_copy(&o->wide, o->block, o->used_bytes), *first = arena_alloc(&o->wide, o->used_bytes + 1);
+    struct err err = {0};
+
+    t->op = op;
+    if (!t->candidate->can(op, args, &err)) {
+        trial_fail(t, "refused: %s", err.text);
+        return;
+    }
+    for (int i = 0; i < TRIAL_POOLS; i++) {
+        struct queue queue = {.pool = t->pools[i], .scratch = t->scratch};
+        queue.scratch_bytes = t->candidate->scratch_bytes(op, args, pool_sizes[i]);
+        if (queue.scratch_bytes > SCRATCH_BYTES) {
+            trial_fail(t, "%d threads want %zu bytes of scratch", pool_sizes[i], queue.scratch_bytes);
+            return;
+        }
+        memset(t->scratch, 0xff, queue.scratch_bytes);
+        memcpy(o->block, before, o->used_bytes);
+        run_op(t->candidate, op, &queue, args);
+        if (i == 0)
+            memcpy(first, o->block, o->used_bytes);
+        else if (memcmp(first, o->block, o->used_bytes) != 0)
+            trial_fail(t, "%d threads and 1 thread give different bits", pool_sizes[i]);
+    }
+}
+
+void trial_oracle(enum op op, const void *args)
+{
+    struct queue queue = {0};
+
+    run_op(&backend_ref, op, &queue, args);
+}
+
+double trial_rounding(enum dtype type)
+{
+    return type == DTYPE_BF16 ? 0x1p-8 : 0x1p-23;
+}
+
+/* The share of what is allowed that a difference takes: a NaN takes more than any. */
+static double share(double got, double want, double allowed)
+{
+    double difference = fabs(got - want);
+
+    if (difference == 0)
+        return 0;
+    return difference <= allowed || difference > allowed ? difference / allowed : INFINITY;
+}
+
+static bool is_within(struct trial *t, double got, double want, double allowed)
+{
+    double part = share(got, want, allowed);
+
+    if (part > t->result[t->op].worst)
+        t->result[t->op].worst = part;
+    return part <= 1;
+}
+
+void trial_close(struct trial *t, const char *what, const struct mat *got, const struct mat *want, const struct mat *sizes, double bound)
+{
+    for (int32_t i = 0; got->at && i < got->rows; i++)
+        for (int32_t j = 0; j < got->cols; j++) {
+            double a = get(got, i, j), b = get(want, i, j), size = sizes ? get(sizes, i, j) : 1;
+            if (!is_within(t, a, b, bound * size + trial_rounding(got->type) * fabs(b) + 1e-37))
+                trial_fail(t, "%s [%d, %d] of [%d, %d] %s: %.9g, reference %.9g, difference %.3g", what, i, j, got->rows, got->cols,
+                           dtype_name(got->type), a, b, a - b);
+        }
+    t->result[t->op].comparison_count += got->at != NULL;
+}
+
+void trial_close_value(struct trial *t, const char *what, int32_t index, double got, double want, double allowed)
+{
+    if (!is_within(t, got, want, allowed))
+        trial_fail(t, "%s[%d]: %.9g, reference %.9g, difference %.3g", what, index, got, want, got - want);
+}
+
+void trial_same_rows(struct trial *t, const char *what, const struct mat *got, const struct mat *want)
+{
+    for (int32_t i = 0; i < want->rows; i++)
+        if (memcmp(mat_row(got, i), mat_row(want, i), (size_t)want->cols * dtype_bytes(want->type)) != 0)
+            trial_fail(t, "%s: row %d of %d has other bits", what, i, want->rows);
+    t->result[t->op].comparison_count++;
+}
+
+void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m)
+{
+    size_t size = dtype_bytes(m->type);
+
+    for (int32_t i = 0; m->at && i + 1 < m->rows; i++)
+        for (size_t byte = (size_t)m->cols * size; byte < (size_t)m->ld * size; byte++)
+            if (((unsigned char *)mat_row(m, i))[byte] != OPERANDS_GAP) {
+                trial_fail(t, "%s: the gap behind row %d was written", what, i);
+                break;
+            }
+}
+
+static void (*const cases[])(struct trial *t) = {
+#define CASE_ROW(name) trial_##name,
+    TRIAL_CASES(CASE_ROW)
+#undef CASE_ROW
+};
+
+static void trial_open(struct trial *t, const struct backend *candidate, uint64_t seed)
+{
+    *t = (struct trial){.candidate = candidate, .scratch = mem_alloc_pages(SCRATCH_BYTES)};
+    operands_open(&t->operands, seed);
+    for (int i = 0; i < TRIAL_POOLS; i++)
+        t->pools[i] = pool_new(pool_sizes[i]);
+    for (int op = 0; op < OP_COUNT; op++)
+        t->result[op].op = (enum op)op;
+}
+
+static void trial_close_down(struct trial *t)
+{
+    for (int i = 0; i < TRIAL_POOLS; i++)
+        pool_free(t->pools[i]);
+    operands_close(&t->operands);
+    mem_free_pages(t->scratch, SCRATCH_BYTES);
+}
+
+int selftest_run(const struct backend *candidate, const struct selftest_options *options,
+                 void (*report)(void *context, const struct selftest_result *result), void *context)
+{
+    struct trial trial;
+    int failed_count = 0;
+
+    trial_open(&trial, candidate, options->seed);
+    for (int round = 0; round < options->rounds; round++)
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            operands_reset(&trial.operands);
+            cases[i](&trial);
+        }
+    for (int op = 0; op < OP_COUNT; op++) {
+        failed_count += trial.result[op].failure_count > 0;
+        report(context, &trial.result[op]);
+    }
+    trial_close_down(&trial);
+    return failed_count;
+}
