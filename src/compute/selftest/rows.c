@@ -182,6 +182,7 @@ void trial_adamw(struct trial *trial)
     wide_sumsq.partial = want_partial, wide_sumsq.sum = &want;
     trial_oracle(OP_sumsq, &wide_sumsq);
     trial_close_value(trial, "sum", 0, *sum, want, 1e-12 * want);
+    trial->result[OP_sumsq].comparison_count++;
     slow = op;
     slow.master = wide[0].at, slow.m = wide[1].at, slow.v = wide[2].at, slow.copy = NULL;
     trial_run(trial, OP_adamw, &op);
