@@ -1,0 +1,225 @@
+/* attune selftest - does this machine compute what the reference computes?
+ *
+ * Every operation of every path that the processor has, on random operands, then one step of a small model: loss and
+ * gradient of the fast backend beside the plain C one. */
+#include "base/arena.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "compute/cpu/cpu.h"
+#include "compute/selftest/selftest.h"
+#include "model/decoder.h"
+#include "os/file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROUNDS = 4, TOKENS = 96, THREADS = 2 };
+
+/* Nothing is a multiple of a vector; random weights need no more than this. */
+static const char tiny_config[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":60,\"intermediate_size\":100,"
+    "\"num_hidden_layers\":2,\"num_attention_heads\":6,\"num_key_value_heads\":2,\"head_dim\":10,\"vocab_size\":301,"
+    "\"max_position_embeddings\":128,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,\"hidden_act\":\"silu\","
+    "\"tie_word_embeddings\":true,\"torch_dtype\":\"float32\",\"initializer_range\":0.1}";
+
+struct selftest {
+    const char *backend_name, *model_folder;
+    int64_t seed, rounds;
+    int passed_count, failed_count;
+};
+
+static void count_check(struct selftest *test, bool is_ok)
+{
+    test->passed_count += is_ok;
+    test->failed_count += !is_ok;
+}
+
+static void print_op(void *context, const struct selftest_result *result)
+{
+    bool is_ok = result->failure_count == 0;
+
+    printf("  %-16s %4d compared, worst %6.2f%% of its bound  %s\n", op_name(result->op), result->comparison_count, 100 * result->worst,
+           is_ok ? "ok" : "FAIL");
+    if (!is_ok)
+        printf("    %d checks failed, first: %s\n", result->failure_count, result->failure);
+    fflush(stdout);
+    count_check(context, is_ok);
+}
+
+static void check_ops(struct selftest *test, const char *name, const struct backend *backend)
+{
+    const struct selftest_options options = {(uint64_t)test->seed, (int)test->rounds};
+
+    printf("%s\n", name);
+    selftest_run(backend, &options, print_op, test);
+}
+
+static void check_paths(struct selftest *test)
+{
+    static const char *const names[CPU_PATH_COUNT] = {"plain", "avx2", "avx512", "avx512bf16"};
+
+    printf("paths of this processor:");
+    for (int path = 0; path < CPU_PATH_COUNT; path++)
+        if (cpu_path((enum cpu_path)path))
+            printf(" %s", names[path]);
+    printf("; training takes %s\n", names[cpu_path_best()]);
+    for (int path = 0; path < CPU_PATH_COUNT; path++)
+        if (cpu_path((enum cpu_path)path))
+            check_ops(test, names[path], cpu_path((enum cpu_path)path));
+}
+
+/* Figures of one step, in an arena of the caller. */
+struct step {
+    double loss;
+    float *gradient;
+    uint64_t count;
+};
+
+/* Two documents of made-up tokens; every token but the first of each is a label. */
+static void run_step(struct model *model, struct arena *arena, struct step *step)
+{
+    static const int32_t cu_seqlens[] = {0, TOKENS / 3, TOKENS};
+    struct model_step place = {.seed = 1, .step = 1};
+    struct model_result result = {0};
+    struct batch batch;
+    int32_t tokens[TOKENS];
+    float weights[TOKENS], *gradient;
+    double *partial;
+
+    for (int32_t t = 0; t < TOKENS; t++) {
+        tokens[t] = t * t % model_config(model)->vocab;
+        weights[t] = 1;
+    }
+    batch_make(arena, &batch, tokens, cu_seqlens, 2, NULL, weights, 1.0f / (TOKENS - 2));
+    model_zero_grads(model);
+    model_forward_backward(model, &batch, true, &place, &result);
+    gradient = model_grads(model, &step->count, &partial);
+    step->loss = result.loss;
+    step->gradient = arena_new_array(arena, float, step->count);
+    memcpy(step->gradient, gradient, step->count * sizeof *gradient);
+}
+
+static bool step_of(const struct selftest *test, const char *folder, const struct backend *backend, enum model_profile profile,
+                    struct arena *arena, struct step *step, struct err *err)
+{
+    struct pool *pool = pool_new(THREADS);
+    struct model_options options = {.profile = profile, .is_trained = true, .is_random = !test->model_folder, .seed = (uint64_t)test->seed,
+                                    .backend = backend, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
+    struct model *model = NULL;
+    bool ok = model_open(&model, folder, &options, err);
+
+    if (ok)
+        run_step(model, arena, step);
+    model_close(model);
+    pool_free(pool);
+    return ok;
+}
+
+/* |got - want| / |want|, in the norm of all parameters. */
+static double gradient_error(const struct step *got, const struct step *want)
+{
+    double difference = 0, norm = 0;
+
+    for (uint64_t i = 0; i < want->count; i++) {
+        double a = got->gradient[i], b = want->gradient[i];
+        difference += (a - b) * (a - b);
+        norm += b * b;
+    }
+    return sqrt(difference / norm);
+}
+
+static bool check_step(struct selftest *test, const char *folder, enum model_profile profile, struct err *err)
+{
+    double bound = profile == PROFILE_F32 ? 1e-5 : 2e-2, loss, gradient;
+    struct arena arena = {0};
+    struct step got = {0}, want = {0};
+    bool is_ok, ok = step_of(test, folder, &backend_cpu, profile, &arena, &got, err) &&
+                     step_of(test, folder, &backend_ref, profile, &arena, &want, err);
+
+    if (ok) {
+        loss = fabs(got.loss / want.loss - 1);
+        gradient = gradient_error(&got, &want);
+        is_ok = loss <= bound && gradient <= bound;
+        printf("  %-9s loss %.6f, reference %.6f, off by %.1e; gradient off by %.1e; both at most %.0e  %s\n", model_profile_name(profile),
+               got.loss, want.loss, loss, gradient, bound, is_ok ? "ok" : "FAIL");
+        count_check(test, is_ok);
+    }
+    arena_deinit(&arena);
+    return ok;
+}
+
+/* A folder of our own that holds config.json; the caller removes it. */
+static bool make_tiny_model(struct arena *arena, char **folder, struct err *err)
+{
+    const char *parent = getenv("TMPDIR");
+    char *name = arena_printf(arena, "%s/attune-selftest-XXXXXX", parent && *parent ? parent : "/tmp");
+
+    if (!mkdtemp(name))
+        return err_set(err, ERR_IO, "cannot make the folder %s for a small model: set TMPDIR to one that can be written", name);
+    *folder = name;
+    return file_replace(path_join(arena, name, "config.json"), str_of(tiny_config), err);
+}
+
+static bool check_steps(struct selftest *test, struct err *err)
+{
+    struct arena arena = {0};
+    char *made = NULL;
+    const char *folder = test->model_folder;
+    bool ok = false;
+
+    if (!folder && !make_tiny_model(&arena, &made, err))
+        goto out;
+    folder = made ? made : folder;
+    printf("one step of %s\n", made ? "a small random model" : folder);
+    ok = check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err);
+out:
+    if (made)
+        dir_remove(made, NULL);
+    arena_deinit(&arena);
+    return ok;
+}
+
+static bool run(struct selftest *test, struct err *err)
+{
+    if (strcmp(test->backend_name, "cuda") == 0)
+        return err_set(err, ERR_UNSUPPORTED, "this build has no CUDA backend: cpu and ref can be tested");
+    if (strcmp(test->backend_name, "ref") == 0) {
+        check_ops(test, "ref", &backend_ref);
+        return true;
+    }
+    check_paths(test);
+    return check_steps(test, err);
+}
+
+int cli_selftest(int argc, char **argv)
+{
+    struct selftest test = {.backend_name = "cpu", .seed = 20261122, .rounds = ROUNDS};
+    struct err err = {0};
+    const struct option list[] = {
+        {"backend", OPTION_TEXT, &test.backend_name, "NAME", "cpu (default), cuda, or ref: its f32 and bf16 beside its own f64", NULL},
+        {"model", OPTION_TEXT, &test.model_folder, "DIR", "the step runs on this model instead of a small random one", NULL},
+        {"seed", OPTION_INT, &test.seed, "N", "of the random operands and weights", NULL},
+        {"rounds", OPTION_INT, &test.rounds, "N", "how often every operation gets new operands (1 to 10000)", NULL},
+    };
+    const struct options options = {"attune selftest [options]", "Holds a backend against the plain C reference on this machine.", list,
+                                    sizeof list / sizeof list[0], 0, 0};
+    int positional_count = 0;
+    bool ok = options_parse(&options, argc, argv, NULL, &positional_count, &err);
+
+    if (ok && strcmp(test.backend_name, "cpu") != 0 && strcmp(test.backend_name, "cuda") != 0 && strcmp(test.backend_name, "ref") != 0)
+        ok = err_set(&err, ERR_INPUT, "there is no backend '%s', only cpu, cuda and ref", test.backend_name);
+    if (ok && (test.rounds < 1 || test.rounds > 10000))
+        ok = err_set(&err, ERR_INPUT, "--rounds is 1 to 10000, not %lld", (long long)test.rounds);
+    if (!ok) {
+        fprintf(stderr, "attune selftest: %s\n", err.text);
+        return 2;
+    }
+    if (!run(&test, &err)) {
+        fprintf(stderr, "attune selftest: %s\n", err.text);
+        return 1;
+    }
+    printf("selftest: %d passed, %d failed\n", test.passed_count, test.failed_count);
+    return test.failed_count > 0;
+}
