@@ -118,10 +118,8 @@ static void measure_shape(struct bench *bench, const struct shape *shape)
 
 static int bench_products(struct bench *bench)
 {
-    static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
-
     printf("%s products, path %s, %d threads; GFLOP per second of all threads and share of the loop\n",
-           dtype_name(bench->type), names[bench->path], pool_thread_count(bench->queue.pool));
+           dtype_name(bench->type), cpu_path_name(bench->path), pool_thread_count(bench->queue.pool));
     printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w",
            "loop");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)

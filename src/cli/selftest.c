@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 4, TOKENS = 96, THREADS = 2 };
+enum { ROUNDS = 12, TOKENS = 96, THREADS = 2 };
 
 /* Nothing is a multiple of a vector; random weights need no more than this. */
 static const char tiny_config[] =
@@ -58,16 +58,14 @@ static void check_ops(struct selftest *test, const char *name, const struct back
 
 static void check_paths(struct selftest *test)
 {
-    static const char *const names[CPU_PATH_COUNT] = {"plain", "avx2", "avx512", "avx512bf16"};
-
     printf("paths of this processor:");
-    for (int path = 0; path < CPU_PATH_COUNT; path++)
-        if (cpu_path((enum cpu_path)path))
-            printf(" %s", names[path]);
-    printf("; training takes %s\n", names[cpu_path_best()]);
-    for (int path = 0; path < CPU_PATH_COUNT; path++)
-        if (cpu_path((enum cpu_path)path))
-            check_ops(test, names[path], cpu_path((enum cpu_path)path));
+    for (enum cpu_path path = 0; path < CPU_PATH_COUNT; path++)
+        if (cpu_path(path))
+            printf(" %s", cpu_path_name(path));
+    printf("; training takes %s\n", cpu_path_name(cpu_path_best()));
+    for (enum cpu_path path = 0; path < CPU_PATH_COUNT; path++)
+        if (cpu_path(path))
+            check_ops(test, cpu_path_name(path), cpu_path(path));
 }
 
 /* Figures of one step, in an arena of the caller. */

@@ -48,6 +48,13 @@ enum cpu_path cpu_path_best(void)
     return path;
 }
 
+const char *cpu_path_name(enum cpu_path path)
+{
+    static const char *const names[CPU_PATH_COUNT] = {"plain", "avx2", "avx512", "avx512bf16"};
+
+    return names[path];
+}
+
 enum { PEAK_TASKS = 32, PEAK_REPEATS = 10000 };
 
 struct peak {

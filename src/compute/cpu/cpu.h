@@ -11,6 +11,7 @@ enum cpu_path { CPU_PATH_PLAIN, CPU_PATH_AVX2, CPU_PATH_AVX512, CPU_PATH_AVX512B
 /* NULL where the processor, or this build, does not have the path. */
 const struct backend *cpu_path(enum cpu_path path);
 enum cpu_path cpu_path_best(void);
+const char *cpu_path_name(enum cpu_path path); /* "plain", "avx2", … */
 
 /* FLOP per second of processor time, of a burst of nothing but the path's multiply-add on all threads of the pool: what
  * products are measured against. BF16 is 0 where the path has no such instruction. */

@@ -135,7 +135,7 @@ static void (*const cases[])(struct trial *t) = {
 #undef CASE_ROW
 };
 
-static void trial_open(struct trial *t, const struct backend *candidate, uint64_t seed)
+static void trial_begin(struct trial *t, const struct backend *candidate, uint64_t seed)
 {
     *t = (struct trial){.candidate = candidate, .scratch = mem_alloc_pages(SCRATCH_BYTES)};
     operands_open(&t->operands, seed);
@@ -145,7 +145,7 @@ static void trial_open(struct trial *t, const struct backend *candidate, uint64_
         t->result[op].op = (enum op)op;
 }
 
-static void trial_close_down(struct trial *t)
+static void trial_end(struct trial *t)
 {
     for (int i = 0; i < TRIAL_POOLS; i++)
         pool_free(t->pools[i]);
@@ -159,7 +159,7 @@ int selftest_run(const struct backend *candidate, const struct selftest_options 
     struct trial trial;
     int failed_count = 0;
 
-    trial_open(&trial, candidate, options->seed);
+    trial_begin(&trial, candidate, options->seed);
     for (int round = 0; round < options->rounds; round++)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             operands_reset(&trial.operands);
@@ -169,6 +169,6 @@ int selftest_run(const struct backend *candidate, const struct selftest_options 
         failed_count += trial.result[op].failure_count > 0;
         report(context, &trial.result[op]);
     }
-    trial_close_down(&trial);
+    trial_end(&trial);
     return failed_count;
 }

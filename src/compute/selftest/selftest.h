@@ -6,7 +6,7 @@
  * numbers, each run must leave the same bytes with 1, 2, 3 and 7 threads, write all of its output (which starts as
  * NaN) and nothing between the rows; a product and attention must not depend on how many rows come at once.
  *
- * The candidate's operations work on the host's memory. The same seed draws the same operands on every machine. */
+ * The candidate's operations work on the host's memory. The same seed draws the same operands in every run of a build. */
 #pragma once
 
 #include "compute/backend.h"
