@@ -33,7 +33,7 @@ struct chat {
     bool is_over;
 };
 
-/* --- pieces of JSON ----------------------------------------------------------------------------------------------- */
+/* --- pieces of JSON --- */
 
 static void begin_object(struct chat *chat, struct json_writer *w, const char *object)
 {
@@ -140,7 +140,7 @@ static void forget_tokens(struct choice *choice)
     strbuf_clear(&choice->offsets);
 }
 
-/* --- the whole answer --------------------------------------------------------------------------------------------- */
+/* --- the whole answer --- */
 
 static void answer_whole(struct chat *chat)
 {
@@ -175,7 +175,7 @@ static void answer_whole(struct chat *chat)
     strbuf_deinit(&body);
 }
 
-/* --- the streamed answer ------------------------------------------------------------------------------------------ */
+/* --- the streamed answer --- */
 
 static void end_chunk(struct chat *chat, struct json_writer *w, bool is_usage)
 {
@@ -258,7 +258,7 @@ static void begin_choice(struct chat *chat, int index)
     }
 }
 
-/* --- lines from the worker ---------------------------------------------------------------------------------------- */
+/* --- lines from the worker --- */
 
 static void fail(struct chat *chat, int status, const char *code, const char *message)
 {
@@ -383,7 +383,7 @@ static void on_close(void *context, bool is_complete)
     }
 }
 
-/* --- the request -------------------------------------------------------------------------------------------------- */
+/* --- the request --- */
 
 static void make_choices(struct chat *chat)
 {

@@ -50,7 +50,7 @@ static bool boolean(struct reader *r, const struct json *value)
     return false;
 }
 
-/* --- fields ------------------------------------------------------------------------------------------------------- */
+/* --- fields --- */
 
 static void read_stop(struct reader *r, const struct json *value)
 {

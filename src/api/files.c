@@ -7,7 +7,7 @@
 
 enum { FIELD_BYTES_MAX = 256, FILENAME_CHARACTERS_MAX = 255 };
 
-/* --- upload ------------------------------------------------------------------------------------------------------ */
+/* --- upload --- */
 
 /* Parts come in any order: the purpose may stand behind 50 GB of file, so a file that looks like it is checked while it
  * arrives whatever it turns out to be for. */
@@ -216,7 +216,7 @@ void files_create(struct call *call)
     http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
 }
 
-/* --- the others --------------------------------------------------------------------------------------------------- */
+/* --- the others --- */
 
 static bool find_file(struct call *call, struct store_file *file)
 {

@@ -45,7 +45,7 @@ static void wrong(struct reader *r, const char *type, struct str name, const cha
         problems_add(r->problems, type, field, NULL, NULL, "%s: %s", field, what);
 }
 
-/* --- hyperparameters --------------------------------------------------------------------------------------------- */
+/* --- hyperparameters --- */
 
 static const struct field {
     const char *name;
@@ -123,7 +123,7 @@ static void read_multiplier(struct reader *r, const struct json *value)
         r->multiplier = json_number(value);
 }
 
-/* --- extensions -------------------------------------------------------------------------------------------------- */
+/* --- extensions --- */
 
 static void read_choice(struct reader *r, const struct json *value, const char *const *choices, size_t count,
                         const char **into)
@@ -254,7 +254,7 @@ static void read_hyperparameters(struct reader *r, const struct json *object, co
     r->outer = r->inner = NULL;
 }
 
-/* --- method ------------------------------------------------------------------------------------------------------ */
+/* --- method --- */
 
 static bool is_same(const struct json *a, const struct json *b)
 {
@@ -314,7 +314,7 @@ static void read_method(struct reader *r, const struct json *method, const struc
         read_hyperparameters(r, inner, "method", "hyperparameters");
 }
 
-/* --- the other fields --------------------------------------------------------------------------------------------- */
+/* --- the other fields --- */
 
 static struct str read_string(struct reader *r, const struct json *body, const char *name, bool is_required,
                               size_t len_max)
@@ -446,7 +446,7 @@ static void read_top_level(struct reader *r, const struct json *body)
     }
 }
 
-/* --- the rate ---------------------------------------------------------------------------------------------------- */
+/* --- the rate --- */
 
 static void resolve_rate(struct reader *r)
 {

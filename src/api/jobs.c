@@ -8,7 +8,7 @@
 
 enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20 };
 
-/* --- create ------------------------------------------------------------------------------------------------------- */
+/* --- create --- */
 
 /* Longest row of the model, from its config.json; 0: it does not say. What is wrong with the folder is for the trainer
  * to tell. */
@@ -214,7 +214,7 @@ void jobs_create(struct call *call)
     take_json(call, create_from);
 }
 
-/* --- one job ------------------------------------------------------------------------------------------------------ */
+/* --- one job --- */
 
 static void answer_missing_or(struct call *call, const struct err *err)
 {
@@ -268,7 +268,7 @@ void jobs_resume(struct call *call)
     change(call, job_resume);
 }
 
-/* --- lists -------------------------------------------------------------------------------------------------------- */
+/* --- lists --- */
 
 void jobs_list(struct call *call)
 {

@@ -5,7 +5,7 @@
 
 enum { DEPTH_MAX = 3, MODELS_MAX = 10000 };
 
-/* --- base models on disk ----------------------------------------------------------------------------------------- */
+/* --- base models on disk --- */
 
 /* A name becomes a path: only these, and no segment that begins with a dot. */
 static bool is_safe_name(struct str name)
@@ -124,7 +124,7 @@ static struct base_list list_bases(struct call *call)
     return list;
 }
 
-/* --- finding ------------------------------------------------------------------------------------------------------ */
+/* --- finding --- */
 
 static bool find_base(struct call *call, struct str id, struct model_place *place)
 {
@@ -181,7 +181,7 @@ bool model_find(struct call *call, struct str id, struct model_place *place, str
     return false;
 }
 
-/* --- routes ------------------------------------------------------------------------------------------------------- */
+/* --- routes --- */
 
 static void view_model(struct json_writer *w, const struct model_place *place, const char *owner)
 {

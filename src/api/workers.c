@@ -48,7 +48,7 @@ struct chat_workers {
     int64_t next_id;
 };
 
-/* --- ending ------------------------------------------------------------------------------------------------------- */
+/* --- ending --- */
 
 static void free_worker(struct worker *w)
 {
@@ -113,7 +113,7 @@ static void on_evict(void *context, const char *id)
     }
 }
 
-/* --- lines in ----------------------------------------------------------------------------------------------------- */
+/* --- lines in --- */
 
 static void end_request(struct worker *w, struct chat_request *request)
 {
@@ -202,7 +202,7 @@ static void on_ready(void *context, uint32_t events)
     lose_worker(w, &why);
 }
 
-/* --- starting ----------------------------------------------------------------------------------------------------- */
+/* --- starting --- */
 
 /* What a worker needs: its weights once more and room for activations and caches. */
 static int64_t bytes_needed(const struct model_place *place)

@@ -11,7 +11,7 @@
 
 enum { POLL_MS = 300, BAR_WIDTH = 28 };
 
-/* --- list --------------------------------------------------------------------------------------------------------- */
+/* --- list --- */
 
 static bool list(struct remote *remote, struct err *err)
 {
@@ -31,7 +31,7 @@ static bool list(struct remote *remote, struct err *err)
     return true;
 }
 
-/* --- watch -------------------------------------------------------------------------------------------------------- */
+/* --- watch --- */
 
 struct watch {
     struct remote *remote;
@@ -136,7 +136,7 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
     }
 }
 
-/* --- create ------------------------------------------------------------------------------------------------------- */
+/* --- create --- */
 
 struct create_options {
     const char *model, *train, *valid, *suffix;
@@ -209,7 +209,7 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     return !o->is_watched || watch(remote, remote_text(remote, job, "id"), err);
 }
 
-/* --- the command -------------------------------------------------------------------------------------------------- */
+/* --- the command --- */
 
 static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options,
                 struct err *err)

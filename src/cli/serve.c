@@ -34,11 +34,12 @@ struct serve {
     struct http_timer *jobs_timer;
     struct api *api;
     struct http_server *server;
-    char *data_dir, *models_dir, *hub_cache;
+    struct arena arena; /* the paths */
+    const char *data_dir, *models_dir, *hub_cache;
     bool has_first_key;
 };
 
-/* --- the check of training files, lent to the API ----------------------------------------------------------------- */
+/* --- the check of training files, lent to the API --- */
 
 struct check {
     struct jsonl_checker *checker;
@@ -90,8 +91,7 @@ static void check_free(void *context)
     free(check);
 }
 
-/* --- the job manager on the HTTP loop ------------------------------------------------------------------------------
- */
+/* --- the job manager on the HTTP loop --- */
 
 static int64_t jobs_now(void *context)
 {
@@ -143,26 +143,21 @@ static void jobs_deadline(void *context, int64_t at_ms)
     http_timer_set(((struct serve *)context)->jobs_timer, at_ms);
 }
 
-/* --- start and stop ------------------------------------------------------------------------------------------------
- */
+/* --- start and stop --- */
 
-static bool open_folders(struct serve *s, struct arena *arena, struct err *err)
+static bool open_folders(struct serve *s, struct err *err)
 {
     const char *home = getenv("HF_HOME"), *user = getenv("HOME");
 
-    if (!dir_make(s->options.data, err))
-        return false;
-    s->data_dir = realpath(s->options.data, NULL);
-    if (s->options.models) {
-        s->models_dir = realpath(s->options.models, NULL);
-        if (!s->models_dir)
-            return err_set(err, ERR_NOT_FOUND, "--models %s: there is no such folder", s->options.models);
-    }
+    if (!dir_make(s->options.data, err) || !(s->data_dir = path_absolute(&s->arena, s->options.data, err)))
+        return err_prefix(err, "--data");
+    if (s->options.models && !(s->models_dir = path_absolute(&s->arena, s->options.models, err)))
+        return err_prefix(err, "--models");
     if (home)
-        s->hub_cache = strdup(path_join(arena, home, "hub"));
+        s->hub_cache = path_join(&s->arena, home, "hub");
     else if (user)
-        s->hub_cache = strdup(path_join(arena, user, ".cache/huggingface/hub"));
-    return s->data_dir != NULL || err_set(err, ERR_IO, "--data %s cannot be opened", s->options.data);
+        s->hub_cache = path_join(&s->arena, user, ".cache/huggingface/hub");
+    return true;
 }
 
 static bool open_jobs(struct serve *s, struct err *err)
@@ -215,12 +210,9 @@ static bool make_first_key(struct serve *s, struct err *err)
 
 static bool open_all(struct serve *s, struct err *err)
 {
-    struct arena arena = {0};
     size_t orphans;
-    bool ok = open_folders(s, &arena, err);
 
-    arena_deinit(&arena);
-    if (!ok || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
+    if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
         return false;
@@ -257,9 +249,7 @@ static void close_all(struct serve *s)
     blobs_close(s->blobs);
     store_close(s->store);
     http_loop_free(s->loop);
-    free(s->data_dir);
-    free(s->models_dir);
-    free(s->hub_cache);
+    arena_deinit(&s->arena);
 }
 
 static struct http_loop *signalled_loop; /* a signal handler has no argument of its own */

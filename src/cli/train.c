@@ -7,7 +7,6 @@
 #include "train/train.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,12 +138,8 @@ static void on_message(void *context, const char *level, const char *text)
 
 static bool absolute(struct arena *arena, const char *what, const char *path, const char **result, struct err *err)
 {
-    char resolved[PATH_MAX];
-
-    if (!realpath(path, resolved))
-        return err_set(err, ERR_NOT_FOUND, "--%s: there is no %s", what, path);
-    *result = str_copy(arena, str_of(resolved));
-    return true;
+    *result = path_absolute(arena, path, err);
+    return *result || err_prefix(err, "--%s", what);
 }
 
 static bool absolute_file(struct arena *arena, const char *what, const char *path, struct train_file *file,

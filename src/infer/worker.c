@@ -40,7 +40,7 @@ struct worker {
     bool is_broken; /* nobody reads any more */
 };
 
-/* --- lines out ---------------------------------------------------------------------------------------------------- */
+/* --- lines out --- */
 
 static struct json_writer begin_line(struct worker *w, int64_t id)
 {
@@ -143,7 +143,7 @@ static void say_done(struct request *r)
     end_line(r->worker, &writer);
 }
 
-/* --- requests ----------------------------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 static void free_request(struct request *r)
 {
@@ -406,7 +406,7 @@ static void take_line(struct worker *w, struct str text)
     arena_deinit(&arena);
 }
 
-/* --- the loop ----------------------------------------------------------------------------------------------------- */
+/* --- the loop --- */
 
 static bool take_lines(struct worker *w, struct err *err)
 {

@@ -73,13 +73,11 @@ static void on_release(void *context)
 static bool take_config(struct job_manager *manager, const struct job_config *config, struct err *err)
 {
     char path[4096];
-    char *data_dir = realpath(config->data_dir, NULL);
 
     manager->config = *config;
-    if (!data_dir)
-        return err_set(err, ERR_IO, "cannot find the data folder %s: %s", config->data_dir, strerror(errno));
-    manager->data_dir = arena_copy(&manager->arena, data_dir, strlen(data_dir));
-    free(data_dir);
+    manager->data_dir = path_absolute(&manager->arena, config->data_dir, err);
+    if (!manager->data_dir)
+        return err_prefix(err, "the data folder");
     if (!config->program && !process_self_path(path, sizeof path, err))
         return false;
     manager->program = arena_printf(&manager->arena, "%s", config->program ? config->program : path);

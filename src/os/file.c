@@ -489,6 +489,18 @@ char *path_join(struct arena *arena, const char *folder, const char *name)
     return arena_printf(arena, "%s%s%s", folder, len && folder[len - 1] == '/' ? "" : "/", name);
 }
 
+char *path_absolute(struct arena *arena, const char *path, struct err *err)
+{
+    char *resolved = realpath(path, NULL), *copy = NULL;
+
+    if (resolved)
+        copy = arena_copy(arena, resolved, strlen(resolved));
+    else
+        fail(err, "find", path);
+    free(resolved);
+    return copy;
+}
+
 const char *path_name(const char *path)
 {
     const char *slash = strrchr(path, '/');

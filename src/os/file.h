@@ -70,5 +70,7 @@ bool disk_free(const char *path, uint64_t *bytes, struct err *err);
 
 /* "a/b" in the arena. */
 char *path_join(struct arena *arena, const char *folder, const char *name);
+/* The same place by an absolute path without symbolic links; NULL with err set when it does not exist. */
+char *path_absolute(struct arena *arena, const char *path, struct err *err);
 /* Text behind the last slash. */
 const char *path_name(const char *path);
