@@ -185,9 +185,10 @@ out:
 int cli_data(int argc, char **argv)
 {
     struct data_arguments a = {.line = 1};
+    bool has_line = false;
     const struct option list[] = {
         {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show)", NULL},
-        {"line", OPTION_INT, &a.line, "N", "which line to show (1)", NULL},
+        {"line", OPTION_INT, &a.line, "N", "which line to show (1)", &has_line},
     };
     const struct options options = {
         .usage = "attune data check FILE | attune data show FILE --model DIR [--line N]",
@@ -209,6 +210,10 @@ int cli_data(int argc, char **argv)
     is_check = strcmp(positional[0], "check") == 0;
     if (!is_check && strcmp(positional[0], "show") != 0) {
         fprintf(stderr, "attune data: '%s' is neither check nor show (see --help)\n", positional[0]);
+        return 2;
+    }
+    if (is_check && (a.model || has_line)) {
+        fprintf(stderr, "attune data: check reads the whole file and needs no model; --model and --line belong to show\n");
         return 2;
     }
     a.file = positional[1];
