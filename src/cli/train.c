@@ -65,6 +65,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"eval-steps", OPTION_INT, &c->eval_steps, "N", "validation every N steps (20 times a run)", NULL},
         {"recovery-steps", OPTION_INT, &c->recovery_steps, "N", "a recovery point every N steps (every 2 minutes)",
          NULL},
+        {"gradient-norms", OPTION_FLAG, &c->has_gradient_norms, NULL,
+         "every step's event has the norm of each parameter's gradient before clipping (no)", NULL},
         {"lora-target-modules", OPTION_TEXT, &a->targets, "A,B", "what the adapter adapts (all linear layers)", NULL},
         {"lr-scheduler-type", OPTION_TEXT, &a->schedule, "NAME",
          "linear, cosine, constant, constant_with_warmup (linear)", NULL},

@@ -84,6 +84,21 @@ struct param_view model_param_view(struct model *m, int index)
                                stored->cols};
 }
 
+double model_param_grad_sumsq(struct model *m, int index)
+{
+    struct param_view view = model_param_view(m, index);
+    const float *grad = view.grad;
+    double sum = 0;
+
+    ASSERT(grad && m->params.master_type == DTYPE_F32);
+    for (int32_t r = 0; r < view.rows; r++) {
+        for (int32_t c = 0; c < view.cols; c++)
+            sum += (double)grad[c] * grad[c];
+        grad += view.ld;
+    }
+    return sum;
+}
+
 void model_masters_changed(struct model *m)
 {
     const struct params *params = &m->params;

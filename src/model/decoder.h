@@ -91,5 +91,7 @@ struct param_view {
     int32_t rows, cols, ld;
 };
 struct param_view model_param_view(struct model *model, int param);
+/* Sum of squares of a trained param's gradient (F32 or BF16 profile), row by row in f64. */
+double model_param_grad_sumsq(struct model *model, int param);
 /* After masters were changed from outside (recovery, finite differences): writes the compute copy again. */
 void model_masters_changed(struct model *model);

@@ -36,6 +36,18 @@ static bool read_integer(const struct json *object, const char *key, int64_t min
     return true;
 }
 
+static bool read_flag(const struct json *object, const char *key, bool *flag, struct err *err)
+{
+    const struct json *value = json_get(object, key);
+
+    if (json_is_null(value))
+        return true;
+    if (value->type != JSON_BOOL)
+        return err_set(err, ERR_INPUT, "job.json: %s must be true or false", key);
+    *flag = value->boolean;
+    return true;
+}
+
 static bool read_hp_INT(const struct json *value, double min, double max, int64_t *field)
 {
     if (value->type != JSON_NUMBER || !value->is_integer || (double)value->integer < min ||
@@ -148,6 +160,7 @@ static bool read_options(struct arena *arena, const struct json *options, struct
            read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
            read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
            read_integer(options, "recovery_steps", 0, INT32_MAX, &config->recovery_steps, err) &&
+           read_flag(options, "gradient_norms", &config->has_gradient_norms, err) &&
            read_integer(options, "threads", 0, 1024, &config->threads, err) &&
            read_integer(options, "memory_bytes", 0, INT64_MAX, &config->memory_bytes, err) &&
            read_targets(arena, json_get(options, "lora_target_modules"), config, err);
@@ -262,6 +275,7 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_text(w, "lr_scheduler_type", schedule_name(config->schedule));
     json_put_text(w, "init", config->is_random ? "random" : "model");
     json_put_text(w, "dtype", dtype_names[config->dtype]);
+    json_put_bool(w, "gradient_norms", config->has_gradient_norms);
     json_put_integer(w, "threads", config->threads);
     json_put_integer(w, "memory_bytes", config->memory_bytes);
     json_put_text(w, "now", now);

@@ -32,6 +32,7 @@ struct train_config {
     int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
     int64_t eval_steps;              /* 0: twenty times a run */
     int64_t recovery_steps;          /* 0: by time */
+    bool has_gradient_norms;         /* of every parameter, in each step's event */
     int64_t threads;                 /* 0: all */
     int64_t memory_bytes;            /* 0: no limit */
     const char *const *lora_targets; /* NULL: all linear layers */

@@ -140,6 +140,20 @@ static int64_t epoch_of(const struct session *s)
     return (s->progress.step + s->feed.steps_per_epoch - 1) / s->feed.steps_per_epoch;
 }
 
+/* Each trained tensor's share of grad_norm, under its name in the files. */
+static void put_gradient_norms(struct session *s, struct json_writer *w)
+{
+    const struct params *params = model_params(s->model);
+
+    json_write_key(w, "gradient_norms");
+    json_write_begin_object(w);
+    for (int i = 0; i < params->count; i++) {
+        if (params->param[i].is_trained)
+            json_put_number(w, params->param[i].name, sqrt(model_param_grad_sumsq(s->model, i)));
+    }
+    json_write_end_object(w);
+}
+
 static bool tell_step(struct session *s, const struct step_numbers *n, struct err *err)
 {
     double left =
@@ -153,6 +167,8 @@ static bool tell_step(struct session *s, const struct step_numbers *n, struct er
     json_put_number(w, "token_accuracy", (double)n->result.hit_count / (double)n->result.row_count);
     json_put_number(w, "learning_rate", n->rate);
     json_put_number(w, "grad_norm", n->grad_norm);
+    if (s->config.has_gradient_norms)
+        put_gradient_norms(s, w);
     json_put_integer(w, "tokens", n->tokens);
     json_put_integer(w, "supervised_tokens", n->supervised);
     json_put_integer(w, "trained_tokens", s->progress.trained_tokens);

@@ -42,6 +42,7 @@ static void a_job_reads_back_as_it_was_written(void **state)
                                 .over_length = OVER_LENGTH_TRUNCATE,
                                 .schedule = SCHEDULE_COSINE,
                                 .dtype = TRAIN_DTYPE_BF16,
+                                .has_gradient_norms = true,
                                 .is_random = true,
                                 .checkpoint_steps = 5,
                                 .eval_steps = 6,
@@ -87,6 +88,7 @@ static void a_wrong_member_is_named(void **state)
         {JOB(",\"options\":{\"init\":\"x\"}"), "init 'x'"},
         {JOB(",\"options\":{\"dtype\":\"x\"}"), "dtype 'x'"},
         {JOB(",\"options\":{\"threads\":-1}"), "threads must be an integer from 0 to 1024"},
+        {JOB(",\"options\":{\"gradient_norms\":1}"), "gradient_norms must be true or false"},
         {JOB(",\"options\":{\"lora_target_modules\":[]}"), "lora_target_modules must be an array of 1 to 64 names"},
         {JOB(",\"options\":{\"now\":\"noon\"}"), "now 'noon' is not a time"},
     };
