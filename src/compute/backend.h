@@ -66,6 +66,7 @@ struct batch {
 };
 
 enum norm_kind { NORM_LLAMA /* rounded to the type of x, then times w */, NORM_F32 /* times w in f32 */, NORM_ONE_PLUS /* times 1+w in f32 */ };
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* over each head's d */, QK_NORM_WHOLE /* over all query (or key) columns at once */ };
 enum act { ACT_SILU, ACT_GELU_TANH };
 
 /* x[t] = scale · table[tok[t]] */

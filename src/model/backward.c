@@ -85,7 +85,7 @@ static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
                                                                 .heads = c->heads,
                                                                 .kv_heads = c->kv_heads,
                                                                 .head_dim = c->head_dim,
-                                                                .scale = attention_scale(c)});
+                                                                .scale = c->attention_scale});
     m->backend->qk_rope(&m->queue, &(struct op_qk_rope){.qkv = dqkv,
                                                         .batch = pass->batch,
                                                         .cos_sin = m->cos_sin,

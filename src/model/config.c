@@ -101,7 +101,7 @@ static bool read_sizes(const struct json *root, struct model_config *config, str
 static bool read_rope_llama3(const struct json *root, const struct json *rope, struct model_config *config,
                              struct err *err)
 {
-    struct rope_config *out = &config->rope;
+    struct rope_config *out = &config->rope[0];
     const struct json *outer = json_get(root, "original_max_position_embeddings");
 
     if (!read_positive(rope, "low_freq_factor", 0, FACTOR_MAX, &out->low_freq_factor, err) ||
@@ -120,12 +120,14 @@ static bool read_rope(const struct json *root, struct model_config *config, stru
     const struct json *v5 = json_get(root, "rope_parameters");
     const struct json *rope = json_is_null(v5) ? json_get(root, "rope_scaling") : v5;
     const struct json *theta_owner = !json_is_null(v5) && json_get(v5, "rope_theta") ? v5 : root;
-    struct rope_config *out = &config->rope;
+    struct rope_config *out = &config->rope[0];
     struct str kind;
 
     if (!json_is_null(rope) && rope->type != JSON_OBJECT)
         return err_set(err, ERR_INPUT, "config.json: rope_parameters and rope_scaling must be objects, not %s",
                        json_type_name(rope));
+    *out = (struct rope_config){.dim = config->head_dim, .attention_scaling = 1};
+    config->rope_count = 1;
     if (!read_positive(theta_owner, "rope_theta", 10000, 1e12, &out->theta, err))
         return false;
     if (json_number_or(json_get(rope, "partial_rotary_factor"), 1) != 1 ||
@@ -198,9 +200,8 @@ static bool read_token_ids(const struct json *root, struct model_config *config,
         return true;
     if (eos->type != JSON_ARRAY)
         return add_eos(eos, config, err);
-    for json_each (item, eos)
-        if (!add_eos(item, config, err))
-            return false;
+    for
+        json_each(item, eos) if (!add_eos(item, config, err)) return false;
     return true;
 }
 
@@ -247,7 +248,7 @@ bool config_parse(struct arena *arena, struct str text, struct model_config *con
 {
     struct json *root;
 
-    *config = (struct model_config){.act = ACT_SILU, .text = text};
+    *config = (struct model_config){.act = ACT_SILU, .tensor_prefix = "model.", .embed_scale = 1, .text = text};
     if (text.len > CONFIG_BYTES_MAX)
         return err_set(err, ERR_LIMIT, "config.json is longer than %d bytes", CONFIG_BYTES_MAX);
     root = json_parse(arena, text, NULL, err);
@@ -259,8 +260,12 @@ bool config_parse(struct arena *arena, struct str text, struct model_config *con
         return err_set(err, ERR_INPUT, "config.json has the key \"%.*s\" twice",
                        (int)(json_duplicate(root).len > 64 ? 64 : json_duplicate(root).len), json_duplicate(root).at);
     config->is_tied = json_bool_or(json_get(root, "tie_word_embeddings"), false);
-    return read_architecture(root, config, err) && check_features(root, err) && read_sizes(root, config, err) &&
-           read_rope(root, config, err) && read_dtype(root, config, err) && read_token_ids(root, config, err);
+    if (!read_architecture(root, config, err) || !check_features(root, err) || !read_sizes(root, config, err) ||
+        !read_rope(root, config, err) || !read_dtype(root, config, err) || !read_token_ids(root, config, err))
+        return false;
+    config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
+    config->layer = arena_new_array(arena, struct layer_config, (size_t)config->layers);
+    return true;
 }
 
 bool config_read(struct arena *arena, const char *folder, struct model_config *config, struct err *err)
@@ -291,8 +296,9 @@ struct str config_write(struct arena *arena, const struct model_config *config, 
     ASSERT(root && root->type == JSON_OBJECT);
     key = json_get(root, "dtype") || json_get(root, "rope_parameters") ? "dtype" : "torch_dtype";
     json_write_begin_object(&writer);
-    for json_each (item, root)
-        if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype")) {
+    for
+        json_each(item, root) if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype"))
+        {
             json_write_key_str(&writer, item->key);
             json_write_value(&writer, item);
         }

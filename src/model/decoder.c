@@ -86,7 +86,7 @@ static bool fill(struct model *m, const struct model_options *options, struct er
         return false;
     if (m->params.lora_rank && !options->adapter_folder)
         init_adapter(m, options->seed);
-    rope_table(&m->config, m->plan.positions, m->cos_sin);
+    rope_table(&m->config, 0, m->plan.positions, m->cos_sin);
     model_masters_changed(m);
     return true;
 }

@@ -81,11 +81,6 @@ struct model {
     double *partial;
 };
 
-static inline float attention_scale(const struct model_config *config)
-{
-    return 1.0f / sqrtf((float)config->head_dim);
-}
-
 /* One pass over a micro-batch. */
 struct pass {
     const struct batch *batch;

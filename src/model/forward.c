@@ -83,7 +83,7 @@ static void run_attend(struct model *m, int32_t l, const struct pass *pass)
                                                       .heads = m->config.heads,
                                                       .kv_heads = m->config.kv_heads,
                                                       .head_dim = m->config.head_dim,
-                                                      .scale = attention_scale(&m->config)});
+                                                      .scale = m->config.attention_scale});
     for (int32_t d = 0; cache && d < batch->doc_count; d++)
         cache[d].length += batch->cu_seqlens[d + 1] - batch->cu_seqlens[d];
 }

@@ -12,11 +12,14 @@ static void use(struct arena *arena, const struct model_config *config)
     struct model_config again;
     struct params params;
     struct err err = {0};
-    float table[2 * 512];
+    float table[4 * 512];
 
-    rope_table(config, 2, table);
+    for (int rope = 0; rope < config->rope_count; rope++) {
+        ASSERT(rope_table_rows(&config->rope[rope], 2) <= 4);
+        rope_table(config, rope, 2, table);
+    }
     ASSERT(config_parse(arena, config_write(arena, config, DTYPE_BF16), &again, &err));
-    ASSERT(again.dtype == DTYPE_BF16 && again.hidden == config->hidden && again.rope.kind == config->rope.kind);
+    ASSERT(again.dtype == DTYPE_BF16 && again.hidden == config->hidden && again.rope[0].kind == config->rope[0].kind);
     if (config->layers <= 4) {
         ASSERT(params_make(arena, config, PROFILE_BF16, &lora, true, false, NULL, &params, &err));
         plan_make(&(struct plan_request){.config = config,

@@ -33,9 +33,9 @@ static void both_dialects_give_the_same_config(void **state)
         struct model_config config;
         struct err err;
         assert_ok(parse(&arena, texts[i], &config, &err), err);
-        assert_int_equal(config.rope.kind, ROPE_LLAMA3);
-        assert_int_equal(config.rope.original_positions, 8192);
-        assert_true(config.rope.theta == 500000 && config.rope.factor == 32);
+        assert_int_equal(config.rope[0].kind, ROPE_LLAMA3);
+        assert_int_equal(config.rope[0].original_positions, 8192);
+        assert_true(config.rope[0].theta == 500000 && config.rope[0].factor == 32);
         assert_int_equal(config.dtype, DTYPE_BF16);
         assert_int_equal(config.kv_heads, 4);
         assert_int_equal(config.head_dim, 16);
@@ -128,11 +128,12 @@ static void llama3_frequencies_are_the_references(void **state)
                                         2.1387423e-07,
                                         1.41927202e-07,
                                         9.41830649e-08};
-    struct model_config config = {.head_dim = 64, .rope = {ROPE_LLAMA3, 5e5, 32, 1, 4, 8192}};
+    struct rope_config rope = {.kind = ROPE_LLAMA3, .dim = 64, .theta = 5e5, .factor = 32, .original_positions = 8192,
+                               .low_freq_factor = 1, .high_freq_factor = 4};
     float value[32];
     double worst = 0;
 
-    rope_inverse_frequencies(&config, value);
+    rope_inverse_frequencies(&rope, false, value);
     for (int i = 0; i < 32; i++)
         worst = fmax(worst, relative_error((double)value[i], expected[i]));
     print_message("rope llama3: worst relative err %.1e\n", worst);
@@ -141,10 +142,11 @@ static void llama3_frequencies_are_the_references(void **state)
 
 static void linear_divides_and_the_table_holds_cosines_then_sines(void **state)
 {
-    struct model_config config = {.head_dim = 4, .rope = {.kind = ROPE_LINEAR, .theta = 100, .factor = 2}};
+    struct model_config config = {
+        .rope[0] = {.kind = ROPE_LINEAR, .dim = 4, .theta = 100, .factor = 2, .attention_scaling = 1}};
     float table[3 * 4];
 
-    rope_table(&config, 3, table);
+    rope_table(&config, 0, 3, table);
     for (int p = 0; p < 3; p++) {
         assert_true(fabs((double)table[4 * p] - cos(p * 0.5)) < 1e-7);
         assert_true(fabs((double)table[4 * p + 1] - cos(p * 0.05)) < 1e-7);
