@@ -1,5 +1,6 @@
 /* attune data: what a training file holds, and what a model will be trained on, token by token. */
 #include "cli/cli.h"
+#include "cli/data_rows.h"
 #include "cli/options.h"
 #include "data/encode.h"
 #include "data/jsonl.h"
@@ -17,8 +18,10 @@
 enum { BLOCK_BYTES = 1 << 20 };
 
 struct data_arguments {
-    const char *file, *model;
+    const char *file, *model, *over_length;
     int64_t line;
+    bool is_json;
+    struct data_rows_options rows;
 };
 
 typedef bool take_bytes(void *context, struct str bytes, struct err *err);
@@ -156,68 +159,166 @@ static bool show_line(const struct encoder *encoder, struct arena *arena, struct
     return ok;
 }
 
-static bool show(const struct data_arguments *a, struct err *err)
+static bool show(const struct data_arguments *a, const struct encoder *encoder, struct arena *arena, struct err *err)
 {
     struct search search = {.number = (uint64_t)a->line};
+    bool ok = read_blocks(a->file, search_bytes, &search, err);
+
+    if (ok && !search.is_found)
+        ok = err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", a->file, a->line);
+    else if (ok)
+        ok = show_line(encoder, arena, strbuf_view(&search.text), err) ||
+             err_prefix(err, "%s:%" PRId64, a->file, a->line);
+    strbuf_deinit(&search.text);
+    jsonl_cutter_deinit(&search.cutter);
+    return ok;
+}
+
+/* Every line as JSON. */
+struct printing {
+    struct jsonl_cutter cutter;
+    const struct encoder *encoder;
+    struct encoder_scratch *scratch;
+    struct arena arena; /* one line */
+    struct strbuf out;
+};
+
+static void write_example(struct json_writer *w, const struct encoded *e)
+{
+    json_write_key(w, "ids");
+    json_write_begin_array(w);
+    for (uint32_t i = 0; i < e->count; i++)
+        json_write_integer(w, e->ids[i]);
+    json_write_end_array(w);
+    json_write_key(w, "labels");
+    json_write_begin_array(w);
+    for (uint32_t i = 0; i < e->count; i++)
+        json_write_integer(w, e->trains[i] ? e->ids[i] : EXAMPLE_NO_LABEL);
+    json_write_end_array(w);
+}
+
+static bool print_line(void *context, const struct jsonl_line *line)
+{
+    struct printing *p = context;
+    struct json_writer w = {.buf = &p->out};
+    struct example example;
+    struct encoded encoded;
+    struct err err = {0};
+
+    if (!line->is_too_long && str_trim(line->text).len == 0)
+        return true;
+    strbuf_clear(&p->out);
+    json_write_begin_object(&w);
+    json_put_integer(&w, "line", (int64_t)line->number);
+    if (line->is_too_long)
+        json_put_text(&w, "error", "the line is longer than 8 MiB");
+    else if (example_parse(&p->arena, line->text, &example, &err) &&
+             encode_example(p->encoder, p->scratch, &example, &encoded, &err))
+        write_example(&w, &encoded);
+    else
+        json_put_text(&w, "error", err.text);
+    json_write_end_object(&w);
+    puts(p->out.at);
+    arena_reset(&p->arena);
+    return true;
+}
+
+static bool print_bytes(void *context, struct str bytes, struct err *err)
+{
+    struct printing *p = context;
+
+    jsonl_cut(&p->cutter, bytes, print_line, p);
+    if (bytes.len < BLOCK_BYTES)
+        jsonl_cut_end(&p->cutter, print_line, p);
+    return true;
+}
+
+static bool show_all(const struct data_arguments *a, const struct encoder *encoder, struct err *err)
+{
+    struct printing p = {.encoder = encoder, .scratch = encoder_scratch_new(encoder)};
+    bool ok = read_blocks(a->file, print_bytes, &p, err);
+
+    encoder_scratch_free(p.scratch);
+    arena_deinit(&p.arena);
+    strbuf_deinit(&p.out);
+    jsonl_cutter_deinit(&p.cutter);
+    return ok;
+}
+
+static bool run_with_model(const struct data_arguments *a, bool is_rows, struct err *err)
+{
     struct encoder *encoder = NULL;
     struct arena arena = {0};
     bool ok = false;
 
-    if (!a->model) {
+    if (!a->model)
         err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
-        goto out;
-    }
-    if (!open_encoder(&arena, a->model, &encoder, err) || !read_blocks(a->file, search_bytes, &search, err))
-        goto out;
-    if (!search.is_found)
-        err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", a->file, a->line);
-    else
-        ok = show_line(encoder, &arena, strbuf_view(&search.text), err) ||
-             err_prefix(err, "%s:%" PRId64, a->file, a->line);
-out:
+    else if (open_encoder(&arena, a->model, &encoder, err))
+        ok = is_rows      ? data_rows_print(a->file, encoder, &a->rows, err)
+             : a->is_json ? show_all(a, encoder, err)
+                          : show(a, encoder, &arena, err);
     encoder_free(encoder);
-    strbuf_deinit(&search.text);
-    jsonl_cutter_deinit(&search.cutter);
     arena_deinit(&arena);
     return ok;
 }
 
+static bool check_rows_options(struct data_arguments *a, struct err *err)
+{
+    if (!over_length_find(str_of(a->over_length), &a->rows.over_length))
+        return err_set(err, ERR_INPUT, "--over-length is '%s': it must be drop, error or truncate", a->over_length);
+    if (a->rows.context_length < 1 || a->rows.context_length > INT32_MAX)
+        return err_set(err, ERR_INPUT, "--context-length must be from 1 to 2147483647");
+    return true;
+}
+
 int cli_data(int argc, char **argv)
 {
-    struct data_arguments a = {.line = 1};
+    struct data_arguments a = {
+        .line = 1, .over_length = "drop", .rows = {.context_length = 8192, .is_packed = true}};
     bool has_line = false;
     const struct option list[] = {
-        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show)", NULL},
+        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show, rows)", NULL},
         {"line", OPTION_INT, &a.line, "N", "which line to show (1)", &has_line},
+        {"json", OPTION_FLAG, &a.is_json, NULL, "show every line as JSON: line, ids, labels (or error)", NULL},
+        {NULL, OPTION_FLAG, NULL, NULL, "rows", NULL},
+        {"context-length", OPTION_INT, &a.rows.context_length, "N", "most tokens of a row (8192)", NULL},
+        {"over-length", OPTION_TEXT, &a.over_length, "WHAT", "longer lines: drop, error or truncate (drop)", NULL},
+        {"packing", OPTION_FLAG, &a.rows.is_packed, NULL, "several examples a row", NULL},
+        {"epochs", OPTION_INT, &a.rows.epochs, "N", "add the order of the rows in this many epochs (0)", NULL},
+        {"seed", OPTION_INT, &a.rows.seed, "N", "seed of that order (0)", NULL},
     };
     const struct options options = {
-        .usage = "attune data check FILE | attune data show FILE --model DIR [--line N]",
+        .usage = "attune data check FILE | attune data show FILE --model DIR [--line N | --json] | "
+                 "attune data rows FILE --model DIR [options]",
         .about = "check reads a training file as the server does and prints what is wrong with it;\n"
-                 "show prints the tokens of one line and which of them train.",
+                 "show prints the tokens of one line and which of them train;\n"
+                 "rows prints the rows that training is fed with, as JSON Lines: row, the lines in it, their lengths, ids\n"
+                 "and labels (-100: carries no loss); then per epoch the order in which they come.",
         .list = list,
-        .count = 2,
+        .count = sizeof list / sizeof *list,
         .positional_min = 2,
         .positional_max = 2,
     };
     const char *positional[2];
     struct err err = {0};
-    bool is_check, ok;
+    bool is_check, is_rows, ok;
 
-    if (!options_parse(&options, argc, argv, positional, NULL, &err)) {
+    if (!options_parse(&options, argc, argv, positional, NULL, &err) || !check_rows_options(&a, &err)) {
         fprintf(stderr, "attune data: %s\n", err.text);
         return 2;
     }
     is_check = strcmp(positional[0], "check") == 0;
-    if (!is_check && strcmp(positional[0], "show") != 0) {
-        fprintf(stderr, "attune data: '%s' is neither check nor show (see --help)\n", positional[0]);
+    is_rows = strcmp(positional[0], "rows") == 0;
+    if (!is_check && !is_rows && strcmp(positional[0], "show") != 0) {
+        fprintf(stderr, "attune data: '%s' is none of check, show and rows (see --help)\n", positional[0]);
         return 2;
     }
-    if (is_check && (a.model || has_line)) {
+    if (is_check && (a.model || has_line || a.is_json)) {
         fprintf(stderr, "attune data: check reads the whole file and needs no model; --model and --line belong to show\n");
         return 2;
     }
     a.file = positional[1];
-    ok = is_check ? check(&a, &err) : show(&a, &err);
+    ok = is_check ? check(&a, &err) : run_with_model(&a, is_rows, &err);
     if (!ok)
         fprintf(stderr, "attune data: %s\n", err.text);
     return !ok;

@@ -27,15 +27,16 @@ void feed_init(struct feed *feed, struct arena *arena, const struct dataset *dat
     feed->steps_per_epoch = (feed->rows.row_count + (int64_t)batch_size - 1) / batch_size;
 }
 
-static void draw_order(struct feed *feed, int64_t epoch)
+const uint32_t *feed_order(struct feed *feed, int64_t epoch)
 {
     struct mt19937 mt;
 
-    if (feed->order_epoch == epoch)
-        return;
-    mt19937_seed(&mt, feed->seed + (uint64_t)epoch);
-    mt19937_permutation(&mt, feed->order, feed->rows.row_count);
-    feed->order_epoch = epoch;
+    if (feed->order_epoch != epoch) {
+        mt19937_seed(&mt, feed->seed + (uint64_t)epoch);
+        mt19937_permutation(&mt, feed->order, feed->rows.row_count);
+        feed->order_epoch = epoch;
+    }
+    return feed->order;
 }
 
 /* A stream that is being filled, document by document. */
@@ -147,8 +148,7 @@ void feed_step_make(struct feed *feed, struct arena *arena, int64_t step, uint32
     int64_t first = step % feed->steps_per_epoch * feed->batch_size, left = feed->rows.row_count - first;
     struct groups groups = {.example = feed->rows.example, .start = feed->rows.start};
 
-    draw_order(feed, step / feed->steps_per_epoch);
-    groups.pick = feed->order + first;
+    groups.pick = feed_order(feed, step / feed->steps_per_epoch) + first;
     groups.count = left < feed->batch_size ? (uint32_t)left : feed->batch_size;
     make_step(feed->data, arena, &groups, tokens_max, 0, out);
 }

@@ -94,9 +94,14 @@ class Run:
         self.plan = json.loads((out / "run/plan.json").read_text())
 
 
-def shown_tokens(model, data, count):
-    """`attune data show`: for each line its ids and which of them train."""
-    for number in range(1, count + 1):
-        rows = [line.split() for line in run("data", "show", data, "--model", model, "--line", number).split("\n")[1:]]
-        rows = [row for row in rows if len(row) > 1 and row[0].isdigit() and row[1].isdigit()]
-        yield [int(row[1]) for row in rows], [row[2] == "train" for row in rows]
+def shown_lines(model, data):
+    """`attune data show --json`: for each line {line, ids, labels} or {line, error}."""
+    return [json.loads(line) for line in run("data", "show", data, "--model", model, "--json").split("\n") if line]
+
+
+def rows(model, data, epochs=0, **options):
+    """`attune data rows`: the rows in the packer's order, and the order of each epoch."""
+    flags = [part for name, value in options.items() for part in
+             ([f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name.replace('_', '-')}", value])]
+    answers = [json.loads(line) for line in run("data", "rows", data, "--model", model, "--epochs", epochs, *flags).split("\n") if line]
+    return [answer for answer in answers if "row" in answer], [answer["order"] for answer in answers if "epoch" in answer]

@@ -20,8 +20,9 @@ def count_differences(scratch, kind, seed):
     folder, data = models.make(scratch / f"{kind} model", SHAPE, seed), scratch / f"{kind}.jsonl"
     lines = samples.write(data, kind, LINES, random.Random(f"{seed} {kind}"))
     rows = reference.sft_trainer(models.load(folder), folder, lines, scratch / "trl", packing=False, context_length=None).train_dataset
-    expected = [(row["input_ids"], [False] + [label != -100 for label in row["labels"][1:]]) for row in rows]
-    return sum(ours != theirs for ours, theirs in zip(attune.shown_tokens(folder, data, LINES), expected, strict=True))
+    expected = [(row["input_ids"], [-100] + row["labels"][1:]) for row in rows]
+    ours = [(line["ids"], line["labels"]) for line in attune.shown_lines(folder, data)]
+    return sum(mine != theirs for mine, theirs in zip(ours, expected, strict=True))
 
 
 def measure_first_values(scratch, seed):
