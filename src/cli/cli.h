@@ -8,7 +8,7 @@
     X(data, "checks a training file, shows which of its tokens train") \
     X(jobs, "creates, watches and ends jobs of a running server") \
     X(files, "uploads and downloads files of a running server") \
-    X(models, "lists base models and results of a running server") \
+    X(models, "lists models of a running server; merges an adapter into its base") \
     X(chat, "talks with a model of a running server") \
     X(keys, "makes, lists and revokes API keys") \
     X(prepare, "prepares the data of a run directory, ahead of its training") \

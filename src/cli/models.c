@@ -1,40 +1,79 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/remote.h"
+#include "model/merge.h"
 
 #include <stdio.h>
 #include <string.h>
 
+struct models_options {
+    const char *url, *out;
+    int64_t threads;
+};
+
+static bool list(const struct models_options *o, struct err *err)
+{
+    struct remote remote;
+    const struct json *models;
+
+    remote_open(&remote, o->url);
+    models = remote_get(&remote, "/v1/models", err);
+    for json_each (model, json_get(models, "data"))
+        printf("%s\n", remote_text(&remote, model, "id"));
+    remote_close(&remote);
+    return models != NULL;
+}
+
+static bool merge(const struct models_options *o, const char *base, const char *adapter, struct err *err)
+{
+    struct pool *pool;
+    bool ok;
+
+    if (!base || !adapter || !o->out)
+        return err_set(err, ERR_INPUT, "merge needs the base's folder, the adapter's folder and --out");
+    pool = pool_new((int)o->threads);
+    ok = merge_write(base, adapter, o->out, pool, err);
+    pool_free(pool);
+    if (ok)
+        printf("%s\n", o->out);
+    return ok;
+}
+
+static bool act(const struct models_options *o, const char *const *words, struct err *err)
+{
+    if (strcmp(words[0], "list") == 0)
+        return list(o, err);
+    if (strcmp(words[0], "merge") == 0)
+        return merge(o, words[1], words[2], err);
+    if (strcmp(words[0], "pull") == 0)
+        return err_set(err, ERR_UNSUPPORTED, "models pull is not there yet");
+    return err_set(err, ERR_INPUT, "unknown action '%s': list or merge", words[0]);
+}
+
 int cli_models(int argc, char **argv)
 {
-    const char *url = NULL, *words[2] = {0};
+    struct models_options o = {0};
+    const char *words[3] = {0};
     const struct option option[] = {
-        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
-    const struct options options = {.usage = "attune models list",
-                                    .about = "Base models and results of a running server.",
-                                    .list = option,
-                                    .count = 1,
-                                    .positional_min = 1,
-                                    .positional_max = 2};
-    struct remote remote;
+        {"url", OPTION_TEXT, &o.url, "URL", "list: server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        {"out", OPTION_TEXT, &o.out, "DIR", "merge: the folder to write, which must not exist", NULL},
+        {"threads", OPTION_INT, &o.threads, "N", "merge: processor threads (all)", NULL}};
+    const struct options options = {
+        .usage = "attune models list\n       attune models merge BASE ADAPTER --out DIR",
+        .about = "Base models and results of a running server; or, without one, works the PEFT adapter in the folder\n"
+                 "ADAPTER into the model in the folder BASE and writes a model that needs no adapter.",
+        .list = option,
+        .count = sizeof option / sizeof *option,
+        .positional_min = 1,
+        .positional_max = 3};
     struct err err = {0};
-    const struct json *models = NULL;
 
     if (!options_parse(&options, argc, argv, words, NULL, &err)) {
         fprintf(stderr, "attune models: %s\n", err.text);
         return 2;
     }
-    remote_open(&remote, url);
-    if (strcmp(words[0], "list") == 0)
-        models = remote_get(&remote, "/v1/models", &err);
-    else if (strcmp(words[0], "pull") == 0 || strcmp(words[0], "merge") == 0)
-        err_set(&err, ERR_UNSUPPORTED, "models %s is not there yet", words[0]);
-    else
-        err_set(&err, ERR_INPUT, "unknown action '%s': list", words[0]);
-    for json_each (model, json_get(models, "data"))
-        printf("%s\n", remote_text(&remote, model, "id"));
-    remote_close(&remote);
-    if (!models)
-        fprintf(stderr, "attune models: %s\n", err.text);
-    return models ? 0 : 1;
+    if (act(&o, words, &err))
+        return 0;
+    fprintf(stderr, "attune models: %s\n", err.text);
+    return 1;
 }

@@ -38,6 +38,11 @@ const char *model_profile_name(enum model_profile profile)
     return names[profile];
 }
 
+float lora_scale(const struct lora_config *lora)
+{
+    return (float)(lora->alpha / (lora->is_rslora ? sqrt(lora->rank) : lora->rank));
+}
+
 static bool is_norm(enum slot slot)
 {
     return slot == SLOT_NORM1 || slot == SLOT_NORM2 || slot == SLOT_FINAL_NORM;
@@ -352,7 +357,7 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     params->has_copy = is_trained && params->compute_type != params->master_type;
     if (lora && lora->rank) {
         params->lora_rank = lora->rank;
-        params->lora_scale = (float)(lora->alpha / (lora->is_rslora ? sqrt(lora->rank) : lora->rank));
+        params->lora_scale = lora_scale(lora);
         params->lora_dropout = (float)lora->dropout;
     }
     params->stored = arena_new_array(arena, struct stored, (size_t)config->layers * 14 + 3);

@@ -34,6 +34,8 @@ struct lora_config {
         *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP */
     int target_count;
 };
+/* What B·A is multiplied by. */
+float lora_scale(const struct lora_config *lora);
 
 /* Which stored weight of a layer. */
 enum slot {

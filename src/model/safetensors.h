@@ -24,6 +24,7 @@ struct safetensor {
     uint64_t shape[SAFETENSORS_RANK_MAX];
     const void *data; /* little endian, row-major; aligned only as the file has it */
     uint64_t bytes;
+    int file; /* of a set: index of its file there */
 };
 
 /* One parsed file. Tensors are sorted by name. */
@@ -41,6 +42,7 @@ struct safetensors_set {
     struct safetensor *tensor; /* of all files, sorted by name */
     int count;
     struct mapped_file *file;
+    const char **file_name; /* without the folder; as the index lists them */
     int file_count;
 };
 /* Opens folder/model.safetensors or the shards of its index. The maps live until safetensors_set_close, the rest in the

@@ -21,8 +21,12 @@ static bool add_file(struct safetensors_set *set, struct arena *arena, const cha
 
     if (!file_map(file, path, err))
         return false;
-    set->file_count++;
-    return safetensors_parse(arena, (struct str){file->data, file->bytes}, path_name(path), parsed, err);
+    set->file_name[set->file_count++] = path_name(path);
+    if (!safetensors_parse(arena, (struct str){file->data, file->bytes}, path_name(path), parsed, err))
+        return false;
+    for (int i = 0; i < parsed->count; i++)
+        parsed->tensor[i].file = set->file_count - 1;
+    return true;
 }
 
 /* One sorted list over all files; a name may stand in one of them only. */
@@ -105,6 +109,7 @@ static bool open_shards(struct safetensors_set *set, struct arena *arena, const 
             return false;
     parts = arena_new_array(arena, struct safetensors, (size_t)name_count);
     set->file = arena_new_array(arena, struct mapped_file, (size_t)name_count);
+    set->file_name = arena_new_array(arena, const char *, (size_t)name_count);
     for (int i = 0; i < name_count; i++)
         if (!add_file(set, arena, path_join(arena, folder, str_copy(arena, names[i])), &parts[i], err))
             return false;
@@ -119,8 +124,9 @@ bool safetensors_set_open_file(struct safetensors_set *set, struct arena *arena,
 {
     struct safetensors part;
 
-    *set = (struct safetensors_set){.file = arena_new(arena, struct mapped_file)};
-    if (!add_file(set, arena, path, &part, err)) {
+    *set = (struct safetensors_set){.file = arena_new(arena, struct mapped_file),
+                                    .file_name = arena_new(arena, const char *)};
+    if (!add_file(set, arena, arena_copy(arena, path, strlen(path)), &part, err)) {
         safetensors_set_close(set);
         return false;
     }

@@ -15,6 +15,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import data_rows  # noqa: E402
 import forward_rows  # noqa: E402
+import lora_rows  # noqa: E402
 import text_rows  # noqa: E402
 import train_rows  # noqa: E402
 from table import Table  # noqa: E402
@@ -27,7 +28,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, train_rows):
+    for rows in (text_rows, data_rows, forward_rows, train_rows, lora_rows):
         rows.measure(table, options.seed)
     return table.end()
 
