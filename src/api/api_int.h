@@ -6,10 +6,12 @@
 #include "store/keys.h"
 
 struct chat_workers; /* api/workers.h */
+struct expiry;
 
 struct api {
     struct api_config config;
     struct chat_workers *workers;
+    struct expiry *expiry;
 };
 
 /* One request, from routing to its answer. Lives in the exchange's arena. */
@@ -80,7 +82,22 @@ struct model_place {
  * there are. */
 bool model_find(struct call *call, struct str id, struct model_place *place, struct err *err);
 
+/* --- files (files.c), for whatever becomes one --- */
+
+enum { FILENAME_CHARACTERS_MAX = 255, EXPIRES_SECONDS_MIN = 3600, EXPIRES_SECONDS_MAX = 2592000 };
+bool file_purpose_is_known(struct str purpose);
+/* Ends the check of a file for fine-tuning, whose texts the row then borrows, and makes the blob durable: file gets id,
+ * status, hash, bytes, created_ms; filename and purpose are there. The row itself is the caller's to store. put is
+ * gone in any case. */
+bool file_commit(struct call *call, struct blob_put *put, void *check, struct store_file *file, struct err *err);
+
+/* --- expiry (expiry.c): what has outlived its time goes, at the start and every minute --- */
+
+struct expiry *expiry_new(const struct api_config *config);
+void expiry_free(struct expiry *expiry); /* NULL is fine */
+
 /* --- handlers, one file a resource --- */
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
+call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn models_list, models_get, chat_create, completions_create;

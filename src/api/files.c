@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { FIELD_BYTES_MAX = 256, FILENAME_CHARACTERS_MAX = 255 };
+enum { FIELD_BYTES_MAX = 256 };
 
 /* --- upload --- */
 
@@ -27,7 +27,38 @@ struct upload {
     bool is_refused; /* answered already */
 };
 
-static const char *const purposes[] = {"fine-tune", "batch", "assistants", "vision", "user_data", "evals"};
+bool file_purpose_is_known(struct str purpose)
+{
+    static const char *const purposes[] = {"fine-tune", "batch", "assistants", "vision", "user_data", "evals"};
+
+    for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
+        if (str_is(purpose, purposes[i]))
+            return true;
+    return false;
+}
+
+bool file_commit(struct call *call, struct blob_put *put, void *check, struct store_file *file, struct err *err)
+{
+    const struct api_config *config = &call->api->config;
+    char *id = arena_alloc(call->arena, STORE_ID_BYTES), *sha256 = arena_alloc(call->arena, 65);
+    struct api_check_result result = {0};
+
+    file->status = "processed";
+    if (strcmp(file->purpose, "fine-tune") == 0) {
+        config->checker.end(check, &result);
+        file->kind = result.kind;
+        file->line_count = (int64_t)result.line_count;
+        file->bad_line_count = (int64_t)result.bad_line_count;
+        file->status = result.details ? "error" : "processed";
+        file->status_details = result.details;
+    }
+    store_id_file(id);
+    file->id = id;
+    file->sha256 = sha256;
+    file->bytes = (int64_t)blob_put_bytes(put);
+    file->created_ms = clock_unix_ms();
+    return blob_put_commit(put, id, sha256, err);
+}
 
 static void upload_end(void *context, bool is_complete)
 {
@@ -104,9 +135,10 @@ static bool on_part_end(void *context, struct err *err)
     else if (strcmp(upload->field, "expires_after[anchor]") == 0)
         upload->expires_anchor = str_copy(upload->call->arena, value);
     else if (strcmp(upload->field, "expires_after[seconds]") == 0 &&
-             (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < 3600 ||
-              upload->expires_seconds > 2592000))
-        return err_set(err, ERR_INPUT, "expires_after[seconds] must be from 3600 to 2592000");
+             (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < EXPIRES_SECONDS_MIN ||
+              upload->expires_seconds > EXPIRES_SECONDS_MAX))
+        return err_set(err, ERR_INPUT, "expires_after[seconds] must be from %d to %d", EXPIRES_SECONDS_MIN,
+                       EXPIRES_SECONDS_MAX);
     return true;
 }
 
@@ -123,7 +155,7 @@ static void on_bytes(void *context, struct http_exchange *exchange, struct str b
 static bool fields_are_complete(struct upload *upload)
 {
     struct err err = {0};
-    bool is_known = false;
+    bool is_known;
 
     if (!upload->has_file) {
         err_set(&err, ERR_INPUT, "'file' is a required property");
@@ -135,8 +167,7 @@ static bool fields_are_complete(struct upload *upload)
         refuse(upload, &err, "purpose");
         return false;
     }
-    for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
-        is_known |= strcmp(upload->purpose, purposes[i]) == 0;
+    is_known = file_purpose_is_known(str_of(upload->purpose));
     if (!is_known)
         err_set(&err, ERR_UNSUPPORTED, "purpose '%s' is not known; 'fine-tune' is what training files have",
                 upload->purpose);
@@ -150,34 +181,19 @@ static bool fields_are_complete(struct upload *upload)
 static void store_upload(struct upload *upload)
 {
     const struct api_config *config = &upload->call->api->config;
-    struct store_file file = {.filename = upload->filename, .purpose = upload->purpose, .status = "processed"};
-    struct api_check_result result = {0};
+    struct store_file file = {.filename = upload->filename, .purpose = upload->purpose};
+    struct blob_put *put = upload->put;
     struct strbuf body = {0};
     struct err err = {0};
-    char id[STORE_ID_BYTES], sha256[65];
 
-    if (strcmp(upload->purpose, "fine-tune") == 0) {
-        config->checker.end(upload->check, &result);
-        file.kind = result.kind;
-        file.line_count = (int64_t)result.line_count;
-        file.bad_line_count = (int64_t)result.bad_line_count;
-        file.status = result.details ? "error" : "processed";
-        file.status_details = result.details;
-    }
-    store_id_file(id);
-    file.id = id;
-    file.bytes = (int64_t)blob_put_bytes(upload->put);
-    file.created_ms = clock_unix_ms();
-    file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
-    file.sha256 = sha256;
-    if (!blob_put_commit(upload->put, id, sha256, &err)) {
-        upload->put = NULL;
+    upload->put = NULL;
+    if (!file_commit(upload->call, put, upload->check, &file, &err)) {
         refuse(upload, &err, NULL);
         return;
     }
-    upload->put = NULL;
+    file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
     if (!store_file_create(config->store, &upload->call->tenant, &file, &err)) {
-        blob_remove(config->blobs, id, NULL);
+        blob_remove(config->blobs, file.id, NULL);
         refuse(upload, &err, NULL);
         return;
     }

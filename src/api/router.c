@@ -12,6 +12,10 @@
     X(GET, "v1/files/{id}", "read", files_get)                                                                         \
     X(DELETE, "v1/files/{id}", "write", files_delete)                                                                  \
     X(GET, "v1/files/{id}/content", "read", files_content)                                                             \
+    X(POST, "v1/uploads", "write", uploads_create)                                                                     \
+    X(POST, "v1/uploads/{id}/parts", "write", uploads_add_part)                                                        \
+    X(POST, "v1/uploads/{id}/complete", "write", uploads_complete)                                                     \
+    X(POST, "v1/uploads/{id}/cancel", "write", uploads_cancel)                                                         \
     X(POST, "v1/fine_tuning/jobs", "write", jobs_create)                                                               \
     X(GET, "v1/fine_tuning/jobs", "read", jobs_list)                                                                   \
     X(GET, "v1/fine_tuning/jobs/{id}", "read", jobs_get)                                                               \
@@ -256,6 +260,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         api_free(api);
         return NULL;
     }
+    api->expiry = expiry_new(&api->config);
     return api;
 }
 
@@ -263,6 +268,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    expiry_free(api->expiry);
     workers_free(api->workers);
     free(api);
 }

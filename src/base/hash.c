@@ -47,6 +47,29 @@ void sha256_hex(struct str bytes, char hex[65])
     sha256_end_hex(&hash, hex);
 }
 
+void md5_begin(struct md5 *hash)
+{
+    hash->state = EVP_MD_CTX_new();
+    ASSERT(hash->state && EVP_DigestInit_ex(hash->state, EVP_md5(), NULL) == 1);
+}
+
+void md5_add(struct md5 *hash, const void *at, size_t len)
+{
+    ASSERT(EVP_DigestUpdate(hash->state, at, len) == 1);
+}
+
+void md5_end(struct md5 *hash, char hex[33])
+{
+    uint8_t digest[16];
+
+    if (hash->state && hex) {
+        ASSERT(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
+        hex_encode(digest, sizeof digest, hex);
+    }
+    EVP_MD_CTX_free(hash->state);
+    hash->state = NULL;
+}
+
 void hex_encode(const uint8_t *bytes, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";

@@ -1,4 +1,4 @@
-/* base/hash.h - SHA-256 (OpenSSL's). */
+/* base/hash.h - SHA-256, and MD5 where a protocol asks for it (OpenSSL's). */
 #pragma once
 
 #include "base/str.h"
@@ -12,6 +12,13 @@ void sha256_end(struct sha256 *hash, uint8_t digest[32]); /* frees; also for giv
 void sha256_end_hex(struct sha256 *hash, char hex[65]); /* the same, as hex_encode writes it */
 void sha256_of(struct str bytes, uint8_t digest[32]);
 void sha256_hex(struct str bytes, char hex[65]);
+
+struct md5 {
+    void *state; /* EVP_MD_CTX */
+};
+void md5_begin(struct md5 *hash);
+void md5_add(struct md5 *hash, const void *at, size_t len);
+void md5_end(struct md5 *hash, char hex[33]); /* frees; hex NULL: giving up; twice is fine */
 
 /* Lower-case hexadecimal, NUL-terminated: out holds 2·len+1. */
 void hex_encode(const uint8_t *bytes, size_t len, char *out);

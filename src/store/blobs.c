@@ -45,7 +45,7 @@ void blobs_close(struct blobs *blobs)
 /* Ids are made by the server; a name that could leave the folder is a bug. */
 static char *path_of(struct blobs *blobs, struct arena *arena, const char *id)
 {
-    ASSERT(strncmp(id, "file-", 5) == 0 && !strchr(id, '/'));
+    ASSERT((strncmp(id, "file-", 5) == 0 || strncmp(id, "part_", 5) == 0) && !strchr(id, '/'));
     return path_join(arena, blobs->files_dir, id);
 }
 
@@ -152,7 +152,7 @@ bool blob_remove(struct blobs *blobs, const char *id, struct err *err)
 
 static bool has_row(struct store *store, const char *id, bool *found, struct err *err)
 {
-    struct query query = query_open(store, "SELECT 1 FROM files WHERE id=?");
+    struct query query = query_open(store, "SELECT 1 FROM files WHERE id=?1 UNION ALL SELECT 1 FROM upload_parts WHERE id=?1");
 
     query_text(&query, id);
     *found = query_step(&query);

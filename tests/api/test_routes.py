@@ -6,11 +6,12 @@ import pytest
 from conftest import BINARY, CONTRACT, Server, ask
 
 ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item]
-WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions"]
+WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads"]
+COMPLETION = "/v1/uploads/x/complete"
 
 
 def path_of(template):
-    for name in ("file_id", "job_id", "checkpoint_id", "model"):
+    for name in ("file_id", "upload_id", "job_id", "checkpoint_id", "model"):
         template = template.replace("{" + name + "}", "x")
     return template
 
@@ -47,7 +48,7 @@ def test_every_route_refuses_what_every_route_refuses(server, keyed, method, tem
     refused(ask(locked, method, path + "?ai_project_id=proj-other", Authorization=f"Bearer {keys[right]}"), 404, "project_not_found")
 
 
-@pytest.mark.parametrize("path", WITH_JSON)
+@pytest.mark.parametrize("path", [*WITH_JSON, COMPLETION])
 def test_bodies_that_are_too_long_are_refused_before_they_come(server, path):
     refused(ask(server, "POST", path, Content_Length=str(5 << 20)), 413)
 
@@ -56,7 +57,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_comes(server):
     refused(ask(server, "POST", "/v1/files", Content_Type="multipart/form-data; boundary=b", Content_Length=str(60 << 30)), 413)
 
 
-@pytest.mark.parametrize("path", WITH_JSON)
+@pytest.mark.parametrize("path", [*WITH_JSON, COMPLETION])
 @pytest.mark.parametrize("body", [b"", b"{", b'{"model": ', b"\xff\xfe", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 100000, b'{"a": 1} x'])
 def test_bodies_that_are_not_json_are_refused(server, path, body):
     refused(ask(server, "POST", path, body, Content_Type="application/json"), 400, "invalid_json")

@@ -29,6 +29,25 @@ static void a_text_in_pieces_has_the_hash_of_the_whole(void **state)
     assert_null(hash.state);
 }
 
+/* RFC 1321, section A.5. */
+static void md5_of_known_texts_is_the_published_one(void **state)
+{
+    struct md5 hash;
+    char hex[33];
+
+    md5_begin(&hash);
+    md5_end(&hash, hex);
+    assert_string_equal(hex, "d41d8cd98f00b204e9800998ecf8427e");
+    md5_begin(&hash);
+    md5_add(&hash, "message ", 8);
+    md5_add(&hash, "digest", 6);
+    md5_end(&hash, hex);
+    assert_string_equal(hex, "f96b697d7cb7938d525a2f31aaf161d0");
+    md5_begin(&hash);
+    md5_end(&hash, NULL);
+    md5_end(&hash, NULL);
+}
+
 static void hexadecimal_digits_are_the_22_characters_and_no_other(void **state)
 {
     static const char digits[] = "0123456789abcdef", capitals[] = "0123456789ABCDEF";
@@ -48,6 +67,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_texts_have_their_published_hashes),
         cmocka_unit_test(a_text_in_pieces_has_the_hash_of_the_whole),
+        cmocka_unit_test(md5_of_known_texts_is_the_published_one),
         cmocka_unit_test(hexadecimal_digits_are_the_22_characters_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

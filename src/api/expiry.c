@@ -1,0 +1,54 @@
+#include "api/api_int.h"
+#include "os/clock.h"
+#include "store/uploads.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SWEEP_EVERY_MS = 60000 };
+
+struct expiry {
+    const struct api_config *config;
+    struct http_timer *timer;
+};
+
+/* Rows first: a crash before the blobs are gone leaves blobs without rows, which the next start collects. */
+static bool sweep(const struct api_config *config, struct arena *arena, struct err *err)
+{
+    const char **ids;
+    size_t count;
+    bool ok = store_expire(config->store, clock_unix_ms(), arena, &ids, &count, err);
+
+    for (size_t i = 0; ok && i < count; i++)
+        ok = blob_remove(config->blobs, ids[i], err);
+    return ok;
+}
+
+static void on_due(void *context)
+{
+    struct expiry *expiry = context;
+    struct arena arena = {0};
+    struct err err = {0};
+
+    if (!sweep(expiry->config, &arena, &err))
+        fprintf(stderr, "attune serve: cannot remove what has expired: %s\n", err.text);
+    arena_deinit(&arena);
+    http_timer_set(expiry->timer, http_loop_now_ms(expiry->config->loop) + SWEEP_EVERY_MS);
+}
+
+struct expiry *expiry_new(const struct api_config *config)
+{
+    struct expiry *expiry = mem_alloc_zero(1, sizeof *expiry);
+
+    expiry->config = config;
+    expiry->timer = http_loop_add_timer(config->loop, http_loop_now_ms(config->loop), on_due, expiry);
+    return expiry;
+}
+
+void expiry_free(struct expiry *expiry)
+{
+    if (!expiry)
+        return;
+    http_timer_remove(expiry->timer);
+    free(expiry);
+}
