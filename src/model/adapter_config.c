@@ -49,11 +49,13 @@ static bool read_targets(struct arena *arena, const struct json *root, struct lo
         return err_set(err, ERR_UNSUPPORTED,
                        "adapter_config.json: target_modules must be a list of module names or \"all-linear\"");
     targets = arena_new_array(arena, const char *, list->count);
-    for json_each (item, list) {
-        if (item->type != JSON_STRING || !item->string.len || item->string.len > 256)
-            return err_set(err, ERR_INPUT, "adapter_config.json: target_modules must hold names");
-        targets[lora->target_count++] = str_copy(arena, item->string);
-    }
+    for
+        json_each(item, list)
+        {
+            if (item->type != JSON_STRING || !item->string.len || item->string.len > 256)
+                return err_set(err, ERR_INPUT, "adapter_config.json: target_modules must hold names");
+            targets[lora->target_count++] = str_copy(arena, item->string);
+        }
     lora->targets = targets;
     return true;
 }
@@ -86,23 +88,26 @@ bool adapter_config_read(struct arena *arena, const char *folder, struct lora_co
     return read_targets(arena, root, lora, err);
 }
 
-static void write_targets(struct json_writer *json, const struct lora_config *lora)
+static void write_targets(struct json_writer *json, const struct model *m)
 {
-    static const char *const all[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-    const char *const *targets = lora->targets ? lora->targets : all;
-    int count = lora->targets ? lora->target_count : 7;
+    struct arena arena = {0};
+    struct linear_names all = linear_names(&arena, &m->config);
+    const char *const *targets = m->lora.targets ? m->lora.targets : all.name;
+    int count = m->lora.targets ? m->lora.target_count : all.count;
 
     json_write_key(json, "target_modules");
     json_write_begin_array(json);
     for (int i = 0; i < count; i++)
         json_write_text(json, targets[i]);
     json_write_end_array(json);
+    arena_deinit(&arena);
 }
 
 /* Sorted keys, two spaces: as PEFT's own file. An alpha that is whole is written as an integer. */
-void adapter_config_write(struct strbuf *out, const struct lora_config *lora, const char *base_name)
+void adapter_config_write(struct strbuf *out, const struct model *m, const char *base_name)
 {
     struct json_writer json = {.buf = out, .indent = 2};
+    const struct lora_config *lora = &m->lora;
 
     json_write_begin_object(&json);
     json_write_key(&json, "alpha_pattern");
@@ -123,7 +128,7 @@ void adapter_config_write(struct strbuf *out, const struct lora_config *lora, co
     json_write_key(&json, "rank_pattern");
     json_write_raw(&json, STR("{}"));
     json_put_null(&json, "revision");
-    write_targets(&json, lora);
+    write_targets(&json, m);
     json_put_text(&json, "task_type", "CAUSAL_LM");
     json_put_bool(&json, "use_dora", false);
     json_put_bool(&json, "use_rslora", lora->is_rslora);

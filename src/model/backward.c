@@ -66,7 +66,7 @@ static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
     grad_w(m, l, LINEAR_DOWN, m->h, dy, pass);
     grad_in(m, l, LINEAR_GATE_UP, layer->gate_up, m->dnorm, pass);
     grad_w(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, pass);
-    norm_grad(m, layer->mid, layer->norm2, layer->dnorm2, layer->rstd2, T);
+    norm_grad(m, layer->mid, layer->vector[SLOT_NORM2].w, layer->vector[SLOT_NORM2].dw, layer->rstd2, T);
 }
 
 static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
@@ -108,7 +108,7 @@ static void attention_grad(struct model *m, int32_t l, const struct pass *pass)
     grad_in(m, l, LINEAR_QKV, m->dqkv, m->dnorm, pass);
     grad_w(m, l, LINEAR_QKV, layer->y1, m->dqkv, pass);
     if (l > 0 || m->dembed.at) /* nothing below the first layer's norm trains when the base is frozen */
-        norm_grad(m, layer->x, layer->norm1, layer->dnorm1, layer->rstd1, T);
+        norm_grad(m, layer->x, layer->vector[SLOT_NORM1].w, layer->vector[SLOT_NORM1].dw, layer->rstd1, T);
 }
 
 void backward_layers(struct model *m, const struct pass *pass)

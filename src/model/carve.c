@@ -97,15 +97,9 @@ static void place_stored(struct model *m, const struct stored *stored)
         m->final_norm = stored_mat(m, stored, true);
         m->dfinal_norm = grad_mat(m, stored);
         break;
-    case SLOT_NORM1:
-        layer->norm1 = stored_mat(m, stored, true);
-        layer->dnorm1 = grad_mat(m, stored);
-        break;
-    case SLOT_NORM2:
-        layer->norm2 = stored_mat(m, stored, true);
-        layer->dnorm2 = grad_mat(m, stored);
-        break;
     default:
+        if (slot_is_vector(stored->slot))
+            layer->vector[stored->slot] = (struct vector_state){stored_mat(m, stored, false), grad_mat(m, stored)};
         for (int i = 0; i < LINEAR_KINDS; i++)
             if (linear_slot(i) == stored->slot)
                 place_linear(m, &layer->linear[i], stored);
@@ -118,11 +112,11 @@ static void place_parts(struct model *m)
     int32_t *rows[LINEAR_KINDS] = {0};
 
     for (int i = 0; i < LINEAR_KINDS; i++) {
-        int count = slot_part_count(linear_slot(i));
+        int count = slot_part_count(&m->config, linear_slot(i));
         if (count > 1) {
             rows[i] = arena_new_array(&m->arena, int32_t, (size_t)count + 1);
             for (int part = 0; part <= count; part++)
-                rows[i][part] = slot_part_row(&m->config, linear_slot(i), part);
+                rows[i][part] = slot_part_at(&m->config, linear_slot(i), part);
         }
         for (int32_t l = 0; l < m->config.layers; l++) {
             m->layer[l].linear[i].weight.part_rows = rows[i];

@@ -260,7 +260,7 @@ static bool write_adapter(struct output *out, const char *base_name, struct err 
     for (int i = 0; i < m->params.count; i++)
         if (m->params.param[i].is_trained)
             entries[count++] = entry_of(&m->params.param[i], m->params.param[i].name, DTYPE_F32);
-    adapter_config_write(&text, &m->lora, base_name);
+    adapter_config_write(&text, m, base_name);
     ok = write_weights(out, "adapter_model.safetensors", entries, count, err) &&
          write_text(out, "adapter_config.json", strbuf_view(&text), err) && copy_tokenizer(out, err);
     strbuf_deinit(&text);

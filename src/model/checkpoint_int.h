@@ -5,7 +5,7 @@
 #include "model/decoder_int.h"
 
 /* The text of adapter_config.json, with PEFT's long-established keys. */
-void adapter_config_write(struct strbuf *out, const struct lora_config *lora, const char *base_name);
+void adapter_config_write(struct strbuf *out, const struct model *model, const char *base_name);
 
 /* Streams rows [rows, cols] that lie ld elements apart, converted. */
 bool write_rows(struct safetensors_writer *writer, const void *at, enum dtype from, enum dtype to, int32_t rows,

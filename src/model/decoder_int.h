@@ -2,13 +2,9 @@
 #pragma once
 
 #include "model/decoder.h"
+#include "model/modules.h"
 
 #include <math.h>
-
-/* params.c: geometry of stored weights. */
-int slot_part_count(enum slot slot);
-int32_t slot_part_row(const struct model_config *config, enum slot slot, int part); /* part = count: all rows */
-int32_t slot_cols(const struct model_config *config, enum slot slot);
 
 enum linear { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LINEAR_KINDS };
 enum slot linear_slot(enum linear linear);
@@ -42,10 +38,15 @@ struct linear_state {
     struct mat dw, da, db;
 };
 
+/* A norm, a bias or sinks. */
+struct vector_state {
+    struct mat w, dw;
+};
+
 /* Activations of one layer: slots that are kept, or the working set shared by all layers. t_* hold the adapter's
  * columns of an input that is not kept although its product is not run again. */
 struct layer {
-    struct mat norm1, norm2, dnorm1, dnorm2;
+    struct vector_state vector[SLOT_COUNT]; /* by slot; w.at NULL: this model has none */
     struct linear_state linear[LINEAR_KINDS];
     struct mat x, y1, qkv, att, mid, y2, gate_up;
     struct mat t[LINEAR_KINDS];

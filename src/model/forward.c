@@ -119,11 +119,11 @@ static void forward_layer(struct model *m, int32_t l, const struct pass *pass)
     struct mat mid = m->is_trained ? layer->mid : layer->x; /* inference adds in place */
     int32_t T = pass->batch->T;
 
-    run_norm(m, layer->x, layer->norm1, layer->y1, layer->rstd1, T);
+    run_norm(m, layer->x, layer->vector[SLOT_NORM1].w, layer->y1, layer->rstd1, T);
     run_qkv(m, l, pass);
     run_attend(m, l, pass);
     run_linear(m, l, LINEAR_O, layer->att, mid, layer->x, pass);
-    run_norm(m, mid, layer->norm2, layer->y2, layer->rstd2, T);
+    run_norm(m, mid, layer->vector[SLOT_NORM2].w, layer->y2, layer->rstd2, T);
     run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
     m->backend->glu(
         &m->queue,
@@ -149,7 +149,7 @@ void forward_restore(struct model *m, int32_t l, const struct pass *pass)
     int32_t T = pass->batch->T;
 
     if (!(layer->keep & KEEP_NORM1))
-        run_norm(m, layer->x, layer->norm1, layer->y1, layer->rstd1, T);
+        run_norm(m, layer->x, layer->vector[SLOT_NORM1].w, layer->y1, layer->rstd1, T);
     if (!(layer->keep & KEEP_QKV))
         run_qkv(m, l, pass);
     if (!(layer->keep & KEEP_ATTENTION))
@@ -157,7 +157,7 @@ void forward_restore(struct model *m, int32_t l, const struct pass *pass)
     if (!(layer->keep & KEEP_MIDDLE))
         run_linear(m, l, LINEAR_O, layer->att, layer->mid, layer->x, pass);
     if (!(layer->keep & KEEP_NORM2))
-        run_norm(m, layer->mid, layer->norm2, layer->y2, layer->rstd2, T);
+        run_norm(m, layer->mid, layer->vector[SLOT_NORM2].w, layer->y2, layer->rstd2, T);
     if (!(layer->keep & KEEP_GATE_UP))
         run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
     for (int i = 0; i < LINEAR_DOWN; i++)

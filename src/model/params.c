@@ -1,25 +1,16 @@
 #include "model/decoder_int.h"
+#include "model/modules.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
-enum { STORED_ALIGN = 64 };
-
-/* The tensors of one layer in transformers' order, and where each lies. */
-static const struct module {
-    const char *name;
-    enum slot slot;
-    int part; /* of the stored weight */
-} modules[] = {
-    {"self_attn.q_proj", SLOT_QKV, 0}, {"self_attn.k_proj", SLOT_QKV, 1},  {"self_attn.v_proj", SLOT_QKV, 2},
-    {"self_attn.o_proj", SLOT_O, 0},   {"mlp.gate_proj", SLOT_GATE_UP, 0}, {"mlp.up_proj", SLOT_GATE_UP, 1},
-    {"mlp.down_proj", SLOT_DOWN, 0},   {"input_layernorm", SLOT_NORM1, 0}, {"post_attention_layernorm", SLOT_NORM2, 0},
+enum {
+    STORED_ALIGN = 64,
+    STORED_LAYER_MAX = (SLOT_LAYER_LAST - SLOT_LAYER_FIRST + 1) * PART_COUNT,
+    PARAM_LAYER_MAX = LAYER_MODULES_MAX * PART_COUNT,
 };
-enum { MODULE_COUNT = sizeof modules / sizeof *modules, LINEAR_COUNT = 7 };
-
-static const enum slot layer_slots[] = {SLOT_NORM1, SLOT_QKV, SLOT_O, SLOT_NORM2, SLOT_GATE_UP, SLOT_DOWN};
 
 struct builder {
     struct arena *arena;
@@ -29,6 +20,7 @@ struct builder {
     const struct safetensors_set *set;
     bool is_trained;
     struct params *out;
+    int32_t *stored_at;
 };
 
 const char *model_profile_name(enum model_profile profile)
@@ -43,52 +35,18 @@ float lora_scale(const struct lora_config *lora)
     return (float)(lora->alpha / (lora->is_rslora ? sqrt(lora->rank) : lora->rank));
 }
 
-static bool is_norm(enum slot slot)
+/* model.layers.3.self_attn.q_proj.weight */
+static const char *tensor_name(const struct builder *b, int32_t layer, const struct module *module)
 {
-    return slot == SLOT_NORM1 || slot == SLOT_NORM2 || slot == SLOT_FINAL_NORM;
-}
-
-int slot_part_count(enum slot slot)
-{
-    return slot == SLOT_QKV ? 3 : slot == SLOT_GATE_UP ? 2 : 1;
-}
-
-/* Rows of the stored weight before part `part`; with part = part count, all rows. */
-int32_t slot_part_row(const struct model_config *config, enum slot slot, int part)
-{
-    int32_t q = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
-
-    switch (slot) {
-    case SLOT_EMBED:
-    case SLOT_HEAD:
-        return part * config->vocab;
-    case SLOT_QKV:
-        return part == 0 ? 0 : q + (part - 1) * kv;
-    case SLOT_O:
-    case SLOT_DOWN:
-        return part * config->hidden;
-    case SLOT_GATE_UP:
-        return part * config->mlp_width;
-    default:
-        return part;
-    }
-}
-
-int32_t slot_cols(const struct model_config *config, enum slot slot)
-{
-    return slot == SLOT_O ? config->heads * config->head_dim : slot == SLOT_DOWN ? config->mlp_width : config->hidden;
-}
-
-static const char *base_name(struct arena *arena, int32_t layer, const struct module *module)
-{
-    return arena_printf(arena, "model.layers.%d.%s.weight", layer, module->name);
+    return arena_printf(b->arena, "%slayers.%d.%s", b->config->tensor_prefix, layer, module->tensor);
 }
 
 /* PEFT's rule for a list: the full module name, or a suffix of it that begins after a dot. */
-static bool target_matches(const char *target, int32_t layer, const struct module *module)
+static bool target_matches(const struct builder *b, const char *target, int32_t layer, const struct module *module)
 {
-    char name[128];
-    size_t name_len = (size_t)snprintf(name, sizeof name, "model.layers.%d.%s", layer, module->name);
+    char name[256];
+    size_t name_len = (size_t)snprintf(name, sizeof name, "%slayers.%d.%.*s", b->config->tensor_prefix, layer,
+                                       STR_ARG(module_path(module)));
     size_t len = strlen(target);
 
     if (!strcasecmp(target, "all-linear"))
@@ -99,22 +57,67 @@ static bool target_matches(const char *target, int32_t layer, const struct modul
 
 static bool is_adapted(const struct builder *b, int32_t layer, const struct module *module)
 {
-    if (!b->lora || !b->lora->rank || module - modules >= LINEAR_COUNT)
+    if (!b->lora || !b->lora->rank || !module_is_linear(module))
         return false;
     if (!b->lora->targets)
         return true;
     for (int i = 0; i < b->lora->target_count; i++)
-        if (target_matches(b->lora->targets[i], layer, module))
+        if (target_matches(b, b->lora->targets[i], layer, module))
             return true;
     return false;
 }
 
-static bool slot_is_adapted(const struct builder *b, int32_t layer, enum slot slot)
+static bool target_names_something(const struct builder *b, const char *target)
 {
-    for (int i = 0; i < LINEAR_COUNT; i++)
-        if (modules[i].slot == slot && is_adapted(b, layer, &modules[i]))
+    const struct module *modules[LAYER_MODULES_MAX];
+
+    for (int32_t layer = 0; layer < b->config->layers; layer++) {
+        int count = layer_modules(b->config, layer, modules);
+        for (int i = 0; i < count; i++)
+            if (module_is_linear(modules[i]) && target_matches(b, target, layer, modules[i]))
+                return true;
+    }
+    return false;
+}
+
+static bool is_listed(const struct linear_names *names, struct str name)
+{
+    for (int i = 0; i < names->count; i++)
+        if (str_is(name, names->name[i]))
             return true;
     return false;
+}
+
+struct linear_names linear_names(struct arena *arena, const struct model_config *config)
+{
+    struct linear_names names = {.name = arena_new_array(arena, const char *, LAYER_MODULES_MAX)};
+    const struct module *modules[LAYER_MODULES_MAX];
+
+    for (int32_t layer = 0; layer < config->layers; layer++) {
+        int count = layer_modules(config, layer, modules);
+        for (int i = 0; i < count; i++) {
+            struct str path = module_path(modules[i]);
+            struct str name = str_slice(path, (size_t)(strchr(path.at, '.') + 1 - path.at), path.len);
+            if (module_is_linear(modules[i]) && !is_listed(&names, name))
+                names.name[names.count++] = str_copy(arena, name);
+        }
+    }
+    return names;
+}
+
+static bool refuse_target(const struct builder *b, const char *target, struct err *err)
+{
+    struct linear_names names = linear_names(b->arena, b->config);
+    const char *list = "";
+
+    for (int i = 0; i < names.count; i++)
+        list = arena_printf(b->arena, "%s%s%s", list,
+                            i == 0                ? ""
+                            : i + 1 < names.count ? ", "
+                                                  : " and ",
+                            names.name[i]);
+    return err_set(err, ERR_INPUT, "the LoRA target \"%.64s\" names no linear layer of this model; there are %s",
+                   target, list);
 }
 
 static bool check_lora(const struct builder *b, struct err *err)
@@ -127,17 +130,9 @@ static bool check_lora(const struct builder *b, struct err *err)
         return err_set(err, ERR_INPUT, "lora_r is %d; it must be from 1 to 512", lora->rank);
     if (!(lora->alpha > 0) || !(lora->dropout >= 0 && lora->dropout < 1))
         return err_set(err, ERR_INPUT, "lora_alpha must be above 0 and lora_dropout from 0 to below 1");
-    for (int t = 0; lora->targets && t < lora->target_count; t++) {
-        bool matches = false;
-        for (int32_t layer = 0; layer < b->config->layers && !matches; layer++)
-            for (int i = 0; i < LINEAR_COUNT && !matches; i++)
-                matches = target_matches(lora->targets[t], layer, &modules[i]);
-        if (!matches)
-            return err_set(err, ERR_INPUT,
-                           "the LoRA target \"%.64s\" names no linear layer of this model; there are q_proj, "
-                           "k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj",
-                           lora->targets[t]);
-    }
+    for (int t = 0; lora->targets && t < lora->target_count; t++)
+        if (!target_names_something(b, lora->targets[t]))
+            return refuse_target(b, lora->targets[t], err);
     if (lora->targets && !lora->target_count)
         return err_set(err, ERR_INPUT, "the list of LoRA targets is empty");
     return true;
@@ -148,44 +143,80 @@ static enum dtype compute_type(enum model_profile profile)
     return profile == PROFILE_BF16 ? DTYPE_BF16 : profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
 }
 
-static struct stored *add_stored(struct builder *b, enum slot slot, enum part part, int32_t layer)
+/* Norms and sinks are read in the type of sums, biases in that of products. */
+static enum dtype stored_type(const struct params *params, enum slot slot)
+{
+    bool is_bias = slot == SLOT_QKV_BIAS || slot == SLOT_O_BIAS || slot == SLOT_GATE_UP_BIAS || slot == SLOT_DOWN_BIAS;
+
+    return slot_is_vector(slot) && !is_bias ? params->master_type : params->compute_type;
+}
+
+static size_t stored_key(enum slot slot, int32_t layer, enum part part)
+{
+    return (((size_t)(layer + 1) * SLOT_COUNT) + (size_t)slot) * PART_COUNT + (size_t)part;
+}
+
+int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part)
+{
+    return params->stored_at[stored_key(slot, layer, part)] - 1;
+}
+
+static void add_stored(struct builder *b, enum slot slot, enum part part, int32_t layer)
 {
     struct params *out = b->out;
     struct stored *stored = &out->stored[out->stored_count++];
-    int32_t rank = part == PART_W ? 0 : b->lora->rank * slot_part_count(slot);
+    int count = slot_part_count(b->config, slot);
+    int32_t outputs = slot_part_at(b->config, slot, count), rank = part == PART_W ? 0 : b->lora->rank * count;
+    bool is_vector = slot_is_vector(slot);
 
-    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .has_decay = !is_norm(slot)};
-    stored->rows = part == PART_A ? rank : slot_part_row(b->config, slot, slot_part_count(slot));
-    stored->cols = part == PART_B ? rank : slot_cols(b->config, slot);
-    stored->type = is_norm(slot) ? out->master_type : out->compute_type;
+    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .has_decay = slot_has_decay(slot)};
+    stored->rows = is_vector ? 1 : part == PART_A ? rank : outputs;
+    stored->cols = is_vector ? outputs : part == PART_B ? rank : slot_inputs(b->config, slot);
+    stored->type = stored_type(out, slot);
     stored->residence = IN_FROZEN;
     if (b->is_trained && ((part == PART_W) == (out->lora_rank == 0)))
         stored->residence = IN_ARENA;
-    return stored;
+    b->stored_at[stored_key(slot, layer, part)] = out->stored_count;
+}
+
+/* In the order of slots, which is another than that of modules: vectors lie together. */
+static void add_layer_stored(struct builder *b, int32_t layer)
+{
+    const struct module *modules[LAYER_MODULES_MAX];
+    bool is_there[SLOT_COUNT] = {false}, has_adapter[SLOT_COUNT] = {false};
+    int count = layer_modules(b->config, layer, modules);
+
+    for (int i = 0; i < count; i++) {
+        is_there[modules[i]->slot] = true;
+        has_adapter[modules[i]->slot] |= is_adapted(b, layer, modules[i]);
+    }
+    for (enum slot slot = SLOT_LAYER_FIRST; slot <= SLOT_LAYER_LAST; slot++) {
+        if (is_there[slot])
+            add_stored(b, slot, PART_W, layer);
+        if (has_adapter[slot]) {
+            add_stored(b, slot, PART_A, layer);
+            add_stored(b, slot, PART_B, layer);
+        }
+    }
 }
 
 static void add_all_stored(struct builder *b)
 {
     add_stored(b, SLOT_EMBED, PART_W, -1);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
-        for (size_t i = 0; i < sizeof layer_slots / sizeof *layer_slots; i++) {
-            add_stored(b, layer_slots[i], PART_W, layer);
-            if (slot_is_adapted(b, layer, layer_slots[i])) {
-                add_stored(b, layer_slots[i], PART_A, layer);
-                add_stored(b, layer_slots[i], PART_B, layer);
-            }
-        }
+        add_layer_stored(b, layer);
     add_stored(b, SLOT_FINAL_NORM, PART_W, -1);
     if (!b->config->is_tied)
         add_stored(b, SLOT_HEAD, PART_W, -1);
 }
 
-int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part)
+/* The head stands beside the model: "model." gives "lm_head.weight". */
+static const char *head_name(const struct builder *b)
 {
-    for (int i = 0; i < params->stored_count; i++)
-        if (params->stored[i].slot == slot && params->stored[i].layer == layer && params->stored[i].part == part)
-            return i;
-    return -1;
+    struct str prefix = str_of(b->config->tensor_prefix);
+
+    ASSERT(str_ends(prefix, STR("model.")));
+    return arena_printf(b->arena, "%.*slm_head.weight", (int)(prefix.len - strlen("model.")), prefix.at);
 }
 
 static struct param *add_param(struct builder *b, const char *name, enum slot slot, int32_t layer, enum part part)
@@ -195,50 +226,71 @@ static struct param *add_param(struct builder *b, const char *name, enum slot sl
     *param = (struct param){.name = name, .stored = params_stored(b->out, slot, layer, part)};
     param->is_trained = b->out->stored[param->stored].residence == IN_ARENA;
     param->file_type = part == PART_W ? b->config->dtype : DTYPE_F32;
-    param->is_vector = is_norm(slot);
+    param->is_vector = slot_is_vector(slot);
     return param;
 }
 
 static void add_base_param(struct builder *b, const char *name, enum slot slot, int part, int32_t layer)
 {
     struct param *param = add_param(b, name, slot, layer, PART_W);
+    int32_t at = slot_part_at(b->config, slot, part), end = slot_part_at(b->config, slot, part + 1);
 
-    param->row_at = slot_part_row(b->config, slot, part);
-    param->rows = slot_part_row(b->config, slot, part + 1) - param->row_at;
-    param->cols = slot_cols(b->config, slot);
+    if (param->is_vector) {
+        param->col_at = at;
+        param->rows = 1;
+        param->cols = end - at;
+    } else {
+        param->row_at = at;
+        param->rows = end - at;
+        param->cols = slot_inputs(b->config, slot);
+    }
+}
+
+static const char *adapter_name(const struct builder *b, int32_t layer, const struct module *module, char which)
+{
+    return arena_printf(b->arena, "base_model.model.%slayers.%d.%.*s.lora_%c.weight", b->config->tensor_prefix, layer,
+                        STR_ARG(module_path(module)), which);
 }
 
 static void add_adapter_params(struct builder *b, int32_t layer, const struct module *module)
 {
     int32_t r = b->lora->rank;
-    const char *format = "base_model.model.model.layers.%d.%s.lora_%c.weight";
-    struct param *a =
-        add_param(b, arena_printf(b->arena, format, layer, module->name, 'A'), module->slot, layer, PART_A);
-    struct param *m =
-        add_param(b, arena_printf(b->arena, format, layer, module->name, 'B'), module->slot, layer, PART_B);
+    struct param *a = add_param(b, adapter_name(b, layer, module, 'A'), module->slot, layer, PART_A);
+    struct param *m = add_param(b, adapter_name(b, layer, module, 'B'), module->slot, layer, PART_B);
 
     a->row_at = module->part * r;
     a->rows = r;
-    a->cols = slot_cols(b->config, module->slot);
-    m->row_at = slot_part_row(b->config, module->slot, module->part);
-    m->rows = slot_part_row(b->config, module->slot, module->part + 1) - m->row_at;
+    a->cols = slot_inputs(b->config, module->slot);
+    m->row_at = slot_part_at(b->config, module->slot, module->part);
+    m->rows = slot_part_at(b->config, module->slot, module->part + 1) - m->row_at;
     m->col_at = module->part * r;
     m->cols = r;
 }
 
+static void add_layer_params(struct builder *b, int32_t layer, bool is_adapter)
+{
+    const struct module *modules[LAYER_MODULES_MAX];
+    int count = layer_modules(b->config, layer, modules);
+
+    for (int i = 0; i < count; i++)
+        if (!is_adapter)
+            add_base_param(b, tensor_name(b, layer, modules[i]), modules[i]->slot, modules[i]->part, layer);
+        else if (is_adapted(b, layer, modules[i]))
+            add_adapter_params(b, layer, modules[i]);
+}
+
 static void add_all_params(struct builder *b)
 {
-    add_base_param(b, "model.embed_tokens.weight", SLOT_EMBED, 0, -1);
+    const char *prefix = b->config->tensor_prefix;
+
+    add_base_param(b, arena_printf(b->arena, "%sembed_tokens.weight", prefix), SLOT_EMBED, 0, -1);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
-        for (int i = 0; i < MODULE_COUNT; i++)
-            add_base_param(b, base_name(b->arena, layer, &modules[i]), modules[i].slot, modules[i].part, layer);
-    add_base_param(b, "model.norm.weight", SLOT_FINAL_NORM, 0, -1);
+        add_layer_params(b, layer, false);
+    add_base_param(b, arena_printf(b->arena, "%snorm.weight", prefix), SLOT_FINAL_NORM, 0, -1);
     if (!b->config->is_tied)
-        add_base_param(b, "lm_head.weight", SLOT_HEAD, 0, -1);
+        add_base_param(b, head_name(b), SLOT_HEAD, 0, -1);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
-        for (int i = 0; i < LINEAR_COUNT; i++)
-            if (is_adapted(b, layer, &modules[i]))
-                add_adapter_params(b, layer, &modules[i]);
+        add_layer_params(b, layer, true);
 }
 
 static bool bind_file(struct param *param, const struct safetensors_set *set, struct err *err)
@@ -263,17 +315,15 @@ static bool bind_file(struct param *param, const struct safetensors_set *set, st
 /* A tensor that nothing would read means that this is another architecture than it says. */
 static bool check_no_extra(const struct builder *b, struct err *err)
 {
-    struct str ignored = STR("rotary_emb.inv_freq");
-    int used = 0, known = 0;
+    bool *is_used = arena_new_array(b->arena, bool, (size_t)b->set->count + 1);
+    const char *head = head_name(b);
 
     for (int i = 0; i < b->out->count; i++)
-        used += b->out->param[i].file != NULL;
+        if (b->out->param[i].file)
+            is_used[b->out->param[i].file - b->set->tensor] = true;
     for (int i = 0; i < b->set->count; i++) {
         struct str name = b->set->tensor[i].name;
-        if (str_ends(name, ignored) || (b->config->is_tied && str_is(name, "lm_head.weight")))
-            continue;
-        known++;
-        if (known > used || !params_find(b->out, str_copy(b->arena, name)))
+        if (!is_used[i] && !str_ends(name, STR("rotary_emb.inv_freq")) && !(b->config->is_tied && str_is(name, head)))
             return err_set(err, ERR_UNSUPPORTED, "the weights hold %.*s, which a %s model does not have",
                            STR_ARG(str_slice(name, 0, 128)), b->config->model_type);
     }
@@ -295,7 +345,7 @@ static bool is_usable_in_file(const struct builder *b, const struct param *param
 {
     bool is_lookup = stored->slot == SLOT_EMBED && !b->config->is_tied && param->file_type != DTYPE_F16;
 
-    if (stored->part != PART_W || slot_part_count(stored->slot) != 1 || b->profile == PROFILE_F64)
+    if (stored->part != PART_W || slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
         return false;
     if (param->file && (uintptr_t)param->file->data % dtype_bytes(param->file_type))
         return false;
@@ -347,8 +397,8 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
                  const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
                  struct params *params, struct err *err)
 {
-    struct builder b = {arena, config, profile, lora, set, is_trained, params};
-    size_t per_layer = MODULE_COUNT + 2 * LINEAR_COUNT;
+    struct builder b = {arena, config, profile, lora, set, is_trained, params, NULL};
+    size_t layers = (size_t)config->layers;
 
     *params = (struct params){.compute_type = compute_type(profile)};
     if (!check_lora(&b, err))
@@ -360,8 +410,9 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
         params->lora_scale = lora_scale(lora);
         params->lora_dropout = (float)lora->dropout;
     }
-    params->stored = arena_new_array(arena, struct stored, (size_t)config->layers * 14 + 3);
-    params->param = arena_new_array(arena, struct param, (size_t)config->layers * per_layer + 3);
+    params->stored_at = b.stored_at = arena_new_array(arena, int32_t, stored_key(0, config->layers, 0));
+    params->stored = arena_new_array(arena, struct stored, layers * STORED_LAYER_MAX + 3);
+    params->param = arena_new_array(arena, struct param, layers * PARAM_LAYER_MAX + 3);
     add_all_stored(&b);
     add_all_params(&b);
     if (!bind_files(&b, err))

@@ -1,8 +1,9 @@
 /* model/params.h - the table of a model's tensors: what each is called in files, where it lives, whether it trains.
  *
- * A *stored weight* is what one product reads: q‖k‖v and gate‖up are one each. A *param* is a tensor as files have it:
- * a rectangle of a stored weight. The table drives loading, saving, the optimizer, adapters, recovery points and
- * merging.
+ * A *stored weight* is what one operation reads: q‖k‖v and gate‖up are one each, and so are their biases. A *param* is a
+ * tensor as files have it: a rectangle of a stored weight, one of three in q‖k‖v or, in files that fuse it, the whole.
+ * The table follows from the config (model/modules.h); it drives loading, saving, the optimizer, adapters, recovery
+ * points and merging.
  *
  * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, where products run in
  * another type, a compute copy. A stored weight begins at a multiple of 64 elements and is contiguous, its params
@@ -37,24 +38,35 @@ struct lora_config {
 /* What B·A is multiplied by. */
 float lora_scale(const struct lora_config *lora);
 
-/* Which stored weight of a layer. */
+/* Which stored weight: of the model, and of a layer in the order of the arenas, vectors first. */
 enum slot {
     SLOT_EMBED,
-    SLOT_NORM1,
+    SLOT_NORM1, /* what attention reads is normed */
+    SLOT_POST1, /* what attention adds to the residual is normed */
+    SLOT_NORM2, /* the same of the MLP */
+    SLOT_POST2,
+    SLOT_Q_NORM,
+    SLOT_K_NORM,
+    SLOT_SINKS,
+    SLOT_QKV_BIAS,
+    SLOT_O_BIAS,
+    SLOT_GATE_UP_BIAS,
+    SLOT_DOWN_BIAS,
     SLOT_QKV,
     SLOT_O,
-    SLOT_NORM2,
     SLOT_GATE_UP,
     SLOT_DOWN,
     SLOT_FINAL_NORM,
     SLOT_HEAD,
-    SLOT_COUNT
+    SLOT_COUNT,
+    SLOT_LAYER_FIRST = SLOT_NORM1,
+    SLOT_LAYER_LAST = SLOT_DOWN
 };
-enum part { PART_W, PART_A, PART_B }; /* of the stored weight: itself, or its adapter's matrices */
+enum part { PART_W, PART_A, PART_B, PART_COUNT }; /* of the stored weight: itself, or its adapter's matrices */
 
 enum residence {
     IN_ARENA,  /* trained: masters, gradients, moments */
-    IN_FROZEN, /* a copy in the compute type (norms: the master type) */
+    IN_FROZEN, /* a copy in the compute type (norms and sinks: the master type) */
     IN_FILE,   /* the mapped file itself */
 };
 
@@ -74,7 +86,7 @@ struct param {
                        * base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight */
     int32_t stored;   /* index of its stored matrix */
     int32_t row_at, col_at, rows, cols;
-    bool is_vector; /* shape [cols] in the file */
+    bool is_vector; /* one row; shape [cols] in the file */
     bool is_trained;
     enum dtype file_type;          /* of the base's file; F32 for adapters */
     const struct safetensor *file; /* where the base's numbers are; NULL without a set and for adapters */
@@ -85,6 +97,7 @@ struct params {
     int count;
     struct stored *stored; /* in arena order */
     int stored_count;
+    const int32_t *stored_at; /* 1 + index by (layer + 1, slot, part); see params_stored */
     uint64_t arena_count;    /* elements of each trained arena, padding included */
     uint64_t copy_from;      /* the compute copy, if there is one, covers [copy_from, arena_count) */
     uint64_t frozen_bytes;   /* of the frozen arena */
@@ -106,3 +119,10 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
 const struct param *params_find(const struct params *params, const char *name);
 /* Index in params->stored, or -1. */
 int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part);
+
+/* Names of the modules that a target may mean, "q_proj" and so on, each once and in the model's order. In the arena. */
+struct linear_names {
+    const char **name;
+    int count;
+};
+struct linear_names linear_names(struct arena *arena, const struct model_config *config);

@@ -1,0 +1,164 @@
+#include "model/modules.h"
+
+#include <string.h>
+
+/* What a row of the table may need. */
+enum {
+    SPLIT = 1, /* q, k, v and gate, up are tensors of their own */
+    FUSED = 2, /* they are not */
+    QKV_BIAS = 4,
+    O_BIAS = 8,
+    MLP_BIAS = 16,
+    QK_NORM = 32,
+    SINKS = 64,
+    DENSE = 128,    /* one MLP, not experts */
+    NORM_IN = 256,  /* before attention and before the MLP */
+    NORM_OUT = 512, /* behind each */
+    NORM_ONLY_IN = 1024,
+};
+
+static const struct module table[] = {
+    {"self_attn.sinks", SLOT_SINKS, 0, SINKS},
+    {"self_attn.q_proj.weight", SLOT_QKV, 0, SPLIT},
+    {"self_attn.q_proj.bias", SLOT_QKV_BIAS, 0, SPLIT | QKV_BIAS},
+    {"self_attn.k_proj.weight", SLOT_QKV, 1, SPLIT},
+    {"self_attn.k_proj.bias", SLOT_QKV_BIAS, 1, SPLIT | QKV_BIAS},
+    {"self_attn.v_proj.weight", SLOT_QKV, 2, SPLIT},
+    {"self_attn.v_proj.bias", SLOT_QKV_BIAS, 2, SPLIT | QKV_BIAS},
+    {"self_attn.o_proj.weight", SLOT_O, 0, 0},
+    {"self_attn.o_proj.bias", SLOT_O_BIAS, 0, O_BIAS},
+    {"self_attn.qkv_proj.weight", SLOT_QKV, 0, FUSED},
+    {"self_attn.qkv_proj.bias", SLOT_QKV_BIAS, 0, FUSED | QKV_BIAS},
+    {"self_attn.q_norm.weight", SLOT_Q_NORM, 0, QK_NORM},
+    {"self_attn.k_norm.weight", SLOT_K_NORM, 0, QK_NORM},
+    {"mlp.gate_proj.weight", SLOT_GATE_UP, 0, SPLIT | DENSE},
+    {"mlp.gate_proj.bias", SLOT_GATE_UP_BIAS, 0, SPLIT | DENSE | MLP_BIAS},
+    {"mlp.up_proj.weight", SLOT_GATE_UP, 1, SPLIT | DENSE},
+    {"mlp.up_proj.bias", SLOT_GATE_UP_BIAS, 1, SPLIT | DENSE | MLP_BIAS},
+    {"mlp.gate_up_proj.weight", SLOT_GATE_UP, 0, FUSED | DENSE},
+    {"mlp.gate_up_proj.bias", SLOT_GATE_UP_BIAS, 0, FUSED | DENSE | MLP_BIAS},
+    {"mlp.down_proj.weight", SLOT_DOWN, 0, DENSE},
+    {"mlp.down_proj.bias", SLOT_DOWN_BIAS, 0, DENSE | MLP_BIAS},
+    {"input_layernorm.weight", SLOT_NORM1, 0, NORM_IN},
+    {"post_attention_layernorm.weight", SLOT_NORM2, 0, NORM_ONLY_IN},
+    {"post_attention_layernorm.weight", SLOT_POST1, 0, NORM_OUT},
+    {"pre_feedforward_layernorm.weight", SLOT_NORM2, 0, NORM_IN | NORM_OUT},
+    {"post_feedforward_layernorm.weight", SLOT_POST2, 0, NORM_OUT},
+};
+enum { TABLE_COUNT = sizeof table / sizeof *table };
+_Static_assert((int)TABLE_COUNT <= (int)LAYER_MODULES_MAX, "a layer's modules must fit");
+
+static uint32_t layer_features(const struct model_config *config, int32_t layer)
+{
+    static const uint32_t norms[] = {
+        [NORMS_PRE] = NORM_IN | NORM_ONLY_IN, [NORMS_SANDWICH] = NORM_IN | NORM_OUT, [NORMS_POST] = NORM_OUT};
+    uint32_t features = norms[config->norm_places];
+
+    features |= config->names == NAMES_FUSED ? FUSED : SPLIT;
+    features |= config->layer[layer].is_moe ? 0 : DENSE;
+    features |= config->has_qkv_bias ? QKV_BIAS : 0;
+    features |= config->has_o_bias ? O_BIAS : 0;
+    features |= config->has_mlp_bias ? MLP_BIAS : 0;
+    features |= config->qk_norm != QK_NORM_NONE ? QK_NORM : 0;
+    features |= config->has_sinks ? SINKS : 0;
+    return features;
+}
+
+int layer_modules(const struct model_config *config, int32_t layer, const struct module *modules[LAYER_MODULES_MAX])
+{
+    uint32_t features = layer_features(config, layer);
+    int count = 0;
+
+    for (int i = 0; i < TABLE_COUNT; i++)
+        if ((table[i].needs & features) == table[i].needs)
+            modules[count++] = &table[i];
+    return count;
+}
+
+bool module_is_linear(const struct module *module)
+{
+    return !slot_is_vector(module->slot);
+}
+
+struct str module_path(const struct module *module)
+{
+    const char *end = strrchr(module->tensor, '.');
+
+    return (struct str){module->tensor, (size_t)(end - module->tensor)};
+}
+
+bool slot_is_vector(enum slot slot)
+{
+    switch (slot) {
+    case SLOT_EMBED:
+    case SLOT_QKV:
+    case SLOT_O:
+    case SLOT_GATE_UP:
+    case SLOT_DOWN:
+    case SLOT_HEAD:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* The reference's rule goes by names: norms and biases do not decay, sinks do. */
+bool slot_has_decay(enum slot slot)
+{
+    return !slot_is_vector(slot) || slot == SLOT_SINKS;
+}
+
+int slot_part_count(const struct model_config *config, enum slot slot)
+{
+    if (config->names == NAMES_FUSED)
+        return 1;
+    switch (slot) {
+    case SLOT_QKV:
+    case SLOT_QKV_BIAS:
+        return 3;
+    case SLOT_GATE_UP:
+    case SLOT_GATE_UP_BIAS:
+        return 2;
+    default:
+        return 1;
+    }
+}
+
+static int32_t qkv_part_at(const struct model_config *config, int part)
+{
+    int32_t q = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
+
+    if (config->names == NAMES_FUSED)
+        return part * (q + 2 * kv);
+    return part == 0 ? 0 : q + (part - 1) * kv;
+}
+
+int32_t slot_part_at(const struct model_config *config, enum slot slot, int part)
+{
+    bool is_whole = config->qk_norm == QK_NORM_WHOLE;
+
+    switch (slot) {
+    case SLOT_EMBED:
+    case SLOT_HEAD:
+        return part * config->vocab;
+    case SLOT_QKV:
+    case SLOT_QKV_BIAS:
+        return qkv_part_at(config, part);
+    case SLOT_GATE_UP:
+    case SLOT_GATE_UP_BIAS:
+        return part * config->mlp_width * (config->names == NAMES_FUSED ? 2 : 1);
+    case SLOT_Q_NORM:
+        return part * config->head_dim * (is_whole ? config->heads : 1);
+    case SLOT_K_NORM:
+        return part * config->head_dim * (is_whole ? config->kv_heads : 1);
+    case SLOT_SINKS:
+        return part * config->heads;
+    default:
+        return part * config->hidden;
+    }
+}
+
+int32_t slot_inputs(const struct model_config *config, enum slot slot)
+{
+    return slot == SLOT_O ? config->heads * config->head_dim : slot == SLOT_DOWN ? config->mlp_width : config->hidden;
+}
