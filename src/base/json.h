@@ -51,6 +51,8 @@ struct str json_duplicate(const struct json *object);
 
 bool json_is_null(const struct json *value); /* absent (C NULL) or JSON null */
 const char *json_type_name(const struct json *value); /* "an object", "a number", … for messages */
+/* Same type and value; numbers by value, objects with the same members in the same order. */
+bool json_equal(const struct json *a, const struct json *b);
 /* Value or the fallback when absent, null or of another type. */
 struct str json_string_or(const struct json *value, struct str fallback);
 double json_number_or(const struct json *value, double fallback);

@@ -446,6 +446,37 @@ double json_number(const struct json *value)
     return value->is_integer ? (double)value->integer : value->number;
 }
 
+static bool has_same_value(const struct json *a, const struct json *b)
+{
+    switch (a->type) {
+    case JSON_BOOL:
+        return a->boolean == b->boolean;
+    case JSON_NUMBER:
+        return a->is_integer && b->is_integer ? a->integer == b->integer : json_number(a) == json_number(b);
+    case JSON_STRING:
+        return str_equal(a->string, b->string);
+    default:
+        return a->type == JSON_NULL || a->count == b->count;
+    }
+}
+
+bool json_equal(const struct json *a, const struct json *b)
+{
+    const struct json *y;
+
+    if (a->type != b->type || !has_same_value(a, b))
+        return false;
+    if (a->type != JSON_ARRAY && a->type != JSON_OBJECT)
+        return true;
+    y = b->first;
+    for json_each (x, a) {
+        if ((a->type == JSON_OBJECT && !str_equal(x->key, y->key)) || !json_equal(x, y))
+            return false;
+        y = y->next;
+    }
+    return true;
+}
+
 double json_number_or(const struct json *value, double fallback)
 {
     return value && value->type == JSON_NUMBER ? json_number(value) : fallback;

@@ -146,15 +146,34 @@ static bool open_encoder(struct arena *arena, const char *model, struct encoder 
     return *encoder != NULL;
 }
 
+static bool show_pair(const struct encoder *encoder, struct encoder_scratch *scratch, const struct example *example,
+                      struct err *err)
+{
+    struct encoded pair[2];
+
+    if (!encode_pair(encoder, scratch, example, pair, err))
+        return false;
+    printf("chosen\n");
+    print_tokens(encoder, &pair[0]);
+    printf("\nrejected\n");
+    print_tokens(encoder, &pair[1]);
+    return true;
+}
+
 static bool show_line(const struct encoder *encoder, struct arena *arena, struct str text, struct err *err)
 {
     struct encoder_scratch *scratch = encoder_scratch_new(encoder);
     struct example example;
     struct encoded encoded;
-    bool ok = example_parse(arena, text, &example, err) && encode_example(encoder, scratch, &example, &encoded, err);
+    bool ok = example_parse(arena, text, &example, err);
 
-    if (ok)
-        print_tokens(encoder, &encoded);
+    if (ok && example.kind == EXAMPLE_PREFERENCE) {
+        ok = show_pair(encoder, scratch, &example, err);
+    } else if (ok) {
+        ok = encode_example(encoder, scratch, &example, &encoded, err);
+        if (ok)
+            print_tokens(encoder, &encoded);
+    }
     encoder_scratch_free(scratch);
     return ok;
 }

@@ -137,6 +137,7 @@ static bool check_entries(const struct dataset *dataset, const char *folder, str
 bool dataset_open(struct dataset *dataset, const char *folder, struct err *err)
 {
     struct arena arena = {0};
+    uint64_t sequences;
     bool ok = false;
 
     *dataset = (struct dataset){0};
@@ -146,13 +147,14 @@ bool dataset_open(struct dataset *dataset, const char *folder, struct err *err)
         goto out;
     dataset->tokens = dataset->tokens_file.data;
     dataset->entry = dataset->index_file.data;
-    if (dataset->summary.examples > UINT32_MAX || dataset->summary.tokens > UINT64_MAX / 4 ||
-        dataset->index_file.bytes != dataset->summary.examples * sizeof *dataset->entry ||
+    sequences = dataset->summary.examples * (uint64_t)example_kind_sequences(dataset->summary.kind);
+    if (dataset->summary.examples > UINT32_MAX / EXAMPLE_SEQUENCES_MAX || dataset->summary.tokens > UINT64_MAX / 4 ||
+        dataset->index_file.bytes != sequences * sizeof *dataset->entry ||
         dataset->tokens_file.bytes != dataset->summary.tokens * sizeof *dataset->tokens) {
         err_set(err, ERR_INPUT, "%s: the sizes of its files do not fit its summary", folder);
         goto out;
     }
-    dataset->count = (uint32_t)dataset->summary.examples;
+    dataset->count = (uint32_t)sequences;
     ok = check_entries(dataset, folder, err);
 out:
     if (!ok)

@@ -3,10 +3,11 @@
  * A folder with three files, little endian:
  *
  *   tokens.bin    uint32 per token: the id, with DATASET_TRAINS set where the token carries loss as a label
- *   index.bin     one struct dataset_entry per example, in the file's order
+ *   index.bin     one struct dataset_entry per sequence, in the file's order; an example is one sequence, a preference
+ *                 two: chosen at 2i, rejected at 2i + 1
  *   summary.json  what was read and what was left out; "format": 1
  *
- * It is written once, streaming, and only read afterwards; a training run maps it. Examples have at least one token
+ * It is written once, streaming, and only read afterwards; a training run maps it. Sequences have at least one token
  * that trains and at most context_length tokens. */
 #pragma once
 
@@ -64,7 +65,7 @@ struct dataset {
     struct mapped_file tokens_file, index_file;
     const uint32_t *tokens;
     const struct dataset_entry *entry; /* [count] */
-    uint32_t count;
+    uint32_t count;                    /* sequences */
 };
 
 /* Checks that the three files fit together before it returns. */

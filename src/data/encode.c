@@ -1,25 +1,8 @@
-#include "data/encode.h"
+#include "data/encode_int.h"
 #include "base/hash.h"
-#include "text/chat_format.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-struct encoder {
-    struct encoder_options options;
-    struct chat_format format;
-    struct str eos; /* text of the end-of-text token; empty: none */
-    char hash[65], template_hash[65];
-};
-
-struct encoder_scratch {
-    struct tokenizer_scratch *tokenizer;
-    struct token_list tokens, prompt;
-    struct strbuf text;
-    struct arena arena; /* one example */
-    uint8_t *trains;
-    size_t trains_cap;
-};
 
 /* Whether a template asks for the time. */
 static bool has_clock(const struct chat_format *format)
@@ -120,9 +103,11 @@ void encoder_scratch_free(struct encoder_scratch *s)
     tokenizer_scratch_free(s->tokenizer);
     token_list_deinit(&s->tokens);
     token_list_deinit(&s->prompt);
+    token_list_deinit(&s->rejected);
     strbuf_deinit(&s->text);
     arena_deinit(&s->arena);
     free(s->trains);
+    free(s->rejected_trains);
     free(s);
 }
 
@@ -137,9 +122,8 @@ static void clear_trains(struct encoder_scratch *s)
         memset(s->trains, 0, s->tokens.count);
 }
 
-/* The template's own variables with the line's documents and chat_template_kwargs laid over them. */
-static const struct json *line_variables(const struct encoder *e, struct encoder_scratch *s, const struct json *root,
-                                         struct err *err)
+const struct json *encode_variables(const struct encoder *e, struct encoder_scratch *s, const struct json *root,
+                                    struct err *err)
 {
     const struct json *documents = json_get(root, "documents"), *extra = json_get(root, "chat_template_kwargs");
     struct strbuf text = {0};
@@ -178,7 +162,7 @@ static bool render(const struct encoder *e, struct encoder_scratch *s, const str
 
     if (!chat_format_input(&e->format, example->messages, example->tools, &input, err))
         return false;
-    input.variables = line_variables(e, s, example->root, err);
+    input.variables = encode_variables(e, s, example->root, err);
     if (!input.variables || !chat_render(&input, &s->arena, chat, err))
         return false;
     for (size_t i = 0; i < chat->span_count; i++)
@@ -236,9 +220,8 @@ static void insert_bos(struct token_list *list, int32_t id)
     list->count++;
 }
 
-/* With what the tokenizer puts around a text; some name the beginning-of-text token in their config alone. */
-static bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list,
-                        struct err *err)
+bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list,
+                 struct err *err)
 {
     int32_t bos = tokenizer_special_id(e->format.tokenizer, TOKENIZER_BOS);
 
@@ -249,7 +232,7 @@ static bool encode_text(const struct encoder *e, struct encoder_scratch *s, stru
     return true;
 }
 
-static size_t common_prefix(const struct token_list *a, const struct token_list *b)
+size_t encode_common_prefix(const struct token_list *a, const struct token_list *b)
 {
     size_t count = 0;
 
@@ -268,7 +251,7 @@ static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s
     if (!encode_text(e, s, strbuf_view(&s->text), &s->tokens, err))
         return false;
     clear_trains(s);
-    first = common_prefix(&s->prompt, &s->tokens);
+    first = encode_common_prefix(&s->prompt, &s->tokens);
     memset(s->trains + first, 1, s->tokens.count - first);
     out->turn_count = 1;
     out->stopped_count = e->eos.len > 0;
@@ -304,12 +287,12 @@ static void encode_token_ids(struct encoder_scratch *s, const struct example *ex
     }
 }
 
-static bool check_vocab(const struct encoder *e, const struct encoder_scratch *s, struct err *err)
+bool encode_check_vocab(const struct encoder *e, const struct token_list *list, struct err *err)
 {
-    for (size_t i = 0; i < s->tokens.count; i++)
-        if (s->tokens.ids[i] >= e->options.vocab)
+    for (size_t i = 0; i < list->count; i++)
+        if (list->ids[i] >= e->options.vocab)
             return err_set(err, ERR_INPUT, "token %d at position %zu: the model has only the tokens 0 to %d",
-                           s->tokens.ids[i], i, e->options.vocab - 1);
+                           list->ids[i], i, e->options.vocab - 1);
     return true;
 }
 
@@ -338,7 +321,7 @@ bool encode_example(const struct encoder *e, struct encoder_scratch *s, const st
     token_list_clear(&s->tokens);
     token_list_clear(&s->prompt);
     strbuf_clear(&s->text);
-    if (!encode_kind(e, s, example, out, err) || !check_vocab(e, s, err))
+    if (!encode_kind(e, s, example, out, err) || !encode_check_vocab(e, &s->tokens, err))
         return false;
     if (s->tokens.count > 0)
         s->trains[0] = 0;

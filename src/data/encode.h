@@ -6,6 +6,9 @@
  *               the prompt alone: when the border falls inside a token, that token trains. That is TRL's rule (1.16).
  *   text        the text and the end-of-text token; all trains.
  *   token_ids   as they are; what has a label trains, all without labels.
+ *   preference  two sequences, the prompt with each completion; texts get the end-of-text token. All trains from the
+ *               first token in which either sequence leaves the prompt's tokens (those of a conversation with a
+ *               generation prompt), what the template writes behind the turn included: TRL's rule for DPO (1.16).
  *
  * Prompts and texts get what the tokenizer puts in front (a beginning-of-text token) and one end-of-text token unless
  * they already end with its text. A document's first token never trains: nothing predicts it.
@@ -50,6 +53,10 @@ struct encoded {
     uint32_t stopped_count; /* those of them whose last token ends the turn or the text */
 };
 
-/* At most 8 Mi tokens come out: a line has 8 MiB. An example may come out with nothing that trains. */
+/* At most 8 Mi tokens come out: a line has 8 MiB. An example may come out with nothing that trains. All kinds but
+ * preferences. */
 bool encode_example(const struct encoder *encoder, struct encoder_scratch *scratch, const struct example *example,
                     struct encoded *encoded, struct err *err);
+/* A preference: the chosen sequence, then the rejected one. */
+bool encode_pair(const struct encoder *encoder, struct encoder_scratch *scratch, const struct example *example,
+                 struct encoded pair[2], struct err *err);

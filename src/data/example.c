@@ -1,4 +1,5 @@
-#include "data/example.h"
+#include "data/example_int.h"
+#include "data/preference.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -242,26 +243,41 @@ static bool check_tools(const struct json *tools, struct err *err)
     return true;
 }
 
-static bool read_messages(struct arena *arena, struct example *example, struct err *err)
+bool example_check_messages(struct arena *arena, const struct json *list, const char *name, bool *has_assistant,
+                            struct err *err)
 {
-    bool has_assistant = false;
     size_t index = 0;
 
-    example->messages = json_get(example->root, "messages");
-    if (!is_type(example->messages, JSON_ARRAY))
-        return wrong_type("messages", example->messages, "an array", err);
-    for json_each (message, example->messages) {
+    *has_assistant = false;
+    if (!is_type(list, JSON_ARRAY))
+        return wrong_type(name, list, "an array", err);
+    for json_each (message, list) {
         bool is_assistant = false;
-        if (!check_message(arena, message, place_of("messages", index++).text, &is_assistant, err))
+        if (!check_message(arena, message, place_of(name, index++).text, &is_assistant, err))
             return false;
-        has_assistant |= is_assistant;
+        *has_assistant |= is_assistant;
     }
-    if (!has_assistant)
-        return err_set(err, ERR_INPUT, "messages holds no assistant message: there is nothing to train on");
-    example->tools = json_get(example->root, "tools");
+    return true;
+}
+
+bool example_read_tools(struct example *example, const struct json *holder, struct err *err)
+{
+    example->tools = json_get(holder, "tools");
     if (json_is_null(example->tools))
         example->tools = NULL;
     return !example->tools || check_tools(example->tools, err);
+}
+
+static bool read_messages(struct arena *arena, struct example *example, struct err *err)
+{
+    bool has_assistant;
+
+    example->messages = json_get(example->root, "messages");
+    if (!example_check_messages(arena, example->messages, "messages", &has_assistant, err))
+        return false;
+    if (!has_assistant)
+        return err_set(err, ERR_INPUT, "messages holds no assistant message: there is nothing to train on");
+    return example_read_tools(example, example->root, err);
 }
 
 static bool read_string(const struct json *root, const char *name, struct str *text, struct err *err)
@@ -361,15 +377,16 @@ static const struct {
     {"conversation", "conversations are called messages, with role and content"},
     {"input_ids", "tokens are called token_ids"},
     {"instruction", "instructions are written as prompt and completion, or as messages"},
-    {"chosen",
-     "preference data is not supported: supervised jobs take messages, prompt and completion, text or token_ids"},
 };
 
 static bool find_kind(const struct json *root, enum example_kind *kind, struct err *err)
 {
-    int found = -1;
+    bool is_preference = preference_is(root);
+    int found = is_preference ? EXAMPLE_PREFERENCE : -1;
 
-    for (int i = 0; i < EXAMPLE_KIND_COUNT; i++) {
+    for (int i = 0; i < EXAMPLE_PREFERENCE; i++) {
+        if (is_preference && i == EXAMPLE_PROMPT) /* a preference has a prompt, too */
+            continue;
         if (!json_get(root, example_kind_name((enum example_kind)i)))
             continue;
         if (found >= 0)
@@ -383,7 +400,7 @@ static bool find_kind(const struct json *root, enum example_kind *kind, struct e
         if (json_get(root, foreign[i].name))
             return err_set(err, ERR_INPUT, "%s: %s", foreign[i].name, foreign[i].advice);
     if (found < 0)
-        return err_set(err, ERR_INPUT, "the line has none of messages, prompt, text and token_ids");
+        return err_set(err, ERR_INPUT, "the line has none of messages, prompt, text, token_ids and chosen");
     *kind = (enum example_kind)found;
     return true;
 }
@@ -420,6 +437,8 @@ bool example_parse(struct arena *arena, struct str line, struct example *example
         return read_prompt(example, err);
     case EXAMPLE_TEXT:
         return read_text(example, err);
+    case EXAMPLE_PREFERENCE:
+        return preference_read(arena, example, err);
     default:
         return read_token_ids(example, err);
     }
@@ -433,4 +452,9 @@ const char *example_kind_name(enum example_kind kind)
 #undef EXAMPLE_NAME
     };
     return names[kind];
+}
+
+int example_kind_sequences(enum example_kind kind)
+{
+    return kind == EXAMPLE_PREFERENCE ? 2 : 1;
 }

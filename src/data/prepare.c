@@ -10,6 +10,13 @@ enum { BLOCK_BYTES = 4 << 20, BLOCK_LINES_MAX = 32768, TASK_LINES = 16, DROP_PER
 
 enum outcome { LINE_KEPT, LINE_TOO_LONG, LINE_UNTRAINED, LINE_WRONG };
 
+/* One of a line's sequences. */
+struct sequence {
+    struct encoded encoded; /* counts; its pointers are not used behind encode_line */
+    size_t token_at;        /* in its task's tokens */
+    uint32_t kept_count, kept_trained;
+};
+
 /* One line of a block and what became of it. */
 struct line {
     size_t at, len; /* in the block's text */
@@ -19,9 +26,7 @@ struct line {
     bool has_kind;
     enum example_kind kind;
     enum outcome outcome;
-    size_t token_at;        /* in its task's tokens */
-    struct encoded encoded; /* counts; its pointers are not used */
-    uint32_t kept_count, kept_trained;
+    struct sequence sequence[EXAMPLE_SEQUENCES_MAX];
     char *error; /* LINE_WRONG: from malloc */
 };
 
@@ -69,17 +74,56 @@ static bool note_line(void *context, const struct jsonl_line *line)
     return true;
 }
 
-static void keep_tokens(struct task *task, struct line *line, const struct encoded *e, uint32_t count)
+static void keep_tokens(struct task *task, struct sequence *sequence, uint32_t count)
 {
+    const struct encoded *e = &sequence->encoded;
+
     if (task->cap < task->count + count) {
         task->cap = (task->count + count) * 2;
         task->token = mem_resize(task->token, task->cap * sizeof *task->token);
     }
-    line->token_at = task->count;
-    line->kept_count = count;
+    sequence->token_at = task->count;
+    sequence->kept_count = count;
     for (uint32_t i = 0; i < count; i++) {
         task->token[task->count++] = (uint32_t)e->ids[i] | (e->trains[i] ? DATASET_TRAINS : 0);
-        line->kept_trained += e->trains[i];
+        sequence->kept_trained += e->trains[i];
+    }
+}
+
+/* The example's sequences; those of a preference lie behind one another. */
+static bool encode_sequences(const struct encoder *encoder, struct encoder_scratch *scratch,
+                             const struct example *example, struct sequence *sequence, struct err *err)
+{
+    struct encoded pair[2];
+
+    if (example->kind != EXAMPLE_PREFERENCE)
+        return encode_example(encoder, scratch, example, &sequence->encoded, err);
+    if (!encode_pair(encoder, scratch, example, pair, err))
+        return false;
+    sequence[0].encoded = pair[0];
+    sequence[1].encoded = pair[1];
+    return true;
+}
+
+static uint32_t longest_sequence(const struct line *line)
+{
+    uint32_t longest = 0;
+
+    for (int i = 0; i < example_kind_sequences(line->kind); i++)
+        if (line->sequence[i].encoded.count > longest)
+            longest = line->sequence[i].encoded.count;
+    return longest;
+}
+
+/* All sequences of a line are kept, or none. */
+static void keep_sequences(struct task *task, struct line *line, uint32_t limit)
+{
+    line->outcome = LINE_KEPT;
+    for (int i = 0; i < example_kind_sequences(line->kind); i++) {
+        struct sequence *sequence = &line->sequence[i];
+        keep_tokens(task, sequence, sequence->encoded.count < limit ? sequence->encoded.count : limit);
+        if (sequence->kept_trained == 0)
+            line->outcome = LINE_UNTRAINED;
     }
 }
 
@@ -95,17 +139,16 @@ static bool encode_line(struct prepare *p, struct worker *worker, struct line *l
         return false;
     line->has_kind = true;
     line->kind = example.kind;
-    if (!encode_example(p->options->encoder, worker->scratch, &example, &line->encoded, err))
+    if (!encode_sequences(p->options->encoder, worker->scratch, &example, line->sequence, err))
         return false;
-    line->is_over_length = line->encoded.count > limit;
+    line->is_over_length = longest_sequence(line) > limit;
     line->outcome = LINE_TOO_LONG;
     if (line->is_over_length && p->options->policy == OVER_LENGTH_DROP)
         return true;
     if (line->is_over_length && p->options->policy == OVER_LENGTH_ERROR)
-        return err_set(err, ERR_INPUT, "the line has %u tokens, more than context_length %u", line->encoded.count,
+        return err_set(err, ERR_INPUT, "the line has %u tokens, more than context_length %u", longest_sequence(line),
                        limit);
-    keep_tokens(task, line, &line->encoded, line->is_over_length ? limit : line->encoded.count);
-    line->outcome = line->kept_trained > 0 ? LINE_KEPT : LINE_UNTRAINED;
+    keep_sequences(task, line, limit);
     return true;
 }
 
@@ -176,18 +219,26 @@ static void name_line(uint64_t *named, uint64_t *count, uint64_t number)
     (*count)++;
 }
 
-static void keep_line(struct prepare *p, const struct task *task, const struct line *line)
+static void keep_sequence(struct prepare *p, const struct task *task, const struct line *line,
+                          const struct sequence *sequence)
 {
     struct dataset_summary *sum = &p->summary;
-    struct dataset_entry entry = {sum->tokens, line->number, line->kept_count, line->kept_trained};
+    struct dataset_entry entry = {sum->tokens, line->number, sequence->kept_count, sequence->kept_trained};
+    bool is_cut = sequence->kept_count < sequence->encoded.count;
 
-    sum->examples++;
-    sum->tokens += line->kept_count;
-    sum->trained_tokens += line->kept_trained;
-    sum->turns += line->encoded.turn_count;
-    sum->stopped_turns += line->is_over_length ? 0 : line->encoded.stopped_count;
+    sum->tokens += sequence->kept_count;
+    sum->trained_tokens += sequence->kept_trained;
+    sum->turns += sequence->encoded.turn_count;
+    sum->stopped_turns += is_cut ? 0 : sequence->encoded.stopped_count;
     strbuf_add(&p->index, &entry, sizeof entry);
-    strbuf_add(&p->tokens, task->token + line->token_at, line->kept_count * sizeof *task->token);
+    strbuf_add(&p->tokens, task->token + sequence->token_at, sequence->kept_count * sizeof *task->token);
+}
+
+static void keep_line(struct prepare *p, const struct task *task, const struct line *line)
+{
+    p->summary.examples++;
+    for (int i = 0; i < example_kind_sequences(line->kind); i++)
+        keep_sequence(p, task, line, &line->sequence[i]);
 }
 
 /* One line in the file's order. */
@@ -196,8 +247,8 @@ static void take_line(struct prepare *p, const struct task *task, struct line *l
     struct dataset_summary *sum = &p->summary;
 
     check_kind(p, line);
-    if (line->encoded.count > sum->longest)
-        sum->longest = line->encoded.count;
+    if (longest_sequence(line) > sum->longest)
+        sum->longest = longest_sequence(line);
     if (line->outcome == LINE_WRONG) {
         add_error(p, line);
         return;
@@ -291,8 +342,8 @@ static bool judge(const struct prepare *p, const char *name, struct err *err)
             (unsigned long long)sum->longest, (unsigned long long)sum->over_length_named[0]);
     if (sum->examples == 0)
         return err_set(err, ERR_INPUT, "%s: nothing in the file trains", name);
-    if (sum->examples > UINT32_MAX)
-        return err_set(err, ERR_LIMIT, "%s: more than 4,294,967,295 examples", name);
+    if (sum->examples > UINT32_MAX / EXAMPLE_SEQUENCES_MAX)
+        return err_set(err, ERR_LIMIT, "%s: more than 2,147,483,647 examples", name);
     return true;
 }
 

@@ -204,3 +204,8 @@ bool chat_render_prompt(const struct chat_input *input, struct arena *arena, str
 {
     return check_input(input, err) && render(input, input->messages->count, true, arena, text, NULL, err);
 }
+
+bool chat_render_whole(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err)
+{
+    return check_input(input, err) && render(input, input->messages->count, false, arena, text, NULL, err);
+}

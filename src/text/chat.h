@@ -49,3 +49,5 @@ bool chat_render(const struct chat_input *input, struct arena *arena, struct cha
 
 /* The text that a model continues: all messages with a generation prompt. */
 bool chat_render_prompt(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err);
+/* All messages without a generation prompt and without spans: nothing is asked of the template. */
+bool chat_render_whole(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err);

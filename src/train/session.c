@@ -136,6 +136,16 @@ static bool link_dataset(struct arena *arena, const char *from, const char *to, 
     return dir_sync(temporary, err) && file_rename(temporary, to, err);
 }
 
+static bool check_kind(struct session *s, const struct train_file *file, const char *which,
+                       const struct dataset *dataset, struct err *err)
+{
+    if (dataset->summary.kind != EXAMPLE_PREFERENCE)
+        return true;
+    s->param = str_is(str_of(which), "training") ? "training_file" : "validation_file";
+    return err_set(err, ERR_INPUT, "%s holds preferences: supervised training takes messages, prompt and completion, "
+                   "text or token_ids", file->name);
+}
+
 static bool prepare_one(struct session *s, const char *dir, const struct train_file *file, const char *which,
                         struct dataset *dataset, struct err *err)
 {
@@ -161,7 +171,8 @@ static bool prepare_one(struct session *s, const char *dir, const struct train_f
             return false;
         s->param = NULL;
     }
-    return dataset_open(dataset, linked, err) && (!s->run.dir || tell_dataset(s, which, &dataset->summary, err));
+    return dataset_open(dataset, linked, err) && check_kind(s, file, which, dataset, err) &&
+           (!s->run.dir || tell_dataset(s, which, &dataset->summary, err));
 }
 
 static bool hash_summaries(struct session *s, const char *dir, struct err *err)

@@ -118,12 +118,39 @@ static void json_test_suite(void **state)
     arena_deinit(&arena);
 }
 
+static void values_are_equal_by_type_value_and_order(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        bool is_equal;
+    } cases[] = {
+        {"{\"a\":[1,true,null,\"x\"]}", " {\"a\" : [1.0,true,null,\"\\u0078\"]}", true},
+        {"{\"a\":1,\"b\":2}", "{\"b\":2,\"a\":1}", false},
+        {"{\"a\":1}", "{\"a\":1,\"b\":2}", false},
+        {"[1,2]", "[1,3]", false},
+        {"[]", "{}", false},
+        {"null", "false", false},
+        {"9007199254740993", "9007199254740992", false},
+        {"\"1\"", "1", false},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct arena arena = {0};
+        const struct json *a = json_parse(&arena, str_of(cases[i].a), NULL, NULL);
+        const struct json *b = json_parse(&arena, str_of(cases[i].b), NULL, NULL);
+        if (json_equal(a, b) != cases[i].is_equal || json_equal(b, a) != cases[i].is_equal || !json_equal(a, a))
+            fail_msg("%s and %s", cases[i].a, cases[i].b);
+        arena_deinit(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_of_every_kind_are_read), cmocka_unit_test(errors_name_line_and_column),
         cmocka_unit_test(depth_is_bounded),              cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(numbers_are_shortest),          cmocka_unit_test(json_test_suite),
+        cmocka_unit_test(values_are_equal_by_type_value_and_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

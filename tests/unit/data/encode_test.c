@@ -152,10 +152,50 @@ static void the_hash_follows_what_decides_tokens(void **state)
     encoder_free(smaller);
 }
 
+static void both_sequences_of_a_preference_train_from_where_they_leave_the_prompt(void **state)
+{
+    static const struct {
+        const char *line, *chosen, *rejected;
+        uint32_t stopped;
+    } cases[] = {
+        {"{\"prompt\":\"ab\",\"chosen\":\" the\",\"rejected\":\"c<|endoftext|>\"}", "ab[ the<|endoftext|>]",
+         "ab[c<|endoftext|>]", 1},
+        /* a border inside a token of one of them moves that of both */
+        {"{\"prompt\":\"at\",\"chosen\":\"he\",\"rejected\":\"c\"}", "a[the<|endoftext|>]", "a[tc<|endoftext|>]", 1},
+        {"{\"prompt\":\"\",\"chosen\":\"a\",\"rejected\":\"\"}", "a[<|endoftext|>]", "<|endoftext|>", 1},
+        /* what the template writes behind the turn trains, too */
+        {"{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"chosen\":[{\"role\":\"assistant\",\"content\":\"b\"}],"
+         "\"rejected\":[{\"role\":\"assistant\",\"content\":\"\"}]}",
+         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>\n]",
+         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[<|im_end|>\n]", 1},
+    };
+    struct encoder *encoder = open_tiny(MODEL);
+    struct encoder_scratch *scratch = encoder_scratch_new(encoder);
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct arena arena = {0};
+        struct example example;
+        struct encoded pair[2];
+        struct err err = {0};
+        assert_ok(example_parse(&arena, str_of(cases[i].line), &example, &err), err);
+        assert_ok(encode_pair(encoder, scratch, &example, pair, &err), err);
+        assert_string_equal(marked(&arena, encoder, &pair[0]), cases[i].chosen);
+        assert_string_equal(marked(&arena, encoder, &pair[1]), cases[i].rejected);
+        for (int which = 0; which < 2; which++) {
+            assert_int_equal(pair[which].turn_count, 1);
+            assert_int_equal(pair[which].stopped_count, cases[i].stopped);
+        }
+        arena_deinit(&arena);
+    }
+    encoder_scratch_free(scratch);
+    encoder_free(encoder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_right_tokens_train),
+        cmocka_unit_test(both_sequences_of_a_preference_train_from_where_they_leave_the_prompt),
         cmocka_unit_test(a_token_outside_the_vocabulary_is_refused),
         cmocka_unit_test(messages_need_a_chat_template),
         cmocka_unit_test(the_hash_follows_what_decides_tokens),

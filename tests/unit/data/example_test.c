@@ -18,6 +18,8 @@ static void each_kind_is_recognised(void **state)
         {" {\"text\":\"t\"} ", EXAMPLE_TEXT},
         {"{\"token_ids\":[1,2],\"labels\":[-100,2],\"attention_mask\":[1,1]}", EXAMPLE_TOKENS},
         {"{\"token_ids\":[1,2],\"labels\":null}", EXAMPLE_TOKENS},
+        {"{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}", EXAMPLE_PREFERENCE},
+        {"{\"prompt\":null,\"chosen\":\"pa\",\"rejected\":\"pb\"}", EXAMPLE_PREFERENCE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct arena arena = {0};
@@ -36,7 +38,7 @@ static void a_wrong_line_is_refused_by_field(void **state)
     } cases[] = {
         {"[1]", "the line is an array"},
         {"{\"text\":\"a\",}", "JSON, column 13"},
-        {"{}", "none of messages, prompt, text and token_ids"},
+        {"{}", "none of messages, prompt, text, token_ids and chosen"},
         {"{\"text\":\"a\",\"text\":\"b\"}", "text stands there twice"},
         {"{\"text\":\"a\",\"messages\":[]}", "both messages and text"},
         {"{\"text\":\"\"}", "text is empty"},

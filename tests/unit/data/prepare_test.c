@@ -99,6 +99,36 @@ static void the_same_input_is_prepared_once(void **state)
     assert_int_equal(count, 3);
 }
 
+static void a_preference_is_two_sequences_that_stay_together(void **state)
+{
+    struct world *w = *state;
+    struct dataset data;
+    struct err err = {0};
+    const char *folder;
+
+    assert_ok(prepare(w,
+                      "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"cde\"}\n"
+                      "{\"prompt\":\"abcdefghijklmnop\",\"chosen\":\"b\",\"rejected\":\"c\"}\n"
+                      "{\"prompt\":\"ab\",\"chosen\":\"c\",\"rejected\":\"0123456789abcdefgh\"}\n",
+                      16, OVER_LENGTH_TRUNCATE, &folder, NULL, &err),
+              err);
+    assert_ok(dataset_open(&data, folder, &err), err);
+    assert_int_equal(data.summary.kind, EXAMPLE_PREFERENCE);
+    assert_int_equal(data.summary.examples, 2);
+    assert_int_equal(data.count, 4);
+    assert_int_equal(data.entry[0].count, 3);
+    assert_int_equal(data.entry[1].count, 5);
+    assert_int_equal(data.entry[1].trained_count, 4);
+    assert_int_equal(data.entry[1].line, 1);
+    assert_int_equal(data.entry[2].line, 3);
+    assert_int_equal(data.entry[3].count, 16); /* cut: its end is gone */
+    assert_int_equal(data.summary.untrained_lines, 1); /* the prompt alone fills it */
+    assert_int_equal(data.summary.over_length_lines, 2);
+    assert_int_equal(data.summary.turns, 4);
+    assert_int_equal(data.summary.stopped_turns, 3);
+    dataset_close(&data);
+}
+
 static const char *texts_of(struct world *w, int good, int overlong)
 {
     struct strbuf text = {0};
@@ -245,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         world_test(examples_come_out_in_order_with_their_lines),
+        world_test(a_preference_is_two_sequences_that_stay_together),
         world_test(the_same_input_is_prepared_once),
         world_test(overlong_lines_follow_the_policy),
         world_test(wrong_lines_are_reported_and_nothing_is_written),
