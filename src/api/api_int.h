@@ -100,4 +100,5 @@ void expiry_free(struct expiry *expiry); /* NULL is fine */
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
+call_fn receipt_get;
 call_fn models_list, models_get, chat_create, completions_create;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20 };
+enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20, RECEIPT_BYTES_MAX = 4 << 20 };
 
 /* --- create --- */
 
@@ -384,5 +384,35 @@ void checkpoints_get(struct call *call)
     }
     view_checkpoint(&(struct json_writer){.buf = &body}, &checkpoint);
     answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+/* The trainer's file, on one line. */
+static bool read_receipt(struct call *call, struct strbuf *body, struct err *err)
+{
+    const char *id = str_copy(call->arena, call->parameter[0]), *folder;
+    const struct json *receipt;
+    struct str text;
+
+    if (!job_run_path(call->api->config.jobs, &call->tenant, id, call->arena, &folder, err))
+        return false;
+    if (!file_exists(path_join(call->arena, folder, "receipt.json")))
+        return err_set(err, ERR_CONFLICT, "Job %s has no receipt: a job gets one when it succeeds", id);
+    if (!file_read(call->arena, path_join(call->arena, folder, "receipt.json"), RECEIPT_BYTES_MAX, &text, err))
+        return false;
+    receipt = json_parse(call->arena, text, NULL, err);
+    json_write_value(&(struct json_writer){.buf = body}, receipt);
+    return receipt != NULL;
+}
+
+void receipt_get(struct call *call)
+{
+    struct strbuf body = {0};
+    struct err err = {0};
+
+    if (read_receipt(call, &body, &err))
+        answer_json(call, 200, &body);
+    else
+        answer_missing_or(call, &err);
     strbuf_deinit(&body);
 }

@@ -25,6 +25,7 @@
     X(GET, "v1/fine_tuning/jobs/{id}/events", "read", events_list)                                                     \
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", checkpoints_list)                                           \
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", checkpoints_get)                                       \
+    X(GET, "v1/fine_tuning/jobs/{id}/receipt", "read", receipt_get)                                                    \
     X(GET, "v1/models", "read", models_list)                                                                           \
     X(GET, "v1/models/{id...}", "read", models_get)                                                                    \
     X(POST, "v1/chat/completions", "write", chat_create)                                                               \

@@ -211,12 +211,30 @@ static bool create(struct remote *remote, const struct create_options *o, struct
 
 /* --- the command --- */
 
+static bool show(struct remote *remote, const char *id, const char *what, struct err *err)
+{
+    const struct json *answer =
+        remote_get(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s%s", id, what), err);
+
+    if (answer)
+        remote_print(answer);
+    return answer != NULL;
+}
+
+static bool change(struct remote *remote, const char *id, const char *action, struct err *err)
+{
+    const struct json *answer =
+        remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
+
+    if (answer)
+        printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
+    return answer != NULL;
+}
+
 static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options,
                 struct err *err)
 {
-    static const char *const posts[] = {"cancel", "pause", "resume"}, *const known[] = {"get",   "watch",  "cancel",
-                                                                                        "pause", "resume", "receipt"};
-    const struct json *answer;
+    static const char *const known[] = {"get", "receipt", "watch", "cancel", "pause", "resume"};
     bool is_known = false;
 
     if (strcmp(action, "list") == 0)
@@ -226,29 +244,17 @@ static bool act(struct remote *remote, const char *action, const char *id, const
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         is_known |= strcmp(action, known[i]) == 0;
     if (!is_known)
-        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, watch, cancel, pause or resume",
+        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, receipt, watch, cancel, pause or resume",
                        action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)
         return watch(remote, id, err);
-    if (strcmp(action, "get") == 0) {
-        answer = remote_get(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s", id), err);
-        if (answer)
-            remote_print(answer);
-        return answer != NULL;
-    }
-    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
-        if (strcmp(action, posts[i]) != 0)
-            continue;
-        answer =
-            remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
-        if (answer)
-            printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
-        return answer != NULL;
-    }
-    return err_set(err, ERR_UNSUPPORTED,
-                   "jobs receipt is not there yet: the receipt lies in the data folder, at runs/%s/receipt.json", id);
+    if (strcmp(action, "get") == 0)
+        return show(remote, id, "", err);
+    if (strcmp(action, "receipt") == 0)
+        return show(remote, id, "/receipt", err);
+    return change(remote, id, action, err);
 }
 
 int cli_jobs(int argc, char **argv)
@@ -282,7 +288,7 @@ int cli_jobs(int argc, char **argv)
     };
     const struct options options = {.usage = "attune jobs list\n"
                                              "       attune jobs create --model NAME --train FILE [options]\n"
-                                             "       attune jobs get|watch|cancel|pause|resume ID",
+                                             "       attune jobs get|receipt|watch|cancel|pause|resume ID",
                                     .about = "Fine-tuning jobs of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,

@@ -128,7 +128,7 @@ static void count_step(struct session *s, const struct step_numbers *n)
     p->last_loss = n->result.loss;
     p->step++;
     p->trained_tokens += n->tokens;
-    p->supervised_tokens += n->supervised;
+    p->supervised_tokens += n->result.row_count;
     p->window_tokens += n->result.row_count;
     p->window_hits += n->result.hit_count;
     p->window_nll += n->result.nll_sum;

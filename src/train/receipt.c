@@ -120,12 +120,23 @@ static void probe_stop_token(struct session *s, struct json_writer *w, enum verd
     put_verdict(w, sum->stopped_turns == sum->turns ? VERDICT_PASS : VERDICT_WARN, worst);
 }
 
+/* Every token that the data marks was scored once an epoch, no more and no less. */
+static void probe_supervised_tokens(struct session *s, struct json_writer *w, enum verdict *worst)
+{
+    int64_t expected = (int64_t)s->train.summary.trained_tokens * s->config.hp.n_epochs;
+
+    begin_probe(w, "supervised_tokens");
+    json_put_integer(w, "in_the_data", expected);
+    json_put_integer(w, "scored", s->progress.supervised_tokens);
+    put_verdict(w, s->progress.supervised_tokens == expected ? VERDICT_PASS : VERDICT_FAIL, worst);
+}
+
 static void probe_dropped_lines(struct session *s, struct json_writer *w, enum verdict *worst)
 {
     const struct dataset_summary *sum = &s->train.summary;
     bool is_clean = sum->over_length_lines == 0 && sum->untrained_lines == 0;
 
-    begin_probe(w, "all_lines_used");
+    begin_probe(w, "dropped_lines");
     json_put_integer(w, "examples", (int64_t)sum->examples);
     json_put_integer(w, "over_length_lines", (int64_t)sum->over_length_lines);
     json_put_integer(w, "untrained_lines", (int64_t)sum->untrained_lines);
@@ -188,8 +199,9 @@ static bool put_receipt(struct session *s, struct json_writer *w, struct err *er
         return false;
     json_write_key(w, "probes");
     json_write_begin_array(w);
-    probe_stop_token(s, w, &worst);
+    probe_supervised_tokens(s, w, &worst);
     probe_dropped_lines(s, w, &worst);
+    probe_stop_token(s, w, &worst);
     probe_packing(s, w, &worst);
     json_write_end_array(w);
     json_put_text(w, "verdict", verdict_name(worst));

@@ -160,11 +160,30 @@ def test_a_missing_model_names_those_there_are(client, training_file):
     assert refused.value.code == "model_not_found" and "test/tiny" in refused.value.message
 
 
+def test_a_finished_job_has_a_receipt_whose_probes_pass(client, finished_job):
+    receipt = client.get(f"/fine_tuning/jobs/{finished_job.id}/receipt", cast_to=object)
+    assert receipt["job"] == finished_job.id and receipt["steps"] == 12 and receipt["verdict"] == "pass"
+    probes = {probe.pop("name"): probe for probe in receipt["probes"]}
+    assert all(probe["verdict"] == "pass" for probe in probes.values())
+    assert probes["supervised_tokens"]["scored"] == receipt["supervised_tokens"] > 0
+    assert probes["dropped_lines"]["examples"] == 24 and probes["stop_token_trained"]["turns"] == 24
+    assert "model.safetensors" in receipt["sha256"]["base"] and receipt["sha256"]["adapter"] is None
+
+
+def test_a_job_that_did_not_succeed_has_no_receipt(client, training_file):
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id)
+    client.fine_tuning.jobs.cancel(job.id)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)
+    assert refused.value.code == "invalid_state" and job.id in refused.value.message
+
+
 def test_missing_things_are_404(client):
     for call in (lambda: client.fine_tuning.jobs.retrieve("ftjob-0"), lambda: client.fine_tuning.jobs.cancel("ftjob-0"),
                  lambda: client.fine_tuning.jobs.pause("ftjob-0"), lambda: client.fine_tuning.jobs.resume("ftjob-0"),
                  lambda: client.fine_tuning.jobs.list_events("ftjob-0"), lambda: client.fine_tuning.jobs.checkpoints.list("ftjob-0"),
                  lambda: client.get("/fine_tuning/jobs/ftjob-0/checkpoints/x", cast_to=object),
+                 lambda: client.get("/fine_tuning/jobs/ftjob-0/receipt", cast_to=object),
                  lambda: client.files.content("file-0"), lambda: client.files.delete("file-0"),
                  lambda: client.models.retrieve("nothing/here"),
                  lambda: client.fine_tuning.jobs.create(model="test/tiny", training_file="file-0")):

@@ -46,6 +46,7 @@ def tuned(service, job):
 def test_a_job_is_made_watched_and_listed(service, job, tuned):
     assert any(job in line and "succeeded" in line and "12/12" in line and tuned in line for line in attune(service, "jobs", "list").splitlines())
     assert '"fine_tuned_model"' in attune(service, "jobs", "get", job)
+    assert '"verdict": "pass"' in attune(service, "jobs", "receipt", job)
     assert {"test/tiny", tuned} <= set(attune(service, "models", "list").split())
 
 
