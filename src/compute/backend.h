@@ -66,8 +66,8 @@ struct batch {
 };
 
 enum norm_kind { NORM_LLAMA /* rounded to the type of x, then times w */, NORM_F32 /* times w in f32 */, NORM_ONE_PLUS /* times 1+w in f32 */ };
-enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* over each head's d */, QK_NORM_WHOLE /* over all query (or key) columns at once */ };
-enum act { ACT_SILU, ACT_GELU_TANH };
+enum act { ACT_SILU, ACT_GELU_TANH, ACT_OSS };
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* over the d of each head */, QK_NORM_WHOLE /* over all columns of q, all of k */ };
 
 /* x[t] = scale · table[tok[t]] */
 struct op_embed {
@@ -83,15 +83,17 @@ struct op_embed_grad {
     float scale;
 };
 
-/* r = a + b (b optional; r may be a); y = norm(r)·w; rstd[t] = (mean(r²) + eps)^-½. */
+/* r = a + b (b optional; r may be a); y = norm(r)·w + add; rstd[t] = (mean(r²) + eps)^-½. */
 struct op_norm {
     struct mat a, b, r, y; /* [T, D]; b.at NULL: r is not written and a is normed */
     struct mat w;          /* [1, D] */
+    struct mat add;        /* [T, D], optional, may be y: the residual of a block that norms its branch's output, a */
     void *rstd;            /* [T] f32, NULL: not kept */
     float eps;
     enum norm_kind kind;
 };
-/* dr += rstd·(dy∘w) - r·rstd³·mean(dy∘w∘r): dr comes in holding the residual's gradient and leaves with the sum.
+/* dr += rstd·(dy∘w) - r·rstd³·mean(dy∘w∘r): dr comes in holding the residual's gradient and leaves with the sum. dy, r and dr
+ * may each be F32 or BF16: behind a norm with `add`, dy is the residual's gradient and dr that of the branch's output.
  * dw[j] += Σ_t dy·r·rstd, partial sums over blocks of 256 rows added in order; dw.at NULL: w is frozen. */
 struct op_norm_grad {
     struct mat dy, r, dr;
@@ -102,14 +104,31 @@ struct op_norm_grad {
     bool is_fresh;         /* dr is written, not added to */
 };
 
-/* Rotates q and k in place in qkv [T, (H+2Hkv)·d]: (a·cos - b·sin, b·cos + a·sin) for the halves a, b of the first `rot`
- * dims of each head, angles from cos_sin[pos[t]]. is_inverse: by the negative angle, which is the gradient. */
+/* Norms q and k, if asked, and rotates them, in place in qkv [T, (H+2Hkv)·d]: (a·cos - b·sin, b·cos + a·sin) for the halves
+ * a, b of the first `rot` dims of each head, angles from cos_sin[pos[t]]; the dims behind are normed alone. */
 struct op_qk_rope {
     struct mat qkv;
+    struct mat raw;            /* [T, (H+Hkv)·d], optional, the type of qkv: receives q and k as they came in */
+    struct mat q_norm, k_norm; /* [1, d] for QK_NORM_HEAD, [1, H·d] and [1, Hkv·d] for QK_NORM_WHOLE */
+    enum qk_norm qk_norm;
+    enum norm_kind kind;
+    float eps;
     const struct batch *batch;
-    const float *cos_sin;  /* [positions, rot]: rot/2 cosines, then rot/2 sines; f32 */
+    const float *cos_sin;      /* [positions, rot]: rot/2 cosines, then rot/2 sines; f32. NULL: no rotation */
     int32_t heads, kv_heads, head_dim, rot;
-    bool is_inverse;
+};
+/* dqkv comes in holding the gradients of the finished q and k and leaves with those of raw; its part for v is not touched.
+ * dq_norm, dk_norm += their sums over rows (and heads), by partial sums of 32 rows in order; .at NULL: frozen. */
+struct op_qk_rope_grad {
+    struct mat dqkv;
+    struct mat raw;            /* as the operation left it; not read without a norm */
+    struct mat q_norm, k_norm, dq_norm, dk_norm;
+    enum qk_norm qk_norm;
+    enum norm_kind kind;
+    float eps;
+    const struct batch *batch;
+    const float *cos_sin;
+    int32_t heads, kv_heads, head_dim, rot;
 };
 
 /* Keys and values of earlier tokens of one document (inference). Rows of [capacity, Hkv·d], position-major. */
@@ -124,22 +143,26 @@ struct kv_cache {
 struct op_attend {
     struct mat qkv;        /* [T, (H+2Hkv)·d], q heads, then k heads, then v heads */
     struct mat out;        /* [T, H·d] */
-    void *lse;             /* [H, T] f32: log Σ exp of the scaled scores, natural; NULL: not kept */
+    struct mat sinks;      /* [1, H] F32, optional: one more score of each softmax of the head, which has no value */
+    void *lse;             /* [H, T] f32: log Σ exp of the scores, the sink's among them, natural; NULL: not kept */
     const struct batch *batch;
     struct kv_cache *cache; /* [doc_count], NULL in training */
     int32_t heads, kv_heads, head_dim, window;
     float scale;
+    float softcap;         /* above 0: a scaled score s becomes softcap·tanh(s / softcap) */
 };
-/* dqkv is written whole (q, k and v parts) from dout, with out and lse of the forward pass. */
+/* dqkv is written whole (q, k and v parts) from dout, with out and lse of the forward pass.
+ * dsinks[h] -= Σ_t exp(sinks[h] - lse[h, t])·(dout·out), by partial sums of 256 rows in order. */
 struct op_attend_grad {
     struct mat qkv, out, dout, dqkv;
+    struct mat sinks, dsinks; /* [1, H] F32; dsinks.at NULL: frozen */
     const void *lse;
     const struct batch *batch;
     int32_t heads, kv_heads, head_dim, window;
-    float scale;
+    float scale, softcap;
 };
 
-/* y = x·Wᵀ + t·Bᵀ + bias + add,  t = lora_scale · drop(x)·Aᵀ.
+/* y = cap(x·Wᵀ + t·Bᵀ + bias + add),  t = lora_scale · drop(x)·Aᵀ,  cap(y) = softcap·tanh(y / softcap).
  *
  * t [T, R] lies in spare columns behind x (x.ld >= K + R) so that one product over K + R serves both: y = [x|t]·[W|B]ᵀ.
  * The op writes it there; linear_grad_w reads it. Without an adapter nothing behind x is touched. */
@@ -154,6 +177,7 @@ struct op_linear {
     const struct weight *w;
     struct mat bias;       /* [1, N], optional */
     struct mat add;        /* [T, N], optional: the residual; may be y */
+    float softcap;         /* 0: none. Of logits: op_loss takes it into the gradient */
     struct dropout dropout; /* used when w->lora_dropout > 0 */
 };
 /* dt = lora_scale · dy·B, written behind dy (dy.ld >= N + R);  dx (+)= dy·W + drop'(dt·A). */
@@ -163,8 +187,8 @@ struct op_linear_grad_in {
     struct dropout dropout;
     bool is_added;         /* dx += instead of dx = */
 };
-/* dW += dyᵀ·x, dbias += Σ_t dy, dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its .at is not NULL; with x and t, dy and dt as the
- * two ops above left them. Gradients are F32 (or F64). A dB of parts stays zero outside its blocks. dB is stored
+/* dW += dyᵀ·x, dbias += Σ_t dy (by partial sums of 256 rows in order), dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its .at is not
+ * NULL; with x and t, dy and dt as the two ops above left them. Gradients are F32 (or F64). A dB of parts stays zero outside its blocks. dB is stored
  * unscaled: t already carries lora_scale. dt too. */
 struct op_linear_grad_w {
     struct mat x, dy;
@@ -173,15 +197,18 @@ struct op_linear_grad_w {
     struct dropout dropout;
 };
 
-/* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. */
+/* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. ACT_OSS: h = gate·σ(1.702·gate) ∘ (up + 1) of a gate at most act_limit and
+ * an up within ±act_limit; the gradient of what was cut off is 0. */
 struct op_glu {
     struct mat gate_up, h;
     enum act act;
+    float act_limit;       /* above 0 for ACT_OSS; the others have none */
 };
 /* gate_up is overwritten by its gradient; h (optional) is written again for the weight gradient of what reads it. */
 struct op_glu_grad {
     struct mat gate_up, dh, h;
     enum act act;
+    float act_limit;
 };
 
 /* Gather: y[i] = x[index[i]]. Scatter (is_scatter): y[index[i]] += x[i], indices distinct. */
@@ -193,13 +220,15 @@ struct op_rows {
 };
 
 /* Per row: nll = log Σ exp(logits) - logits[label], hit = (argmax is label, first on ties). With coef, logits become
- * coef[i]·(softmax - onehot). n rows of V; logits BF16 or F32 (or F64). */
+ * coef[i]·(softmax - onehot)·(1 - (logit / softcap)²): the gradient of what was there before op_linear capped it. n rows of V;
+ * logits BF16 or F32 (or F64). */
 struct op_loss {
     struct mat logits;
     const int32_t *label;  /* [n] */
     const float *coef;     /* [n] or NULL: forward only */
     float *nll;            /* [n] */
     uint8_t *hit;          /* [n] */
+    float softcap;         /* that the logits were capped with; 0: none */
 };
 
 /* y = x converted to y's type (is_added: y += x). */
@@ -231,8 +260,8 @@ struct op_adamw {
 };
 
 #define OPS(X)                                                                                                         \
-    X(embed) X(embed_grad) X(norm) X(norm_grad) X(qk_rope) X(attend) X(attend_grad) X(linear) X(linear_grad_in)        \
-    X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(loss) X(copy) X(sumsq) X(adamw)
+    X(embed) X(embed_grad) X(norm) X(norm_grad) X(qk_rope) X(qk_rope_grad) X(attend) X(attend_grad) X(linear)          \
+    X(linear_grad_in) X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(loss) X(copy) X(sumsq) X(adamw)
 
 enum op {
 #define OP_ENUM(name) OP_##name,

@@ -60,6 +60,7 @@ static void check_norm(struct check *check, const struct op_norm *op)
         check_mat(check, "r", &op->r, T, D, REAL);
     check_mat(check, "y", &op->y, T, D, REAL);
     check_mat(check, "w", &op->w, 1, D, REAL);
+    check_optional(check, "add", &op->add, T, D, REAL);
 }
 
 static void check_norm_grad(struct check *check, const struct op_norm_grad *op)
@@ -79,11 +80,51 @@ static void check_heads(struct check *check, int32_t heads, int32_t kv_heads, in
     check_that(check, head_dim > 0 && head_dim <= 512, "the head size must be 1 to 512");
 }
 
+static void check_rot(struct check *check, int32_t rot, int32_t head_dim)
+{
+    check_that(check, rot >= 0 && rot % 2 == 0 && rot <= head_dim, "rot must be even and within the head size");
+}
+
+/* How many columns the norm of q, or of k, has weights for. */
+static int32_t norm_cols(enum qk_norm qk_norm, int32_t heads, int32_t head_dim)
+{
+    return qk_norm == QK_NORM_WHOLE ? heads * head_dim : head_dim;
+}
+
 static void check_qk_rope(struct check *check, const struct op_qk_rope *op)
 {
-    check_heads(check, op->heads, op->kv_heads, op->head_dim);
-    check_mat(check, "qkv", &op->qkv, -1, (op->heads + 2 * op->kv_heads) * op->head_dim, REAL);
-    check_that(check, op->rot > 0 && op->rot % 2 == 0 && op->rot <= op->head_dim, "rot must be even and within the head size");
+    int32_t d = op->head_dim;
+
+    check_heads(check, op->heads, op->kv_heads, d);
+    check_rot(check, op->rot, d);
+    check_mat(check, "qkv", &op->qkv, -1, (op->heads + 2 * op->kv_heads) * d, REAL);
+    check_optional(check, "raw", &op->raw, op->qkv.rows, (op->heads + op->kv_heads) * d, REAL);
+    check_that(check, !op->raw.at || op->raw.type == op->qkv.type, "raw must have the type of qkv");
+    if (op->qk_norm == QK_NORM_NONE)
+        return;
+    check_mat(check, "q_norm", &op->q_norm, 1, norm_cols(op->qk_norm, op->heads, d), REAL);
+    check_mat(check, "k_norm", &op->k_norm, 1, norm_cols(op->qk_norm, op->kv_heads, d), REAL);
+}
+
+static void check_qk_rope_grad(struct check *check, const struct op_qk_rope_grad *op)
+{
+    int32_t d = op->head_dim, q_cols = norm_cols(op->qk_norm, op->heads, d), k_cols = norm_cols(op->qk_norm, op->kv_heads, d);
+
+    check_heads(check, op->heads, op->kv_heads, d);
+    check_rot(check, op->rot, d);
+    check_mat(check, "dqkv", &op->dqkv, -1, (op->heads + 2 * op->kv_heads) * d, REAL);
+    if (op->qk_norm == QK_NORM_NONE)
+        return;
+    check_mat(check, "raw", &op->raw, op->dqkv.rows, (op->heads + op->kv_heads) * d, REAL);
+    check_mat(check, "q_norm", &op->q_norm, 1, q_cols, REAL);
+    check_mat(check, "k_norm", &op->k_norm, 1, k_cols, REAL);
+    check_optional(check, "dq_norm", &op->dq_norm, 1, q_cols, F32);
+    check_optional(check, "dk_norm", &op->dk_norm, 1, k_cols, F32);
+}
+
+static void check_cap(struct check *check, float softcap)
+{
+    check_that(check, softcap >= 0, "a cap must be above 0, or 0 for none");
 }
 
 static void check_attend(struct check *check, const struct op_attend *op)
@@ -91,6 +132,8 @@ static void check_attend(struct check *check, const struct op_attend *op)
     check_heads(check, op->heads, op->kv_heads, op->head_dim);
     check_mat(check, "qkv", &op->qkv, -1, (op->heads + 2 * op->kv_heads) * op->head_dim, REAL);
     check_mat(check, "out", &op->out, op->qkv.rows, op->heads * op->head_dim, REAL);
+    check_optional(check, "sinks", &op->sinks, 1, op->heads, F32);
+    check_cap(check, op->softcap);
 }
 
 static void check_attend_grad(struct check *check, const struct op_attend_grad *op)
@@ -102,6 +145,10 @@ static void check_attend_grad(struct check *check, const struct op_attend_grad *
     check_mat(check, "dqkv", &op->dqkv, T, op->qkv.cols, REAL);
     check_mat(check, "out", &op->out, T, D, REAL);
     check_mat(check, "dout", &op->dout, T, D, REAL);
+    check_optional(check, "sinks", &op->sinks, 1, op->heads, F32);
+    check_optional(check, "dsinks", &op->dsinks, 1, op->heads, F32);
+    check_that(check, !op->dsinks.at || op->sinks.at, "there are no sinks to have a gradient");
+    check_cap(check, op->softcap);
 }
 
 /* `wide` is the operand that carries t or dt in the columns behind its own. */
@@ -129,6 +176,7 @@ static void check_linear(struct check *check, const struct op_linear *op)
     check_weight(check, op->w, N, op->x.cols, &op->x);
     check_optional(check, "bias", &op->bias, 1, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
+    check_cap(check, op->softcap);
 }
 
 static void check_linear_grad_in(struct check *check, const struct op_linear_grad_in *op)
@@ -152,11 +200,17 @@ static void check_linear_grad_w(struct check *check, const struct op_linear_grad
     check_that(check, !op->db.at || op->x.ld >= K + R, "no room behind x for t");
 }
 
+static void check_act(struct check *check, enum act act, float limit)
+{
+    check_that(check, act != ACT_OSS || limit > 0, "the activation needs a limit above 0");
+}
+
 static void check_glu(struct check *check, const struct op_glu *op)
 {
     check_mat(check, "gate_up", &op->gate_up, -1, -1, REAL);
     check_mat(check, "h", &op->h, op->gate_up.rows, op->gate_up.cols / 2, REAL);
     check_that(check, op->gate_up.cols % 2 == 0, "gate and up must be equally wide");
+    check_act(check, op->act, op->act_limit);
 }
 
 static void check_glu_grad(struct check *check, const struct op_glu_grad *op)
@@ -165,6 +219,7 @@ static void check_glu_grad(struct check *check, const struct op_glu_grad *op)
     check_mat(check, "dh", &op->dh, op->gate_up.rows, op->gate_up.cols / 2, REAL);
     check_optional(check, "h", &op->h, op->gate_up.rows, op->gate_up.cols / 2, REAL);
     check_that(check, op->gate_up.cols % 2 == 0, "gate and up must be equally wide");
+    check_act(check, op->act, op->act_limit);
 }
 
 static void check_rows(struct check *check, const struct op_rows *op)
@@ -178,6 +233,7 @@ static void check_loss(struct check *check, const struct op_loss *op)
 {
     check_mat(check, "logits", &op->logits, -1, -1, REAL);
     check_that(check, op->logits.cols > 0, "there are no logits");
+    check_cap(check, op->softcap);
 }
 
 static void check_copy(struct check *check, const struct op_copy *op)

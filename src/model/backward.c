@@ -86,14 +86,13 @@ static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
                                                                 .kv_heads = c->kv_heads,
                                                                 .head_dim = c->head_dim,
                                                                 .scale = c->attention_scale});
-    m->backend->qk_rope(&m->queue, &(struct op_qk_rope){.qkv = dqkv,
-                                                        .batch = pass->batch,
-                                                        .cos_sin = m->cos_sin,
-                                                        .heads = c->heads,
-                                                        .kv_heads = c->kv_heads,
-                                                        .head_dim = c->head_dim,
-                                                        .rot = c->head_dim,
-                                                        .is_inverse = true});
+    m->backend->qk_rope_grad(&m->queue, &(struct op_qk_rope_grad){.dqkv = dqkv,
+                                                                  .batch = pass->batch,
+                                                                  .cos_sin = m->cos_sin,
+                                                                  .heads = c->heads,
+                                                                  .kv_heads = c->kv_heads,
+                                                                  .head_dim = c->head_dim,
+                                                                  .rot = c->head_dim});
 }
 
 static void attention_grad(struct model *m, int32_t l, const struct pass *pass)

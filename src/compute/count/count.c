@@ -50,7 +50,7 @@ static struct cost cost_norm(const struct op_norm *op)
 {
     double streams = mat_bytes(&op->a) + mat_bytes(&op->y) + (op->b.at ? mat_bytes(&op->b) + mat_bytes(&op->r) : 0);
 
-    return (struct cost){5 * area(&op->a), streams};
+    return (struct cost){5 * area(&op->a), streams + (op->add.at ? mat_bytes(&op->add) : 0)};
 }
 
 static struct cost cost_norm_grad(const struct op_norm_grad *op)
@@ -58,11 +58,21 @@ static struct cost cost_norm_grad(const struct op_norm_grad *op)
     return (struct cost){10 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->r) + 2 * mat_bytes(&op->dr)};
 }
 
+/* Without a norm what is not rotated is not touched. */
 static struct cost cost_qk_rope(const struct op_qk_rope *op)
 {
-    double elements = (double)op->qkv.rows * (op->heads + op->kv_heads) * op->rot;
+    double heads = (double)op->qkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
+    double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->raw.at ? mat_bytes(&op->raw) : 0;
 
-    return (struct cost){3 * elements, 2 * elements * (double)dtype_bytes(op->qkv.type)};
+    return (struct cost){3 * rotated + (op->qk_norm ? 4 * touched : 0), 2 * touched * (double)dtype_bytes(op->qkv.type) + raw};
+}
+
+static struct cost cost_qk_rope_grad(const struct op_qk_rope_grad *op)
+{
+    double heads = (double)op->dqkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
+    double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->qk_norm ? mat_bytes(&op->raw) : 0;
+
+    return (struct cost){3 * rotated + (op->qk_norm ? 12 * touched : 0), 2 * touched * (double)dtype_bytes(op->dqkv.type) + raw};
 }
 
 static struct cost cost_attend(const struct op_attend *op)

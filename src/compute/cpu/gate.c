@@ -6,19 +6,40 @@ enum { TASK_ROWS = 8 };
 static const float gelu_scale = 0.7978845608f; /* √(2/π) */
 static const float gelu_cubic = 0.044715f;
 
-/* act(z) and its slope. silu: z·σ, σ(1 + z(1 - σ)). gelu: ½z(1 + τ), τ = tanh(√(2/π)(z + 0.044715 z³)). */
-struct curve {
-    lanes value, slope;
+static const float oss_slope = 1.702f;
+
+/* h = act(z)·u and its slopes: by the gate and by up. silu: z·σ, σ(1 + z(1 - σ)). gelu: ½z(1 + τ), τ = tanh(√(2/π)(z + 0.044715 z³)). */
+struct gated {
+    lanes h, by_gate, by_up;
 };
 
-INLINE struct curve act_curve(enum act act, lanes z)
+INLINE struct gated gated_silu(lanes z, lanes u)
 {
-    if (act == ACT_SILU) {
-        lanes sigmoid = lanes_sigmoid(z);
-        return (struct curve){z * sigmoid, sigmoid * (1 + z * (1 - sigmoid))};
-    }
-    lanes t = lanes_tanh(gelu_scale * (z + gelu_cubic * z * z * z));
-    return (struct curve){0.5f * z * (1 + t), 0.5f * (1 + t) + 0.5f * z * (1 - t * t) * gelu_scale * (1 + 3 * gelu_cubic * z * z)};
+    lanes sigmoid = lanes_sigmoid(z), value = z * sigmoid;
+
+    return (struct gated){value * u, sigmoid * (1 + z * (1 - sigmoid)) * u, value};
+}
+
+INLINE struct gated gated_gelu(lanes z, lanes u)
+{
+    lanes t = lanes_tanh(gelu_scale * (z + gelu_cubic * z * z * z)), value = 0.5f * z * (1 + t);
+
+    return (struct gated){value * u, (0.5f * (1 + t) + 0.5f * z * (1 - t * t) * gelu_scale * (1 + 3 * gelu_cubic * z * z)) * u, value};
+}
+
+INLINE struct gated gated_oss(lanes gate, lanes up, float limit)
+{
+    lanes_i is_cut = gate > limit, is_up_cut = (up > limit) | (up < -limit);
+    lanes z = lanes_select(is_cut, lanes_all(limit), gate), sigmoid = lanes_sigmoid(oss_slope * z), value = z * sigmoid;
+    lanes u = lanes_select(up > limit, lanes_all(limit), lanes_select(up < -limit, lanes_all(-limit), up)) + 1;
+    lanes by_gate = sigmoid * (1 + oss_slope * z * (1 - sigmoid)) * u;
+
+    return (struct gated){value * u, lanes_select(is_cut, (lanes){0}, by_gate), lanes_select(is_up_cut, (lanes){0}, value)};
+}
+
+INLINE struct gated gated_of(enum act act, float limit, lanes gate, lanes up)
+{
+    return act == ACT_SILU ? gated_silu(gate, up) : act == ACT_OSS ? gated_oss(gate, up, limit) : gated_gelu(gate, up);
 }
 
 static void glu_task(void *context, int task, int thread)
@@ -29,7 +50,7 @@ static void glu_task(void *context, int task, int thread)
     for (int32_t t = task * TASK_ROWS; t < smaller((task + 1) * TASK_ROWS, op->h.rows); t++) {
         struct row gate = row_of(&op->gate_up, t, 0), up = row_of(&op->gate_up, t, F), h = row_of(&op->h, t, 0);
         for (int32_t j = 0; j < F; j += LANES)
-            row_store(h, j, F, act_curve(op->act, row_load(gate, j, F)).value * row_load(up, j, F));
+            row_store(h, j, F, gated_of(op->act, op->act_limit, row_load(gate, j, F), row_load(up, j, F)).h);
     }
 }
 
@@ -44,13 +65,13 @@ static void glu_grad_row(const struct op_glu_grad *op, int32_t t)
     struct row gate = row_of(&op->gate_up, t, 0), up = row_of(&op->gate_up, t, F), dh = row_of(&op->dh, t, 0);
 
     for (int32_t j = 0; j < F; j += LANES) {
-        lanes u = row_load(up, j, F), slope = row_load(dh, j, F);
-        struct curve curve = act_curve(op->act, row_load(gate, j, F));
+        struct gated gated = gated_of(op->act, op->act_limit, row_load(gate, j, F), row_load(up, j, F));
+        lanes slope = row_load(dh, j, F);
 
         if (op->h.at)
-            row_store(row_of(&op->h, t, 0), j, F, curve.value * u);
-        row_store(gate, j, F, slope * u * curve.slope);
-        row_store(up, j, F, slope * curve.value);
+            row_store(row_of(&op->h, t, 0), j, F, gated.h);
+        row_store(gate, j, F, slope * gated.by_gate);
+        row_store(up, j, F, slope * gated.by_up);
     }
 }
 
@@ -67,14 +88,22 @@ void CPU(glu_grad)(struct queue *queue, const struct op_glu_grad *op)
     pool_run(queue->pool, ceil_div(op->dh.rows, TASK_ROWS), glu_grad_task, (void *)op);
 }
 
-static void rope_row(const struct op_qk_rope *op, int32_t t)
+struct rotation {
+    struct mat qkv;
+    const int32_t *pos;
+    const float *cos_sin;
+    int32_t heads, head_dim, rot;
+    float sign;
+};
+
+static void rope_row(const struct rotation *op, int32_t t)
 {
     int32_t half = op->rot / 2;
-    float *angles = (float *)op->cos_sin + (size_t)op->batch->pos[t] * (size_t)op->rot;
+    float *angles = (float *)op->cos_sin + (size_t)op->pos[t] * (size_t)op->rot;
     struct row cosines = {angles, DTYPE_F32}, sines = {angles + half, DTYPE_F32};
-    float sign = op->is_inverse ? -1 : 1;
+    float sign = op->sign;
 
-    for (int32_t head = 0; head < op->heads + op->kv_heads; head++) {
+    for (int32_t head = 0; head < op->heads; head++) {
         struct row first = row_of(&op->qkv, t, head * op->head_dim), second = row_of(&op->qkv, t, head * op->head_dim + half);
         for (int32_t j = 0; j < half; j += LANES) {
             lanes a = row_load(first, j, half), b = row_load(second, j, half);
@@ -88,7 +117,7 @@ static void rope_row(const struct op_qk_rope *op, int32_t t)
 
 static void rope_task(void *context, int task, int thread)
 {
-    const struct op_qk_rope *op = context;
+    const struct rotation *op = context;
 
     for (int32_t t = task * TASK_ROWS; t < smaller((task + 1) * TASK_ROWS, op->qkv.rows); t++)
         rope_row(op, t);
@@ -96,5 +125,16 @@ static void rope_task(void *context, int task, int thread)
 
 void CPU(qk_rope)(struct queue *queue, const struct op_qk_rope *op)
 {
-    pool_run(queue->pool, ceil_div(op->qkv.rows, TASK_ROWS), rope_task, (void *)op);
+    struct rotation rotation = {op->qkv, op->batch->pos, op->cos_sin, op->heads + op->kv_heads, op->head_dim, op->rot, 1};
+
+    if (op->cos_sin)
+        pool_run(queue->pool, ceil_div(op->qkv.rows, TASK_ROWS), rope_task, &rotation);
+}
+
+void CPU(qk_rope_grad)(struct queue *queue, const struct op_qk_rope_grad *op)
+{
+    struct rotation rotation = {op->dqkv, op->batch->pos, op->cos_sin, op->heads + op->kv_heads, op->head_dim, op->rot, -1};
+
+    if (op->cos_sin)
+        pool_run(queue->pool, ceil_div(op->dqkv.rows, TASK_ROWS), rope_task, &rotation);
 }

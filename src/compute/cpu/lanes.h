@@ -207,8 +207,13 @@ INLINE lanes lanes_sigmoid(lanes x)
     return 1 / (1 + lanes_exp(-x));
 }
 
-/* Absolute error at most 2e-7. */
+/* Cephes' polynomial below 5/8, by exp above it. Relative error at most 4e-7. */
 INLINE lanes lanes_tanh(lanes x)
 {
-    return 1 - 2 / (lanes_exp(2 * x) + 1);
+    lanes z = x * x, p = z * -5.70498872745e-3f + 2.06390887954e-2f;
+
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    return lanes_select(z < 0.390625f, p * z * x + x, 1 - 2 / (lanes_exp(2 * x) + 1));
 }

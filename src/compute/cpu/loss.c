@@ -59,6 +59,7 @@ static void loss_task(void *context, int i, int thread)
     struct row row = row_of(&op->logits, i, 0);
     int32_t V = op->logits.cols, label = op->label[i];
     float max = row_max(row, V), at_label = row_load(row, label, label + 1)[0], inverse;
+    float per_cap = op->softcap > 0 ? 1 / op->softcap : 0;
     double total = row_exp_sum(row, V, max), nll = log(total) + (double)max - (double)at_label;
 
     op->nll[i] = (float)nll;
@@ -66,9 +67,12 @@ static void loss_task(void *context, int i, int thread)
     if (!op->coef)
         return;
     inverse = (float)((double)op->coef[i] / total);
-    for (int32_t j = 0; j < V; j += LANES)
-        row_store(row, j, V, lanes_exp(row_load(row, j, V) - max) * inverse);
-    row_store(row, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)))); /* p - 1 without cancellation */
+    for (int32_t j = 0; j < V; j += LANES) {
+        lanes logit = row_load(row, j, V), capped = logit * per_cap;
+        row_store(row, j, V, lanes_exp(logit - max) * inverse * (1 - capped * capped));
+    }
+    at_label *= per_cap;
+    row_store(row, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label))); /* p - 1 without cancellation */
 }
 
 void CPU(loss)(struct queue *queue, const struct op_loss *op)

@@ -36,9 +36,9 @@ static float residual_row(struct row a, struct row b, struct row r, int32_t D, b
 static void norm_row(const struct op_norm *op, int32_t t)
 {
     int32_t D = op->a.cols;
-    bool has_b = op->b.at != NULL;
+    bool has_b = op->b.at != NULL, has_add = op->add.at != NULL;
     struct row a = row_of(&op->a, t, 0), b = has_b ? row_of(&op->b, t, 0) : a, r = has_b ? row_of(&op->r, t, 0) : a;
-    struct row y = row_of(&op->y, t, 0), w = row_of(&op->w, 0, 0);
+    struct row y = row_of(&op->y, t, 0), w = row_of(&op->w, 0, 0), add = has_add ? row_of(&op->add, t, 0) : y;
     float rstd = 1 / sqrtf(residual_row(a, b, r, D, has_b) / (float)D + op->eps);
 
     if (op->rstd)
@@ -47,7 +47,8 @@ static void norm_row(const struct op_norm *op, int32_t t)
         lanes normed = row_load(r, j, D) * rstd;
         if (op->kind == NORM_LLAMA)
             normed = held_as(normed, r.type);
-        row_store(y, j, D, normed * weight_load(w, op->kind, j, D));
+        normed *= weight_load(w, op->kind, j, D);
+        row_store(y, j, D, has_add ? normed + row_load(add, j, D) : normed);
     }
 }
 

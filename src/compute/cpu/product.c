@@ -27,7 +27,8 @@ struct product {
     struct segment segments[2];
     int segment_count;
     float scale;
-    struct mat y, bias, add; /* y = scale · result + bias + add (+ y) */
+    struct mat y, bias, add; /* y = cap(scale · result + bias + add (+ y)) */
+    float softcap;
     bool is_added;
     float rate;              /* of the masked segment: element (row, col) of y */
     struct dropout dropout;
@@ -161,7 +162,7 @@ static void mask_sums(const struct task *task, int32_t row, int32_t count)
 /* What is added to a row of sums before it is rounded. */
 struct ending {
     struct row y, bias, add;
-    float scale;
+    float scale, softcap;
     bool has_bias, has_add, is_added;
 };
 
@@ -175,6 +176,8 @@ INLINE void finish_row(struct ending end, const float *sums, int32_t cols)
             value += row_load(end.add, j, cols);
         if (end.is_added)
             value += row_load(end.y, j, cols);
+        if (end.softcap > 0)
+            value = end.softcap * lanes_tanh(value / end.softcap);
         row_store(end.y, j, cols, value);
     }
 }
@@ -183,8 +186,8 @@ INLINE void finish_row(struct ending end, const float *sums, int32_t cols)
 static void finish(const struct task *task, int32_t row, int32_t count)
 {
     const struct product *p = task->p;
-    struct ending end = {.scale = p->scale, .has_bias = p->bias.at, .has_add = p->add.at, .is_added = p->is_added};
-    bool is_plain = !end.has_bias && !end.has_add && !end.is_added && task->col_count == PANEL;
+    struct ending end = {.scale = p->scale, .softcap = p->softcap, .has_bias = p->bias.at, .has_add = p->add.at, .is_added = p->is_added};
+    bool is_plain = !end.has_bias && !end.has_add && !end.is_added && end.softcap <= 0 && task->col_count == PANEL;
 
     for (int32_t i = row; i < row + count; i++) {
         const float *sums = task->sums + (size_t)i * (size_t)task->width;
@@ -342,7 +345,7 @@ static struct product forward(const struct op_linear *op)
     struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b}, .k = R};
 
     return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
-                            .scale = 1, .y = op->y, .bias = op->bias, .add = op->add};
+                            .scale = 1, .y = op->y, .bias = op->bias, .add = op->add, .softcap = op->softcap};
 }
 
 void CPU(linear)(struct queue *queue, const struct op_linear *op)

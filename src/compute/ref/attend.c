@@ -42,22 +42,28 @@ static int32_t first_key(int32_t position, int32_t window)
     return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
+static double capped(double score, float softcap)
+{
+    return softcap > 0 ? softcap * tanh(score / softcap) : score;
+}
+
 static double score(const struct op_attend *op, const struct keys *keys, int32_t t, int32_t head, int32_t s)
 {
     double sum = 0;
 
     for (int32_t j = 0; j < op->head_dim; j++)
         sum += get(&op->qkv, t, head * op->head_dim + j) * at_get(keys->k, keys->type, keys->k_at + (size_t)s * keys->ld + (size_t)j);
-    return sum * op->scale;
+    return capped(sum * op->scale, op->softcap);
 }
 
 /* One head of one row: log Σ exp of the scores first, then the weighted sum of the values. */
 static void attend_row(const struct op_attend *op, const struct keys *keys, int32_t t, int32_t head, int32_t position)
 {
-    double max = -INFINITY, sum = 0, lse;
+    double sink = op->sinks.at ? get(&op->sinks, 0, head) : -INFINITY, max = sink, sum, lse;
 
     for (int32_t s = first_key(position, op->window); s <= position; s++)
         max = fmax(max, score(op, keys, t, head, s));
+    sum = exp(sink - max);
     for (int32_t s = first_key(position, op->window); s <= position; s++)
         sum += exp(score(op, keys, t, head, s) - max);
     lse = max + log(sum);
@@ -100,7 +106,7 @@ static struct columns head_columns(const struct op_attend_grad *op, int32_t head
     return (struct columns){head, head * d, k, k + op->kv_heads * d, head * d};
 }
 
-/* p = exp(score - lse) and the gradient of q·k: scale · p · (dout·v - dout·out). */
+/* p = exp(score - lse) and the gradient of q·k: scale · p · (dout·v - dout·out), times the slope of the cap. */
 struct pair {
     double p, slope;
 };
@@ -108,14 +114,15 @@ struct pair {
 static struct pair pair_grad(const struct op_attend_grad *op, struct columns at, int32_t t, int32_t s)
 {
     double lse = at_get(op->lse, stat_type(op->qkv.type), (size_t)at.head * (size_t)op->qkv.rows + (size_t)t);
-    double dot = 0, dp = 0, p;
+    double dot = 0, dp = 0, score, slope;
 
     for (int32_t j = 0; j < op->head_dim; j++) {
         dot += get(&op->qkv, t, at.q + j) * get(&op->qkv, s, at.k + j);
         dp += get(&op->dout, t, at.out + j) * (get(&op->qkv, s, at.v + j) - get(&op->out, t, at.out + j));
     }
-    p = exp(dot * op->scale - lse);
-    return (struct pair){p, op->scale * p * dp};
+    score = capped(dot * op->scale, op->softcap);
+    slope = op->softcap > 0 ? 1 - score / op->softcap * (score / op->softcap) : 1;
+    return (struct pair){exp(score - lse), op->scale * exp(score - lse) * dp * slope};
 }
 
 static void query_grad(const struct op_attend_grad *op, struct columns at, int32_t first, int32_t t)
@@ -153,8 +160,25 @@ static void key_grad(const struct op_attend_grad *op, int32_t kv_head, int32_t e
     }
 }
 
+static void sink_grad(const struct op_attend_grad *op, int32_t head)
+{
+    int32_t T = op->qkv.rows, d = op->head_dim;
+    double sum = 0;
+
+    for (int32_t t = 0; t < T; t++) {
+        double lse = at_get(op->lse, stat_type(op->qkv.type), (size_t)head * (size_t)T + (size_t)t), delta = 0;
+
+        for (int32_t j = head * d; j < (head + 1) * d; j++)
+            delta += get(&op->dout, t, j) * get(&op->out, t, j);
+        sum += exp(get(&op->sinks, 0, head) - lse) * delta;
+    }
+    add(&op->dsinks, 0, head, -sum);
+}
+
 void ref_attend_grad(struct queue *queue, const struct op_attend_grad *op)
 {
+    for (int32_t head = 0; op->dsinks.at && head < op->heads; head++)
+        sink_grad(op, head);
     for (int32_t document = 0; document < op->batch->doc_count; document++) {
         int32_t first = op->batch->cu_seqlens[document], end = op->batch->cu_seqlens[document + 1];
 

@@ -2,6 +2,8 @@
 #include "compute/ref/element.h"
 #include "compute/ref/ref_int.h"
 
+#include <math.h>
+
 /* The factor on (row, k) of the adapter's input: 0 when dropped. */
 static double kept(const struct weight *weight, const struct dropout *dropout, int32_t row, int32_t k)
 {
@@ -28,7 +30,8 @@ void ref_linear(struct queue *queue, const struct op_linear *op)
                 sum += get(&op->x, t, k) * get(&weight->w, n, k);
             for (int32_t c = 0; c < R; c++)
                 sum += get(&op->x, t, K + c) * get(&weight->b, n, c);
-            set(&op->y, t, n, sum + (op->add.at ? get(&op->add, t, n) : 0));
+            sum += op->add.at ? get(&op->add, t, n) : 0;
+            set(&op->y, t, n, op->softcap > 0 ? op->softcap * tanh(sum / op->softcap) : sum);
         }
     }
 }

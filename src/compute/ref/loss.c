@@ -19,7 +19,9 @@ void ref_loss(struct queue *queue, const struct op_loss *op)
         lse = get(logits, i, best) + log(sum);
         at_set(op->nll, stat_type(logits->type), (size_t)i, lse - get(logits, i, label));
         op->hit[i] = best == label;
-        for (int32_t v = 0; op->coef && v < logits->cols; v++)
-            set(logits, i, v, op->coef[i] * (exp(get(logits, i, v) - lse) - (v == label)));
+        for (int32_t v = 0; op->coef && v < logits->cols; v++) {
+            double capped = op->softcap > 0 ? get(logits, i, v) / op->softcap : 0;
+            set(logits, i, v, op->coef[i] * (exp(get(logits, i, v) - lse) - (v == label)) * (1 - capped * capped));
+        }
     }
 }

@@ -28,7 +28,7 @@ void ref_norm(struct queue *queue, const struct op_norm *op)
             double normed = get(r, t, j) * rstd;
             if (op->kind == NORM_LLAMA)
                 normed = rounded(normed, r->type);
-            set(&op->y, t, j, normed * weight_at(&op->w, op->kind, j));
+            set(&op->y, t, j, normed * weight_at(&op->w, op->kind, j) + (op->add.at ? get(&op->add, t, j) : 0));
         }
     }
 }

@@ -6,8 +6,7 @@ void trial_rope(struct trial *trial)
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 40), kv = random_in(o, 1, 3), heads = kv * random_in(o, 1, 3), d = 2 * random_in(o, 1, 40);
     struct batch batch = batch_random(o, T, 5);
-    struct op_qk_rope op = {.batch = &batch, .heads = heads, .kv_heads = kv, .head_dim = d, .rot = 2 * random_in(o, 1, d / 2),
-                            .is_inverse = random_below(o, 2)}, wide;
+    struct op_qk_rope op = {.batch = &batch, .heads = heads, .kv_heads = kv, .head_dim = d, .rot = 2 * random_in(o, 1, d / 2)}, wide;
     float *angles = arena_new_array(&o->wide, float, (size_t)T * (size_t)op.rot);
 
     for (int32_t i = 0; i < T * op.rot; i++)
@@ -20,6 +19,14 @@ void trial_rope(struct trial *trial)
     trial_oracle(OP_qk_rope, &wide);
     trial_close(trial, "qkv", &op.qkv, &wide.qkv, NULL, 1e-6);
     trial_gaps_whole(trial, "qkv", &op.qkv);
+
+    struct op_qk_rope_grad grad = {.dqkv = mat_random(o, T, (heads + 2 * kv) * d, 0, random_type(o)), .batch = &batch, .cos_sin = angles,
+                                   .heads = heads, .kv_heads = kv, .head_dim = d, .rot = op.rot}, wide_grad = grad;
+    wide_grad.dqkv = mat_wide(o, &grad.dqkv, false);
+    trial_run(trial, OP_qk_rope_grad, &grad);
+    trial_oracle(OP_qk_rope_grad, &wide_grad);
+    trial_close(trial, "dqkv", &grad.dqkv, &wide_grad.dqkv, NULL, 1e-6);
+    trial_gaps_whole(trial, "dqkv", &grad.dqkv);
 }
 
 void trial_attend(struct trial *trial)

@@ -43,7 +43,7 @@ void trial_linear(struct trial *trial)
     struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
     int32_t R = w.a.rows;
     struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
-                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
+                           .softcap = random_below(o, 3) ? 0 : 2.5f, .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
 
     if (random_below(o, 2))
         op.bias = mat_random(o, 1, N, 0, random_type(o));
@@ -54,6 +54,7 @@ void trial_linear(struct trial *trial)
         *copy = op;
         copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute), copy->add = mat_wide(o, &op.add, absolute);
         copy->bias = mat_wide(o, &op.bias, absolute), copy->w = absolute ? &sizes : &w64;
+        copy->softcap = absolute ? 0 : op.softcap; /* an error behind the cap is at most the one in front of it */
         trial_oracle(OP_linear, copy);
     }
     trial_run(trial, OP_linear, &op);

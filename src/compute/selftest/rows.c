@@ -35,10 +35,12 @@ void trial_norm(struct trial *trial)
         op.b = mat_random(o, T, D, 0, random_type(o));
         op.r = random_below(o, 2) ? op.a : mat_output(o, T, D, 0, residual, false);
     }
+    if (random_below(o, 2))
+        op.add = random_below(o, 2) ? (op.y = mat_random(o, T, D, 0, random_type(o))) : mat_random(o, T, D, 0, random_type(o));
     wide = op;
     wide.rstd = wide_rstd;
     wide.a = mat_wide(o, &op.a, false), wide.b = mat_wide(o, &op.b, false), wide.w = mat_wide(o, &op.w, false);
-    wide.r = mat_wide(o, &op.a, false), wide.y = mat_wide(o, &op.y, false);
+    wide.r = mat_wide(o, &op.a, false), wide.y = mat_wide(o, &op.y, false), wide.add = mat_wide(o, &op.add, false);
     trial_run(trial, OP_norm, &op);
     trial_oracle(OP_norm, &wide);
     /* A residual or a normed value rounded to bf16 before the weight costs one more rounding, of a value up to √D. */
@@ -81,10 +83,11 @@ void trial_glu(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 40), F = random_in(o, 1, 100);
-    enum act act = random_below(o, 2) ? ACT_SILU : ACT_GELU_TANH;
+    enum act act = (enum act)random_below(o, ACT_OSS + 1);
     enum dtype type = random_type(o);
-    struct op_glu op = {mat_random(o, T, 2 * F, 0, type), mat_output(o, T, F, 0, random_type(o), false), act}, wide = op;
-    struct op_glu_grad grad = {op.gate_up, mat_random(o, T, F, 0, random_type(o)), mat_output(o, T, F, 0, random_type(o), false), act}, wide_grad = grad;
+    struct op_glu op = {mat_random(o, T, 2 * F, 0, type), mat_output(o, T, F, 0, random_type(o), false), act, 0.7f}, wide = op;
+    struct op_glu_grad grad = {op.gate_up, mat_random(o, T, F, 0, random_type(o)), mat_output(o, T, F, 0, random_type(o), false), act, 0.7f};
+    struct op_glu_grad wide_grad = grad;
 
     set(&op.gate_up, 0, 0, 90), set(&op.gate_up, T - 1, F - 1, -90);
     if (random_below(o, 2))
@@ -133,7 +136,7 @@ void trial_loss(struct trial *trial)
     struct operands *o = &trial->operands;
     int32_t n = random_in(o, 1, 30), V = random_in(o, 1, random_below(o, 4) ? 90 : 3000);
     enum dtype type = random_type(o);
-    struct op_loss op = {.logits = mat_random(o, n, V, 0, type)}, wide;
+    struct op_loss op = {.logits = mat_random(o, n, V, 0, type), .softcap = random_below(o, 2) ? 13.5f : 0}, wide;
     int32_t *label = arena_new_array(&o->wide, int32_t, (size_t)n);
     float *coef = arena_new_array(&o->wide, float, (size_t)n), *nll = operands_take(o, (size_t)n * 4);
     double *wide_nll = arena_new_array(&o->wide, double, (size_t)n);

@@ -97,7 +97,7 @@ static void norm_gradient(void **state)
     for (int kind = NORM_LLAMA; kind <= NORM_ONE_PLUS; kind++) {
         double rstd[6];
         struct op_norm op = {.a = random_mat(6, 9, 0), .b = random_mat(6, 9, 0), .r = zero_mat(6, 9, 0), .y = zero_mat(6, 9, 0),
-                             .w = random_mat(1, 9, 0), .rstd = rstd, .eps = 1e-5f, .kind = (enum norm_kind)kind};
+                             .w = random_mat(1, 9, 0), .add = random_mat(6, 9, 0), .rstd = rstd, .eps = 1e-5f, .kind = (enum norm_kind)kind};
         struct op_norm_grad grad = {.dy = c = random_mat(6, 9, 0), .r = op.r, .dr = zero_mat(6, 9, 0), .w = op.w, .dw = zero_mat(1, 9, 0),
                                     .rstd = rstd, .eps = op.eps, .kind = op.kind, .is_fresh = kind == NORM_F32};
         norm_objective(&op);
@@ -107,6 +107,7 @@ static void norm_gradient(void **state)
         expect_slope("a", norm_objective, &op, &op.a, &grad.dr);
         expect_slope("b", norm_objective, &op, &op.b, &grad.dr);
         expect_slope("w", norm_objective, &op, &op.w, &grad.dw);
+        expect_slope("add", norm_objective, &op, &op.add, &c);
     }
 }
 
@@ -124,21 +125,40 @@ static double rope_objective(const void *args)
     return weighted(&c, &rotation->op.qkv);
 }
 
+/* All kinds of norms and rotations: no norm, over a head, over the whole width; all dims of a head, some, none. */
+static void check_rope_gradient(enum qk_norm qk_norm, enum norm_kind kind, int32_t rot)
+{
+    enum { H = 2, KV = 1, d = 6 };
+    int32_t q_cols = qk_norm == QK_NORM_WHOLE ? H * d : d, k_cols = qk_norm == QK_NORM_WHOLE ? KV * d : d;
+    struct mat qkv = random_mat(11, (H + 2 * KV) * d, 0);
+    float cos_sin[7 * d];
+    struct op_qk_rope op = {.qkv = copy_of(&qkv), .raw = zero_mat(11, (H + KV) * d, 0), .q_norm = random_mat(1, q_cols, 0),
+                            .k_norm = random_mat(1, k_cols, 0), .qk_norm = qk_norm, .kind = kind, .eps = 1e-5f, .batch = &batch,
+                            .cos_sin = rot ? cos_sin : NULL, .heads = H, .kv_heads = KV, .head_dim = d, .rot = rot};
+    struct rotation rotation = {op, &qkv};
+
+    for (int i = 0; i < 7 * d; i++)
+        cos_sin[i] = (float)random_value(&operands);
+    c = random_mat(11, (H + 2 * KV) * d, 0);
+    struct op_qk_rope_grad grad = {.dqkv = copy_of(&c), .raw = op.raw, .q_norm = op.q_norm, .k_norm = op.k_norm,
+                                   .dq_norm = zero_mat(1, q_cols, 0), .dk_norm = zero_mat(1, k_cols, 0), .qk_norm = qk_norm, .kind = kind,
+                                   .eps = op.eps, .batch = &batch, .cos_sin = op.cos_sin, .heads = H, .kv_heads = KV, .head_dim = d,
+                                   .rot = rot};
+    rope_objective(&rotation);
+    ref->qk_rope_grad(&queue, &grad);
+    expect_slope("qkv", rope_objective, &rotation, &qkv, &grad.dqkv);
+    if (qk_norm == QK_NORM_NONE)
+        return;
+    expect_slope("q_norm", rope_objective, &rotation, &op.q_norm, &grad.dq_norm);
+    expect_slope("k_norm", rope_objective, &rotation, &op.k_norm, &grad.dk_norm);
+}
+
 static void rope_gradient(void **state)
 {
-    struct mat qkv = random_mat(11, (2 + 2) * 6, 0), grad;
-    float cos_sin[7 * 4];
-    struct rotation rotation = {{.qkv = copy_of(&qkv), .batch = &batch, .cos_sin = cos_sin, .heads = 2, .kv_heads = 1, .head_dim = 6, .rot = 4},
-                                &qkv};
-
-    for (int i = 0; i < 7 * 4; i++)
-        cos_sin[i] = (float)random_value(&operands);
-    c = random_mat(11, (2 + 2) * 6, 0);
-    grad = copy_of(&c);
-    struct op_qk_rope back = rotation.op;
-    back.qkv = grad, back.is_inverse = true;
-    ref->qk_rope(&queue, &back);
-    expect_slope("qkv", rope_objective, &rotation, &qkv, &grad);
+    for (int qk_norm = QK_NORM_NONE; qk_norm <= QK_NORM_WHOLE; qk_norm++)
+        for (int kind = NORM_LLAMA; kind <= NORM_ONE_PLUS; kind++)
+            for (int32_t rot = 0; rot <= 6; rot += 2)
+                check_rope_gradient((enum qk_norm)qk_norm, (enum norm_kind)kind, rot);
 }
 
 static double attend_objective(const void *args)
@@ -153,20 +173,28 @@ static void attend_gradient(void **state)
 {
     static const struct {
         int32_t heads, kv_heads, window;
-    } shapes[] = {{2, 2, 0}, {4, 2, 0}, {3, 1, 0}, {4, 2, 3}, {1, 1, 1}};
+        float softcap;
+        bool has_sinks;
+    } shapes[] = {{2, 2, 0, 0, false}, {4, 2, 0, 0, false},   {3, 1, 0, 0, false}, {4, 2, 3, 0, false}, {1, 1, 1, 0, false},
+                  {4, 2, 0, 0.5f, false}, {4, 2, 3, 0, true}, {2, 1, 0, 0.8f, true}, {1, 1, 1, 0, true}};
 
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         int32_t H = shapes[i].heads, kv = shapes[i].kv_heads, d = 4, width = (H + 2 * kv) * d;
         double lse[4 * 11];
+        struct mat sinks = random_mat(1, H, 0), none = mat_none(&sinks);
         struct op_attend op = {.qkv = random_mat(11, width, 0), .out = zero_mat(11, H * d, 0), .lse = lse, .batch = &batch, .heads = H,
-                               .kv_heads = kv, .head_dim = d, .window = shapes[i].window, .scale = 0.7f};
+                               .kv_heads = kv, .head_dim = d, .window = shapes[i].window, .scale = 0.7f, .softcap = shapes[i].softcap,
+                               .sinks = shapes[i].has_sinks ? sinks : none};
         struct op_attend_grad grad = {.qkv = op.qkv, .out = op.out, .dout = c = random_mat(11, H * d, 0), .dqkv = zero_mat(11, width, 0),
                                       .lse = lse, .batch = &batch, .heads = H, .kv_heads = kv, .head_dim = d, .window = op.window,
-                                      .scale = op.scale};
+                                      .scale = op.scale, .softcap = op.softcap, .sinks = op.sinks,
+                                      .dsinks = op.sinks.at ? zero_mat(1, H, 0) : none};
         attend_objective(&op);
         mat_fill(&grad.dqkv, NAN);
         ref->attend_grad(&queue, &grad);
         expect_slope("qkv", attend_objective, &op, &op.qkv, &grad.dqkv);
+        if (op.sinks.at)
+            expect_slope("sinks", attend_objective, &op, &op.sinks, &grad.dsinks);
     }
 }
 
@@ -237,9 +265,9 @@ static double glu_objective(const void *args)
 
 static void glu_gradient(void **state)
 {
-    for (int act = ACT_SILU; act <= ACT_GELU_TANH; act++) {
-        struct op_glu op = {random_mat(4, 10, 0), zero_mat(4, 5, 0), (enum act)act};
-        struct op_glu_grad grad = {copy_of(&op.gate_up), c = random_mat(4, 5, 0), {0}, (enum act)act};
+    for (int act = ACT_SILU; act <= ACT_OSS; act++) {
+        struct op_glu op = {random_mat(4, 10, 0), zero_mat(4, 5, 0), (enum act)act, 0.6f};
+        struct op_glu_grad grad = {copy_of(&op.gate_up), c = random_mat(4, 5, 0), {0}, (enum act)act, 0.6f};
 
         ref->glu_grad(&queue, &grad);
         expect_slope("gate and up", glu_objective, &op, &op.gate_up, &grad.gate_up);
@@ -266,6 +294,37 @@ static void loss_gradient(void **state)
     back.logits = copy_of(&op.logits), back.coef = coef;
     ref->loss(&queue, &back);
     expect_slope("logits", loss_objective, &op, &op.logits, &back.logits);
+}
+
+struct head {
+    struct op_linear linear;
+    struct op_loss loss;
+};
+
+static double head_objective(const void *args)
+{
+    const struct head *head = args;
+
+    ref->linear(&queue, &head->linear);
+    return loss_objective(&head->loss);
+}
+
+/* op_linear caps the logits, op_loss takes the cap into their gradient: what comes out belongs to linear's plain product. */
+static void capped_logits_gradient(void **state)
+{
+    struct weight w = {.w = random_mat(7, 4, 0)};
+    double nll[3];
+    uint8_t hit[3];
+    struct mat logits = zero_mat(3, 7, 0), dx = zero_mat(3, 4, 0);
+    struct head head = {{.x = random_mat(3, 4, 0), .y = logits, .w = &w, .softcap = 0.7f},
+                        {.logits = logits, .label = label, .nll = (float *)nll, .hit = hit, .softcap = 0.7f}};
+    struct op_loss back = head.loss;
+
+    head_objective(&head);
+    back.logits = copy_of(&logits), back.coef = coef;
+    ref->loss(&queue, &back);
+    ref->linear_grad_in(&queue, &(struct op_linear_grad_in){.dy = back.logits, .dx = dx, .w = &w});
+    expect_slope("x", head_objective, &head, &head.linear.x, &dx);
 }
 
 static void dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch(void **state)
@@ -307,6 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embed_gradient), cmocka_unit_test(norm_gradient),   cmocka_unit_test(rope_gradient), cmocka_unit_test(attend_gradient),
         cmocka_unit_test(linear_gradient), cmocka_unit_test(glu_gradient), cmocka_unit_test(loss_gradient),
+        cmocka_unit_test(capped_logits_gradient),
         cmocka_unit_test(dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
