@@ -49,5 +49,11 @@ struct api_config {
 struct api *api_new(const struct api_config *config, struct err *err);
 void api_free(struct api *api); /* ends the inference workers; NULL is fine */
 
+/* A job has new events or another state: open streams look again. From job_config's on_change. */
+void api_job_changed(struct api *api);
+
+/* The server is about to stop: streams that would go on for ever end. Clients come back with Last-Event-ID. */
+void api_stop(struct api *api);
+
 /* For http_server_new. */
 struct http_handler api_handler(struct api *api);

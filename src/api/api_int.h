@@ -7,11 +7,13 @@
 
 struct chat_workers; /* api/workers.h */
 struct expiry;
+struct event_streams;
 
 struct api {
     struct api_config config;
     struct chat_workers *workers;
     struct expiry *expiry;
+    struct event_streams *streams;
 };
 
 /* One request, from routing to its answer. Lives in the exchange's arena. */
@@ -96,9 +98,21 @@ bool file_commit(struct call *call, struct blob_put *put, void *check, struct st
 struct expiry *expiry_new(const struct api_config *config);
 void expiry_free(struct expiry *expiry); /* NULL is fine */
 
+/* --- events (events.c): streams that are open --- */
+
+struct event_streams *event_streams_new(const struct api_config *config);
+void event_streams_free(struct event_streams *all); /* NULL is fine */
+void event_streams_wake(struct event_streams *all);
+void event_streams_end(struct event_streams *all);
+
+/* --- jobs (jobs.c) --- */
+
+/* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
+const char *call_find_job(struct call *call);
+
 /* --- handlers, one file a resource --- */
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn receipt_get;
-call_fn models_list, models_get, chat_create, completions_create;
+call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

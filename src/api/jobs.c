@@ -270,6 +270,33 @@ void jobs_resume(struct call *call)
 
 /* --- lists --- */
 
+/* metadata[key]=value pairs as a JSON object, "null" for metadata=null, NULL for neither. */
+static const char *metadata_filter(struct call *call)
+{
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *filter = NULL;
+    struct str value;
+    int count = 0;
+
+    if (url_query_get(&call->query, "metadata", &value) && str_is(value, "null"))
+        return "null";
+    json_write_begin_object(&w);
+    for (size_t i = 0; i < call->query.count; i++) {
+        struct str name = call->query.pair[i].name;
+        if (!str_starts(name, STR("metadata[")) || !str_ends(name, STR("]")))
+            continue;
+        json_write_key_str(&w, str_slice(name, 9, name.len - 1));
+        json_write_string(&w, call->query.pair[i].value);
+        count++;
+    }
+    json_write_end_object(&w);
+    if (count)
+        filter = str_copy(call->arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return filter;
+}
+
 void jobs_list(struct call *call)
 {
     static const struct list_limits limits = {20, 20, true, true};
@@ -282,7 +309,8 @@ void jobs_list(struct call *call)
     if (!list_read(call, &limits, &list))
         return;
     if (!list.is_empty &&
-        !store_job_list(call->api->config.store, &call->tenant, &list.page, call->arena, &jobs, &err) &&
+        !store_job_list(call->api->config.store, &call->tenant, metadata_filter(call), &list.page, call->arena, &jobs,
+                        &err) &&
         !list_is_past_end(&list, &err)) {
         answer_err(call, &err, NULL);
         return;
@@ -295,8 +323,7 @@ void jobs_list(struct call *call)
     strbuf_deinit(&body);
 }
 
-/* The job of a list below it: answers 404 when it is not there. */
-static const char *find_job(struct call *call)
+const char *call_find_job(struct call *call)
 {
     const char *id = str_copy(call->arena, call->parameter[0]);
     struct store_job job;
@@ -308,36 +335,10 @@ static const char *find_job(struct call *call)
     return NULL;
 }
 
-void events_list(struct call *call)
-{
-    static const struct list_limits limits = {100, 20, false, true};
-    const char *id = find_job(call);
-    struct store_event_list events = {0};
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
-    struct list_query list;
-    struct err err = {0};
-
-    if (!id || !list_read(call, &limits, &list))
-        return;
-    if (!list.is_empty &&
-        !store_event_list(call->api->config.store, &call->tenant, id, &list.page, call->arena, &events, &err) &&
-        !list_is_past_end(&list, &err)) {
-        answer_missing_or(call, &err);
-        return;
-    }
-    list_write_begin(&w);
-    for (size_t i = 0; i < events.count; i++)
-        view_event(&w, &events.at[i]);
-    list_write_end(&w, LIST_WITHOUT_IDS, NULL, NULL, events.has_more);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
-}
-
 void checkpoints_list(struct call *call)
 {
     static const struct list_limits limits = {100, 10, false, true};
-    const char *id = find_job(call);
+    const char *id = call_find_job(call);
     struct store_checkpoint_list checkpoints = {0};
     struct strbuf body = {0};
     struct json_writer w = {.buf = &body};
@@ -366,7 +367,7 @@ void checkpoints_list(struct call *call)
 
 void checkpoints_get(struct call *call)
 {
-    const char *id = find_job(call);
+    const char *id = call_find_job(call);
     struct store_checkpoint checkpoint;
     struct strbuf body = {0};
     struct err err = {0};

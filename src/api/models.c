@@ -239,3 +239,34 @@ void models_get(struct call *call)
     answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }
+
+/* Base models are folders of the machine's owner: no key takes them away. */
+void models_delete(struct call *call)
+{
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct model_place place;
+    struct err err = {0};
+
+    if (find_base(call, call->parameter[0], &place)) {
+        answer_error(call, 403, "base_model", "model",
+                     "%s is a base model: only results of fine-tuning can be deleted. Remove its folder on the server.",
+                     place.id);
+        return;
+    }
+    if (!store_model_delete(call->api->config.store, &call->tenant, str_copy(call->arena, call->parameter[0]), &err)) {
+        if (err.code == ERR_NOT_FOUND)
+            answer_error(call, 404, "model_not_found", "model", "The model '%.*s' does not exist.",
+                         STR_ARG(call->parameter[0]));
+        else
+            answer_err(call, &err, "model");
+        return;
+    }
+    json_write_begin_object(&w);
+    json_put_str(&w, "id", call->parameter[0]);
+    json_put_text(&w, "object", "model");
+    json_put_bool(&w, "deleted", true);
+    json_write_end_object(&w);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}

@@ -5,38 +5,43 @@
 #include <string.h>
 
 /* Everything the API answers. {name} matches one segment; a last {name...} matches the rest, slashes included: names of
- * models hold them. */
+ * models hold them. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
+ * ai_project_id: any other would be believed to work and is refused by name. "metadata[]" takes metadata[any]. */
+#define PAGE "limit after order "
 #define ROUTES(X)                                                                                                      \
-    X(POST, "v1/files", "write", files_create)                                                                         \
-    X(GET, "v1/files", "read", files_list)                                                                             \
-    X(GET, "v1/files/{id}", "read", files_get)                                                                         \
-    X(DELETE, "v1/files/{id}", "write", files_delete)                                                                  \
-    X(GET, "v1/files/{id}/content", "read", files_content)                                                             \
-    X(POST, "v1/uploads", "write", uploads_create)                                                                     \
-    X(POST, "v1/uploads/{id}/parts", "write", uploads_add_part)                                                        \
-    X(POST, "v1/uploads/{id}/complete", "write", uploads_complete)                                                     \
-    X(POST, "v1/uploads/{id}/cancel", "write", uploads_cancel)                                                         \
-    X(POST, "v1/fine_tuning/jobs", "write", jobs_create)                                                               \
-    X(GET, "v1/fine_tuning/jobs", "read", jobs_list)                                                                   \
-    X(GET, "v1/fine_tuning/jobs/{id}", "read", jobs_get)                                                               \
-    X(POST, "v1/fine_tuning/jobs/{id}/cancel", "write", jobs_cancel)                                                   \
-    X(POST, "v1/fine_tuning/jobs/{id}/pause", "write", jobs_pause)                                                     \
-    X(POST, "v1/fine_tuning/jobs/{id}/resume", "write", jobs_resume)                                                   \
-    X(GET, "v1/fine_tuning/jobs/{id}/events", "read", events_list)                                                     \
-    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", checkpoints_list)                                           \
-    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", checkpoints_get)                                       \
-    X(GET, "v1/fine_tuning/jobs/{id}/receipt", "read", receipt_get)                                                    \
-    X(GET, "v1/models", "read", models_list)                                                                           \
-    X(GET, "v1/models/{id...}", "read", models_get)                                                                    \
-    X(POST, "v1/chat/completions", "write", chat_create)                                                               \
-    X(POST, "v1/completions", "write", completions_create)
+    X(POST, "v1/files", "write", "", files_create)                                                                     \
+    X(GET, "v1/files", "read", PAGE "purpose", files_list)                                                             \
+    X(GET, "v1/files/{id}", "read", "", files_get)                                                                     \
+    X(DELETE, "v1/files/{id}", "write", "", files_delete)                                                              \
+    X(GET, "v1/files/{id}/content", "read", "", files_content)                                                         \
+    X(POST, "v1/uploads", "write", "", uploads_create)                                                                 \
+    X(POST, "v1/uploads/{id}/parts", "write", "", uploads_add_part)                                                    \
+    X(POST, "v1/uploads/{id}/complete", "write", "", uploads_complete)                                                 \
+    X(POST, "v1/uploads/{id}/cancel", "write", "", uploads_cancel)                                                     \
+    X(POST, "v1/fine_tuning/jobs", "write", "", jobs_create)                                                           \
+    X(GET, "v1/fine_tuning/jobs", "read", PAGE "metadata metadata[]", jobs_list)                                       \
+    X(GET, "v1/fine_tuning/jobs/{id}", "read", "", jobs_get)                                                           \
+    X(POST, "v1/fine_tuning/jobs/{id}/cancel", "write", "", jobs_cancel)                                               \
+    X(POST, "v1/fine_tuning/jobs/{id}/pause", "write", "", jobs_pause)                                                 \
+    X(POST, "v1/fine_tuning/jobs/{id}/resume", "write", "", jobs_resume)                                               \
+    X(GET, "v1/fine_tuning/jobs/{id}/events", "read", PAGE "stream", events_list)                                      \
+    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", PAGE, checkpoints_list)                                     \
+    X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", "", checkpoints_get)                                   \
+    X(GET, "v1/fine_tuning/jobs/{id}/receipt", "read", "", receipt_get)                                                \
+    X(GET, "v1/models", "read", "", models_list)                                                                       \
+    X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
+    X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \
+    X(POST, "v1/chat/completions", "write", "", chat_create)                                                           \
+    X(POST, "v1/completions", "write", "", completions_create)                                                         \
+    X(GET, "healthz", NULL, "", health_get)                                                                            \
+    X(GET, "readyz", NULL, "", ready_get)
 
 static const struct route {
     enum http_method method;
-    const char *pattern, *scope;
+    const char *pattern, *scope, *query;
     call_fn *run;
 } routes[] = {
-#define ROUTE(method, pattern, scope, run) {HTTP_##method, pattern, scope, run},
+#define ROUTE(method, pattern, scope, query, run) {HTTP_##method, pattern, scope, query, run},
     ROUTES(ROUTE)
 #undef ROUTE
 };
@@ -205,20 +210,32 @@ static bool check_host(struct call *call)
     return false;
 }
 
-/* A parameter that does nothing here would be believed to work: all but these are refused by name. */
-static bool check_query(struct call *call)
+static bool is_known_query(const struct route *route, struct str name)
 {
-    static const char *const known[] = {"ai_project_id", "limit", "after", "order", "purpose"};
+    const char *at = route->query;
+
+    if (str_is(name, "ai_project_id"))
+        return true;
+    if (str_starts(name, STR("metadata[")) && str_ends(name, STR("]")))
+        name = STR("metadata[]");
+    while (*at) {
+        size_t len = strcspn(at, " ");
+        if (str_equal(name, (struct str){at, len}))
+            return true;
+        at += len + (at[len] == ' ');
+    }
+    return false;
+}
+
+static bool check_query(struct call *call, const struct route *route)
+{
     struct problems problems = {.arena = call->arena};
 
     for (size_t i = 0; i < call->query.count; i++) {
         struct str name = call->query.pair[i].name;
-        bool is_known = false;
-        for (size_t k = 0; k < sizeof known / sizeof *known; k++)
-            is_known |= str_is(name, known[k]);
-        if (!is_known && call->query.pair[i].value.len > 0)
+        if (!is_known_query(route, name) && call->query.pair[i].value.len > 0)
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, name), NULL, NULL,
-                         "the query parameter %.*s is not supported", STR_ARG(name));
+                         "the query parameter %.*s is not supported here", STR_ARG(name));
     }
     if (problems.count)
         answer_problems(call, &problems);
@@ -240,8 +257,18 @@ static void on_head(void *context, struct http_exchange *exchange)
         answer_no_route(call);
     else if (!url_query_decode(call->arena, request->query_text, &call->query, &err))
         answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
-    else if (authenticate(call, route->scope) && select_project(call) && check_query(call))
+    else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route)))
         route->run(call);
+}
+
+void api_job_changed(struct api *api)
+{
+    event_streams_wake(api->streams);
+}
+
+void api_stop(struct api *api)
+{
+    event_streams_end(api->streams);
 }
 
 struct http_handler api_handler(struct api *api)
@@ -262,6 +289,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         return NULL;
     }
     api->expiry = expiry_new(&api->config);
+    api->streams = event_streams_new(&api->config);
     return api;
 }
 
@@ -269,6 +297,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    event_streams_free(api->streams);
     expiry_free(api->expiry);
     workers_free(api->workers);
     free(api);

@@ -160,6 +160,14 @@ static bool open_folders(struct serve *s, struct err *err)
     return true;
 }
 
+static void jobs_changed(void *context, const struct tenant *tenant, const char *job_id)
+{
+    struct serve *s = context;
+
+    if (s->api) /* recovery comes before it */
+        api_job_changed(s->api);
+}
+
 static bool open_jobs(struct serve *s, struct err *err)
 {
     struct job_config config = {
@@ -173,6 +181,8 @@ static bool open_jobs(struct serve *s, struct err *err)
                  .set_deadline = jobs_deadline},
         .jobs_max = (int)s->options.jobs,
         .memory_bytes = s->options.memory,
+        .on_change = jobs_changed,
+        .on_change_context = s,
     };
 
     s->jobs_timer = http_loop_add_timer(s->loop, INT64_MAX, jobs_due, s);
@@ -281,6 +291,7 @@ static bool run(struct serve *s, struct err *err)
     fflush(stdout);
     if (!http_loop_run(s->loop, err))
         return false;
+    api_stop(s->api);
     http_server_stop(s->server, STOP_GRACE_MS, on_stopped, s);
     return http_loop_run(s->loop, err);
 }

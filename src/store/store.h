@@ -155,8 +155,9 @@ struct store_job_list {
 };
 bool store_job_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
                    struct store_job *job, struct err *err);
-bool store_job_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
-                    struct arena *arena, struct store_job_list *list, struct err *err);
+/* metadata_json: an object whose every member the job's metadata has too; "null": jobs without metadata; NULL: all. */
+bool store_job_list(struct store *store, const struct tenant *tenant, const char *metadata_json,
+                    const struct store_page *page, struct arena *arena, struct store_job_list *list, struct err *err);
 /* Jobs of the tenant that are not final. */
 bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err);
 

@@ -1,11 +1,13 @@
 """What holds on every route that docs/openapi.yaml lists."""
 import json
+import sqlite3
 import subprocess
 
 import pytest
 from conftest import BINARY, CONTRACT, Server, ask
 
-ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item]
+OPEN = ["/healthz", "/readyz"]  # to everybody
+ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item and template not in OPEN]
 WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads"]
 COMPLETION = "/v1/uploads/x/complete"
 
@@ -46,6 +48,24 @@ def test_every_route_refuses_what_every_route_refuses(server, keyed, method, tem
     refused(ask(locked, method, path, Authorization=f"Bearer {keys[wrong]}"), 403, "insufficient_scope")
     refused(ask(locked, method, path, Authorization=f"Bearer {keys[right]}", OpenAI_Project="proj-other"), 404, "project_not_found")
     refused(ask(locked, method, path + "?ai_project_id=proj-other", Authorization=f"Bearer {keys[right]}"), 404, "project_not_found")
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_health_needs_no_key(server, keyed, path):
+    assert ask(keyed[0], "GET", path)[0] == ask(server, "HEAD", path)[0] == 200
+    refused(ask(server, "GET", path, Host="evil.example"), 421)
+
+
+def test_a_server_without_its_database_is_not_ready(tmp_path, models):
+    behind = Server(tmp_path / "data", models, "--no-auth").start()
+    with sqlite3.connect(tmp_path / "data/attune.db") as database:
+        database.execute("ALTER TABLE projects RENAME TO elsewhere")
+    refused(ask(behind, "GET", "/readyz"), 503, "store_unavailable")
+    assert ask(behind, "GET", "/healthz")[0] == 200
+    with sqlite3.connect(tmp_path / "data/attune.db") as database:
+        database.execute("ALTER TABLE elsewhere RENAME TO projects")
+    assert ask(behind, "GET", "/readyz")[0] == 200
+    assert behind.stop() == 0
 
 
 @pytest.mark.parametrize("path", [*WITH_JSON, COMPLETION])

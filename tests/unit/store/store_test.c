@@ -208,7 +208,7 @@ static void ask(struct fixture *f, const struct tenant *tenant, const struct eve
         break;
     case 12:
         page.after = id->job;
-        ok = store_job_list(f->store, tenant, &page, arena, &out.jobs, err);
+        ok = store_job_list(f->store, tenant, NULL, &page, arena, &out.jobs, err);
         break;
     case 13:
         page.after = id->model;
@@ -245,7 +245,7 @@ static void lists_show_the_tenants_own_rows_only(void **state)
     int64_t unfinished = -1;
 
     make_everything(f);
-    assert_ok(store_job_list(f->store, &f->ours, &page, &f->arena, &jobs, &err), err);
+    assert_ok(store_job_list(f->store, &f->ours, NULL, &page, &f->arena, &jobs, &err), err);
     assert_ok(store_model_list(f->store, &f->ours, &page, &f->arena, &models, &err), err);
     assert_ok(store_file_list(f->store, &f->ours, NULL, &page, &f->arena, &files, &err), err);
     assert_int_equal(jobs.count + models.count + files.count, 0);
