@@ -33,7 +33,7 @@ static void make_hash(struct encoder *e)
     struct strbuf text = {0};
 
     hash_templates(e);
-    strbuf_printf(&text, "1 %s %s %d %lld", tokenizer_hash(tokenizer), e->template_hash, e->options.vocab,
+    strbuf_printf(&text, "2 %s %s %d %lld", tokenizer_hash(tokenizer), e->template_hash, e->options.vocab,
                   has_clock(&e->format) ? (long long)e->options.now : 0);
     for (int i = 0; i < TOKENIZER_SPECIALS; i++) {
         struct str special = tokenizer_special_text(tokenizer, (enum tokenizer_special)i);
@@ -160,7 +160,7 @@ static bool render(const struct encoder *e, struct encoder_scratch *s, const str
 {
     struct chat_input input;
 
-    if (!chat_format_input(&e->format, example->messages, example->tools, &input, err))
+    if (!chat_format_training_input(&e->format, example->messages, example->tools, &input, err))
         return false;
     input.variables = encode_variables(e, s, example->root, err);
     if (!input.variables || !chat_render(&input, &s->arena, chat, err))

@@ -15,7 +15,7 @@ static struct json *make_variables(const struct chat_input *input, bool has_prom
     members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
     for json_each (variable, input->variables)
         members[count++] = *variable;
-    if (input->tools && input->tools->count) {
+    if (input->tools) {
         members[count] = *input->tools;
         members[count++].key = STR("tools");
     }
@@ -26,6 +26,63 @@ static struct json *make_variables(const struct chat_input *input, bool has_prom
         members[i].next = i + 1 < count ? &members[i + 1] : NULL;
     *object = (struct json){.type = JSON_OBJECT, .count = (uint32_t)count, .first = members};
     return object;
+}
+
+/* Names under which reasoning comes; the first is the one that templates read, the second is gpt-oss'. */
+static const char *const reasoning_names[] = {"reasoning_content", "thinking", "reasoning"};
+
+static const struct json *reasoning_of(const struct json *message)
+{
+    for (size_t i = 0; i < sizeof reasoning_names / sizeof *reasoning_names; i++)
+        if (!json_is_null(json_get(message, reasoning_names[i])))
+            return json_get(message, reasoning_names[i]);
+    return NULL;
+}
+
+static struct json *add_member(struct json *object, struct json **end, const struct json *value, struct str key)
+{
+    **end = *value;
+    (*end)->key = key;
+    (*end)->next = *end + 1;
+    object->count++;
+    return (*end)++;
+}
+
+/* A message as templates get it from transformers: members that are null are left out, and reasoning stands under both
+ * names that templates know. */
+static struct json clean_message(const struct json *message, struct arena *arena)
+{
+    struct json clean = *message, *end = arena_new_array(arena, struct json, message->count + 2);
+    const struct json *reasoning = reasoning_of(message);
+
+    clean.count = 0;
+    clean.first = end;
+    if (reasoning && json_is_null(json_get(message, "thinking")))
+        add_member(&clean, &end, reasoning, STR("thinking"));
+    for json_each (member, message)
+        if (member->type != JSON_NULL)
+            add_member(&clean, &end, member, member->key);
+    if (reasoning && json_is_null(json_get(message, "reasoning_content")))
+        add_member(&clean, &end, reasoning, STR("reasoning_content"));
+    if (clean.count)
+        end[-1].next = NULL;
+    else
+        clean.first = NULL;
+    return clean;
+}
+
+static struct json *clean_messages(const struct json *messages, struct arena *arena)
+{
+    struct json *clean = arena_new(arena, struct json), *item = arena_new_array(arena, struct json, messages->count);
+
+    *clean = *messages;
+    clean->first = item;
+    for json_each (message, messages) {
+        *item = clean_message(message, arena);
+        item->next = message->next ? item + 1 : NULL;
+        item++;
+    }
+    return clean;
 }
 
 /* The first message_count messages as text. A list is read along its `next`, so it is cut by a copy of its items. */
@@ -137,8 +194,21 @@ static bool spans_by_prefixes(const struct chat_input *input, struct arena *aren
     return true;
 }
 
+/* Marks that touch become one: Phi-3 marks the end of the text on its own. */
+static void join_marks(struct template_spans *marks)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < marks->count; i++)
+        if (count && marks->at[count - 1].end == marks->at[i].start)
+            marks->at[count - 1].end = marks->at[i].end;
+        else
+            marks->at[count++] = marks->at[i];
+    marks->count = count;
+}
+
 /* Rule 1. Marks and messages are matched in order when there is one mark a message. */
-static bool spans_by_marks(const struct chat_input *input, const struct template_spans *marks, struct arena *arena,
+static bool spans_by_marks(const struct chat_input *input, struct template_spans *marks, struct arena *arena,
                            struct chat_text *chat, struct err *err)
 {
     size_t assistant_count = 0, index = 0, count = 0;
@@ -148,6 +218,8 @@ static bool spans_by_marks(const struct chat_input *input, const struct template
         assistant_count += is_assistant(message);
         has_masked |= is_assistant(message) && is_masked(message);
     }
+    if (assistant_count != marks->count)
+        join_marks(marks);
     if (has_masked && assistant_count != marks->count)
         return err_set(err, ERR_INPUT,
                        "the template marks %zu spans for %zu assistant messages, so \"weight\": 0 cannot be placed",
@@ -186,26 +258,44 @@ static bool check_input(const struct chat_input *input, struct err *err)
     return true;
 }
 
+/* Checks the input and makes the one that templates see. */
+static bool clean_input(const struct chat_input *input, struct arena *arena, struct chat_input *clean, struct err *err)
+{
+    if (!check_input(input, err))
+        return false;
+    *clean = *input;
+    clean->messages = clean_messages(input->messages, arena);
+    return true;
+}
+
 bool chat_render(const struct chat_input *input, struct arena *arena, struct chat_text *chat, struct err *err)
 {
     struct template_spans marks = {0};
+    struct chat_input clean;
 
     *chat = (struct chat_text){0};
-    if (!check_input(input, err) || !render(input, input->messages->count, false, arena, &chat->text, &marks, err))
+    if (!clean_input(input, arena, &clean, err) ||
+        !render(&clean, clean.messages->count, false, arena, &chat->text, &marks, err))
         return false;
-    chat->from_marks = template_has_generation(input->template);
+    chat->from_marks = template_has_generation(clean.template);
     if (chat->from_marks)
-        return spans_by_marks(input, &marks, arena, chat, err);
-    chat->spans = arena_new_array(arena, struct chat_span, input->messages->count);
-    return spans_by_prefixes(input, arena, chat, err);
+        return spans_by_marks(&clean, &marks, arena, chat, err);
+    chat->spans = arena_new_array(arena, struct chat_span, clean.messages->count);
+    return spans_by_prefixes(&clean, arena, chat, err);
 }
 
 bool chat_render_prompt(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err)
 {
-    return check_input(input, err) && render(input, input->messages->count, true, arena, text, NULL, err);
+    struct chat_input clean;
+
+    return clean_input(input, arena, &clean, err) &&
+           render(&clean, clean.messages->count, true, arena, text, NULL, err);
 }
 
 bool chat_render_whole(const struct chat_input *input, struct arena *arena, struct str *text, struct err *err)
 {
-    return check_input(input, err) && render(input, input->messages->count, false, arena, text, NULL, err);
+    struct chat_input clean;
+
+    return clean_input(input, arena, &clean, err) &&
+           render(&clean, clean.messages->count, false, arena, text, NULL, err);
 }

@@ -1,7 +1,9 @@
 /* text/chat.h - a conversation as text, and which bytes of it an assistant wrote.
  *
- * The text is what the chat template renders for all messages, without a generation prompt. A span is one
- * assistant turn with its end-of-turn token: what training supervises. Spans come from one of two places:
+ * The text is what the chat template renders for all messages, without a generation prompt. Messages come to it as
+ * transformers hands them over: members that are null are left out, and what stands under reasoning_content, thinking
+ * or reasoning is there under both of the first two names. A span is one assistant turn with its end-of-turn token:
+ * what training supervises. Spans come from one of two places:
  *
  * 1. {% generation %} marks, when the template has them, taken as they are: their author decided.
  * 2. Rendered prefixes. For the assistant message i, A = the messages before it with a generation prompt, B =

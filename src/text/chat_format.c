@@ -1,11 +1,14 @@
 #include "text/chat_format.h"
+#include "text/training_template.h"
 
 #include <string.h>
 
 static bool open_template(struct chat_format *format, const char *folder, bool has_tools, struct str *source,
-                          const struct template **template, struct err *err)
+                          const struct template **template, const struct template **training, struct err *err)
 {
     struct err missing = {0};
+    struct str variant;
+    const char *name;
 
     if (!template_find(folder, has_tools, &format->arena, source, &missing)) {
         *source = STR_NONE;
@@ -15,8 +18,15 @@ static bool open_template(struct chat_format *format, const char *folder, bool h
             *err = missing;
         return false;
     }
-    *template = template_parse(&format->arena, *source, err);
-    return *template || err_prefix(err, "the model's chat template");
+    *training = *template = template_parse(&format->arena, *source, err);
+    if (!*template)
+        return err_prefix(err, "the model's chat template");
+    name = training_template_find(*source, &format->arena, &variant);
+    if (!name)
+        return true;
+    format->training_name = name;
+    *training = template_parse(&format->arena, variant, err);
+    return *training || err_prefix(err, "the training variant of %s's chat template", name);
 }
 
 static void list_specials(struct chat_format *format)
@@ -56,8 +66,9 @@ bool chat_format_open(struct chat_format *format, const char *folder, int64_t no
     format->tokenizer = tokenizer_open(folder, err);
     if (!format->tokenizer)
         goto failed;
-    if (!open_template(format, folder, false, &format->template_source, &format->template, err) ||
-        !open_template(format, folder, true, &format->template_tools_source, &format->template_tools, err))
+    if (!open_template(format, folder, true, &format->template_tools_source, &format->template_tools,
+                       &format->training_tools, err) ||
+        !open_template(format, folder, false, &format->template_source, &format->template, &format->training, err))
         goto failed;
     list_specials(format);
     if (!make_variables(format, err))
@@ -75,11 +86,9 @@ void chat_format_close(struct chat_format *format)
     *format = (struct chat_format){0};
 }
 
-bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools,
-                       struct chat_input *input, struct err *err)
+static bool make_input(const struct chat_format *format, const struct template *template, const struct json *messages,
+                       const struct json *tools, struct chat_input *input, struct err *err)
 {
-    const struct template *template = tools ? format->template_tools : format->template;
-
     if (!template)
         return err_set(err, ERR_UNSUPPORTED,
                        "the model has no chat template: put a chat_template.jinja into its folder, or use prompts and "
@@ -94,6 +103,18 @@ bool chat_format_input(const struct chat_format *format, const struct json *mess
         .options = {.now = format->now},
     };
     return true;
+}
+
+bool chat_format_input(const struct chat_format *format, const struct json *messages, const struct json *tools,
+                       struct chat_input *input, struct err *err)
+{
+    return make_input(format, tools ? format->template_tools : format->template, messages, tools, input, err);
+}
+
+bool chat_format_training_input(const struct chat_format *format, const struct json *messages, const struct json *tools,
+                                struct chat_input *input, struct err *err)
+{
+    return make_input(format, tools ? format->training_tools : format->training, messages, tools, input, err);
 }
 
 int32_t chat_format_end_of_turn(const struct chat_format *format)
