@@ -17,36 +17,53 @@ static void grad_in(struct model *m, int32_t l, enum linear linear, struct mat d
 static void grad_w(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat dy, const struct pass *pass)
 {
     const struct linear_state *state = &m->layer[l].linear[linear];
+    struct mat dbias = m->layer[l].vector[linear_bias(linear)].dw;
     struct weight weight = pass_weight(state, pass);
     int32_t T = pass->batch->T;
 
-    if (state->dw.at || state->da.at)
+    if (state->dw.at || state->da.at || dbias.at)
         m->backend->linear_grad_w(&m->queue, &(struct op_linear_grad_w){.x = mat_rows(x, T),
                                                                         .dy = mat_rows(dy, T),
                                                                         .w = &weight,
                                                                         .dw = state->dw,
+                                                                        .dbias = dbias,
                                                                         .da = state->da,
                                                                         .db = state->db,
                                                                         .dropout = pass_dropout(pass, l, linear)});
 }
 
-/* dr += the gradient through a norm that read r. */
-static void norm_grad(struct model *m, struct mat r, struct mat w, struct mat dw, const void *rstd, int32_t T)
+static void norm_grad(struct model *m, const struct op_norm_grad *at, const struct vector_state *norm, int32_t T)
 {
-    m->backend->norm_grad(&m->queue, &(struct op_norm_grad){.dy = mat_rows(m->dnorm, T),
-                                                            .r = mat_rows(r, T),
-                                                            .dr = mat_rows(m->dr, T),
-                                                            .w = w,
-                                                            .dw = dw,
-                                                            .rstd = rstd,
-                                                            .eps = m->config.norm_eps,
-                                                            .kind = m->config.norm});
+    struct op_norm_grad op = *at;
+
+    op.dy = mat_rows(op.dy, T);
+    op.r = mat_rows(op.r, T);
+    op.dr = mat_rows(op.dr, T);
+    op.w = norm->w;
+    op.dw = norm->dw;
+    op.eps = m->config.norm_eps;
+    op.kind = m->config.norm;
+    m->backend->norm_grad(&m->queue, &op);
 }
 
-/* The residual's gradient in the type of products. */
-static struct mat residual_grad(struct model *m, int32_t T)
+/* dr += the gradient of what a branch read, dnorm, through the norm that read the residual r. */
+static void input_grad(struct model *m, const struct vector_state *norm, struct mat r, const void *rstd, int32_t T)
 {
-    if (m->dy.at != m->dr.at)
+    if (norm->w.at)
+        norm_grad(m, &(struct op_norm_grad){.dy = m->dnorm, .r = r, .dr = m->dr, .rstd = rstd}, norm, T);
+    else
+        m->backend->copy(&m->queue,
+                         &(struct op_copy){.x = mat_rows(m->dnorm, T), .y = mat_rows(m->dr, T), .is_added = true});
+}
+
+/* The gradient of a branch's last product in the type of products: the residual's, through the norm behind it. */
+static struct mat output_grad(struct model *m, const struct vector_state *norm, struct mat branch, const void *rstd,
+                              int32_t T)
+{
+    if (norm->w.at)
+        norm_grad(m, &(struct op_norm_grad){.dy = m->dr, .r = branch, .dr = m->dy, .rstd = rstd, .is_fresh = true},
+                  norm, T);
+    else if (m->dy.at != m->dr.at)
         m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->dr, T), .y = mat_rows(m->dy, T)});
     return m->dy;
 }
@@ -55,18 +72,19 @@ static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
     int32_t T = pass->batch->T;
-    struct mat dy = residual_grad(m, T);
+    struct mat dy = output_grad(m, &layer->vector[SLOT_POST2], layer->down, layer->post_rstd2, T);
 
     grad_in(m, l, LINEAR_DOWN, dy, m->dh, pass);
     m->backend->glu_grad(&m->queue, &(struct op_glu_grad){.gate_up = mat_rows(layer->gate_up, T),
                                                           .dh = mat_rows(m->dh, T),
                                                           .h = mat_rows(m->h, T),
-                                                          .act = m->config.act});
+                                                          .act = m->config.act,
+                                                          .act_limit = m->config.act_limit});
     forward_adapter_columns(m, l, LINEAR_DOWN, true, T);
     grad_w(m, l, LINEAR_DOWN, m->h, dy, pass);
     grad_in(m, l, LINEAR_GATE_UP, layer->gate_up, m->dnorm, pass);
     grad_w(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, pass);
-    norm_grad(m, layer->mid, layer->vector[SLOT_NORM2].w, layer->vector[SLOT_NORM2].dw, layer->rstd2, T);
+    input_grad(m, &layer->vector[SLOT_NORM2], layer->mid, layer->rstd2, T);
 }
 
 static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
@@ -74,40 +92,65 @@ static void attend_grad(struct model *m, int32_t l, const struct pass *pass)
     struct layer *layer = &m->layer[l];
     const struct model_config *c = &m->config;
     int32_t T = pass->batch->T;
-    struct mat dqkv = mat_rows(m->dqkv, T);
 
     m->backend->attend_grad(&m->queue, &(struct op_attend_grad){.qkv = mat_rows(layer->qkv, T),
                                                                 .out = mat_rows(layer->att, T),
                                                                 .dout = mat_rows(m->datt, T),
-                                                                .dqkv = dqkv,
+                                                                .dqkv = mat_rows(m->dqkv, T),
+                                                                .sinks = layer->vector[SLOT_SINKS].w,
+                                                                .dsinks = layer->vector[SLOT_SINKS].dw,
                                                                 .lse = layer->lse,
                                                                 .batch = pass->batch,
                                                                 .heads = c->heads,
                                                                 .kv_heads = c->kv_heads,
                                                                 .head_dim = c->head_dim,
-                                                                .scale = c->attention_scale});
-    m->backend->qk_rope_grad(&m->queue, &(struct op_qk_rope_grad){.dqkv = dqkv,
-                                                                  .batch = pass->batch,
-                                                                  .cos_sin = m->cos_sin,
-                                                                  .heads = c->heads,
-                                                                  .kv_heads = c->kv_heads,
-                                                                  .head_dim = c->head_dim,
-                                                                  .rot = c->head_dim});
+                                                                .window = c->layer[l].window,
+                                                                .scale = c->attention_scale,
+                                                                .softcap = c->attention_softcap});
+}
+
+static void qk_rope_grad(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    const struct model_config *c = &m->config;
+    const float *cos_sin;
+    struct batch batch = pass_rope(m, l, pass, &cos_sin);
+    int32_t T = batch.T;
+
+    if (!cos_sin && c->qk_norm == QK_NORM_NONE)
+        return;
+    m->backend->qk_rope_grad(&m->queue,
+                             &(struct op_qk_rope_grad){.dqkv = mat_rows(m->dqkv, T),
+                                                       .raw = layer->raw.at ? mat_rows(layer->raw, T) : layer->raw,
+                                                       .q_norm = layer->vector[SLOT_Q_NORM].w,
+                                                       .k_norm = layer->vector[SLOT_K_NORM].w,
+                                                       .dq_norm = layer->vector[SLOT_Q_NORM].dw,
+                                                       .dk_norm = layer->vector[SLOT_K_NORM].dw,
+                                                       .qk_norm = c->qk_norm,
+                                                       .kind = c->norm,
+                                                       .eps = c->norm_eps,
+                                                       .batch = &batch,
+                                                       .cos_sin = cos_sin,
+                                                       .heads = c->heads,
+                                                       .kv_heads = c->kv_heads,
+                                                       .head_dim = c->head_dim,
+                                                       .rot = layer_rot(c, l)});
 }
 
 static void attention_grad(struct model *m, int32_t l, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
     int32_t T = pass->batch->T;
-    struct mat dy = residual_grad(m, T);
+    struct mat dy = output_grad(m, &layer->vector[SLOT_POST1], layer->o, layer->post_rstd1, T);
 
     grad_in(m, l, LINEAR_O, dy, m->datt, pass);
     grad_w(m, l, LINEAR_O, layer->att, dy, pass);
     attend_grad(m, l, pass);
+    qk_rope_grad(m, l, pass);
     grad_in(m, l, LINEAR_QKV, m->dqkv, m->dnorm, pass);
     grad_w(m, l, LINEAR_QKV, layer->y1, m->dqkv, pass);
     if (l > 0 || m->dembed.at) /* nothing below the first layer's norm trains when the base is frozen */
-        norm_grad(m, layer->x, layer->vector[SLOT_NORM1].w, layer->vector[SLOT_NORM1].dw, layer->rstd1, T);
+        input_grad(m, &layer->vector[SLOT_NORM1], layer->x, layer->rstd1, T);
 }
 
 void backward_layers(struct model *m, const struct pass *pass)
@@ -121,7 +164,7 @@ void backward_layers(struct model *m, const struct pass *pass)
         m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = mat_rows(m->dr, pass->batch->T),
                                                                   .dtable = m->dembed,
                                                                   .batch = pass->batch,
-                                                                  .scale = 1});
+                                                                  .scale = m->config.embed_scale});
 }
 
 /* Logits are kept in the type of sums: at 17, bf16 would round them by 0.06. They hold their own gradient now: through
@@ -162,7 +205,8 @@ void head_pass(struct model *m, const struct pass *pass, bool has_grads)
                                                       .label = batch->label + at,
                                                       .coef = has_grads ? batch->row_weight + at : NULL,
                                                       .nll = (float *)((char *)m->nll + (size_t)at * nll_bytes),
-                                                      .hit = m->hit + at});
+                                                      .hit = m->hit + at,
+                                                      .softcap = m->config.logit_softcap});
         if (has_grads)
             head_grad(m, batch->head_rows + at, n);
     }

@@ -29,6 +29,13 @@ enum slot linear_slot(enum linear linear)
     return slots[linear];
 }
 
+enum slot linear_bias(enum linear linear)
+{
+    static const enum slot slots[] = {SLOT_QKV_BIAS, SLOT_O_BIAS, SLOT_GATE_UP_BIAS, SLOT_DOWN_BIAS};
+
+    return slots[linear];
+}
+
 /* The matrix that products read, or the master of one that lives in the arenas. */
 static struct mat stored_mat(const struct model *m, const struct stored *stored, bool is_master)
 {
@@ -157,9 +164,10 @@ static int32_t adapter_columns(const struct model *m, enum linear linear)
 }
 
 struct widths {
-    int32_t T, D, F, Q, N; /* Q: all query heads, N: query, key and value heads */
+    int32_t T, D, F, Q, K, N; /* Q: all query heads, K: all key heads, N: query, key and value heads */
     int32_t spare[LINEAR_KINDS];
     enum dtype type, residual; /* of activations, of the residual stream and statistics */
+    bool has_post, has_qk_norm;
 };
 
 static struct widths model_widths(const struct model *m)
@@ -167,60 +175,65 @@ static struct widths model_widths(const struct model *m)
     const struct model_config *c = &m->config;
     struct widths w = {.T = m->plan.tokens, .D = c->hidden, .F = c->mlp_width, .Q = c->heads * c->head_dim};
 
-    w.N = w.Q + 2 * c->kv_heads * c->head_dim;
+    w.K = c->kv_heads * c->head_dim;
+    w.N = w.Q + 2 * w.K;
     w.type = m->params.compute_type;
     w.residual = m->params.master_type;
+    w.has_post = c->norm_places != NORMS_PRE;
+    w.has_qk_norm = c->qk_norm != QK_NORM_NONE;
     for (int i = 0; i < LINEAR_KINDS; i++)
         w.spare[i] = adapter_columns(m, i);
     return w;
 }
 
-static struct mat take_activation(struct model *m, const struct widths *w, enum keep which, enum region_id region)
+/* A matrix of struct layer, and which choice of the plan it falls under. */
+struct activation {
+    size_t offset;
+    enum keep keep;
+    bool is_used;
+    int32_t cols, spare;
+    enum dtype type;
+};
+enum { ACTIVATION_COUNT = 9 };
+
+static void list_activations(const struct model *m, const struct widths *w, struct activation list[ACTIVATION_COUNT])
 {
-    switch (which) {
-    case KEEP_NORM1:
-        return take_mat(m, region, w->T, w->D, w->spare[LINEAR_QKV], w->type);
-    case KEEP_QKV:
-        return take_mat(m, region, w->T, w->N, 0, w->type);
-    case KEEP_ATTENTION:
-        return take_mat(m, region, w->T, w->Q, w->spare[LINEAR_O], w->type);
-    case KEEP_MIDDLE:
-        return take_mat(m, region, w->T, w->D, 0, w->residual);
-    case KEEP_NORM2:
-        return take_mat(m, region, w->T, w->D, w->spare[LINEAR_GATE_UP], w->type);
-    default: /* KEEP_GATE_UP: its gradient takes its place, so it has room for dt */
-        return take_mat(m, region, w->T, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type);
-    }
+    const struct activation all[ACTIVATION_COUNT] = {
+        {offsetof(struct layer, y1), KEEP_NORM1, true, w->D, w->spare[LINEAR_QKV], w->type},
+        {offsetof(struct layer, qkv), KEEP_QKV, true, w->N, 0, w->type},
+        {offsetof(struct layer, raw), KEEP_QKV, w->has_qk_norm && m->is_trained, w->Q + w->K, 0, w->type},
+        {offsetof(struct layer, att), KEEP_ATTENTION, true, w->Q, w->spare[LINEAR_O], w->type},
+        {offsetof(struct layer, o), KEEP_MIDDLE, w->has_post, w->D, 0, w->type},
+        {offsetof(struct layer, mid), KEEP_MIDDLE, m->is_trained, w->D, 0, w->residual},
+        {offsetof(struct layer, y2), KEEP_NORM2, true, w->D, w->spare[LINEAR_GATE_UP], w->type},
+        /* its gradient takes its place, so it has room for dt */
+        {offsetof(struct layer, gate_up), KEEP_GATE_UP, true, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type},
+        {offsetof(struct layer, down), KEEP_MLP, w->has_post, w->D, 0, w->type},
+    };
+
+    memcpy(list, all, sizeof all);
 }
 
-static struct mat *activation(struct layer *layer, enum keep which)
+static struct mat *layer_mat(struct layer *layer, const struct activation *activation)
 {
-    switch (which) {
-    case KEEP_NORM1:
-        return &layer->y1;
-    case KEEP_QKV:
-        return &layer->qkv;
-    case KEEP_ATTENTION:
-        return &layer->att;
-    case KEEP_MIDDLE:
-        return &layer->mid;
-    case KEEP_NORM2:
-        return &layer->y2;
-    default:
-        return &layer->gate_up;
-    }
+    return (struct mat *)((char *)layer + activation->offset);
 }
 
 /* One matrix in the working set for all layers that do not keep theirs. */
 static void take_activations(struct model *m, const struct widths *w)
 {
-    for (int which = 1; which <= KEEP_GATE_UP; which <<= 1) {
+    struct activation list[ACTIVATION_COUNT];
+
+    list_activations(m, w, list);
+    for (int i = 0; i < ACTIVATION_COUNT; i++) {
+        const struct activation *a = &list[i];
         struct mat shared = {0};
-        for (int32_t l = 0; l < m->config.layers; l++) {
+        for (int32_t l = 0; a->is_used && l < m->config.layers; l++) {
             struct layer *layer = &m->layer[l];
-            if (!(layer->keep & which) && !shared.at)
-                shared = take_activation(m, w, which, REGION_WORKING);
-            *activation(layer, which) = layer->keep & which ? take_activation(m, w, which, REGION_KEPT) : shared;
+            bool is_kept = layer->keep & a->keep;
+            if (!is_kept && !shared.at)
+                shared = take_mat(m, REGION_WORKING, w->T, a->cols, a->spare, a->type);
+            *layer_mat(layer, a) = is_kept ? take_mat(m, REGION_KEPT, w->T, a->cols, a->spare, a->type) : shared;
         }
     }
 }
@@ -235,21 +248,24 @@ static void take_statistics(struct model *m, const struct widths *w)
         layer->lse = layer->keep & KEEP_ATTENTION ? take(m, REGION_KEPT, heads * row_bytes) : shared_lse;
         layer->rstd1 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
         layer->rstd2 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
+        layer->post_rstd1 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
+        layer->post_rstd2 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
     }
 }
 
 /* The adapter's columns of an input must outlive it where the input is not kept and its product is not run again. The
- * input of down is never kept. */
+ * input of down is never kept, and without a norm behind it the product is never run again. */
 static void take_adapter_columns(struct model *m, const struct widths *w)
 {
     static const int inputs[] = {KEEP_NORM1, KEEP_ATTENTION, KEEP_NORM2, 0};
-    static const int outputs[] = {KEEP_QKV, KEEP_MIDDLE, KEEP_GATE_UP, 0};
+    static const int outputs[] = {KEEP_QKV, KEEP_MIDDLE, KEEP_GATE_UP, KEEP_MLP};
 
     for (int32_t l = 0; m->is_trained && l < m->config.layers; l++)
         for (int i = 0; i < LINEAR_KINDS; i++) {
             struct layer *layer = &m->layer[l];
             int32_t R = layer->linear[i].weight.a.rows;
-            bool is_lost = i == LINEAR_DOWN || (!(layer->keep & inputs[i]) && (layer->keep & outputs[i]));
+            bool is_run_once = (layer->keep & outputs[i]) || (i == LINEAR_DOWN && !w->has_post);
+            bool is_lost = !(layer->keep & inputs[i]) && is_run_once;
             layer->t[i] = R && is_lost ? take_mat(m, REGION_KEPT, w->T, R, 0, w->type) : (struct mat){0};
         }
 }
@@ -269,7 +285,10 @@ static void take_gradients(struct model *m, const struct widths *w)
     if (!m->is_trained)
         return;
     m->dr = take_mat(m, REGION_WORKING, w->T, w->D, spare, w->residual);
-    m->dy = w->type == w->residual ? m->dr : take_mat(m, REGION_WORKING, w->T, w->D, spare, w->type);
+    if (w->type == w->residual && !w->has_post)
+        m->dy = m->dr;
+    else
+        m->dy = take_mat(m, REGION_WORKING, w->T, w->D, spare, w->type);
     m->dh = take_mat(m, REGION_WORKING, w->T, w->F, 0, w->type);
     m->dqkv = take_mat(m, REGION_WORKING, w->T, w->N, w->spare[LINEAR_QKV], w->type);
     m->datt = take_mat(m, REGION_WORKING, w->T, w->Q, 0, w->type);
@@ -293,7 +312,11 @@ static void take_head(struct model *m, const struct widths *w)
 
 static void take_tables(struct model *m, const struct widths *w)
 {
-    m->cos_sin = take(m, REGION_TABLES, (uint64_t)m->plan.positions * (uint64_t)m->config.head_dim * sizeof(float));
+    for (int i = 0; i < m->config.rope_count; i++) {
+        uint64_t rows = (uint64_t)rope_table_rows(&m->config.rope[i], m->plan.positions);
+        m->cos_sin[i] = take(m, REGION_TABLES, rows * (uint64_t)m->config.rope[i].dim * sizeof(float));
+        m->rope_row[i] = take(m, REGION_TABLES, (uint64_t)w->T * sizeof(int32_t));
+    }
     m->nll = take(m, REGION_TABLES, (uint64_t)w->T * dtype_bytes(w->residual));
     m->hit = take(m, REGION_TABLES, (uint64_t)w->T);
     m->partial = take(m, REGION_TABLES, (m->params.arena_count / SUMSQ_BLOCK + 1) * sizeof(double));

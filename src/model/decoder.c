@@ -86,7 +86,8 @@ static bool fill(struct model *m, const struct model_options *options, struct er
         return false;
     if (m->params.lora_rank && !options->adapter_folder)
         init_adapter(m, options->seed);
-    rope_table(&m->config, 0, m->plan.positions, m->cos_sin);
+    for (int i = 0; i < m->config.rope_count; i++)
+        rope_table(&m->config, i, m->plan.positions, m->cos_sin[i]);
     model_masters_changed(m);
     return true;
 }
@@ -181,6 +182,13 @@ static void check_batch(const struct model *m, const struct batch *batch)
         ASSERT(batch->label[i] >= 0 && batch->label[i] < m->config.vocab);
 }
 
+/* Which rows of the tables of positions the tokens take. */
+static void place_tokens(struct model *m, const struct batch *batch)
+{
+    for (int i = 0; i < m->config.rope_count; i++)
+        rope_rows(&m->config.rope[i], batch, m->plan.positions, m->rope_row[i]);
+}
+
 /* The losses of the supervised rows, added in their order. */
 static void add_result(const struct model *m, const struct batch *batch, struct model_result *result)
 {
@@ -201,6 +209,7 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
 
     ASSERT(!has_grads || m->is_trained);
     check_batch(m, batch);
+    place_tokens(m, batch);
     forward_layers(m, &pass);
     if (has_grads) /* rows without a label get nothing from the head */
         memset(m->dr.at, 0, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
@@ -222,6 +231,7 @@ void model_forward(struct model *m, const struct batch *batch, struct kv_cache *
     int32_t vocab = m->config.vocab;
 
     check_batch(m, batch);
+    place_tokens(m, batch);
     forward_layers(m, &pass);
     for (int32_t at = 0; at < row_count; at += m->plan.head_rows) {
         int32_t n = row_count - at < m->plan.head_rows ? row_count - at : m->plan.head_rows;

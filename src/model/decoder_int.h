@@ -8,6 +8,7 @@
 
 enum linear { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LINEAR_KINDS };
 enum slot linear_slot(enum linear linear);
+enum slot linear_bias(enum linear linear);
 
 /* Everything a model allocates, one block each; mapped weights are not allocated but counted: their pages are read in
  * every step. */
@@ -43,14 +44,22 @@ struct vector_state {
     struct mat w, dw;
 };
 
-/* Activations of one layer: slots that are kept, or the working set shared by all layers. t_* hold the adapter's
- * columns of an input that is not kept although its product is not run again. */
+/* Activations of one layer: slots that are kept, or the working set shared by all layers. A matrix that this model has
+ * no use for has at NULL. t holds the adapter's columns of an input that is not kept although its product is not run
+ * again.
+ *
+ *   y1 = norm1(x)            qkv = y1·W + bias, raw its q and k, then normed and rotated in place
+ *   att = attention(qkv)     o = att·W + bias              mid = x + post1(o)
+ *   y2 = norm2(mid)          gate_up = y2·W + bias         down = act(gate)∘up·W + bias        next x = mid +
+ * post2(down)
+ *
+ * Without a norm before, y1 is x in the type of products; without one behind, o and down are added where they arise. */
 struct layer {
     struct vector_state vector[SLOT_COUNT]; /* by slot; w.at NULL: this model has none */
     struct linear_state linear[LINEAR_KINDS];
-    struct mat x, y1, qkv, att, mid, y2, gate_up;
+    struct mat x, y1, qkv, raw, att, o, mid, y2, gate_up, down;
     struct mat t[LINEAR_KINDS];
-    void *lse, *rstd1, *rstd2;
+    void *lse, *rstd1, *post_rstd1, *rstd2, *post_rstd2;
     uint8_t keep;
 };
 
@@ -78,7 +87,8 @@ struct model {
     struct mat head_x, head_y, logits, dlogits, head_dy, head_dx;
     void *head_rstd, *nll;
     uint8_t *hit;
-    float *cos_sin;
+    float *cos_sin[ROPE_MAX];    /* a table for each kind of layer */
+    int32_t *rope_row[ROPE_MAX]; /* [T] which of its rows each token takes */
     double *partial;
 };
 
@@ -88,6 +98,15 @@ struct pass {
     struct kv_cache *cache;        /* NULL in training */
     const struct model_step *step; /* NULL: no dropout */
 };
+
+/* The rotation of a layer: its table (NULL: none), and the batch with the table's rows for positions. */
+struct batch pass_rope(const struct model *model, int32_t layer, const struct pass *pass, const float **cos_sin);
+static inline int32_t layer_rot(const struct model_config *config, int32_t layer)
+{
+    int rope = config->layer[layer].rope;
+
+    return rope < 0 ? 0 : config->rope[rope].dim;
+}
 
 /* carve.c: sets every matrix of the model from model->region (which may be made up: nothing is touched) and the bytes
  * that each region needs. Needs config, params, plan (tokens, head_rows, positions, keep) and is_trained. Memory for

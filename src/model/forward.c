@@ -31,7 +31,7 @@ struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear 
                             pass->step->row_offset};
 }
 
-/* y = x·Wᵀ, and y += for a residual `add`. */
+/* y = x·Wᵀ + bias, and y += for a residual `add`. */
 static void run_linear(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat y, struct mat add,
                        const struct pass *pass)
 {
@@ -41,51 +41,116 @@ static void run_linear(struct model *m, int32_t l, enum linear linear, struct ma
     m->backend->linear(&m->queue, &(struct op_linear){.x = mat_rows(x, T),
                                                       .y = mat_rows(y, T),
                                                       .w = &weight,
+                                                      .bias = m->layer[l].vector[linear_bias(linear)].w,
                                                       .add = add.at ? mat_rows(add, T) : add,
                                                       .dropout = pass_dropout(pass, l, linear)});
 }
 
-static void run_norm(struct model *m, struct mat x, struct mat w, struct mat y, void *rstd, int32_t rows)
+/* y = norm(x)·w, and y += for a residual `add`. */
+static void run_norm(struct model *m, struct mat x, struct mat w, struct mat y, struct mat add, void *rstd,
+                     int32_t rows)
 {
     m->backend->norm(&m->queue, &(struct op_norm){.a = mat_rows(x, rows),
                                                   .y = mat_rows(y, rows),
                                                   .w = w,
+                                                  .add = add.at ? mat_rows(add, rows) : add,
                                                   .rstd = rstd,
                                                   .eps = m->config.norm_eps,
                                                   .kind = m->config.norm});
 }
 
+/* What a branch reads of the residual: its norm, or itself in the type of products. */
+static void run_input(struct model *m, const struct vector_state *norm, struct mat x, struct mat y, void *rstd,
+                      int32_t rows)
+{
+    if (norm->w.at)
+        run_norm(m, x, norm->w, y, (struct mat){0}, rstd, rows);
+    else
+        m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(x, rows), .y = mat_rows(y, rows)});
+}
+
+/* What a branch does to the residual: y = x + its last product, which is normed first where `norm` is there. */
+static void run_output(struct model *m, int32_t l, enum linear linear, struct mat in, struct mat x, struct mat y,
+                       const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    const struct vector_state *norm = &layer->vector[linear == LINEAR_O ? SLOT_POST1 : SLOT_POST2];
+    struct mat branch = linear == LINEAR_O ? layer->o : layer->down;
+
+    if (!norm->w.at) {
+        run_linear(m, l, linear, in, y, x, pass);
+        return;
+    }
+    run_linear(m, l, linear, in, branch, (struct mat){0}, pass);
+    run_norm(m, branch, norm->w, y, x, linear == LINEAR_O ? layer->post_rstd1 : layer->post_rstd2, pass->batch->T);
+}
+
+struct batch pass_rope(const struct model *m, int32_t l, const struct pass *pass, const float **cos_sin)
+{
+    struct batch batch = *pass->batch;
+    int rope = m->config.layer[l].rope;
+
+    *cos_sin = rope < 0 ? NULL : m->cos_sin[rope];
+    if (rope >= 0)
+        batch.pos = m->rope_row[rope];
+    return batch;
+}
+
 static void run_qkv(struct model *m, int32_t l, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
+    const struct model_config *c = &m->config;
+    const float *cos_sin;
+    struct batch batch = pass_rope(m, l, pass, &cos_sin);
+    int32_t T = batch.T;
 
     run_linear(m, l, LINEAR_QKV, layer->y1, layer->qkv, (struct mat){0}, pass);
-    m->backend->qk_rope(&m->queue, &(struct op_qk_rope){.qkv = mat_rows(layer->qkv, pass->batch->T),
-                                                        .batch = pass->batch,
-                                                        .cos_sin = m->cos_sin,
-                                                        .heads = m->config.heads,
-                                                        .kv_heads = m->config.kv_heads,
-                                                        .head_dim = m->config.head_dim,
-                                                        .rot = m->config.head_dim});
+    if (!cos_sin && c->qk_norm == QK_NORM_NONE)
+        return;
+    m->backend->qk_rope(&m->queue, &(struct op_qk_rope){.qkv = mat_rows(layer->qkv, T),
+                                                        .raw = layer->raw.at ? mat_rows(layer->raw, T) : layer->raw,
+                                                        .q_norm = layer->vector[SLOT_Q_NORM].w,
+                                                        .k_norm = layer->vector[SLOT_K_NORM].w,
+                                                        .qk_norm = c->qk_norm,
+                                                        .kind = c->norm,
+                                                        .eps = c->norm_eps,
+                                                        .batch = &batch,
+                                                        .cos_sin = cos_sin,
+                                                        .heads = c->heads,
+                                                        .kv_heads = c->kv_heads,
+                                                        .head_dim = c->head_dim,
+                                                        .rot = layer_rot(c, l)});
 }
 
 static void run_attend(struct model *m, int32_t l, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
+    const struct model_config *c = &m->config;
     const struct batch *batch = pass->batch;
     struct kv_cache *cache = pass->cache ? pass->cache + (size_t)l * (size_t)batch->doc_count : NULL;
 
     m->backend->attend(&m->queue, &(struct op_attend){.qkv = mat_rows(layer->qkv, batch->T),
                                                       .out = mat_rows(layer->att, batch->T),
+                                                      .sinks = layer->vector[SLOT_SINKS].w,
                                                       .lse = layer->lse,
                                                       .batch = batch,
                                                       .cache = cache,
-                                                      .heads = m->config.heads,
-                                                      .kv_heads = m->config.kv_heads,
-                                                      .head_dim = m->config.head_dim,
-                                                      .scale = m->config.attention_scale});
+                                                      .heads = c->heads,
+                                                      .kv_heads = c->kv_heads,
+                                                      .head_dim = c->head_dim,
+                                                      .window = c->layer[l].window,
+                                                      .scale = c->attention_scale,
+                                                      .softcap = c->attention_softcap});
     for (int32_t d = 0; cache && d < batch->doc_count; d++)
         cache[d].length += batch->cu_seqlens[d + 1] - batch->cu_seqlens[d];
+}
+
+static void run_glu(struct model *m, int32_t l, int32_t T)
+{
+    m->backend->glu(&m->queue, &(struct op_glu){.gate_up = mat_rows(m->layer[l].gate_up, T),
+                                                .h = mat_rows(m->h, T),
+                                                .act = m->config.act,
+                                                .act_limit = m->config.act_limit});
 }
 
 static struct mat layer_output(const struct model *m, int32_t l)
@@ -119,16 +184,14 @@ static void forward_layer(struct model *m, int32_t l, const struct pass *pass)
     struct mat mid = m->is_trained ? layer->mid : layer->x; /* inference adds in place */
     int32_t T = pass->batch->T;
 
-    run_norm(m, layer->x, layer->vector[SLOT_NORM1].w, layer->y1, layer->rstd1, T);
+    run_input(m, &layer->vector[SLOT_NORM1], layer->x, layer->y1, layer->rstd1, T);
     run_qkv(m, l, pass);
     run_attend(m, l, pass);
-    run_linear(m, l, LINEAR_O, layer->att, mid, layer->x, pass);
-    run_norm(m, mid, layer->vector[SLOT_NORM2].w, layer->y2, layer->rstd2, T);
+    run_output(m, l, LINEAR_O, layer->att, layer->x, mid, pass);
+    run_input(m, &layer->vector[SLOT_NORM2], mid, layer->y2, layer->rstd2, T);
     run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
-    m->backend->glu(
-        &m->queue,
-        &(struct op_glu){.gate_up = mat_rows(layer->gate_up, T), .h = mat_rows(m->h, T), .act = m->config.act});
-    run_linear(m, l, LINEAR_DOWN, m->h, layer_output(m, l), mid, pass);
+    run_glu(m, l, T);
+    run_output(m, l, LINEAR_DOWN, m->h, mid, layer_output(m, l), pass);
     for (int i = 0; m->is_trained && i < LINEAR_KINDS; i++)
         forward_adapter_columns(m, l, i, false, T);
 }
@@ -138,7 +201,7 @@ void forward_layers(struct model *m, const struct pass *pass)
     m->backend->embed(&m->queue, &(struct op_embed){.x = mat_rows(m->layer[0].x, pass->batch->T),
                                                     .table = m->embed,
                                                     .batch = pass->batch,
-                                                    .scale = 1});
+                                                    .scale = m->config.embed_scale});
     for (int32_t l = 0; l < m->config.layers; l++)
         forward_layer(m, l, pass);
 }
@@ -149,17 +212,21 @@ void forward_restore(struct model *m, int32_t l, const struct pass *pass)
     int32_t T = pass->batch->T;
 
     if (!(layer->keep & KEEP_NORM1))
-        run_norm(m, layer->x, layer->vector[SLOT_NORM1].w, layer->y1, layer->rstd1, T);
+        run_input(m, &layer->vector[SLOT_NORM1], layer->x, layer->y1, layer->rstd1, T);
     if (!(layer->keep & KEEP_QKV))
         run_qkv(m, l, pass);
     if (!(layer->keep & KEEP_ATTENTION))
         run_attend(m, l, pass);
     if (!(layer->keep & KEEP_MIDDLE))
-        run_linear(m, l, LINEAR_O, layer->att, layer->mid, layer->x, pass);
+        run_output(m, l, LINEAR_O, layer->att, layer->x, layer->mid, pass);
     if (!(layer->keep & KEEP_NORM2))
-        run_norm(m, layer->mid, layer->vector[SLOT_NORM2].w, layer->y2, layer->rstd2, T);
+        run_input(m, &layer->vector[SLOT_NORM2], layer->mid, layer->y2, layer->rstd2, T);
     if (!(layer->keep & KEEP_GATE_UP))
         run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
+    if (layer->down.at && !(layer->keep & KEEP_MLP)) {
+        run_glu(m, l, T);
+        run_linear(m, l, LINEAR_DOWN, m->h, layer->down, (struct mat){0}, pass);
+    }
     for (int i = 0; i < LINEAR_DOWN; i++)
         forward_adapter_columns(m, l, i, true, T);
 }
@@ -169,6 +236,7 @@ void forward_head(struct model *m, const int32_t *rows, int32_t count, struct ma
     struct mat x = mat_rows(m->head_x, count), y = mat_rows(m->head_y, count);
 
     m->backend->rows(&m->queue, &(struct op_rows){.x = m->x_last, .y = x, .index = rows, .count = count});
-    run_norm(m, x, m->final_norm, y, m->head_rstd, count);
-    m->backend->linear(&m->queue, &(struct op_linear){.x = y, .y = logits, .w = &m->head.weight});
+    run_norm(m, x, m->final_norm, y, (struct mat){0}, m->head_rstd, count);
+    m->backend->linear(
+        &m->queue, &(struct op_linear){.x = y, .y = logits, .w = &m->head.weight, .softcap = m->config.logit_softcap});
 }

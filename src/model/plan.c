@@ -74,7 +74,7 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
     else if (id == REGION_HEAD)
         snprintf(text, size, "%d rows x %d logits x %zu", m->plan.head_rows, m->config.vocab, master);
     else if (id == REGION_TABLES)
-        snprintf(text, size, "%d positions x %d x 4, losses, partial sums", m->plan.positions, m->config.head_dim);
+        snprintf(text, size, "cosines and sines of %d positions, losses, partial sums", m->plan.positions);
     else
         snprintf(text, size, "the largest of any operation");
 }
@@ -187,7 +187,7 @@ static bool choose(struct planner *p, bool *fits, struct err *err)
     return give_up(p, KEEP_NORM1 | KEEP_NORM2, fits, err) &&
            shrink(p, &plan->tokens, largest(request->row_tokens, TOKENS_ENOUGH), fits, err) &&
            shrink(p, &plan->head_rows, rows_least, fits, err) && give_up(p, KEEP_GATE_UP, fits, err) &&
-           give_up(p, KEEP_QKV, fits, err) && give_up(p, KEEP_ATTENTION | KEEP_MIDDLE, fits, err) &&
+           give_up(p, KEEP_QKV, fits, err) && give_up(p, KEEP_ATTENTION | KEEP_MIDDLE | KEEP_MLP, fits, err) &&
            shrink(p, &plan->tokens, request->row_tokens, fits, err);
 }
 

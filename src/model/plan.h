@@ -16,14 +16,16 @@
 
 enum { PLAN_REGIONS_MAX = 24, PLAN_LAYERS_MAX = 512, TOKENS_ENOUGH = 512 };
 
+/* Which activations of a layer outlive its forward pass. */
 enum keep {
     KEEP_NORM1 = 1,
-    KEEP_QKV = 2,
+    KEEP_QKV = 2, /* and q and k as they were before a norm on them */
     KEEP_ATTENTION = 4,
-    KEEP_MIDDLE = 8,
+    KEEP_MIDDLE = 8, /* and what a norm behind attention reads */
     KEEP_NORM2 = 16,
     KEEP_GATE_UP = 32,
-    KEEP_ALL = 63
+    KEEP_MLP = 64, /* what a norm behind the MLP reads */
+    KEEP_ALL = 127
 };
 
 struct plan_region {

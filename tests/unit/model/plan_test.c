@@ -129,7 +129,7 @@ static void damaged_plans_are_refused(void **state)
         "{\"format\":1,\"tokens\":0,\"head_rows\":8,\"positions\":8,\"keep\":[63,63]}",
         "{\"format\":1,\"tokens\":8,\"head_rows\":99999999,\"positions\":8,\"keep\":[63,63]}",
         "{\"format\":1,\"tokens\":8,\"head_rows\":8,\"positions\":8,\"keep\":[63]}",
-        "{\"format\":1,\"tokens\":8,\"head_rows\":8,\"positions\":8,\"keep\":[63,64]}",
+        "{\"format\":1,\"tokens\":8,\"head_rows\":8,\"positions\":8,\"keep\":[63,128]}",
     };
     struct model_config config = {.layers = 2};
     struct arena arena = {0};
