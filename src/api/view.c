@@ -85,9 +85,7 @@ void view_job(struct json_writer *w, const struct store_job *job)
     json_put_text(w, "status", job_state_status(job->state));
     json_put_text(w, "training_file", job->training_file);
     json_put_text(w, "validation_file", job->validation_file);
-    json_write_key(w, "result_files");
-    json_write_begin_array(w);
-    json_write_end_array(w);
+    put_raw(w, "result_files", job->result_files_json ? job->result_files_json : "[]");
     put_count(w, "trained_tokens", is_started, job->trained_tokens);
     put_count(w, "trained_steps", is_started, job->trained_steps);
     put_count(w, "total_steps", is_started, job->total_steps);

@@ -77,3 +77,7 @@ bool attempt_read_events(struct attempt *attempt, bool *more, struct err *err);
 
 /* settle.c: what becomes of the job when its process has ended. */
 bool attempt_settle(struct attempt *attempt, struct err *err);
+
+/* metrics_csv.c: the job's metrics so far as a file whose blob is there and whose row the caller stores. */
+bool metrics_csv_put(struct attempt *attempt, const struct store_job *job, struct arena *arena, struct store_file *file,
+                     struct err *err);

@@ -121,12 +121,21 @@ static bool move_on(struct attempt *attempt, const struct store_job *job, struct
 {
     struct store *store = attempt->manager->config.store;
     struct exit_record exit = rundir_exit(arena, attempt->dir);
+    struct store_file metrics;
     struct store_move move;
     struct err problem = {0};
 
     decide(attempt, job, &exit, arena, &move);
+    if (move.to == JOB_STATE_succeeded) {
+        if (!metrics_csv_put(attempt, job, arena, &metrics, err))
+            return false;
+        move.result_file = &metrics;
+    }
     if (store_queue_move(store, &move, &problem))
         return true;
+    if (move.result_file)
+        blob_remove(attempt->manager->config.blobs, metrics.id, NULL);
+    move.result_file = NULL;
     if (move.to != JOB_STATE_succeeded || problem.code != ERR_CONFLICT)
         return err_set(err, problem.code, "%s", problem.text);
     /* It says that it succeeded but has left nothing. */

@@ -198,6 +198,17 @@ static bool publish(struct store *store, const struct store_job *job, struct err
     return changed == 1 || err_set(err, ERR_CONFLICT, "%s ended without a checkpoint", job->id);
 }
 
+static bool add_result_file(struct store *store, const struct store_job *job, const struct store_file *file,
+                            struct err *err)
+{
+    struct tenant tenant = tenant_of(job);
+    struct query query = query_open(store, "UPDATE jobs SET result_files_json=json_array(?) WHERE id=?");
+
+    query_text(&query, file->id);
+    query_text(&query, job->id);
+    return query_run(&query, NULL, err) && file_insert(store, &tenant, file, err);
+}
+
 bool store_queue_move(struct store *store, const struct store_move *move, struct err *err)
 {
     struct arena arena = {0};
@@ -211,7 +222,8 @@ bool store_queue_move(struct store *store, const struct store_move *move, struct
         ok = err_set(err, ERR_CONFLICT, "The job is %s", job_state_status(job.state));
     ok = ok && set_state(store, move, err) &&
          add_job_event(store, &job, move->attempt, move->level, move->code, move->message, err) &&
-         (move->to != JOB_STATE_succeeded || publish(store, &job, err));
+         (move->to != JOB_STATE_succeeded || publish(store, &job, err)) &&
+         (!move->result_file || add_result_file(store, &job, move->result_file, err));
     ok = transaction_end(store, ok, err);
     arena_deinit(&arena);
     return ok;

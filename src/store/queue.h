@@ -34,6 +34,7 @@ struct store_move {
     enum job_state to;
     const char *level, *code, *message; /* of the event; the attempt stands for its step */
     const char *error_code, *error_message, *error_param;
+    const struct store_file *result_file;   /* of the job, its blob is there; NULL: none */
     int64_t failed_attempts, recovery_step; /* kept in the row when the job is queued again */
 };
 /* To succeeded: the result's name becomes a model, with the weights of the newest checkpoint. To cancelling or a final

@@ -143,7 +143,8 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(INTEGER, events_offset)   /* bytes of this attempt's events.jsonl that are stored */                             \
     X(INTEGER, pid)             /* of this attempt's process; 0: none */                                               \
     X(INTEGER, pid_start_time)                                                                                         \
-    X(TEXT, boot_id)
+    X(TEXT, boot_id)                                                                                                   \
+    X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)

@@ -1,3 +1,4 @@
+import csv
 import json
 import time
 
@@ -18,6 +19,22 @@ def test_a_job_runs_from_queued_to_succeeded(client, finished_job):
     assert extra["trained_steps"] == extra["total_steps"] == 12
     assert extra["hyperparameters"]["lora"] is True and extra["hyperparameters"]["learning_rate"] == 1e-3
     assert job.id in [j.id for j in client.fine_tuning.jobs.list()]
+
+
+def test_a_jobs_result_file_has_the_metrics_of_every_step(client, finished_job):
+    assert len(finished_job.result_files) == 1
+    file = client.files.retrieve(finished_job.result_files[0])
+    assert (file.filename, file.purpose) == ("step_metrics.csv", "fine-tune-results")
+    rows = list(csv.DictReader(client.files.content(file.id).text.splitlines()))
+    assert list(rows[0])[:5] == ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]
+    assert [int(row["step"]) for row in rows] == list(range(1, 13))
+    told = {event.data["step"]: event.data for event in client.fine_tuning.jobs.list_events(finished_job.id, limit=100)
+            if event.type == "metrics" and "train_loss" in event.data}
+    for row in rows:
+        data = told[int(row["step"])]
+        assert [float(row[name]) for name in ("train_loss", "learning_rate", "grad_norm")] == [data[name] for name in ("train_loss", "learning_rate", "grad_norm")]
+        assert float(row["train_accuracy"]) == data["train_mean_token_accuracy"]
+    assert any(row["valid_loss"] for row in rows) and float(rows[-1]["valid_loss"]) > 0
 
 
 def test_events_tell_every_step_once(client, finished_job):
