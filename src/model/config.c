@@ -1,23 +1,12 @@
-#include "model/config.h"
+#include "model/config_int.h"
 
-#include "base/json.h"
 #include "os/file.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { CONFIG_BYTES_MAX = 1 << 20, FACTOR_MAX = 100000 };
-
-/* What distinguishes the block of one model type from another's. */
-struct architecture {
-    const char *model_type;
-    enum norm_kind norm;
-};
-
-static const struct architecture architectures[] = {
-    {"llama", NORM_LLAMA},
-};
+enum { CONFIG_BYTES_MAX = 1 << 20 };
 
 /* Sizes: key, member, smallest, largest. Those with a fallback are read apart. */
 #define CONFIG_SIZES(X)                                                                                                \
@@ -28,15 +17,22 @@ static const struct architecture architectures[] = {
     X(vocab_size, vocab, 1, 1 << 22)                                                                                   \
     X(max_position_embeddings, positions_max, 1, 1 << 24)
 
-const char *config_supported(void)
+const struct json *key_get(const struct keys *keys, const char *key)
 {
-    return "llama";
+    const struct json *given = json_get(keys->given, key);
+
+    return given ? given : json_get(keys->defaults, key);
 }
 
-static bool read_size(const struct json *root, const char *key, int32_t fallback, int32_t min, int32_t max,
-                      int32_t *value, struct err *err)
+bool key_is_true(const struct keys *keys, const char *key)
 {
-    const struct json *item = json_get(root, key);
+    return json_bool_or(key_get(keys, key), false);
+}
+
+bool key_size(const struct keys *keys, const char *key, int32_t fallback, int32_t min, int32_t max, int32_t *value,
+              struct err *err)
+{
+    const struct json *item = key_get(keys, key);
 
     if (json_is_null(item) && fallback >= 0) {
         *value = fallback;
@@ -54,11 +50,9 @@ static bool read_size(const struct json *root, const char *key, int32_t fallback
     return true;
 }
 
-/* A number in (0, max]. */
-static bool read_positive(const struct json *object, const char *key, double fallback, double max, double *value,
-                          struct err *err)
+bool key_positive(const struct keys *keys, const char *key, double fallback, double max, double *value, struct err *err)
 {
-    const struct json *item = json_get(object, key);
+    const struct json *item = key_get(keys, key);
 
     *value = fallback;
     if (json_is_null(item) && fallback > 0)
@@ -73,18 +67,18 @@ static bool read_positive(const struct json *object, const char *key, double fal
     return true;
 }
 
-static bool read_sizes(const struct json *root, struct model_config *config, struct err *err)
+static bool read_sizes(const struct keys *keys, struct model_config *config, struct err *err)
 {
     double eps, range;
 #define READ_SIZE(key, member, min, max)                                                                               \
-    if (!read_size(root, #key, -1, min, max, &config->member, err))                                                    \
+    if (!key_size(keys, #key, -1, min, max, &config->member, err))                                                     \
         return false;
     CONFIG_SIZES(READ_SIZE)
 #undef READ_SIZE
-    if (!read_size(root, "num_key_value_heads", config->heads, 1, 1024, &config->kv_heads, err) ||
-        !read_size(root, "head_dim", config->hidden / config->heads, 2, 512, &config->head_dim, err) ||
-        !read_positive(root, "rms_norm_eps", 1e-6, 1, &eps, err) ||
-        !read_positive(root, "initializer_range", 0.02, 100, &range, err))
+    if (!key_size(keys, "num_key_value_heads", config->heads, 1, 1024, &config->kv_heads, err) ||
+        !key_size(keys, "head_dim", config->hidden / config->heads, 2, 512, &config->head_dim, err) ||
+        !key_positive(keys, "rms_norm_eps", 1e-6, 1, &eps, err) ||
+        !key_positive(keys, "initializer_range", 0.02, 100, &range, err))
         return false;
     config->norm_eps = (float)eps;
     config->initializer_range = (float)range;
@@ -98,67 +92,19 @@ static bool read_sizes(const struct json *root, struct model_config *config, str
     return true;
 }
 
-static bool read_rope_llama3(const struct json *root, const struct json *rope, struct model_config *config,
-                             struct err *err)
-{
-    struct rope_config *out = &config->rope[0];
-    const struct json *outer = json_get(root, "original_max_position_embeddings");
-
-    if (!read_positive(rope, "low_freq_factor", 0, FACTOR_MAX, &out->low_freq_factor, err) ||
-        !read_positive(rope, "high_freq_factor", 0, FACTOR_MAX, &out->high_freq_factor, err) ||
-        !read_size(json_is_null(outer) ? rope : root, "original_max_position_embeddings", config->positions_max, 1,
-                   1 << 24, &out->original_positions, err))
-        return false;
-    if (out->high_freq_factor <= out->low_freq_factor)
-        return err_set(err, ERR_INPUT, "config.json: high_freq_factor must be above low_freq_factor");
-    return true;
-}
-
-/* Dialect v5 keeps everything in rope_parameters; v4 has rope_theta beside an optional rope_scaling. */
-static bool read_rope(const struct json *root, struct model_config *config, struct err *err)
-{
-    const struct json *v5 = json_get(root, "rope_parameters");
-    const struct json *rope = json_is_null(v5) ? json_get(root, "rope_scaling") : v5;
-    const struct json *theta_owner = !json_is_null(v5) && json_get(v5, "rope_theta") ? v5 : root;
-    struct rope_config *out = &config->rope[0];
-    struct str kind;
-
-    if (!json_is_null(rope) && rope->type != JSON_OBJECT)
-        return err_set(err, ERR_INPUT, "config.json: rope_parameters and rope_scaling must be objects, not %s",
-                       json_type_name(rope));
-    *out = (struct rope_config){.dim = config->head_dim, .attention_scaling = 1};
-    config->rope_count = 1;
-    if (!read_positive(theta_owner, "rope_theta", 10000, 1e12, &out->theta, err))
-        return false;
-    if (json_number_or(json_get(rope, "partial_rotary_factor"), 1) != 1 ||
-        json_number_or(json_get(root, "partial_rotary_factor"), 1) != 1)
-        return err_set(err, ERR_UNSUPPORTED, "config.json: partial_rotary_factor other than 1 is not supported");
-    kind = json_string_or(json_get(rope, "rope_type"), json_string_or(json_get(rope, "type"), STR("default")));
-    /* dynamic equals default up to max_position_embeddings, and longer documents are refused. */
-    if (str_is(kind, "default") || str_is(kind, "dynamic")) {
-        out->kind = ROPE_DEFAULT;
-        return true;
-    }
-    if (!str_is(kind, "linear") && !str_is(kind, "llama3"))
-        return err_set(err, ERR_UNSUPPORTED,
-                       "config.json: rope type \"%.*s\" is not supported; default, linear and llama3 are",
-                       (int)(kind.len > 64 ? 64 : kind.len), kind.at);
-    out->kind = str_is(kind, "linear") ? ROPE_LINEAR : ROPE_LLAMA3;
-    return read_positive(rope, "factor", 0, FACTOR_MAX, &out->factor, err) &&
-           (out->kind == ROPE_LINEAR || read_rope_llama3(root, rope, config, err));
-}
-
-static bool read_dtype(const struct json *root, struct model_config *config, struct err *err)
+static bool read_dtype(const struct keys *outer, const struct keys *text, struct model_config *config, struct err *err)
 {
     static const struct {
         const char *name;
         enum dtype type;
     } types[] = {{"float32", DTYPE_F32}, {"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}};
-    const struct json *item = json_get(root, "dtype");
+    const struct json *places[] = {key_get(outer, "dtype"), key_get(outer, "torch_dtype"), key_get(text, "dtype"),
+                                   key_get(text, "torch_dtype")};
+    const struct json *item = NULL;
     struct str name;
 
-    if (json_is_null(item))
-        item = json_get(root, "torch_dtype");
+    for (int i = 0; i < 4 && json_is_null(item); i++)
+        item = places[i];
     config->dtype = DTYPE_F32;
     if (json_is_null(item))
         return true;
@@ -186,16 +132,27 @@ static bool add_eos(const struct json *item, struct model_config *config, struct
     return true;
 }
 
-static bool read_token_ids(const struct json *root, struct model_config *config, struct err *err)
+/* An id that may be missing: -1. */
+static bool read_token_id(const struct keys *outer, const struct keys *text, const char *key, int32_t *id,
+                          struct err *err)
 {
-    const struct json *eos = json_get(root, "eos_token_id"), *bos = json_get(root, "bos_token_id");
-    const struct json *pad = json_get(root, "pad_token_id");
+    const struct keys *owner = json_is_null(key_get(text, key)) ? outer : text;
 
-    config->bos_id = config->pad_id = -1;
-    if (!json_is_null(bos) && !read_size(root, "bos_token_id", -1, -1, INT32_MAX, &config->bos_id, err))
+    *id = -1;
+    return json_is_null(key_get(owner, key)) || key_size(owner, key, -1, -1, INT32_MAX, id, err);
+}
+
+/* The text model's part, or the file around it. */
+static bool read_token_ids(const struct keys *outer, const struct keys *text, struct model_config *config,
+                           struct err *err)
+{
+    const struct json *eos = key_get(outer, "eos_token_id");
+
+    if (!read_token_id(outer, text, "bos_token_id", &config->bos_id, err) ||
+        !read_token_id(outer, text, "pad_token_id", &config->pad_id, err))
         return false;
-    if (!json_is_null(pad) && !read_size(root, "pad_token_id", -1, -1, INT32_MAX, &config->pad_id, err))
-        return false;
+    if (json_is_null(eos))
+        eos = key_get(text, "eos_token_id");
     if (json_is_null(eos))
         return true;
     if (eos->type != JSON_ARRAY)
@@ -205,50 +162,55 @@ static bool read_token_ids(const struct json *root, struct model_config *config,
     return true;
 }
 
-static bool read_architecture(const struct json *root, struct model_config *config, struct err *err)
+static const struct architecture *find_architecture(const struct json *root, struct model_config *config,
+                                                    struct err *err)
 {
     struct str type = json_string_or(json_get(root, "model_type"), STR_NONE);
+    const struct architecture *architecture = architecture_find(type);
 
     if (!type.len)
-        return err_set(err, ERR_INPUT, "config.json has no model_type");
-    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
-        if (str_is(type, architectures[i].model_type)) {
-            snprintf(config->model_type, sizeof config->model_type, "%s", architectures[i].model_type);
-            config->norm = architectures[i].norm;
-            return true;
-        }
-    return err_set(err, ERR_UNSUPPORTED, "the architecture \"%.*s\" is not supported; supported: %s",
-                   (int)(type.len > 64 ? 64 : type.len), type.at, config_supported());
+        err_set(err, ERR_INPUT, "config.json has no model_type");
+    else if (!architecture)
+        err_set(err, ERR_UNSUPPORTED, "the architecture \"%.*s\" is not supported; supported: %s",
+                (int)(type.len > 64 ? 64 : type.len), type.at, config_supported());
+    else
+        snprintf(config->model_type, sizeof config->model_type, "%.*s", (int)type.len, type.at);
+    return architecture;
 }
 
-/* Valid features that the block does not have: silence about them would train another model. */
-static bool check_features(const struct json *root, struct err *err)
+static bool parse_root(struct arena *arena, struct json *root, struct model_config *config, struct err *err)
 {
-    static const char *const refused[] = {"auto_map", "quantization_config"};
-    static const char *const biases[] = {"attention_bias", "mlp_bias"};
-    struct str act = json_string_or(json_get(root, "hidden_act"), STR("silu"));
+    const struct architecture *architecture = find_architecture(root, config, err);
+    struct keys outer = {root, NULL}, text = outer;
+    const char *text_key;
 
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (!json_is_null(json_get(root, refused[i])))
-            return err_set(err, ERR_UNSUPPORTED, "config.json: %s is not supported (%s)", refused[i],
-                           i == 0 ? "code in a model folder is never run"
-                                  : "give the model in float32, bfloat16 or float16");
-    for (size_t i = 0; i < sizeof biases / sizeof *biases; i++)
-        if (json_bool_or(json_get(root, biases[i]), false))
-            return err_set(err, ERR_UNSUPPORTED, "config.json: %s true is not supported", biases[i]);
-    if (json_number_or(json_get(root, "attention_dropout"), 0) != 0)
-        return err_set(err, ERR_UNSUPPORTED, "config.json: attention_dropout above 0 is not supported");
-    if (!str_is(act, "silu") && !str_is(act, "swish"))
-        return err_set(err, ERR_UNSUPPORTED, "config.json: hidden_act \"%.*s\" is not supported; silu is",
-                       (int)(act.len > 64 ? 64 : act.len), act.at);
-    return true;
+    if (!architecture)
+        return false;
+    if (!json_is_null(json_get(root, "quantization_config")))
+        return err_set(err, ERR_UNSUPPORTED,
+                       "config.json: quantization_config is not supported (give the model in "
+                       "float32, bfloat16 or float16)");
+    text.defaults = json_parse(arena, str_of(architecture_defaults(architecture)), NULL, NULL);
+    ASSERT(text.defaults);
+    text_key = architecture_text_key(architecture);
+    if (text_key)
+        text.given = json_get(root, text_key);
+    if (!text.given || text.given->type != JSON_OBJECT)
+        return err_set(err, ERR_INPUT, "config.json: %s must be an object", text_key);
+    if (json_is_null(json_get(root, "tie_word_embeddings")))
+        config->is_tied = key_is_true(&text, "tie_word_embeddings");
+    else
+        config->is_tied = key_is_true(&outer, "tie_word_embeddings");
+    return read_sizes(&text, config, err) && read_block(arena, architecture, &text, config, err) &&
+           read_dtype(&outer, &text, config, err) && read_token_ids(&outer, &text, config, err) &&
+           check_block_runs(config, err);
 }
 
 bool config_parse(struct arena *arena, struct str text, struct model_config *config, struct err *err)
 {
     struct json *root;
 
-    *config = (struct model_config){.act = ACT_SILU, .tensor_prefix = "model.", .embed_scale = 1, .text = text};
+    *config = (struct model_config){.text = text};
     if (text.len > CONFIG_BYTES_MAX)
         return err_set(err, ERR_LIMIT, "config.json is longer than %d bytes", CONFIG_BYTES_MAX);
     root = json_parse(arena, text, NULL, err);
@@ -259,13 +221,7 @@ bool config_parse(struct arena *arena, struct str text, struct model_config *con
     if (json_duplicate(root).len)
         return err_set(err, ERR_INPUT, "config.json has the key \"%.*s\" twice",
                        (int)(json_duplicate(root).len > 64 ? 64 : json_duplicate(root).len), json_duplicate(root).at);
-    config->is_tied = json_bool_or(json_get(root, "tie_word_embeddings"), false);
-    if (!read_architecture(root, config, err) || !check_features(root, err) || !read_sizes(root, config, err) ||
-        !read_rope(root, config, err) || !read_dtype(root, config, err) || !read_token_ids(root, config, err))
-        return false;
-    config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
-    config->layer = arena_new_array(arena, struct layer_config, (size_t)config->layers);
-    return true;
+    return parse_root(arena, root, config, err);
 }
 
 bool config_read(struct arena *arena, const char *folder, struct model_config *config, struct err *err)

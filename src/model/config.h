@@ -2,8 +2,11 @@
  *
  * Both dialects are read: transformers v4 (rope_theta, rope_scaling, torch_dtype) and v5 (rope_parameters, dtype). The
  * text of the file stays with the struct, so that a checkpoint is written in the dialect it came in. Only known keys
- * are read; code (`auto_map`) is refused. An architecture is a row of a table that describes its block; a `model_type`
+ * are read; keys that are absent have the defaults of the type's config class in transformers 5, and code (`auto_map`)
+ * is never looked at. An architecture is a row of a table that describes its block (config_block.c); a `model_type`
  * that is not in the table, or a known one with a feature that the block does not have, is ERR_UNSUPPORTED and says so.
+ *
+ * Of a gemma3 folder (text and images) the text model is read: `text_config`, with the file's own dtype and ids.
  */
 #pragma once
 
@@ -62,14 +65,15 @@ struct layer_config {
 enum { EOS_IDS_MAX = 16, ROPE_MAX = 2 };
 
 struct model_config {
-    char model_type[32]; /* "llama"; of gemma3's text part "gemma3_text" */
+    char model_type[32]; /* "llama" */
     int32_t hidden, mlp_width, layers, heads, kv_heads, head_dim, vocab, positions_max;
     float norm_eps;
     enum norm_kind norm;
     enum norm_places norm_places;
     enum qk_norm qk_norm;
     enum tensor_names names;
-    const char *tensor_prefix; /* "model."; "language_model.model." in a gemma3 folder */
+    const char *tensor_prefix;  /* "model."; "language_model.model." in a gemma3 folder */
+    const char *adapter_prefix; /* the same in the names that PEFT gives: "model."; "model.language_model." */
     bool has_qkv_bias, has_o_bias, has_mlp_bias;
     bool has_sinks; /* a learned score per head that takes part in every softmax */
     enum act act;
