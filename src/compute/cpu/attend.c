@@ -93,11 +93,12 @@ static void raise_max(const struct block *block, int32_t r, float max)
 /* Scores of one row become probabilities relative to the row's maximum so far. */
 static void soften_row(const struct block *block, int32_t r, const float *scores, struct row p, struct span span)
 {
-    float scale = block->attend->op->scale, max;
+    float scale = block->attend->op->scale, softcap = block->attend->op->softcap, max;
     lanes score[TILE / LANES], largest = lanes_all(-INFINITY), sum = {0};
 
     UNROLL for (int v = 0; v < TILE / LANES; v++) {
-        score[v] = span_select(span, v * LANES, lanes_load(scores + v * LANES) * scale, lanes_all(-INFINITY));
+        lanes capped = score_capped(lanes_load(scores + v * LANES) * scale, softcap).value;
+        score[v] = span_select(span, v * LANES, capped, lanes_all(-INFINITY));
         largest = lanes_max(score[v], largest);
     }
     max = lanes_largest(largest);
@@ -171,6 +172,19 @@ static void write_rows(const struct block *block)
     }
 }
 
+/* A row begins with nothing, or with its head's sink as the only score, which has no value. */
+static void begin_rows(const struct block *block)
+{
+    const struct op_attend *op = block->attend->op;
+    const float *sinks = op->sinks.at;
+
+    memset(block->out, 0, (size_t)block->rows * (size_t)block->shape.d_wide * sizeof *block->out);
+    for (int32_t r = 0; r < block->rows; r++) {
+        block->max[r] = sinks ? sinks[block->kv_head * (op->heads / op->kv_heads) + r / block->query_count] : -INFINITY;
+        block->sum[r] = sinks ? 1 : 0;
+    }
+}
+
 static void attend_task(void *context, int task, int thread)
 {
     const struct attend *attend = context;
@@ -189,11 +203,7 @@ static void attend_task(void *context, int task, int thread)
     block.out = block.scores + BRICK_ROWS * TILE;
     block.max = block.out + (size_t)block.rows * (size_t)block.shape.d_wide;
     block.sum = block.max + block.rows;
-    memset(block.out, 0, (size_t)block.rows * (size_t)block.shape.d_wide * sizeof *block.out);
-    for (int32_t r = 0; r < block.rows; r++) {
-        block.max[r] = -INFINITY;
-        block.sum[r] = 0;
-    }
+    begin_rows(&block);
     pack_queries(&block);
     attend_tiles(&block);
     write_rows(&block);

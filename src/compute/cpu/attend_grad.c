@@ -2,11 +2,11 @@
  * and sums dq over tiles of keys, one owns blocks of keys and sums dk and dv over tiles of queries. Scores are computed in both,
  * seven products instead of five; in return every sum has one owner and one order.
  *
- *   p = exp(scale·q·k - lse)    dscore = scale·p·(dout·v - delta), delta = dout·out
- *   dq = Σ dscore·k             dk = Σ dscore·q      dv = Σ p·dout */
+ *   s = cap(scale·q·k)    p = exp(s - lse)    dscore = scale·p·(dout·v - delta)·cap', delta = dout·out
+ *   dq = Σ dscore·k       dk = Σ dscore·q     dv = Σ p·dout */
 #include "compute/cpu/tile.h"
 
-enum { QUERY_ROWS = 192, QUERIES_MAX = 128, QUERIES_MIN = 16, KEY_ROWS = 128, DELTA_ROWS = 16 };
+enum { QUERY_ROWS = 192, QUERIES_MAX = 128, QUERIES_MIN = 16, KEY_ROWS = 128, DELTA_ROWS = 16, SINK_ROWS = 256 };
 
 struct attend_grad {
     const struct op_attend_grad *op;
@@ -132,16 +132,16 @@ struct slopes {
 static void slope_row(const struct block *block, int32_t i, struct span span, struct slopes at)
 {
     struct row p = operand_row(block, block->p, i), dscore = operand_row(block, block->dscore, i);
-    float scale = block->grad->op->scale;
+    float scale = block->grad->op->scale, softcap = block->grad->op->softcap;
 
     for (int32_t j = 0; j < TILE; j += LANES) {
         lanes lse = at.stride ? row_load((struct row){(float *)at.lse, DTYPE_F32}, j, span.end) : lanes_all(*at.lse);
         lanes delta = at.stride ? row_load((struct row){(float *)at.delta, DTYPE_F32}, j, span.end) : lanes_all(*at.delta);
-        lanes probability = lanes_exp(lanes_load(block->scores + i * TILE + j) * scale - lse);
+        struct score score = score_capped(lanes_load(block->scores + i * TILE + j) * scale, softcap);
+        lanes probability = span_select(span, j, lanes_exp(score.value - lse), (lanes){0});
 
-        probability = span_select(span, j, probability, (lanes){0});
         row_store(p, j, TILE, probability);
-        row_store(dscore, j, TILE, scale * probability * (lanes_load(block->dp + i * TILE + j) - delta));
+        row_store(dscore, j, TILE, scale * probability * (lanes_load(block->dp + i * TILE + j) - delta) * score.slope);
     }
 }
 
@@ -286,6 +286,24 @@ static void delta_task(void *context, int task, int thread)
         }
 }
 
+/* dsinks of one head: -Σ exp(sink - lse)·delta over its rows. */
+static void sink_task(void *context, int head, int thread)
+{
+    const struct attend_grad *grad = context;
+    const struct op_attend_grad *op = grad->op;
+    int32_t T = op->qkv.rows;
+    struct row lse = {(float *)op->lse + (size_t)head * (size_t)T, DTYPE_F32}, delta = {grad->delta + (size_t)head * (size_t)T, DTYPE_F32};
+    float sink = ((const float *)op->sinks.at)[head];
+
+    for (int32_t first = 0; first < T; first += SINK_ROWS) {
+        struct span rows = {first, smaller(first + SINK_ROWS, T)};
+        lanes sum = {0};
+        for (int32_t t = first; t < rows.end; t += LANES)
+            sum += span_select(rows, t, lanes_exp(sink - row_load(lse, t, rows.end)), (lanes){0}) * row_load(delta, t, rows.end);
+        ((float *)op->dsinks.at)[head] -= lanes_sum(sum);
+    }
+}
+
 void CPU(attend_grad)(struct queue *queue, const struct op_attend_grad *op)
 {
     struct attend_grad grad = grad_cut(op);
@@ -296,6 +314,8 @@ void CPU(attend_grad)(struct queue *queue, const struct op_attend_grad *op)
     grad.slabs = (char *)queue->scratch + grad.delta_bytes;
     pool_run(queue->pool, ceil_div(op->out.rows, DELTA_ROWS), delta_task, &grad);
     pool_run(queue->pool, tasks * op->kv_heads, grad_task, &grad);
+    if (op->dsinks.at)
+        pool_run(queue->pool, op->heads, sink_task, &grad);
 }
 
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count)

@@ -13,6 +13,7 @@ OPS(CPU_DECLARE)
 size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count);
 size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int thread_count);
 size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_count);
+size_t CPU(qk_rope_grad_scratch)(const struct op_qk_rope_grad *op, int thread_count);
 size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count);
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count);
 

@@ -1,4 +1,4 @@
-/* The gated unit and the rotation of queries and keys: element by element, in place or row by row. */
+/* The gated unit and its gradient, element by element. */
 #include "compute/cpu/cpu_int.h"
 
 enum { TASK_ROWS = 8 };
@@ -86,55 +86,4 @@ static void glu_grad_task(void *context, int task, int thread)
 void CPU(glu_grad)(struct queue *queue, const struct op_glu_grad *op)
 {
     pool_run(queue->pool, ceil_div(op->dh.rows, TASK_ROWS), glu_grad_task, (void *)op);
-}
-
-struct rotation {
-    struct mat qkv;
-    const int32_t *pos;
-    const float *cos_sin;
-    int32_t heads, head_dim, rot;
-    float sign;
-};
-
-static void rope_row(const struct rotation *op, int32_t t)
-{
-    int32_t half = op->rot / 2;
-    float *angles = (float *)op->cos_sin + (size_t)op->pos[t] * (size_t)op->rot;
-    struct row cosines = {angles, DTYPE_F32}, sines = {angles + half, DTYPE_F32};
-    float sign = op->sign;
-
-    for (int32_t head = 0; head < op->heads; head++) {
-        struct row first = row_of(&op->qkv, t, head * op->head_dim), second = row_of(&op->qkv, t, head * op->head_dim + half);
-        for (int32_t j = 0; j < half; j += LANES) {
-            lanes a = row_load(first, j, half), b = row_load(second, j, half);
-            lanes c = row_load(cosines, j, half), s = row_load(sines, j, half) * sign;
-
-            row_store(first, j, half, a * c - b * s);
-            row_store(second, j, half, b * c + a * s);
-        }
-    }
-}
-
-static void rope_task(void *context, int task, int thread)
-{
-    const struct rotation *op = context;
-
-    for (int32_t t = task * TASK_ROWS; t < smaller((task + 1) * TASK_ROWS, op->qkv.rows); t++)
-        rope_row(op, t);
-}
-
-void CPU(qk_rope)(struct queue *queue, const struct op_qk_rope *op)
-{
-    struct rotation rotation = {op->qkv, op->batch->pos, op->cos_sin, op->heads + op->kv_heads, op->head_dim, op->rot, 1};
-
-    if (op->cos_sin)
-        pool_run(queue->pool, ceil_div(op->qkv.rows, TASK_ROWS), rope_task, &rotation);
-}
-
-void CPU(qk_rope_grad)(struct queue *queue, const struct op_qk_rope_grad *op)
-{
-    struct rotation rotation = {op->dqkv, op->batch->pos, op->cos_sin, op->heads + op->kv_heads, op->head_dim, op->rot, -1};
-
-    if (op->cos_sin)
-        pool_run(queue->pool, ceil_div(op->dqkv.rows, TASK_ROWS), rope_task, &rotation);
 }

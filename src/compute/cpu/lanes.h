@@ -128,6 +128,11 @@ INLINE struct row row_of(const struct mat *m, int32_t row, int32_t col)
     return (struct row){(char *)m->at + index * (m->type == DTYPE_BF16 ? 2 : 4), m->type};
 }
 
+INLINE struct row row_from(struct row row, int32_t col)
+{
+    return (struct row){(char *)row.at + (ptrdiff_t)col * (row.type == DTYPE_BF16 ? 2 : 4), row.type};
+}
+
 /* Elements j .. j + LANES of a row with `end` elements; zeros behind the end. */
 INLINE lanes row_load(struct row row, int32_t j, int32_t end)
 {

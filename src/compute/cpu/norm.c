@@ -1,21 +1,9 @@
 /* RMSNorm with the residual's addition, and its gradient. One pass over memory each way; sums in f32 lanes. Held to 4e-6
  * relative to Σ|terms| against the reference at D <= 8192. */
 #include "compute/cpu/cpu_int.h"
+#include "compute/cpu/norm.h"
 
 enum { TASK_ROWS = 16, DW_ROWS = 256, DW_COLS = 4 * LANES };
-
-INLINE lanes weight_load(struct row w, enum norm_kind kind, int32_t j, int32_t D)
-{
-    lanes weight = row_load(w, j, D);
-
-    return kind == NORM_ONE_PLUS ? weight + 1 : weight;
-}
-
-/* Rounds as a store to that type and a load would. */
-INLINE lanes held_as(lanes value, enum dtype type)
-{
-    return type == DTYPE_BF16 ? lanes_widen(lanes_narrow(value)) : value;
-}
 
 /* Writes a + b to r and returns Σ r². */
 static float residual_row(struct row a, struct row b, struct row r, int32_t D, bool has_b)
@@ -39,15 +27,12 @@ static void norm_row(const struct op_norm *op, int32_t t)
     bool has_b = op->b.at != NULL, has_add = op->add.at != NULL;
     struct row a = row_of(&op->a, t, 0), b = has_b ? row_of(&op->b, t, 0) : a, r = has_b ? row_of(&op->r, t, 0) : a;
     struct row y = row_of(&op->y, t, 0), w = row_of(&op->w, 0, 0), add = has_add ? row_of(&op->add, t, 0) : y;
-    float rstd = 1 / sqrtf(residual_row(a, b, r, D, has_b) / (float)D + op->eps);
+    float rstd = norm_rstd(residual_row(a, b, r, D, has_b), D, op->eps);
 
     if (op->rstd)
         ((float *)op->rstd)[t] = rstd;
     for (int32_t j = 0; j < D; j += LANES) {
-        lanes normed = row_load(r, j, D) * rstd;
-        if (op->kind == NORM_LLAMA)
-            normed = held_as(normed, r.type);
-        normed *= weight_load(w, op->kind, j, D);
+        lanes normed = norm_weighted(row_load(r, j, D) * rstd, r.type, w, op->kind, j, D);
         row_store(y, j, D, has_add ? normed + row_load(add, j, D) : normed);
     }
 }

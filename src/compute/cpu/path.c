@@ -4,30 +4,9 @@
 #include "compute/cpu/cpu_int.h"
 #include "compute/cpu/path.h"
 
-/* What this backend does not have of an operation; NULL: it has all. */
-static const char *missing(enum op op, const void *args)
-{
-    switch (op) {
-    case OP_qk_rope:
-        return ((const struct op_qk_rope *)args)->qk_norm ? "norms of queries and keys" : NULL;
-    case OP_qk_rope_grad:
-        return ((const struct op_qk_rope_grad *)args)->qk_norm ? "norms of queries and keys" : NULL;
-    case OP_attend:
-        return ((const struct op_attend *)args)->softcap > 0 ? "a cap of scores" : ((const struct op_attend *)args)->sinks.at ? "sinks" : NULL;
-    case OP_attend_grad:
-        return ((const struct op_attend_grad *)args)->softcap > 0 ? "a cap of scores" : ((const struct op_attend_grad *)args)->sinks.at ? "sinks" : NULL;
-    default:
-        return NULL;
-    }
-}
-
 static bool can(enum op op, const void *args, struct err *err)
 {
-    if (!op_check(op, args, false, err))
-        return false;
-    if (missing(op, args))
-        return err_set(err, ERR_UNSUPPORTED, "%s: the cpu backend does not have %s", op_name(op), missing(op, args));
-    return true;
+    return op_check(op, args, false, err);
 }
 
 static size_t scratch_bytes(enum op op, const void *args, int thread_count)
@@ -39,6 +18,8 @@ static size_t scratch_bytes(enum op op, const void *args, int thread_count)
         return CPU(linear_grad_in_scratch)(args, thread_count);
     case OP_linear_grad_w:
         return CPU(linear_grad_w_scratch)(args, thread_count);
+    case OP_qk_rope_grad:
+        return CPU(qk_rope_grad_scratch)(args, thread_count);
     case OP_attend:
         return CPU(attend_scratch)(args, thread_count);
     case OP_attend_grad:

@@ -12,6 +12,7 @@ enum {
     ROWS_MAX = 768,            /* of a task: its sums are 192 KB of L2 */
     ROWS_MIN = 48,
     A_BYTES_MAX = 512 * 1024,  /* packed rows of a task */
+    BIAS_ROWS = 256,           /* of dy that are summed before they go to dbias */
     GRAD_ROWS = 2048,          /* tokens that a product for a weight's gradient sums before it adds to the gradient */
 };
 
@@ -456,21 +457,23 @@ struct bias_grad {
     struct mat dy, dbias;
 };
 
-/* A column block of dbias, summed down all rows. */
+/* A column block of dbias. */
 static void bias_task(void *context, int task, int thread)
 {
     const struct bias_grad *grad = context;
     int32_t col = task * PANEL, count = smaller(PANEL, grad->dy.cols - col);
     struct row to = row_of(&grad->dbias, 0, col);
-    lanes sum[PANEL_VECTORS] = {{0}};
 
-    for (int32_t t = 0; t < grad->dy.rows; t++) {
-        struct row from = row_of(&grad->dy, t, col);
+    for (int32_t first = 0; first < grad->dy.rows; first += BIAS_ROWS) {
+        lanes sum[PANEL_VECTORS] = {{0}};
+        for (int32_t t = first; t < smaller(first + BIAS_ROWS, grad->dy.rows); t++) {
+            struct row from = row_of(&grad->dy, t, col);
+            for (int v = 0; v * LANES < count; v++)
+                sum[v] += row_load(from, v * LANES, count);
+        }
         for (int v = 0; v * LANES < count; v++)
-            sum[v] += row_load(from, v * LANES, count);
+            row_store(to, v * LANES, count, row_load(to, v * LANES, count) + sum[v]);
     }
-    for (int v = 0; v * LANES < count; v++)
-        row_store(to, v * LANES, count, row_load(to, v * LANES, count) + sum[v]);
 }
 
 void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)

@@ -8,13 +8,20 @@
 enum { TILE = 64 };
 
 struct tile_shape {
-    int32_t d, d_steps, d_wide; /* head size; in words along k; in whole panels */
+    int32_t d, d_steps, d_wide; /* head size; in words along k; in panels */
     bool is_bf16;
 };
 
+/* Whole panels, and one as wide as the rest needs. */
 INLINE int32_t tile_width(int32_t d)
 {
-    return ceil_div(d, PANEL) * PANEL;
+    return d / PANEL * PANEL + (d % PANEL ? panel_width(d % PANEL) : 0);
+}
+
+/* The width of the panel that begins at a column. */
+INLINE int32_t tile_panel(int32_t width, int32_t col)
+{
+    return smaller(PANEL, width - col);
 }
 
 INLINE struct tile_shape tile_shape(int32_t head_dim, bool is_bf16)
@@ -33,8 +40,8 @@ static inline void tile_pack(const struct side *side, bool is_bf16, struct part 
     int32_t steps = step_count(part.k_count, is_bf16), end = part.i + part.count;
 
     for (int32_t col = 0; col < width; col += PANEL, part.i += PANEL) {
-        part.count = part.i < end ? smaller(PANEL, end - part.i) : 0;
-        pack_panel(side, is_bf16, part, to + (size_t)col * (size_t)steps, PANEL);
+        part.count = part.i < end ? smaller(tile_panel(width, col), end - part.i) : 0;
+        pack_panel(side, is_bf16, part, to + (size_t)col * (size_t)steps, tile_panel(width, col));
     }
 }
 
@@ -42,11 +49,12 @@ static inline void tile_pack(const struct side *side, bool is_bf16, struct part 
 static inline void tile_multiply(bool is_bf16, const uint32_t *a, int32_t a_steps, int32_t rows, const uint32_t *b, int32_t steps,
                                  int32_t width, float *c, bool is_added)
 {
-    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)a_steps, .a_step = 4, .steps = steps, .b_width = PANEL,
+    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)a_steps, .a_step = 4, .steps = steps,
                           .c_ld = (size_t)width, .is_added = is_added};
 
     for (int32_t col = 0; col < width; col += PANEL) {
         brick.b = b + (size_t)col * (size_t)steps;
+        brick.b_width = tile_panel(width, col);
         brick.c = c + col;
         brick_run(&brick, rows, is_bf16);
     }
@@ -98,6 +106,21 @@ INLINE lanes span_select(struct span span, int32_t j, lanes value, lanes other)
     UNROLL for (int i = 0; i < LANES; i++)
         index[i] = j + i;
     return lanes_select((index >= span.begin) & (index < span.end), value, other);
+}
+
+/* A scaled score, capped where there is a cap, and by how much it moves with the scaled one. */
+struct score {
+    lanes value, slope;
+};
+
+INLINE struct score score_capped(lanes scaled, float softcap)
+{
+    lanes t;
+
+    if (softcap <= 0)
+        return (struct score){scaled, lanes_all(1)};
+    t = lanes_tanh(scaled / softcap);
+    return (struct score){softcap * t, 1 - t * t};
 }
 
 /* Blocks of rows of all documents, numbered through. */
