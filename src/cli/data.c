@@ -216,12 +216,35 @@ static void write_example(struct json_writer *w, const struct encoded *e)
     json_write_end_array(w);
 }
 
+static bool write_line(struct printing *p, struct str text, struct json_writer *w, struct err *err)
+{
+    static const char *const names[] = {"chosen", "rejected"};
+    struct example example;
+    struct encoded encoded[EXAMPLE_SEQUENCES_MAX];
+
+    if (!example_parse(&p->arena, text, &example, err))
+        return false;
+    if (example.kind != EXAMPLE_PREFERENCE) {
+        if (!encode_example(p->encoder, p->scratch, &example, &encoded[0], err))
+            return false;
+        write_example(w, &encoded[0]);
+        return true;
+    }
+    if (!encode_pair(p->encoder, p->scratch, &example, encoded, err))
+        return false;
+    for (int i = 0; i < 2; i++) {
+        json_write_key(w, names[i]);
+        json_write_begin_object(w);
+        write_example(w, &encoded[i]);
+        json_write_end_object(w);
+    }
+    return true;
+}
+
 static bool print_line(void *context, const struct jsonl_line *line)
 {
     struct printing *p = context;
     struct json_writer w = {.buf = &p->out};
-    struct example example;
-    struct encoded encoded;
     struct err err = {0};
 
     if (!line->is_too_long && str_trim(line->text).len == 0)
@@ -231,10 +254,7 @@ static bool print_line(void *context, const struct jsonl_line *line)
     json_put_integer(&w, "line", (int64_t)line->number);
     if (line->is_too_long)
         json_put_text(&w, "error", "the line is longer than 8 MiB");
-    else if (example_parse(&p->arena, line->text, &example, &err) &&
-             encode_example(p->encoder, p->scratch, &example, &encoded, &err))
-        write_example(&w, &encoded);
-    else
+    else if (!write_line(p, line->text, &w, &err))
         json_put_text(&w, "error", err.text);
     json_write_end_object(&w);
     puts(p->out.at);

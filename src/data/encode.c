@@ -241,31 +241,52 @@ size_t encode_common_prefix(const struct token_list *a, const struct token_list 
     return count;
 }
 
-/* Everything from where the tokens leave those of s->prompt trains; the text stands in s->text. */
-static bool encode_ended_text(const struct encoder *e, struct encoder_scratch *s, struct encoded *out, struct err *err)
+/* Everything from where the tokens leave those of s->prompt trains. */
+static void train_behind_prompt(struct encoder_scratch *s, bool is_stopped, struct encoded *out)
 {
-    size_t first;
+    size_t first = encode_common_prefix(&s->prompt, &s->tokens);
 
-    if (!str_ends(strbuf_view(&s->text), e->eos))
-        strbuf_add_str(&s->text, e->eos);
-    if (!encode_text(e, s, strbuf_view(&s->text), &s->tokens, err))
-        return false;
     clear_trains(s);
-    first = encode_common_prefix(&s->prompt, &s->tokens);
     memset(s->trains + first, 1, s->tokens.count - first);
     out->turn_count = 1;
-    out->stopped_count = e->eos.len > 0;
-    return true;
+    out->stopped_count = is_stopped;
+}
+
+/* The text and the end-of-text token, which is there once. */
+static bool encode_ended(const struct encoder *e, struct encoder_scratch *s, struct str before, struct str text,
+                         struct err *err)
+{
+    strbuf_add_str(&s->text, before);
+    strbuf_add_str(&s->text, text);
+    if (!str_ends(text, e->eos))
+        strbuf_add_str(&s->text, e->eos);
+    return encode_text(e, s, strbuf_view(&s->text), &s->tokens, err);
 }
 
 static bool encode_prompt(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
                           struct encoded *out, struct err *err)
 {
-    if (!encode_text(e, s, example->prompt, &s->prompt, err))
+    bool is_stopped = e->eos.len > 0;
+
+    if (example->completed) {
+        if (!encode_conversation(e, s, example, example->messages, true, &s->prompt, &is_stopped, err) ||
+            !encode_conversation(e, s, example, example->completed, false, &s->tokens, &is_stopped, err))
+            return false;
+    } else if (!encode_text(e, s, example->prompt, &s->prompt, err) ||
+               !encode_ended(e, s, example->prompt, example->completion, err)) {
         return false;
-    strbuf_add_str(&s->text, example->prompt);
-    strbuf_add_str(&s->text, example->completion);
-    return encode_ended_text(e, s, out, err);
+    }
+    train_behind_prompt(s, is_stopped, out);
+    return true;
+}
+
+static bool encode_plain(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
+                         struct encoded *out, struct err *err)
+{
+    if (!encode_ended(e, s, STR_NONE, example->text, err))
+        return false;
+    train_behind_prompt(s, e->eos.len > 0, out);
+    return true;
 }
 
 static void encode_token_ids(struct encoder_scratch *s, const struct example *example)
@@ -305,8 +326,7 @@ static bool encode_kind(const struct encoder *e, struct encoder_scratch *s, cons
     case EXAMPLE_PROMPT:
         return encode_prompt(e, s, example, out, err);
     case EXAMPLE_TEXT:
-        strbuf_add_str(&s->text, example->text);
-        return encode_ended_text(e, s, out, err);
+        return encode_plain(e, s, example, out, err);
     default:
         encode_token_ids(s, example);
         return true;

@@ -1,9 +1,11 @@
 /* data/encode.h - an example as tokens, and which of them train.
  *
- *   messages    the chat template's text, without special tokens added. Every assistant turn trains with its
- *               end-of-turn token (text/chat.h says where it ends); a turn with weight 0 does not.
- *   prompt      prompt, completion and the end-of-text token as one text. It trains from where its tokens leave those of
- *               the prompt alone: when the border falls inside a token, that token trains. That is TRL's rule (1.16).
+ *   messages    the text of the chat template, or of its training variant where text/training_template.h has one,
+ *               without special tokens added. Every assistant turn trains with its end-of-turn token (text/chat.h says
+ *               where it ends); a turn with weight 0 does not.
+ *   prompt      prompt, completion and the end-of-text token as one text; of messages, the chat template's text. It
+ *               trains from where its tokens leave those of the prompt alone (with a generation prompt): when the border
+ *               falls inside a token, that token trains. That is TRL's rule (1.16).
  *   text        the text and the end-of-text token; all trains.
  *   token_ids   as they are; what has a label trains, all without labels.
  *   preference  two sequences, the prompt with each completion; texts get the end-of-text token. All trains from the

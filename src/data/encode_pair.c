@@ -24,9 +24,9 @@ static bool render(const struct encoder *e, struct encoder_scratch *s, const str
     return true;
 }
 
-static bool encode_messages(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
-                            const struct json *messages, bool has_prompt, struct token_list *list, bool *is_stopped,
-                            struct err *err)
+bool encode_conversation(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
+                         const struct json *messages, bool has_prompt, struct token_list *list, bool *is_stopped,
+                         struct err *err)
 {
     struct str text;
 
@@ -40,9 +40,9 @@ static bool encode_conversations(const struct encoder *e, struct encoder_scratch
     const struct preference *preference = &example->preference;
     bool ignored;
 
-    return encode_messages(e, s, example, example->messages, true, &s->prompt, &ignored, err) &&
-           encode_messages(e, s, example, preference->chosen, false, &s->tokens, &is_stopped[0], err) &&
-           encode_messages(e, s, example, preference->rejected, false, &s->rejected, &is_stopped[1], err);
+    return encode_conversation(e, s, example, example->messages, true, &s->prompt, &ignored, err) &&
+           encode_conversation(e, s, example, preference->chosen, false, &s->tokens, &is_stopped[0], err) &&
+           encode_conversation(e, s, example, preference->rejected, false, &s->rejected, &is_stopped[1], err);
 }
 
 static bool encode_continued(const struct encoder *e, struct encoder_scratch *s, struct str prompt,

@@ -1,5 +1,6 @@
 #include "data/example_int.h"
 #include "data/preference.h"
+#include "data/sharegpt.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -131,6 +132,8 @@ static bool check_tool_call(struct arena *arena, struct json *call, const char *
     if (!str_is(type, "function"))
         return err_set(err, ERR_INPUT, "%s.type is '%.*s': it must be \"function\"", place,
                        STR_ARG(str_clip(type, 40)));
+    if (!json_get(call, "function") && json_get(call, "name"))
+        return check_function(arena, call, place, err); /* templates take the bare function, too */
     snprintf(field, sizeof field, "%s.function", place);
     return check_function(arena, json_get(call, "function"), field, err);
 }
@@ -208,7 +211,7 @@ static bool check_message(struct arena *arena, struct json *message, const char 
     twice = json_duplicate(message);
     if (twice.at)
         return err_set(err, ERR_INPUT, "%s.%.*s stands there twice", place, STR_ARG(str_clip(twice, 40)));
-    if (!check_role(message, place, &role, err))
+    if (!sharegpt_convert(arena, message, place, err) || !check_role(message, place, &role, err))
         return false;
     *is_assistant = str_is(role, "assistant");
     if (!check_weight(message, *is_assistant, place, err))
@@ -243,6 +246,21 @@ static bool check_tools(const struct json *tools, struct err *err)
     return true;
 }
 
+struct json *example_join(struct arena *arena, const struct json *a, const struct json *b)
+{
+    struct json *list = arena_new(arena, struct json), *items = arena_new_array(arena, struct json, a->count + b->count);
+    size_t count = 0;
+
+    for json_each (item, a)
+        items[count++] = *item;
+    for json_each (item, b)
+        items[count++] = *item;
+    for (size_t i = 0; i < count; i++)
+        items[i].next = i + 1 < count ? &items[i + 1] : NULL;
+    *list = (struct json){.type = JSON_ARRAY, .count = (uint32_t)count, .first = count ? items : NULL};
+    return list;
+}
+
 bool example_check_messages(struct arena *arena, const struct json *list, const char *name, bool *has_assistant,
                             struct err *err)
 {
@@ -260,46 +278,90 @@ bool example_check_messages(struct arena *arena, const struct json *list, const 
     return true;
 }
 
-bool example_read_tools(struct example *example, const struct json *holder, struct err *err)
+/* Tools may be JSON text: tables of one type a column keep them so. */
+bool example_read_tools(struct arena *arena, struct example *example, const struct json *holder, struct err *err)
 {
     example->tools = json_get(holder, "tools");
+    if (is_type(example->tools, JSON_STRING)) {
+        example->tools = json_parse(arena, example->tools->string, NULL, err);
+        if (!example->tools)
+            return err_prefix(err, "tools");
+    }
     if (json_is_null(example->tools))
         example->tools = NULL;
     return !example->tools || check_tools(example->tools, err);
 }
 
+/* What else of the line goes into the template. */
+static bool check_variables(const struct json *root, struct err *err)
+{
+    const struct json *kwargs = json_get(root, "chat_template_kwargs"), *documents = json_get(root, "documents");
+
+    if (!json_is_null(kwargs) && kwargs->type != JSON_OBJECT)
+        return wrong_type("chat_template_kwargs", kwargs, "an object", err);
+    return json_is_null(documents) || documents->type == JSON_ARRAY ||
+           wrong_type("documents", documents, "an array of objects", err);
+}
+
 static bool read_messages(struct arena *arena, struct example *example, struct err *err)
 {
+    const char *name = json_get(example->root, "messages") ? "messages" : "conversations";
     bool has_assistant;
 
-    example->messages = json_get(example->root, "messages");
-    if (!example_check_messages(arena, example->messages, "messages", &has_assistant, err))
+    example->messages = json_get(example->root, name);
+    if (!example_check_messages(arena, example->messages, name, &has_assistant, err))
         return false;
     if (!has_assistant)
-        return err_set(err, ERR_INPUT, "messages holds no assistant message: there is nothing to train on");
-    return example_read_tools(example, example->root, err);
+        return err_set(err, ERR_INPUT, "%s holds no assistant message: there is nothing to train on", name);
+    return example_read_tools(arena, example, example->root, err) && check_variables(example->root, err);
 }
 
 static bool read_string(const struct json *root, const char *name, struct str *text, struct err *err)
 {
     const struct json *value = json_get(root, name);
 
-    if (is_type(value, JSON_ARRAY))
-        return err_set(err, ERR_INPUT, "%s is an array: it must be a string (conversations go into messages)", name);
     if (!is_type(value, JSON_STRING))
         return wrong_type(name, value, "a string", err);
     *text = value->string;
     return true;
 }
 
-static bool read_prompt(struct example *example, struct err *err)
+static bool check_no_weights(const struct json *messages, struct err *err)
 {
-    if (!read_string(example->root, "prompt", &example->prompt, err) ||
-        !read_string(example->root, "completion", &example->completion, err))
-        return false;
-    if (example->completion.len == 0)
-        return err_set(err, ERR_INPUT, "completion is empty: there is nothing to train on");
+    for json_each (message, messages)
+        if (!json_is_null(json_get(message, "weight")))
+            return err_set(err, ERR_INPUT, "completion has a weight: a completion trains as a whole; use messages");
     return true;
+}
+
+/* A conversation cut in two: what is given, and what is to be learned. */
+static bool read_conversation(struct arena *arena, struct example *example, struct err *err)
+{
+    struct json *prompt = json_get(example->root, "prompt"), *completion = json_get(example->root, "completion");
+    bool has_assistant;
+
+    if (!example_check_messages(arena, prompt, "prompt", &has_assistant, err) ||
+        !example_check_messages(arena, completion, "completion", &has_assistant, err) ||
+        !check_no_weights(completion, err))
+        return false;
+    if (prompt->count == 0 || completion->count == 0)
+        return err_set(err, ERR_INPUT, "%s is empty: it needs at least one message",
+                       prompt->count ? "completion" : "prompt");
+    example->messages = prompt;
+    example->completed = example_join(arena, prompt, completion);
+    return example_read_tools(arena, example, example->root, err) && check_variables(example->root, err);
+}
+
+static bool read_prompt(struct arena *arena, struct example *example, struct err *err)
+{
+    const struct json *prompt = json_get(example->root, "prompt"), *completion = json_get(example->root, "completion");
+
+    if (is_type(prompt, JSON_ARRAY) && is_type(completion, JSON_ARRAY))
+        return read_conversation(arena, example, err);
+    if (is_type(prompt, JSON_ARRAY) != is_type(completion, JSON_ARRAY) && prompt && completion)
+        return err_set(err, ERR_INPUT, "prompt and completion must both be strings, or both be arrays of messages");
+    return read_string(example->root, "prompt", &example->prompt, err) &&
+           read_string(example->root, "completion", &example->completion, err);
 }
 
 static bool read_text(struct example *example, struct err *err)
@@ -309,18 +371,18 @@ static bool read_text(struct example *example, struct err *err)
     return example->text.len > 0 || err_set(err, ERR_INPUT, "text is empty: there is nothing to train on");
 }
 
-static bool check_ids(const struct json *ids, struct err *err)
+static bool check_ids(const struct json *ids, const char *name, struct err *err)
 {
     size_t index = 0;
 
     if (!is_type(ids, JSON_ARRAY))
-        return wrong_type("token_ids", ids, "an array of integers", err);
+        return wrong_type(name, ids, "an array of integers", err);
     if (ids->count < 2)
-        return err_set(err, ERR_INPUT,
-                       "token_ids has %u entries: at least 2 are needed, the first one predicts the next", ids->count);
+        return err_set(err, ERR_INPUT, "%s has %u entries: at least 2 are needed, the first one predicts the next",
+                       name, ids->count);
     for json_each (id, ids) {
         if (id->type != JSON_NUMBER || !id->is_integer || id->integer < 0 || id->integer > INT32_MAX)
-            return err_set(err, ERR_INPUT, "token_ids[%zu] must be an integer from 0 to 2147483647", index);
+            return err_set(err, ERR_INPUT, "%s[%zu] must be an integer from 0 to 2147483647", name, index);
         index++;
     }
     return true;
@@ -331,41 +393,90 @@ static bool check_parallel(const struct json *ids, const struct json *list, cons
     if (list->type != JSON_ARRAY)
         return wrong_type(name, list, "an array of integers", err);
     if (list->count != ids->count)
-        return err_set(err, ERR_INPUT, "%s has %u entries and token_ids has %u: they must be as many", name,
+        return err_set(err, ERR_INPUT, "%s has %u entries and the tokens are %u: they must be as many", name,
                        list->count, ids->count);
     return true;
 }
 
-static bool read_token_ids(struct example *example, struct err *err)
+static bool check_labels(const struct json *ids, const struct json *labels, struct err *err)
 {
-    struct json *ids = json_get(example->root, "token_ids"), *labels = json_get(example->root, "labels");
-    struct json *attention = json_get(example->root, "attention_mask");
+    const struct json *id = ids->first;
     size_t index = 0;
 
-    if (!check_ids(ids, err))
+    if (!check_parallel(ids, labels, "labels", err))
+        return false;
+    for json_each (label, labels) {
+        if (label->type != JSON_NUMBER || !label->is_integer ||
+            (label->integer != EXAMPLE_NO_LABEL && label->integer != id->integer))
+            return err_set(err, ERR_INPUT, "labels[%zu] must be -100 or the token itself, %lld", index,
+                           (long long)id->integer);
+        id = id->next;
+        index++;
+    }
+    return true;
+}
+
+/* A list of 0 and 1, one for each token. */
+static bool check_mask(const struct json *ids, const struct json *mask, const char *name, struct err *err)
+{
+    size_t index = 0;
+
+    if (!check_parallel(ids, mask, name, err))
+        return false;
+    for json_each (flag, mask) {
+        if (flag->type != JSON_NUMBER || !flag->is_integer || (flag->integer != 0 && flag->integer != 1))
+            return err_set(err, ERR_INPUT, "%s[%zu] must be 0 or 1", name, index);
+        index++;
+    }
+    return true;
+}
+
+/* Labels keep only what every mask marks. */
+static struct json *mask_labels(struct arena *arena, const struct json *labels, const struct json *mask)
+{
+    struct json *masked = arena_new(arena, struct json), *item = arena_new_array(arena, struct json, labels->count);
+    const struct json *flag = mask->first;
+
+    *masked = *labels;
+    masked->first = item;
+    for json_each (label, labels) {
+        *item = *label;
+        item->integer = flag->integer ? label->integer : EXAMPLE_NO_LABEL;
+        item->next = label->next ? item + 1 : NULL;
+        item++;
+        flag = flag->next;
+    }
+    return masked;
+}
+
+static bool read_token_ids(struct arena *arena, struct example *example, struct err *err)
+{
+    static const char *const masks[] = {"completion_mask", "assistant_masks"};
+    const char *name = json_get(example->root, "token_ids") ? "token_ids" : "input_ids";
+    struct json *ids = json_get(example->root, name), *labels = json_get(example->root, "labels");
+    const struct json *attention = json_get(example->root, "attention_mask");
+
+    if (!check_ids(ids, name, err))
         return false;
     example->token_ids = ids;
-    if (!json_is_null(labels)) {
-        const struct json *id = ids->first;
-        if (!check_parallel(ids, labels, "labels", err))
+    if (!json_is_null(labels) && !check_labels(ids, labels, err))
+        return false;
+    example->labels = json_is_null(labels) ? NULL : labels;
+    for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+        const struct json *mask = json_get(example->root, masks[i]);
+        if (json_is_null(mask))
+            continue;
+        if (!check_mask(ids, mask, masks[i], err))
             return false;
-        for json_each (label, labels) {
-            if (label->type != JSON_NUMBER || !label->is_integer ||
-                (label->integer != EXAMPLE_NO_LABEL && label->integer != id->integer))
-                return err_set(err, ERR_INPUT, "labels[%zu] must be -100 or the token itself, %lld", index,
-                               (long long)id->integer);
-            id = id->next;
-            index++;
-        }
-        example->labels = labels;
+        example->labels = mask_labels(arena, example->labels ? example->labels : ids, mask);
     }
     if (json_is_null(attention))
         return true;
-    if (!check_parallel(ids, attention, "attention_mask", err))
+    if (!check_mask(ids, attention, "attention_mask", err))
         return false;
     for json_each (flag, attention)
-        if (flag->type != JSON_NUMBER || !flag->is_integer || flag->integer != 1)
-            return err_set(err, ERR_INPUT, "attention_mask must be all 1: leave padding out of token_ids");
+        if (flag->integer != 1)
+            return err_set(err, ERR_INPUT, "attention_mask must be all 1: leave padding out of the tokens");
     return true;
 }
 
@@ -373,11 +484,18 @@ static bool read_token_ids(struct example *example, struct err *err)
 static const struct {
     const char *name, *advice;
 } foreign[] = {
-    {"conversations", "conversations are called messages, with role and content"},
     {"conversation", "conversations are called messages, with role and content"},
-    {"input_ids", "tokens are called token_ids"},
     {"instruction", "instructions are written as prompt and completion, or as messages"},
 };
+
+/* Whether the line has the member that gives the kind its name, or the one that other tools give it. */
+static bool is_kind(const struct json *root, enum example_kind kind)
+{
+    static const char *const others[EXAMPLE_KIND_COUNT] = {[EXAMPLE_MESSAGES] = "conversations",
+                                                           [EXAMPLE_TOKENS] = "input_ids"};
+
+    return json_get(root, example_kind_name(kind)) || (others[kind] && json_get(root, others[kind]));
+}
 
 static bool find_kind(const struct json *root, enum example_kind *kind, struct err *err)
 {
@@ -387,7 +505,7 @@ static bool find_kind(const struct json *root, enum example_kind *kind, struct e
     for (int i = 0; i < EXAMPLE_PREFERENCE; i++) {
         if (is_preference && i == EXAMPLE_PROMPT) /* a preference has a prompt, too */
             continue;
-        if (!json_get(root, example_kind_name((enum example_kind)i)))
+        if (!is_kind(root, (enum example_kind)i))
             continue;
         if (found >= 0)
             return err_set(err, ERR_INPUT, "the line has both %s and %s: it must be of one kind",
@@ -434,13 +552,13 @@ bool example_parse(struct arena *arena, struct str line, struct example *example
     case EXAMPLE_MESSAGES:
         return read_messages(arena, example, err);
     case EXAMPLE_PROMPT:
-        return read_prompt(example, err);
+        return read_prompt(arena, example, err);
     case EXAMPLE_TEXT:
         return read_text(example, err);
     case EXAMPLE_PREFERENCE:
         return preference_read(arena, example, err);
     default:
-        return read_token_ids(example, err);
+        return read_token_ids(arena, example, err);
     }
 }
 

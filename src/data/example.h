@@ -3,10 +3,13 @@
  * A file holds examples of one of five kinds, one JSON object a line:
  *
  *   messages    {"messages": [{"role", "content", …}, …], "tools": […]}     weight 0 or 1 on assistant messages
- *   prompt      {"prompt": "…", "completion": "…"}
+ *   prompt      {"prompt": "…", "completion": "…"}, or both arrays of messages
  *   text        {"text": "…"}
  *   token_ids   {"token_ids": [1, 2, …], "labels": [-100, 2, …]}            labels optional
  *   preference  {"prompt", "chosen", "rejected"} and other shapes            data/preference.h; for method dpo
+ *
+ * What TRL takes is taken, too: conversations for messages, with from and value (data/sharegpt.h), tools as JSON text,
+ * chat_template_kwargs, input_ids for token_ids, completion_mask and assistant_masks beside them.
  *
  * Reading checks everything that can be known without a model, and brings conversations into the shape that chat
  * templates expect: content given as text parts becomes one string, tool call arguments given as JSON text become
@@ -49,8 +52,9 @@ struct preference {
 struct example {
     enum example_kind kind;
     struct json *root;             /* the whole object */
-    struct json *messages;         /* EXAMPLE_MESSAGES: array; EXAMPLE_PREFERENCE: the prompt's, NULL for texts */
-    struct json *tools;            /* EXAMPLE_MESSAGES and EXAMPLE_PREFERENCE: array, or NULL */
+    struct json *messages;         /* EXAMPLE_MESSAGES: array; PROMPT, PREFERENCE: the prompt's, NULL for texts */
+    struct json *completed;        /* EXAMPLE_PROMPT about messages: the prompt's with the completion's behind them */
+    struct json *tools;            /* with messages: array, or NULL */
     struct str prompt, completion; /* EXAMPLE_PROMPT; the prompt of an EXAMPLE_PREFERENCE about texts */
     struct str text;               /* EXAMPLE_TEXT */
     struct json *token_ids;        /* EXAMPLE_TOKENS: array of integers */

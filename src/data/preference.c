@@ -58,15 +58,6 @@ static struct json *new_list(struct arena *arena)
     return list;
 }
 
-static struct json *join(struct arena *arena, const struct json *a, const struct json *b)
-{
-    struct json *list = new_list(arena);
-
-    append(arena, list, a, 0, a->count);
-    append(arena, list, b, 0, b->count);
-    return list;
-}
-
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
@@ -126,8 +117,8 @@ static bool read_conversation(struct arena *arena, struct example *example, stru
         !check_completion(arena, chosen, names[1], err) || !check_completion(arena, rejected, names[2], err))
         return false;
     if (prompt) {
-        preference->chosen = join(arena, prompt, chosen);
-        preference->rejected = join(arena, prompt, rejected);
+        preference->chosen = example_join(arena, prompt, chosen);
+        preference->rejected = example_join(arena, prompt, rejected);
     } else {
         prompt = new_list(arena);
         append(arena, prompt, chosen, 0, common_messages(chosen, rejected));
@@ -204,5 +195,5 @@ bool preference_read(struct arena *arena, struct example *example, struct err *e
         return true;
     }
     return read_conversation(arena, example, prompt, chosen, rejected, names, err) &&
-           example_read_tools(example, holder, err);
+           example_read_tools(arena, example, holder, err);
 }

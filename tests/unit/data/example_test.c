@@ -18,6 +18,13 @@ static void each_kind_is_recognised(void **state)
         {" {\"text\":\"t\"} ", EXAMPLE_TEXT},
         {"{\"token_ids\":[1,2],\"labels\":[-100,2],\"attention_mask\":[1,1]}", EXAMPLE_TOKENS},
         {"{\"token_ids\":[1,2],\"labels\":null}", EXAMPLE_TOKENS},
+        {"{\"input_ids\":[1,2],\"completion_mask\":[0,1],\"assistant_masks\":[1,1]}", EXAMPLE_TOKENS},
+        {"{\"prompt\":\"p\",\"completion\":\"\"}", EXAMPLE_PROMPT},
+        {"{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"completion\":[{\"role\":\"assistant\",\"content\":"
+         "\"b\"}]}",
+         EXAMPLE_PROMPT},
+        {"{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"},{\"from\":\"gpt\",\"value\":\"b\"}],\"tools\":\"[]\"}",
+         EXAMPLE_MESSAGES},
         {"{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}", EXAMPLE_PREFERENCE},
         {"{\"prompt\":null,\"chosen\":\"pa\",\"rejected\":\"pb\"}", EXAMPLE_PREFERENCE},
     };
@@ -45,13 +52,25 @@ static void a_wrong_line_is_refused_by_field(void **state)
         {"{\"text\":7}", "text is a number: it must be a string"},
         {"{\"prompt\":\"a\"}", "completion is missing"},
         {"{\"completion\":\"a\"}", "completion stands there without prompt"},
-        {"{\"prompt\":[],\"completion\":\"a\"}", "prompt is an array"},
-        {"{\"conversations\":[]}", "conversations are called messages"},
-        {"{\"input_ids\":[1]}", "tokens are called token_ids"},
+        {"{\"prompt\":[],\"completion\":\"a\"}", "must both be strings, or both be arrays"},
+        {"{\"prompt\":[],\"completion\":[{\"role\":\"assistant\",\"content\":\"\"}]}", "prompt is empty"},
+        {"{\"prompt\":[{\"role\":\"user\",\"content\":\"\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"\","
+         "\"weight\":0}]}",
+         "completion has a weight"},
+        {"{\"conversations\":[]}", "conversations holds no assistant message"},
+        {"{\"conversations\":[{\"from\":\"human\",\"role\":\"user\",\"value\":\"\"}]}", "both from and role"},
+        {"{\"conversations\":[{\"from\":\"function_call\",\"value\":\"f()\"}]}", "conversations[0].value: JSON"},
+        {"{\"conversations\":[{\"from\":\"function_call\",\"value\":\"[3]\"}]}",
+         "conversations[0].tool_calls[0].function is a number"},
+        {"{\"conversation\":[]}", "conversations are called messages"},
+        {"{\"messages\":[],\"conversations\":[],\"input_ids\":[1]}", "both messages and token_ids"},
+        {"{\"input_ids\":[1]}", "input_ids has 1 entries"},
+        {"{\"input_ids\":[1,2],\"completion_mask\":[0]}", "completion_mask has 1 entries and the tokens are 2"},
+        {"{\"input_ids\":[1,2],\"assistant_masks\":[0,2]}", "assistant_masks[1] must be 0 or 1"},
         {"{\"token_ids\":[1]}", "token_ids has 1 entries"},
         {"{\"token_ids\":[1,-2]}", "token_ids[1] must be an integer"},
         {"{\"token_ids\":[1,2.0]}", "token_ids[1] must be an integer"},
-        {"{\"token_ids\":[1,2],\"labels\":[1]}", "labels has 1 entries and token_ids has 2"},
+        {"{\"token_ids\":[1,2],\"labels\":[1]}", "labels has 1 entries and the tokens are 2"},
         {"{\"token_ids\":[1,2],\"labels\":[-100,3]}", "labels[1] must be -100 or the token itself, 2"},
         {"{\"token_ids\":[1,2],\"attention_mask\":[1,0]}", "attention_mask must be all 1"},
         {"{\"messages\":{}}", "messages is an object: it must be an array"},
@@ -84,6 +103,9 @@ static void a_wrong_line_is_refused_by_field(void **state)
          "}",
          "arguments holds a number"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":{}}", "tools is an object"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":\"none\"}", "tools: JSON"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"chat_template_kwargs\":[]}",
+         "chat_template_kwargs is an array"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}],\"tools\":[{\"function\":{}}]}",
          "tools[0].function must be"},
     };
@@ -132,6 +154,48 @@ static void tool_arguments_become_the_object_they_spell(void **state)
     arena_deinit(&arena);
 }
 
+/* Each message as "role:content:number of calls". */
+static void messages_of_other_tools_get_roles(void **state)
+{
+    static const char line[] =
+        "{\"conversations\":[{\"from\":\"system\",\"value\":\"s\"},{\"from\":\"human\",\"value\":\"h\"},"
+        "{\"from\":\"function_call\",\"value\":\"{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {}}\"},"
+        "{\"from\":\"observation\",\"value\":\"o\"},{\"from\":\"gpt\",\"value\":\"g\"},"
+        "{\"from\":\"function_call\",\"value\":\"[{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {}}, {\\\"name\\\": "
+        "\\\"g\\\", \\\"arguments\\\": \\\"{}\\\"}]\"}]}";
+    struct arena arena = {0};
+    struct strbuf text = {0};
+    struct example example;
+    struct err err = {0};
+
+    assert_ok(example_parse(&arena, str_of(line), &example, &err), err);
+    for json_each (message, example.messages) {
+        const struct json *calls = json_get(message, "tool_calls");
+        strbuf_printf(&text, "%.*s:%.*s:%u ", STR_ARG(json_string_or(json_get(message, "role"), STR_NONE)),
+                      STR_ARG(json_string_or(json_get(message, "content"), STR("-"))), calls ? calls->count : 0);
+    }
+    assert_string_equal(text.at, "system:s:0 user:h:0 assistant:-:1 tool:o:0 assistant:g:0 assistant:-:2 ");
+    strbuf_deinit(&text);
+    arena_deinit(&arena);
+}
+
+static void a_token_trains_when_every_mask_marks_it(void **state)
+{
+    static const char line[] = "{\"input_ids\":[5,6,7,8],\"labels\":[-100,6,7,8],\"completion_mask\":[1,1,0,1],"
+                               "\"assistant_masks\":[1,1,1,0]}";
+    static const int64_t expected[] = {-100, 6, -100, -100};
+    struct arena arena = {0};
+    struct example example;
+    struct err err = {0};
+    size_t i = 0;
+
+    assert_ok(example_parse(&arena, str_of(line), &example, &err), err);
+    for json_each (label, example.labels)
+        assert_int_equal(label->integer, expected[i++]);
+    assert_int_equal(i, 4);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +203,8 @@ int main(void)
         cmocka_unit_test(a_wrong_line_is_refused_by_field),
         cmocka_unit_test(content_parts_become_one_string),
         cmocka_unit_test(tool_arguments_become_the_object_they_spell),
+        cmocka_unit_test(messages_of_other_tools_get_roles),
+        cmocka_unit_test(a_token_trains_when_every_mask_marks_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
