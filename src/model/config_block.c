@@ -348,29 +348,10 @@ static bool read_layers(struct arena *arena, const struct architecture *a, const
 
 bool check_block_runs(const struct model_config *c, struct err *err)
 {
-    bool has_window = false, is_unturned = false;
-
-    for (int32_t l = 0; l < c->layers; l++) {
-        has_window |= c->layer[l].window > 0;
-        is_unturned |= c->layer[l].rope < 0;
-    }
     const struct {
         bool is_used;
         const char *what;
     } features[] = {
-        {c->norm_places != NORMS_PRE, "norms behind attention and MLP"},
-        {c->qk_norm != QK_NORM_NONE, "norms of queries and keys"},
-        {c->names == NAMES_FUSED, "projections stored as one tensor"},
-        {c->has_qkv_bias || c->has_o_bias || c->has_mlp_bias, "biases"},
-        {c->has_sinks, "attention sinks"},
-        {c->act != ACT_SILU, "an activation other than silu"},
-        {c->attention_softcap > 0 || c->logit_softcap > 0, "soft caps"},
-        {c->embed_scale != 1, "a scaled embedding"},
-        {has_window, "sliding attention"},
-        {is_unturned, "layers without positions"},
-        {c->rope_count > 1, "two kinds of positions"},
-        {c->rope[0].dim != c->head_dim, "a partial rotation"},
-        {c->rope[0].kind == ROPE_LONGROPE, "rope type longrope"},
         {strcmp(c->tensor_prefix, "model.") != 0, "a text model inside another"},
         {c->moe.experts > 0, "experts"},
     };

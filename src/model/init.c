@@ -1,8 +1,9 @@
 /* Values of weights that no file gives.
  *
- * Random weights: transformers' Llama rule, normal with initializer_range for every matrix (the embedding too), ones
- * for norms; drawn by torch's generator from the seed, tensor by tensor in the order of the param table. The draws
- * equal torch's, their order is ours: a given version of transformers draws more in between.
+ * Random weights: transformers' rule, normal with initializer_range for every matrix (the embedding too, but for the
+ * row of the padding token, which is zero) and for sinks; ones for norms, or zeros where 1 + w multiplies; zeros for
+ * biases. They are drawn by torch's generator from the seed, tensor by tensor in the order of the param table. The
+ * draws equal torch's, their order is ours: a given version of transformers draws more in between.
  *
  * Adapters: PEFT's rule and draws. Module by module in model order a Linear is constructed for A and for B, which draws
  * r·in and out·r values that are thrown away, then A is drawn again: kaiming uniform with a = √5, U(-1/√in, 1/√in). B
@@ -14,6 +15,25 @@
 
 #include <stdlib.h>
 
+static void fill(float *values, size_t count, float value)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = value;
+}
+
+static void draw_base(const struct model_config *config, const struct param *param, enum slot slot, struct mt19937 *mt,
+                      float *values)
+{
+    size_t count = (size_t)param->rows * (size_t)param->cols;
+
+    if (!param->is_vector || slot == SLOT_SINKS)
+        mt19937_normal(mt, values, count, config->initializer_range);
+    else
+        fill(values, count, slot_is_bias(slot) || config->norm == NORM_ONE_PLUS ? 0 : 1);
+    if (slot == SLOT_EMBED && config->pad_id >= 0 && config->pad_id < param->rows)
+        fill(values + (size_t)config->pad_id * (size_t)param->cols, (size_t)param->cols, 0);
+}
+
 void init_random(struct model *m, uint64_t seed)
 {
     struct mt19937 mt;
@@ -21,15 +41,12 @@ void init_random(struct model *m, uint64_t seed)
     mt19937_seed(&mt, seed);
     for (int i = 0; i < m->params.count; i++) {
         const struct param *param = &m->params.param[i];
-        size_t count = (size_t)param->rows * (size_t)param->cols;
+        const struct stored *stored = &m->params.stored[param->stored];
         float *values;
-        if (m->params.stored[param->stored].part != PART_W)
+        if (stored->part != PART_W)
             continue;
-        values = mem_alloc(count * sizeof *values);
-        if (!param->is_vector)
-            mt19937_normal(&mt, values, count, m->config.initializer_range);
-        for (size_t j = 0; param->is_vector && j < count; j++)
-            values[j] = 1;
+        values = mem_alloc((size_t)param->rows * (size_t)param->cols * sizeof *values);
+        draw_base(&m->config, param, stored->slot, &mt, values);
         param_place(m, i, values, DTYPE_F32);
         free(values);
     }

@@ -102,6 +102,11 @@ bool slot_is_vector(enum slot slot)
     }
 }
 
+bool slot_is_bias(enum slot slot)
+{
+    return slot == SLOT_QKV_BIAS || slot == SLOT_O_BIAS || slot == SLOT_GATE_UP_BIAS || slot == SLOT_DOWN_BIAS;
+}
+
 /* The reference's rule goes by names: norms and biases do not decay, sinks do. */
 bool slot_has_decay(enum slot slot)
 {

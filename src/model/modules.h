@@ -24,6 +24,7 @@ struct str module_path(const struct module *module);
 
 /* Geometry of stored weights. A slot's outputs are the rows of a matrix and the columns of a vector. */
 bool slot_is_vector(enum slot slot);
+bool slot_is_bias(enum slot slot);
 bool slot_has_decay(enum slot slot);
 /* How many params share it: 3 for q‖k‖v in files that hold them apart. */
 int slot_part_count(const struct model_config *config, enum slot slot);

@@ -146,9 +146,9 @@ static enum dtype compute_type(enum model_profile profile)
 /* Norms and sinks are read in the type of sums, biases in that of products. */
 static enum dtype stored_type(const struct params *params, enum slot slot)
 {
-    bool is_bias = slot == SLOT_QKV_BIAS || slot == SLOT_O_BIAS || slot == SLOT_GATE_UP_BIAS || slot == SLOT_DOWN_BIAS;
+    bool is_of_sums = slot_is_vector(slot) && !slot_is_bias(slot);
 
-    return slot_is_vector(slot) && !is_bias ? params->master_type : params->compute_type;
+    return is_of_sums ? params->master_type : params->compute_type;
 }
 
 static size_t stored_key(enum slot slot, int32_t layer, enum part part)
@@ -248,7 +248,7 @@ static void add_base_param(struct builder *b, const char *name, enum slot slot, 
 
 static const char *adapter_name(const struct builder *b, int32_t layer, const struct module *module, char which)
 {
-    return arena_printf(b->arena, "base_model.model.%slayers.%d.%.*s.lora_%c.weight", b->config->tensor_prefix, layer,
+    return arena_printf(b->arena, "base_model.model.%slayers.%d.%.*s.lora_%c.weight", b->config->adapter_prefix, layer,
                         STR_ARG(module_path(module)), which);
 }
 

@@ -78,6 +78,50 @@ static void full_checkpoints_are_models_again(void **state)
     arena_deinit(&arena);
 }
 
+/* In full and as an adapter on what was written, for training and for inference, which reads what it can from the map.
+ */
+static void every_familys_checkpoints_come_back(void **state)
+{
+    struct pool *pool = pool_new(1);
+    struct arena arena = {0};
+
+    for (int k = 0; k < TINY_FAMILY_COUNT; k++) {
+        struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
+        const char *base = fixture_folder(&arena), *adapter = fixture_folder(&arena);
+        struct checkpoint_files files;
+        struct model *model;
+        double losses[2];
+        struct err err;
+        options.is_random = true;
+        model = fixture_open(fixture_family(&arena, &tiny_families[k]), &options);
+        disturb(model, 0.01f);
+        losses[0] = loss_of(model, false);
+        assert_ok(checkpoint_write(model, base, "", &arena, &files, &err), err);
+        model_close(model);
+        options.is_random = false;
+        options.lora = (struct lora_config){.rank = 3, .alpha = 6};
+        model = fixture_open(base, &options);
+        assert_true(loss_of(model, false) == losses[0]);
+        disturb(model, 0.02f);
+        losses[1] = loss_of(model, false);
+        assert_true(losses[1] != losses[0]);
+        assert_ok(checkpoint_write(model, adapter, "", &arena, &files, &err), err);
+        model_close(model);
+        for (int i = 0; i < 4; i++) {
+            options.lora = (struct lora_config){0};
+            options.adapter_folder = i & 1 ? adapter : NULL;
+            options.is_trained = i & 2;
+            model = fixture_open(base, &options);
+            if (loss_of(model, false) != losses[i & 1])
+                fail_msg("%s, case %d: %.9g, before %.9g", tiny_families[k].name, i, loss_of(model, false),
+                         losses[i & 1]);
+            model_close(model);
+        }
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 /* Training copies weights, inference reads what it can from the map: the numbers are the same. */
 static void frozen_weights_in_the_file_give_the_same_bits(void **state)
 {
@@ -282,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_checkpoints_are_models_again),
+        cmocka_unit_test(every_familys_checkpoints_come_back),
         cmocka_unit_test(frozen_weights_in_the_file_give_the_same_bits),
         cmocka_unit_test(adapters_go_out_as_pefts_and_come_back),
         cmocka_unit_test(foreign_adapters_are_refused_by_name),

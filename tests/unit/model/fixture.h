@@ -17,6 +17,40 @@ static const char tiny_config[] =
     "\"tie_word_embeddings\":%s,\"bos_token_id\":1,\"eos_token_id\":[2,3],\"torch_dtype\":\"%s\",\"initializer_range\":"
     "0.3}";
 
+/* The other families with the same sizes. Windows are shorter than the documents of tests, soft caps low enough to
+ * bend. */
+#define TINY_SIZES                                                                                                     \
+    "\"hidden_size\":20,\"intermediate_size\":28,\"num_hidden_layers\":2,\"num_attention_heads\":4,"                   \
+    "\"num_key_value_heads\":2,\"head_dim\":6,\"vocab_size\":37,\"max_position_embeddings\":64,\"initializer_range\":" \
+    "0.3,"                                                                                                             \
+    "\"bos_token_id\":1,\"eos_token_id\":2,\"pad_token_id\":null,"
+static const struct tiny_family {
+    const char *name, *config;
+} tiny_families[] = {
+    {"llama with biases", "{\"model_type\":\"llama\"," TINY_SIZES "\"attention_bias\":true,\"mlp_bias\":true}"},
+    {"mistral", "{\"model_type\":\"mistral\"," TINY_SIZES "\"sliding_window\":3}"},
+    {"qwen2", "{\"model_type\":\"qwen2\"," TINY_SIZES "\"use_sliding_window\":true,\"sliding_window\":4,"
+              "\"max_window_layers\":1,\"tie_word_embeddings\":true}"},
+    {"qwen3", "{\"model_type\":\"qwen3\"," TINY_SIZES "\"tie_word_embeddings\":true}"},
+    {"smollm3", "{\"model_type\":\"smollm3\"," TINY_SIZES "\"no_rope_layers\":[1,0],\"tie_word_embeddings\":true}"},
+    {"phi3", "{\"model_type\":\"phi3\",\"hidden_size\":24,\"intermediate_size\":28,\"num_hidden_layers\":2,"
+             "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":37,\"max_position_embeddings\":64,"
+             "\"initializer_range\":0.3,\"pad_token_id\":null,\"partial_rotary_factor\":0.67,\"sliding_window\":5,"
+             "\"original_max_position_embeddings\":8,"
+             "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.0,1.5],\"long_factor\":[2.0,5.0]}}"},
+    {"olmo2", "{\"model_type\":\"olmo2\"," TINY_SIZES "\"rope_theta\":500000.0}"},
+    {"olmo3", "{\"model_type\":\"olmo3\"," TINY_SIZES "\"sliding_window\":3,"
+              "\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"rope_scaling\":{\"rope_type\":\"yarn\","
+              "\"factor\":4.0,\"original_max_position_embeddings\":16}}"},
+    {"gemma", "{\"model_type\":\"gemma\"," TINY_SIZES "\"hidden_activation\":\"gelu_pytorch_tanh\"}"},
+    {"gemma2", "{\"model_type\":\"gemma2\"," TINY_SIZES "\"query_pre_attn_scalar\":5,\"sliding_window\":3,"
+               "\"attn_logit_softcapping\":1.5,\"final_logit_softcapping\":2.5}"},
+    {"gemma3", "{\"model_type\":\"gemma3_text\"," TINY_SIZES "\"query_pre_attn_scalar\":5,\"sliding_window\":3,"
+               "\"sliding_window_pattern\":2,\"rope_theta\":1000000.0,\"rope_local_base_freq\":10000.0,"
+               "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0}}"},
+};
+enum { TINY_FAMILY_COUNT = sizeof tiny_families / sizeof *tiny_families };
+
 static int fixture_count;
 
 static inline char *fixture_path(struct arena *arena, int number)
@@ -59,6 +93,14 @@ static inline const char *fixture_config(struct arena *arena, bool is_tied, cons
 
     snprintf(text, sizeof text, tiny_config, is_tied ? "true" : "false", dtype);
     fixture_write(arena, folder, "config.json", text);
+    return folder;
+}
+
+static inline const char *fixture_family(struct arena *arena, const struct tiny_family *family)
+{
+    const char *folder = fixture_folder(arena);
+
+    fixture_write(arena, folder, "config.json", family->config);
     return folder;
 }
 

@@ -50,6 +50,30 @@ static void the_dry_run_is_what_opening_takes(void **state)
     arena_deinit(&arena);
 }
 
+static void every_familys_dry_run_is_what_opening_takes(void **state)
+{
+    struct pool *pool = pool_new(1);
+    struct arena arena = {0};
+
+    for (int k = 0; k < 4 * TINY_FAMILY_COUNT; k++) {
+        const char *folder = fixture_family(&arena, &tiny_families[k / 4]);
+        struct model_options options = fixture_options(k & 1 ? PROFILE_BF16 : PROFILE_F32, &backend_cpu, pool);
+        struct model *model;
+        struct plan dry;
+        struct err err;
+        options.is_random = true;
+        options.lora = k & 2 ? (struct lora_config){.rank = 2, .alpha = 2} : (struct lora_config){0};
+        assert_ok(model_plan(folder, &options, &dry, &err), err);
+        model = fixture_open(folder, &options);
+        assert_int_equal(dry.total_bytes, model_plan_used(model)->total_bytes);
+        assert_int_equal(dry.total_bytes, regions_total(&dry));
+        run(model);
+        model_close(model);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 /* From all activations kept down to the least: each limit is met, each plan computes the same loss, and below the least
  * the refusal says what to change. */
 static void every_limit_is_met_or_refused(void **state)
@@ -202,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_dry_run_is_what_opening_takes),
+        cmocka_unit_test(every_familys_dry_run_is_what_opening_takes),
         cmocka_unit_test(every_limit_is_met_or_refused),
         cmocka_unit_test(a_stored_plan_is_obeyed),
         cmocka_unit_test(damaged_plans_are_refused),
