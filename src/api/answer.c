@@ -6,6 +6,7 @@ enum { JSON_BODY_BYTES_MAX = 4 << 20 };
 
 void answer_json(struct call *call, int status, const struct strbuf *body)
 {
+    idempotency_end(call, status, body->at);
     http_answer_bytes(call->exchange, &(struct http_response){.status = status}, strbuf_view(body));
 }
 
@@ -41,6 +42,7 @@ void answer_err(struct call *call, const struct err *err, const char *param)
         problems_add(&problems, err_code_name(err->code), param, NULL, NULL, "%s", err->text);
         answer_problems(call, &problems);
     } else {
+        idempotency_end(call, status, NULL);
         http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
     }
 }
@@ -49,6 +51,7 @@ void answer_error(struct call *call, int status, const char *code, const char *p
 {
     va_list args;
 
+    idempotency_end(call, status, NULL);
     va_start(args, format);
     http_answer_error(call->exchange, status, NULL, code, param, arena_vprintf(call->arena, format, args));
     va_end(args);
@@ -75,9 +78,9 @@ static void on_body(void *context, struct http_exchange *exchange, struct str bo
     const struct json *json;
 
     json = json_parse(taker->call->arena, body, &(struct json_limits){.members = 4096, .string_bytes = 1 << 20}, &err);
-    if (json)
+    if (json && idempotency_check(taker->call, body))
         taker->next(taker->call, json);
-    else
+    else if (!json)
         answer_error(taker->call, 400, "invalid_json", NULL, "The body is not valid JSON: %s", err.text);
 }
 

@@ -26,6 +26,10 @@ struct call {
     bool is_openai_profile;      /* newest first */
     struct url_query query;
     struct str parameter[2];     /* what the {…} of the route's path matched */
+    const char *idempotency_key; /* NULL: none; with what follows idempotency.c's alone but for resource_id */
+    const char *fingerprint;
+    const char *resource_id;     /* what an earlier try under this key was about to make; NULL: this is the first */
+    bool is_recorded;
 };
 
 typedef void call_fn(struct call *call);
@@ -88,10 +92,22 @@ bool model_find(struct call *call, struct str id, struct model_place *place, str
 
 enum { FILENAME_CHARACTERS_MAX = 255, EXPIRES_SECONDS_MIN = 3600, EXPIRES_SECONDS_MAX = 2592000 };
 bool file_purpose_is_known(struct str purpose);
-/* Ends the check of a file for fine-tuning, whose texts the row then borrows, and makes the blob durable: file gets id,
+/* Ends the check of a file for fine-tuning, whose texts the row then borrows, and makes the blob durable: file gets the id,
  * status, hash, bytes, created_ms; filename and purpose are there. The row itself is the caller's to store. put is
  * gone in any case. */
-bool file_commit(struct call *call, struct blob_put *put, void *check, struct store_file *file, struct err *err);
+bool file_commit(struct call *call, const char *id, struct blob_put *put, void *check, struct store_file *file,
+                 struct err *err);
+
+/* --- Idempotency-Key (idempotency.c) --- */
+
+/* When the request is complete; content is what distinguishes it from others on its path. False: answered, with the
+ * answer of the first time or with what is wrong. take_json does this for JSON bodies. */
+bool idempotency_check(struct call *call, struct str content);
+/* Right before something is made under `id`, which becomes the id of an earlier try when there was one: then
+ * call->resource_id is set, and the handler looks whether it exists. */
+bool idempotency_begin(struct call *call, char id[STORE_ID_BYTES], struct err *err);
+/* With the answer; answer.c does it. */
+void idempotency_end(struct call *call, int status, const char *body);
 
 /* --- expiry (expiry.c): what has outlived its time goes, at the start and every minute --- */
 

@@ -1,4 +1,5 @@
 #include "api/api_int.h"
+#include "base/hash.h"
 #include "http/multipart.h"
 #include "os/clock.h"
 #include "os/file.h"
@@ -24,6 +25,7 @@ struct upload {
     const char *purpose;
     const char *expires_anchor;
     int64_t expires_seconds;
+    struct sha256 hash; /* of the file, where an Idempotency-Key asks for it */
     bool is_refused; /* answered already */
 };
 
@@ -37,10 +39,10 @@ bool file_purpose_is_known(struct str purpose)
     return false;
 }
 
-bool file_commit(struct call *call, struct blob_put *put, void *check, struct store_file *file, struct err *err)
+bool file_commit(struct call *call, const char *id, struct blob_put *put, void *check, struct store_file *file, struct err *err)
 {
     const struct api_config *config = &call->api->config;
-    char *id = arena_alloc(call->arena, STORE_ID_BYTES), *sha256 = arena_alloc(call->arena, 65);
+    char *sha256 = arena_alloc(call->arena, 65);
     struct api_check_result result = {0};
 
     file->status = "processed";
@@ -52,7 +54,6 @@ bool file_commit(struct call *call, struct blob_put *put, void *check, struct st
         file->status = result.details ? "error" : "processed";
         file->status_details = result.details;
     }
-    store_id_file(id);
     file->id = id;
     file->sha256 = sha256;
     file->bytes = (int64_t)blob_put_bytes(put);
@@ -63,7 +64,10 @@ bool file_commit(struct call *call, struct blob_put *put, void *check, struct st
 static void upload_end(void *context, bool is_complete)
 {
     struct upload *upload = context;
+    uint8_t digest[32];
 
+    if (upload->hash.state)
+        sha256_end(&upload->hash, digest);
     multipart_free(upload->reader);
     blob_put_abort(upload->put);
     if (upload->check)
@@ -116,6 +120,8 @@ static bool on_data(void *context, struct str bytes, struct err *err)
 
     if (!upload->field[0]) {
         upload->call->api->config.checker.add(upload->check, bytes.at, bytes.len);
+        if (upload->hash.state)
+            sha256_add(&upload->hash, bytes.at, bytes.len);
         return blob_put_add(upload->put, bytes.at, bytes.len, err);
     }
     if (upload->value_len + bytes.len > sizeof upload->value)
@@ -178,16 +184,35 @@ static bool fields_are_complete(struct upload *upload)
     return !err.code;
 }
 
+static void answer_file(struct call *call, const struct store_file *file)
+{
+    struct strbuf body = {0};
+
+    view_file(&(struct json_writer){.buf = &body}, file);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
 static void store_upload(struct upload *upload)
 {
     const struct api_config *config = &upload->call->api->config;
     struct store_file file = {.filename = upload->filename, .purpose = upload->purpose};
     struct blob_put *put = upload->put;
-    struct strbuf body = {0};
     struct err err = {0};
+    char id[STORE_ID_BYTES];
 
+    store_id_file(id);
+    if (!idempotency_begin(upload->call, id, &err)) {
+        refuse(upload, &err, NULL);
+        return;
+    }
+    if (upload->call->resource_id &&
+        store_file_get(config->store, &upload->call->tenant, id, upload->call->arena, &file, NULL)) {
+        answer_file(upload->call, &file);
+        return;
+    }
     upload->put = NULL;
-    if (!file_commit(upload->call, put, upload->check, &file, &err)) {
+    if (!file_commit(upload->call, id, put, upload->check, &file, &err)) {
         refuse(upload, &err, NULL);
         return;
     }
@@ -197,9 +222,20 @@ static void store_upload(struct upload *upload)
         refuse(upload, &err, NULL);
         return;
     }
-    view_file(&(struct json_writer){.buf = &body}, &file);
-    answer_json(upload->call, 200, &body);
-    strbuf_deinit(&body);
+    answer_file(upload->call, &file);
+}
+
+/* Boundaries differ from try to try, so the body is told by what it means. */
+static bool is_new(struct upload *upload)
+{
+    char sha256[65] = "";
+    const char *content;
+
+    if (upload->hash.state)
+        sha256_end_hex(&upload->hash, sha256);
+    content = arena_printf(upload->call->arena, "%s\n%lld\n%s\n%s", upload->purpose, (long long)upload->expires_seconds,
+                           sha256, upload->filename);
+    return idempotency_check(upload->call, str_of(content));
 }
 
 static void on_end(void *context, struct http_exchange *exchange)
@@ -211,7 +247,7 @@ static void on_end(void *context, struct http_exchange *exchange)
         return;
     if (!multipart_finish(upload->reader, &err))
         refuse(upload, &err, NULL);
-    else if (fields_are_complete(upload))
+    else if (fields_are_complete(upload) && is_new(upload))
         store_upload(upload);
 }
 
@@ -228,6 +264,8 @@ void files_create(struct call *call)
         answer_error(call, 400, NULL, NULL, "%s", err.text);
         return;
     }
+    if (http_request_header(call->request, "Idempotency-Key").len)
+        sha256_begin(&upload->hash);
     http_exchange_on_close(call->exchange, upload_end, upload);
     http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
 }
@@ -280,14 +318,10 @@ void files_list(struct call *call)
 
 void files_get(struct call *call)
 {
-    struct strbuf body = {0};
     struct store_file file;
 
-    if (!find_file(call, &file))
-        return;
-    view_file(&(struct json_writer){.buf = &body}, &file);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    if (find_file(call, &file))
+        answer_file(call, &file);
 }
 
 void files_delete(struct call *call)

@@ -172,7 +172,18 @@ static void submit(struct call *call, const struct json *body, const struct job_
     };
     struct store_job job;
     struct err err = {0};
+    char id[STORE_ID_BYTES];
 
+    store_id_job(id);
+    spec.id = id;
+    if (!idempotency_begin(call, id, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    if (call->resource_id && store_job_get(call->api->config.store, &call->tenant, id, call->arena, &job, NULL)) {
+        answer_job(call, &job);
+        return;
+    }
     if (!job_create(call->api->config.jobs, &call->tenant, &spec, call->arena, &job, &err)) {
         answer_err(call, &err, NULL);
         return;

@@ -157,7 +157,14 @@ static void create(struct call *call, const struct json *body)
     upload.id = id;
     upload.purpose = str_copy(call->arena, purpose);
     upload.expires_ms = upload.created_ms + UPLOAD_LIFE_MS;
-    if (!store_upload_create(call->api->config.store, &call->tenant, &upload, &err))
+    if (!idempotency_begin(call, id, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
+    if (call->resource_id &&
+        store_upload_get(call->api->config.store, &call->tenant, id, call->arena, &upload, NULL))
+        answer_upload(call, &upload, NULL);
+    else if (!store_upload_create(call->api->config.store, &call->tenant, &upload, &err))
         answer_err(call, &err, NULL);
     else
         answer_upload(call, &upload, NULL);
@@ -175,12 +182,17 @@ struct part {
     struct store_upload upload;
     struct multipart *reader;
     struct blob_put *put;
-    bool is_refused; /* answered already */
+    struct sha256 hash; /* of the data, where an Idempotency-Key asks for it */
+    bool is_refused;    /* answered already */
 };
 
 static void part_end(void *context, bool is_complete)
 {
     struct part *part = context;
+    uint8_t digest[32];
+
+    if (part->hash.state)
+        sha256_end(&part->hash, digest);
 
     multipart_free(part->reader);
     blob_put_abort(part->put);
@@ -216,6 +228,8 @@ static bool on_data(void *context, struct str bytes, struct err *err)
 
     if (blob_put_bytes(part->put) + bytes.len > PART_BYTES_MAX)
         return err_set(err, ERR_LIMIT, "a part has at most %d bytes", PART_BYTES_MAX);
+    if (part->hash.state)
+        sha256_add(&part->hash, bytes.at, bytes.len);
     return blob_put_add(part->put, bytes.at, bytes.len, err);
 }
 
@@ -257,6 +271,15 @@ static void store_part(struct part *part)
     struct err err = {0};
 
     store_id_part(id);
+    if (!idempotency_begin(part->call, id, &err)) {
+        refuse_part(part, &err);
+        return;
+    }
+    if (part->call->resource_id &&
+        store_part_get(config->store, &part->call->tenant, part->upload.id, id, part->call->arena, &row, NULL)) {
+        answer_part(part, id);
+        return;
+    }
     part->put = NULL;
     if (!blob_put_commit(put, id, sha256, &err)) {
         refuse_part(part, &err);
@@ -266,6 +289,17 @@ static void store_part(struct part *part)
     } else {
         answer_part(part, id);
     }
+}
+
+static const char *part_sha256(struct part *part)
+{
+    char *sha256 = arena_alloc(part->call->arena, 65);
+
+    if (part->hash.state)
+        sha256_end_hex(&part->hash, sha256);
+    else
+        sha256[0] = 0;
+    return sha256;
 }
 
 static void on_end(void *context, struct http_exchange *exchange)
@@ -280,7 +314,7 @@ static void on_end(void *context, struct http_exchange *exchange)
     } else if (!part->put) {
         err_set(&err, ERR_INPUT, "'data' is a required property");
         refuse_part(part, &err);
-    } else {
+    } else if (idempotency_check(part->call, str_of(part_sha256(part)))) {
         store_part(part);
     }
 }
@@ -300,6 +334,8 @@ void uploads_add_part(struct call *call)
         answer_error(call, 400, NULL, NULL, "%s", err.text);
         return;
     }
+    if (http_request_header(call->request, "Idempotency-Key").len)
+        sha256_begin(&part->hash);
     http_exchange_on_close(call->exchange, part_end, part);
     http_take_stream(call->exchange, PART_BODY_MAX, &body, part);
 }
@@ -359,14 +395,21 @@ static void finish(struct completion *c)
     struct store_file file = {.filename = c->upload.filename, .purpose = c->upload.purpose};
     struct blob_put *put = c->put;
     struct err err = {0};
+    char id[STORE_ID_BYTES], upload_id[STORE_ID_BYTES];
     const char **ids;
     size_t count;
 
     if (!has_wanted_md5(c))
         return;
+    store_id_file(id);
+    strcpy(upload_id, c->upload.id);
+    if (!idempotency_begin(c->call, upload_id, &err)) {
+        answer_err(c->call, &err, NULL);
+        return;
+    }
     c->put = NULL;
     if (!store_part_ids(config->store, &c->call->tenant, c->upload.id, c->call->arena, &ids, &count, &err) ||
-        !file_commit(c->call, put, c->check, &file, &err)) {
+        !file_commit(c->call, id, put, c->check, &file, &err)) {
         answer_err(c->call, &err, NULL);
         return;
     }
@@ -475,6 +518,21 @@ static bool read_md5(struct completion *c, const struct json *value)
     return true;
 }
 
+/* An earlier try under the same Idempotency-Key may have come to its end and died before its answer was kept. */
+static bool answer_if_complete(struct call *call)
+{
+    struct store *store = call->api->config.store;
+    struct store_upload upload;
+    struct store_file file;
+
+    if (!call->resource_id ||
+        !store_upload_get(store, &call->tenant, call->resource_id, call->arena, &upload, NULL) || !upload.file_id ||
+        !store_file_get(store, &call->tenant, upload.file_id, call->arena, &file, NULL))
+        return false;
+    answer_upload(call, &upload, &file);
+    return true;
+}
+
 static void complete(struct call *call, const struct json *body)
 {
     struct completion *c = arena_new(call->arena, struct completion);
@@ -482,6 +540,8 @@ static void complete(struct call *call, const struct json *body)
 
     c->call = call;
     c->fd = -1;
+    if (answer_if_complete(call))
+        return;
     if (!find_pending(call, &c->upload) || !read_parts(c, json_get(body, "part_ids")) ||
         !read_md5(c, json_get(body, "md5")))
         return;

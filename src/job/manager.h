@@ -64,6 +64,7 @@ struct job_ledger *job_manager_ledger(struct job_manager *manager);
 
 /* A job as the API has resolved and checked it. Texts are copied; NULL where there is none. */
 struct job_spec {
+    const char *id;         /* as store_id_job makes it; NULL: a new one */
     const char *model;      /* id of the base */
     const char *model_path; /* folder of its weights, absolute */
     const char *adapter_path;

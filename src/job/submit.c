@@ -35,7 +35,8 @@ static int64_t estimate_memory(struct job_manager *manager, struct arena *arena,
     return bytes < (capacity - working_bytes) / factor ? bytes * factor + working_bytes : capacity;
 }
 
-/* "ft:<base>:<organisation>:<suffix>:<id>"; a base that is a result itself counts as its own base. */
+/* "ft:<base>:<organisation>:<suffix>:<id>" with as much of the id as makes names unique; a base that is a result itself
+ * counts as its own base. */
 static const char *make_output_name(struct arena *arena, const char *model, const char *organization,
                                     const char *suffix, const char *job_id)
 {
@@ -46,7 +47,7 @@ static const char *make_output_name(struct arena *arena, const char *model, cons
 
         base = str_slice(base, 3, colon < 0 ? base.len : (size_t)colon);
     }
-    return arena_printf(arena, "ft:%.*s:%s:%s:%.8s", STR_ARG(base), organization, suffix ? suffix : "",
+    return arena_printf(arena, "ft:%.*s:%s:%s:%.12s", STR_ARG(base), organization, suffix ? suffix : "",
                         job_id + strlen("ftjob-"));
 }
 
@@ -115,7 +116,10 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
                        (long long)(spec->memory_bytes >> 20), (long long)(ledger_capacity(manager->ledger) >> 20));
     if (!store_project_get(store, tenant, arena, &project, err))
         return false;
-    store_id_job(id);
+    if (spec->id)
+        strcpy(id, spec->id);
+    else
+        store_id_job(id);
     row.id = id;
     row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
     row.memory_bytes = spec->memory_bytes ? spec->memory_bytes : estimate_memory(manager, arena, spec->model_path);

@@ -2,6 +2,7 @@
 
 #include "os/clock.h"
 #include "os/entropy.h"
+#include "store/idempotency.h"
 #include "store/store_int.h"
 
 #include <string.h>
@@ -197,7 +198,9 @@ static bool expire(struct store *store, int64_t now_ms, struct id_list *list, st
                   now_ms, err) &&
            list_at(query_open(store, "SELECT id FROM files WHERE expires_ms > 0 AND expires_ms <= ?"), now_ms, list,
                    err) &&
-           run_at(query_open(store, "DELETE FROM files WHERE expires_ms > 0 AND expires_ms <= ?"), now_ms, err);
+           run_at(query_open(store, "DELETE FROM files WHERE expires_ms > 0 AND expires_ms <= ?"), now_ms, err) &&
+           run_at(query_open(store, "DELETE FROM idempotency_keys WHERE created_ms <= ?"), now_ms - IDEMPOTENCY_LIFE_MS,
+                  err);
 }
 
 bool store_expire(struct store *store, int64_t now_ms, struct arena *arena, const char ***ids, size_t *count,

@@ -57,6 +57,6 @@ bool store_upload_complete(struct store *store, const struct tenant *tenant, con
 bool store_upload_cancel(struct store *store, const struct tenant *tenant, const char *id, struct err *err);
 
 /* What has outlived its time, of all tenants: pending uploads become expired and lose their parts, files lose their
- * rows. ids: the blobs that nothing refers to any more. */
+ * rows, answers kept for Idempotency-Key go after a day. ids: the blobs that nothing refers to any more. */
 bool store_expire(struct store *store, int64_t now_ms, struct arena *arena, const char ***ids, size_t *count,
                   struct err *err);

@@ -19,7 +19,7 @@ static void a_job_runs_to_its_end(void **state)
     assert_int_equal(job.attempt, 1);
     assert_int_equal(job.total_steps, 6);
     assert_true(job.started_ms >= job.created_ms && job.finished_ms >= job.started_ms);
-    assert_string_equal(job.fine_tuned_model, arena_printf(&server->arena, "ft:org/base:local:test:%.8s", id + 6));
+    assert_string_equal(job.fine_tuned_model, arena_printf(&server->arena, "ft:org/base:local:test:%.12s", id + 6));
     assert_int_equal(ledger_free_bytes(job_manager_ledger(server->manager)), 1 << 30);
 
     events = server_events(server, id);
