@@ -21,7 +21,8 @@ struct arguments {
     const char *run;
     int64_t attempt;
     const char *model, *adapter, *train, *valid, *out;
-    const char *over_length, *schedule, *init, *dtype, *targets;
+    const char *method, *over_length, *schedule, *init, *dtype, *targets;
+    struct hyperparameters_given given;
     struct train_config config;
 };
 
@@ -39,6 +40,14 @@ static const char *with_dashes(struct arena *arena, const char *name)
     return copy;
 }
 
+/* Where it is noted that the hyperparameter was given; NULL: nobody asks. */
+static bool *note_given(struct arguments *a, const char *name)
+{
+    if (strcmp(name, "learning_rate") == 0)
+        return &a->given.learning_rate;
+    return strcmp(name, "packing") == 0 ? &a->given.packing : NULL;
+}
+
 static int list_options(struct arena *arena, struct arguments *a, struct option *list)
 {
     struct train_config *c = &a->config;
@@ -53,6 +62,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped",
          NULL},
         {"adapter", OPTION_TEXT, &a->adapter, "DIR", "a PEFT adapter to train on", NULL},
+        {"method", OPTION_TEXT, &a->method, "NAME", "supervised or dpo: preferences, no packing, rate 1e-6 (LoRA 1e-5)",
+         NULL},
         {NULL, 0, NULL, NULL, "hyperparameters:", NULL},
     };
     const struct option last[] = {
@@ -85,8 +96,9 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
                                     &c->hp.name,                                                                       \
                                     OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                                    \
                                     HYPERPARAMETER_HELP_##kind(standard, min, help),                                   \
-                                    NULL};
+                                    note_given(a, #name)};
     HYPERPARAMETERS(HYPERPARAMETER_OPTION)
+    DPO_HYPERPARAMETERS(HYPERPARAMETER_OPTION)
 #undef HYPERPARAMETER_OPTION
     for (size_t i = 0; i < sizeof last / sizeof *last; i++)
         list[count++] = last[i];
@@ -184,6 +196,18 @@ static bool name_choices(struct arguments *a, struct err *err)
     return true;
 }
 
+static bool choose_method(struct arguments *a, struct err *err)
+{
+    struct train_config *c = &a->config;
+    const char *name, *conflict;
+
+    if (!method_find(str_of(a->method), &c->method))
+        return err_set(err, ERR_INPUT, "--method takes supervised or dpo, not '%s'", a->method);
+    hyperparameters_settle(&c->hp, c->method, &a->given);
+    conflict = hyperparameters_conflict(&c->hp, c->method, &name);
+    return !conflict || err_set(err, ERR_INPUT, "%s %s", name, conflict);
+}
+
 static bool make_config(struct arena *arena, struct arguments *a, const char *dir, struct err *err)
 {
     struct train_config *c = &a->config;
@@ -193,7 +217,8 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
     if (!absolute(arena, "model", a->model, &c->model_path, err) ||
         !absolute_file(arena, "train", a->train, &c->train, err) ||
         (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
-        (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err))
+        (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err) ||
+        !choose_method(a, err))
         return false;
     if (a->targets)
         split_targets(arena, a->targets, c);
@@ -315,7 +340,12 @@ failed:
 
 int cli_train(int argc, char **argv)
 {
-    struct arguments a = {.attempt = 1, .over_length = "drop", .schedule = "linear", .init = "model", .dtype = "auto"};
+    struct arguments a = {.attempt = 1,
+                          .method = "supervised",
+                          .over_length = "drop",
+                          .schedule = "linear",
+                          .init = "model",
+                          .dtype = "auto"};
     struct option list[OPTIONS_MAX];
     struct arena arena = {0};
     struct err err = {0};

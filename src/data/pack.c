@@ -114,14 +114,15 @@ struct rows pack_best_fit(struct arena *arena, const uint32_t *length, uint32_t 
     return rows;
 }
 
-struct rows pack_single(struct arena *arena, uint32_t count)
+struct rows pack_single(struct arena *arena, uint32_t count, uint32_t together)
 {
-    struct rows rows = {.example_count = count, .row_count = count};
+    struct rows rows = {.example_count = count, .row_count = count / together};
 
     rows.example = arena_new_array(arena, uint32_t, count);
-    rows.start = arena_new_array(arena, uint32_t, (size_t)count + 1);
+    rows.start = arena_new_array(arena, uint32_t, (size_t)rows.row_count + 1);
     for (uint32_t i = 0; i < count; i++)
-        rows.example[i] = rows.start[i] = i;
-    rows.start[count] = count;
+        rows.example[i] = i;
+    for (uint32_t row = 0; row <= rows.row_count; row++)
+        rows.start[row] = row * together;
     return rows;
 }

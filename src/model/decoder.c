@@ -206,22 +206,33 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
                             struct model_result *result)
 {
     struct pass pass = {.batch = batch, .step = has_grads ? step : NULL};
+    struct batch weighed = *batch;
 
     ASSERT(!has_grads || m->is_trained);
     check_batch(m, batch);
     place_tokens(m, batch);
     forward_layers(m, &pass);
+    if (pass.step && step->weigh) {
+        head_pass(m, &pass, false);
+        weighed.row_weight = step->weigh(step->context, batch);
+        pass.batch = &weighed;
+    }
     if (has_grads) /* rows without a label get nothing from the head */
         memset(m->dr.at, 0, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
     head_pass(m, &pass, has_grads);
     if (has_grads)
         backward_layers(m, &pass);
-    add_result(m, batch, result);
+    add_result(m, pass.batch, result);
 }
 
 const float *model_row_nll(const struct model *m)
 {
     return m->nll;
+}
+
+const uint8_t *model_row_hits(const struct model *m)
+{
+    return m->hit;
 }
 
 void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,

@@ -53,14 +53,20 @@ struct model_step {
     uint64_t seed;
     uint32_t step;
     uint64_t row_offset;
+    /* For losses that are no plain sum over rows: called between the passes, when model_row_nll and model_row_hits hold
+     * this batch's; what it returns, [head_row_count], takes the place of row_weight. NULL: not called. */
+    const float *(*weigh)(void *context, const struct batch *batch);
+    void *context;
 };
-/* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
+/* step may be NULL: nothing is dropped. T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
  * Gradients are added to the arena when has_grads (needs is_trained). The result adds to what it holds: zero it first.
  */
 void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
                             const struct model_step *step, struct model_result *result);
 /* nll[i], f32, of each supervised row of the last model_forward_backward; valid until the next call. */
 const float *model_row_nll(const struct model *model);
+/* Of the same rows: 1 where the label is the argmax. */
+const uint8_t *model_row_hits(const struct model *model);
 
 /* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with
  * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. */

@@ -82,20 +82,32 @@ static bool is_default_length(const char *name, const struct json *value)
            value->integer == 0;
 }
 
-static bool read_hyperparameters(const struct json *object, struct hyperparameters *hp, struct err *err)
-{
-    const struct json *value;
-
-    *hp = HYPERPARAMETERS_DEFAULT;
 #define READ_HYPERPARAMETER(name, kind, standard, min, max, help)                                                      \
     value = json_get(object, #name);                                                                                   \
     if (value && !is_default_length(#name, value) && !read_hp_##kind(value, min, max, &hp->name))                      \
         return err_set(err, ERR_INPUT, "job.json: hyperparameters.%s must be %s from %s to %s", #name,                 \
                        HYPERPARAMETER_##kind == HYPERPARAMETER_BOOL ? "true or false," : "a number", #min, #max);
+
+static bool read_hyperparameters(const struct json *object, enum method method, struct hyperparameters *hp,
+                                 struct err *err)
+{
+    const struct hyperparameters_given given = {
+        .learning_rate = json_get(object, "learning_rate") != NULL,
+        .packing = json_get(object, "packing") != NULL,
+    };
+    const struct json *value;
+    const char *conflict, *name;
+
+    *hp = HYPERPARAMETERS_DEFAULT;
     HYPERPARAMETERS(READ_HYPERPARAMETER)
-#undef READ_HYPERPARAMETER
-    return true;
+    if (method == METHOD_DPO) {
+        DPO_HYPERPARAMETERS(READ_HYPERPARAMETER)
+    }
+    hyperparameters_settle(hp, method, &given);
+    conflict = hyperparameters_conflict(hp, method, &name);
+    return !conflict || err_set(err, ERR_INPUT, "job.json: hyperparameters.%s %s", name, conflict);
 }
+#undef READ_HYPERPARAMETER
 
 static bool read_targets(struct arena *arena, const struct json *list, struct train_config *config, struct err *err)
 {
@@ -181,6 +193,13 @@ static bool read_file(struct arena *arena, const struct json *root, const char *
            read_text(arena, object, "name", false, &file->name, err);
 }
 
+static bool read_method(const struct json *value, enum method *method, struct err *err)
+{
+    *method = METHOD_SUPERVISED;
+    return json_is_null(value) || method_find(json_string_or(value, STR("")), method) ||
+           err_set(err, ERR_INPUT, "job.json: method must be supervised or dpo");
+}
+
 static bool read_members(struct arena *arena, const struct json *root, struct train_config *config, struct err *err)
 {
     const struct json *model = json_get(root, "model"), *adapter = json_get(root, "adapter");
@@ -199,7 +218,8 @@ static bool read_members(struct arena *arena, const struct json *root, struct tr
            read_text(arena, root, "output_name", false, &config->output_name, err) &&
            read_text(arena, root, "cache", true, &config->cache, err) &&
            read_integer(root, "seed", INT64_MIN, INT64_MAX, &config->seed, err) &&
-           read_hyperparameters(json_get(root, "hyperparameters"), &config->hp, err) &&
+           read_method(json_get(root, "method"), &config->method, err) &&
+           read_hyperparameters(json_get(root, "hyperparameters"), config->method, &config->hp, err) &&
            read_options(arena, json_get(root, "options"), config, err);
 }
 
@@ -239,13 +259,16 @@ static void write_file(struct json_writer *w, const char *key, const struct trai
 #define write_hp_FLOAT(w, value) json_write_number((w), (value))
 #define write_hp_BOOL(w, value)  json_write_bool((w), (value))
 
-static void write_hyperparameters(struct json_writer *w, const struct hyperparameters *hp)
+static void write_hyperparameters(struct json_writer *w, enum method method, const struct hyperparameters *hp)
 {
     json_write_key(w, "hyperparameters");
     json_write_begin_object(w);
 #define WRITE_HYPERPARAMETER(name, kind, standard, min, max, help)                                                     \
     json_write_key(w, #name), write_hp_##kind(w, hp->name);
     HYPERPARAMETERS(WRITE_HYPERPARAMETER)
+    if (method == METHOD_DPO) {
+        DPO_HYPERPARAMETERS(WRITE_HYPERPARAMETER)
+    }
 #undef WRITE_HYPERPARAMETER
     json_write_end_object(w);
 }
@@ -306,7 +329,8 @@ void train_config_write(const struct train_config *config, struct strbuf *out)
     write_file(&w, "validation_file", &config->valid);
     json_put_text(&w, "output_name", config->output_name);
     json_put_integer(&w, "seed", config->seed);
-    write_hyperparameters(&w, &config->hp);
+    json_put_text(&w, "method", method_name(config->method));
+    write_hyperparameters(&w, config->method, &config->hp);
     write_options(&w, config);
     json_put_text(&w, "cache", config->cache);
     json_write_end_object(&w);

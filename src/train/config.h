@@ -24,6 +24,7 @@ struct train_config {
     const char *output_name;
     const char *cache; /* folder of prepared data */
     int64_t seed;
+    enum method method;
     struct hyperparameters hp;
     enum over_length over_length;
     enum schedule schedule;

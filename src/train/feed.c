@@ -7,6 +7,7 @@ void feed_init(struct feed *feed, struct arena *arena, const struct dataset *dat
                uint32_t batch_size, uint64_t seed)
 {
     *feed = (struct feed){.data = data, .batch_size = batch_size, .seed = seed, .order_epoch = -1};
+    ASSERT(!is_packed || data->summary.kind != EXAMPLE_PREFERENCE);
     if (is_packed) {
         uint32_t *length = mem_alloc((size_t)data->count * sizeof *length);
         for (uint32_t i = 0; i < data->count; i++)
@@ -14,7 +15,7 @@ void feed_init(struct feed *feed, struct arena *arena, const struct dataset *dat
         feed->rows = pack_best_fit(arena, length, data->count, capacity);
         free(length);
     } else {
-        feed->rows = pack_single(arena, data->count);
+        feed->rows = pack_single(arena, data->count, (uint32_t)example_kind_sequences(data->summary.kind));
     }
     feed->row_tokens = arena_new_array(arena, uint32_t, feed->rows.row_count);
     for (uint32_t row = 0; row < feed->rows.row_count; row++) {
@@ -44,6 +45,7 @@ struct stream {
     const struct dataset *data;
     int32_t *tok, *cu_seqlens;
     float *weight;
+    uint32_t *example; /* of each document */
     int32_t token_count, doc_count;
 };
 
@@ -54,6 +56,7 @@ static struct stream stream_new(const struct dataset *data, struct arena *arena,
         .tok = arena_new_array(arena, int32_t, tokens),
         .cu_seqlens = arena_new_array(arena, int32_t, (size_t)docs + 1),
         .weight = arena_new_array(arena, float, tokens),
+        .example = arena_new_array(arena, uint32_t, docs),
     };
 }
 
@@ -66,7 +69,8 @@ static void stream_add(struct stream *s, uint32_t example)
         s->tok[s->token_count] = (int32_t)(token[i] & ~DATASET_TRAINS);
         s->weight[s->token_count++] = token[i] & DATASET_TRAINS ? 1 : 0;
     }
-    s->cu_seqlens[++s->doc_count] = s->token_count;
+    s->example[s->doc_count++] = example;
+    s->cu_seqlens[s->doc_count] = s->token_count;
 }
 
 /* Examples as groups that must stay together: group g is example[start[g] .. start[g+1]). */
@@ -110,7 +114,7 @@ static uint32_t measure(const struct dataset *data, const struct groups *groups,
 }
 
 static void make_micro(const struct dataset *data, struct arena *arena, const struct groups *groups, uint32_t first,
-                       uint32_t taken, uint32_t tokens, uint32_t docs, float scale, struct batch *batch)
+                       uint32_t taken, uint32_t tokens, uint32_t docs, float scale, struct micro_batch *micro)
 {
     struct stream stream = stream_new(data, arena, tokens, docs);
 
@@ -119,7 +123,8 @@ static void make_micro(const struct dataset *data, struct arena *arena, const st
         for (uint32_t i = groups->start[group]; i < groups->start[group + 1]; i++)
             stream_add(&stream, groups->example[i]);
     }
-    batch_make(arena, batch, stream.tok, stream.cu_seqlens, stream.doc_count, NULL, stream.weight, scale);
+    micro->example = stream.example;
+    batch_make(arena, &micro->batch, stream.tok, stream.cu_seqlens, stream.doc_count, NULL, stream.weight, scale);
 }
 
 static void make_step(const struct dataset *data, struct arena *arena, const struct groups *groups, uint32_t tokens_max,
@@ -137,8 +142,7 @@ static void make_step(const struct dataset *data, struct arena *arena, const str
         uint32_t tokens, docs;
         taken = measure(data, groups, first, tokens_max, groups_max, &tokens, &docs);
         micro->row_offset = (uint64_t)out->tokens;
-        make_micro(data, arena, groups, first, taken, tokens, docs, (float)(1.0 / (double)out->supervised),
-                   &micro->batch);
+        make_micro(data, arena, groups, first, taken, tokens, docs, (float)(1.0 / (double)out->supervised), micro);
         out->tokens += tokens;
     }
 }
@@ -154,12 +158,12 @@ void feed_step_make(struct feed *feed, struct arena *arena, int64_t step, uint32
 }
 
 void feed_examples_make(const struct dataset *data, struct arena *arena, const uint32_t *example, uint32_t count,
-                        uint32_t tokens_max, uint32_t max_docs, struct feed_step *out)
+                        uint32_t together, uint32_t tokens_max, uint32_t groups_max, struct feed_step *out)
 {
-    uint32_t *start = arena_new_array(arena, uint32_t, (size_t)count + 1);
-    struct groups groups = {.example = example, .start = start, .count = count};
+    uint32_t *start = arena_new_array(arena, uint32_t, (size_t)count / together + 1);
+    struct groups groups = {.example = example, .start = start, .count = count / together};
 
-    for (uint32_t i = 0; i <= count; i++)
-        start[i] = i;
-    make_step(data, arena, &groups, tokens_max, max_docs, out);
+    for (uint32_t i = 0; i <= groups.count; i++)
+        start[i] = i * together;
+    make_step(data, arena, &groups, tokens_max, groups_max, out);
 }

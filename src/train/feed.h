@@ -6,7 +6,8 @@
  *
  * The rows of a step are cut into micro-batches of at most `tokens_max` tokens, whole rows in order. All share one
  * divisor: the number of supervised tokens of the whole step. A row of an unpacked run is one example, of a packed one
- * several; either way a micro-batch is a flat stream of documents. */
+ * several; either way a micro-batch is a flat stream of documents. A preference is a row of two documents, chosen and
+ * rejected. "Examples" are the data set's sequences here, by their index. */
 #pragma once
 
 #include "data/dataset.h"
@@ -33,7 +34,8 @@ const uint32_t *feed_order(struct feed *feed, int64_t epoch);
 
 struct micro_batch {
     struct batch batch;
-    uint64_t row_offset; /* tokens of this step before it */
+    const uint32_t *example; /* [doc_count] which one each document is */
+    uint64_t row_offset;     /* tokens of this step before it */
 };
 
 struct feed_step {
@@ -46,6 +48,7 @@ struct feed_step {
 void feed_step_make(struct feed *feed, struct arena *arena, int64_t step, uint32_t tokens_max, struct feed_step *out);
 
 /* The same stream from a list of examples, for evaluation: documents in order, cut into micro-batches of at most
- * tokens_max tokens. max_docs 1 gives every example a micro-batch of its own; 0: as many as fit. */
+ * tokens_max tokens. `together` neighbours are never parted: 2 for pairs, else 1; count is a multiple of it. groups_max
+ * of these make a micro-batch; 0: as many as fit. */
 void feed_examples_make(const struct dataset *data, struct arena *arena, const uint32_t *example, uint32_t count,
-                        uint32_t tokens_max, uint32_t max_docs, struct feed_step *out);
+                        uint32_t together, uint32_t tokens_max, uint32_t groups_max, struct feed_step *out);

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@ static bool tell_start(struct session *s, struct err *err)
     json_put_integer(w, "total_steps", s->total_steps);
     json_put_integer(w, "steps_per_epoch", s->feed.steps_per_epoch);
     json_put_integer(w, "train_rows", s->feed.rows.row_count);
-    json_put_integer(w, "train_examples", s->train.count);
+    json_put_integer(w, "train_examples", (int64_t)s->train.summary.examples);
     json_put_integer(w, "train_tokens", (int64_t)s->train.summary.tokens);
     json_put_integer(w, "supervised_tokens", (int64_t)s->train.summary.trained_tokens);
     json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
@@ -35,16 +36,17 @@ static bool tell_warnings(struct session *s, struct err *err)
     if (s->total_steps < FEW_STEPS &&
         !run_message(&s->run, "warn", "few_steps", 0, err,
                      "%" PRId64 " optimizer steps will hardly move the model: lower batch_size (now %" PRId64
-                     "), raise n_epochs or learning_rate, or set packing to false",
-                     s->total_steps, hp->batch_size))
+                     "), raise n_epochs or learning_rate%s",
+                     s->total_steps, hp->batch_size, hp->packing ? ", or set packing to false" : ""))
         return false;
-    return !hp->lora || hp->learning_rate != HYPERPARAMETERS_DEFAULT.learning_rate ||
+    return !hp->lora || s->config.method == METHOD_DPO || hp->learning_rate != HYPERPARAMETERS_DEFAULT.learning_rate ||
            run_message(&s->run, "warn", "lora_default_rate", 0, err,
                        "learning_rate is at its default 1e-5, which is little for LoRA: 1e-4 to 2e-4 is usual");
 }
 
 struct step_numbers {
     struct model_result result;
+    struct dpo_sums dpo;
     double grad_norm, rate, seconds;
     int64_t tokens, supervised;
 };
@@ -86,6 +88,31 @@ static bool check_finite(const struct session *s, const struct step_numbers *n, 
                    s->progress.step + 1, isfinite(n->result.loss) ? "gradient" : "loss", s->config.hp.learning_rate);
 }
 
+/* Gradients of the whole step, micro-batch by micro-batch. */
+static bool pass_step(struct session *s, const struct feed_step *step, int64_t k, struct step_numbers *n,
+                      struct err *err)
+{
+    int64_t pairs = 0;
+
+    for (int i = 0; i < step->micro_count; i++)
+        pairs += step->micro[i].batch.doc_count / 2;
+    for (int i = 0; i < step->micro_count; i++) {
+        const struct micro_batch *micro = &step->micro[i];
+        struct dpo_batch dpo = session_pairs(s, micro, s->reference_train, pairs, &n->dpo);
+        struct model_step place = {.seed = (uint64_t)s->config.seed, .step = (uint32_t)k, .row_offset = micro->row_offset};
+        if (s->config.method == METHOD_DPO) {
+            place.weigh = dpo_weigh;
+            place.context = &dpo;
+        }
+        model_forward_backward(s->model, &micro->batch, true, &place, &n->result);
+        if (!run_beat(&s->run, err))
+            return false;
+    }
+    if (s->config.method == METHOD_DPO)
+        n->result = dpo_result(&n->dpo);
+    return true;
+}
+
 /* One optimizer step: progress.step counts it when it is done. */
 static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
 {
@@ -99,12 +126,8 @@ static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
     arena_reset(&s->step_arena);
     feed_step_make(&s->feed, &s->step_arena, k, (uint32_t)model_plan_used(s->model)->tokens, &step);
     model_zero_grads(s->model);
-    for (int i = 0; i < step.micro_count; i++) {
-        struct model_step place = {(uint64_t)s->config.seed, (uint32_t)k, step.micro[i].row_offset};
-        model_forward_backward(s->model, &step.micro[i].batch, true, &place, &n->result);
-        if (!run_beat(&s->run, err))
-            return false;
-    }
+    if (!pass_step(s, &step, k, n, err))
+        return false;
     grad = model_grads(s->model, &grad_count, &partial);
     model_backend(s->model)->sumsq(
         model_queue(s->model), &(struct op_sumsq){.x = grad, .count = grad_count, .partial = partial, .sum = &sumsq});
@@ -132,6 +155,7 @@ static void count_step(struct session *s, const struct step_numbers *n)
     p->window_tokens += n->result.row_count;
     p->window_hits += n->result.hit_count;
     p->window_nll += n->result.nll_sum;
+    p->window_pairs += n->dpo.pairs;
     s->steps_here++;
 }
 
@@ -154,6 +178,28 @@ static void put_gradient_norms(struct session *s, struct json_writer *w)
     json_write_end_object(w);
 }
 
+/* Means over the pairs; docs/formats.md has TRL's names for them. */
+static void put_rewards(struct json_writer *w, const char *prefix, const struct dpo_sums *sums)
+{
+    const struct {
+        const char *name;
+        double sum;
+    } means[] = {
+        {"rewards_chosen", sums->rewards_chosen},
+        {"rewards_rejected", sums->rewards_rejected},
+        {"reward_accuracy", (double)sums->wins},
+        {"reward_margin", sums->rewards_chosen - sums->rewards_rejected},
+        {"logps_chosen", sums->logps_chosen},
+        {"logps_rejected", sums->logps_rejected},
+    };
+
+    for (size_t i = 0; sums->pairs > 0 && i < sizeof means / sizeof *means; i++) {
+        char key[40];
+        snprintf(key, sizeof key, "%s%s", prefix, means[i].name);
+        json_put_number(w, key, means[i].sum / (double)sums->pairs);
+    }
+}
+
 static bool tell_step(struct session *s, const struct step_numbers *n, struct err *err)
 {
     double left =
@@ -165,6 +211,7 @@ static bool tell_step(struct session *s, const struct step_numbers *n, struct er
     json_put_integer(w, "epoch", epoch_of(s));
     json_put_number(w, "loss", n->result.loss);
     json_put_number(w, "token_accuracy", (double)n->result.hit_count / (double)n->result.row_count);
+    put_rewards(w, "", &n->dpo);
     json_put_number(w, "learning_rate", n->rate);
     json_put_number(w, "grad_norm", n->grad_norm);
     if (s->config.has_gradient_norms)
@@ -196,6 +243,7 @@ static bool tell_valid(struct session *s, const struct eval_result *result, stru
         return true;
     w = run_event_begin(&s->run, "valid", "", s->progress.step);
     put_result(w, "valid_loss", "valid_mean_token_accuracy", result);
+    put_rewards(w, "valid_", &result->dpo);
     return run_event_end(&s->run, err);
 }
 
@@ -215,8 +263,10 @@ static bool tell_checkpoint(struct session *s, const char *path, const struct ch
                             const struct eval_result *valid, const struct eval_result *full, struct err *err)
 {
     const struct progress *p = &s->progress;
-    struct eval_result train = {p->window_tokens > 0, p->window_nll / fmax((double)p->window_tokens, 1),
-                                (double)p->window_hits / fmax((double)p->window_tokens, 1)};
+    int64_t losses = p->window_pairs ? p->window_pairs : p->window_tokens;
+    struct eval_result train = {.has_value = p->window_tokens > 0,
+                                .loss = p->window_nll / fmax((double)losses, 1),
+                                .accuracy = (double)p->window_hits / fmax((double)p->window_tokens, 1)};
     struct json_writer *w = run_event_begin(&s->run, "checkpoint", "", p->step);
 
     json_put_integer(w, "epoch", epoch_of(s));
@@ -241,7 +291,7 @@ static bool checkpoint(struct session *s, const struct eval_result *valid, struc
               tell_checkpoint(s, name, &files, valid, &full, err) && run_beat(&s->run, err);
 
     s->last_checkpoint = name;
-    s->progress.window_tokens = s->progress.window_hits = 0;
+    s->progress.window_tokens = s->progress.window_hits = s->progress.window_pairs = 0;
     s->progress.window_nll = 0;
     arena_deinit(&arena);
     return ok;
@@ -293,17 +343,23 @@ static bool run_steps(struct session *s, enum run_wanted *wanted, struct err *er
     return true;
 }
 
+/* A model that is ready for its next step. */
+static bool open_session(struct session *s, struct err *err)
+{
+    return recovery_clean(s, err) && session_prepare_data(s, s->options->dir, err) && session_open_model(s, err) &&
+           (s->config.method != METHOD_DPO || reference_open(s, err)) && recovery_resume(s, err);
+}
+
 static bool run_session(struct session *s, enum run_wanted *wanted, struct err *err)
 {
     *wanted = RUN_GO_ON;
-    return recovery_clean(s, err) && session_prepare_data(s, s->options->dir, err) && session_open_model(s, err) &&
-           recovery_resume(s, err) && tell_start(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
+    return open_session(s, err) && tell_start(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
            run_steps(s, wanted, err) && (*wanted != RUN_GO_ON || receipt_write(s, err));
 }
 
 static enum run_status status_of(struct session *s, bool ok, enum run_wanted wanted, const struct err *err)
 {
-    if (!ok && err->code == ERR_CANCELLED) { /* while data was prepared: control says which */
+    if (!ok && err->code == ERR_CANCELLED) { /* before the first step: control says which */
         wanted = run_wanted(&s->run);
         ok = true;
     }

@@ -88,7 +88,7 @@ static void put_figures(struct session *s, struct json_writer *w)
     json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
     json_put_number(w, "first_loss", s->progress.first_loss);
     json_put_number(w, "last_loss", s->progress.last_loss);
-    json_put_integer(w, "examples", s->train.count);
+    json_put_integer(w, "examples", (int64_t)s->train.summary.examples);
     json_put_integer(w, "over_length_lines", (int64_t)s->train.summary.over_length_lines);
     json_put_integer(w, "untrained_lines", (int64_t)s->train.summary.untrained_lines);
 }
@@ -150,8 +150,8 @@ static double probe_loss(struct session *s, const uint32_t *example, uint32_t co
     struct feed_step step;
 
     arena_reset(&s->step_arena);
-    feed_examples_make(&s->train, &s->step_arena, example, count, (uint32_t)model_plan_used(s->model)->tokens, max_docs,
-                       &step);
+    feed_examples_make(&s->train, &s->step_arena, example, count, 1, (uint32_t)model_plan_used(s->model)->tokens,
+                       max_docs, &step);
     for (int i = 0; i < step.micro_count; i++)
         model_forward_backward(s->model, &step.micro[i].batch, false, &(struct model_step){0}, &sum);
     return sum.nll_sum / (double)sum.row_count;

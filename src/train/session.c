@@ -139,11 +139,19 @@ static bool link_dataset(struct arena *arena, const char *from, const char *to, 
 static bool check_kind(struct session *s, const struct train_file *file, const char *which,
                        const struct dataset *dataset, struct err *err)
 {
-    if (dataset->summary.kind != EXAMPLE_PREFERENCE)
+    bool is_preference = dataset->summary.kind == EXAMPLE_PREFERENCE;
+
+    if (is_preference == (s->config.method == METHOD_DPO))
         return true;
     s->param = str_is(str_of(which), "training") ? "training_file" : "validation_file";
-    return err_set(err, ERR_INPUT, "%s holds preferences: supervised training takes messages, prompt and completion, "
-                   "text or token_ids", file->name);
+    return is_preference ? err_set(err, ERR_INPUT,
+                                   "%s holds preferences, which method dpo trains on: supervised training takes "
+                                   "messages, prompt and completion, text or token_ids",
+                                   file->name)
+                         : err_set(err, ERR_INPUT,
+                                   "%s holds %s: method dpo takes preferences (prompt, chosen and rejected; or input, "
+                                   "preferred_output and non_preferred_output)",
+                                   file->name, example_kind_name(dataset->summary.kind));
 }
 
 static bool prepare_one(struct session *s, const char *dir, const struct train_file *file, const char *which,
@@ -265,13 +273,18 @@ static bool hash_base(struct session *s, struct err *err)
     return ok;
 }
 
+/* In tokens; of a preference both sequences. */
 static uint32_t longest_example(const struct dataset *data)
 {
-    uint32_t longest = 0;
+    uint32_t longest = 0, together = (uint32_t)example_kind_sequences(data->summary.kind);
 
-    for (uint32_t i = 0; i < data->count; i++)
-        if (data->entry[i].count > longest)
-            longest = data->entry[i].count;
+    for (uint32_t i = 0; i < data->count; i += together) {
+        uint32_t tokens = 0;
+        for (uint32_t j = i; j < i + together; j++)
+            tokens += data->entry[j].count;
+        if (tokens > longest)
+            longest = tokens;
+    }
     return longest;
 }
 
@@ -365,6 +378,12 @@ bool session_open_model(struct session *s, struct err *err)
     s->range = arena_new_array(&s->arena, struct model_range, MODEL_RANGES_MAX);
     s->range_count = model_ranges(s->model, s->range, MODEL_RANGES_MAX);
     return has_plan || write_plan(s, path, err);
+}
+
+struct dpo_batch session_pairs(struct session *s, const struct micro_batch *micro, const double *reference,
+                               int64_t step_pairs, struct dpo_sums *sums)
+{
+    return (struct dpo_batch){s->model, micro, reference, s->config.hp.beta, step_pairs, &s->step_arena, sums};
 }
 
 void session_close(struct session *s)

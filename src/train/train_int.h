@@ -5,6 +5,7 @@
 #include "data/prepare.h"
 #include "model/checkpoint.h"
 #include "train/config.h"
+#include "train/dpo.h"
 #include "train/feed.h"
 #include "train/folder.h"
 #include "train/train.h"
@@ -14,10 +15,11 @@
     X(step)              /* updates done */                                                                            \
     X(trained_tokens)    /* real tokens seen */                                                                        \
     X(supervised_tokens) /* labels seen */                                                                             \
-    X(window_tokens)     /* labels since the last checkpoint, */                                                       \
-    X(window_hits)       /* and how many of them were the argmax */
+    X(window_tokens)     /* labels since the last checkpoint (dpo: of chosen completions), */                          \
+    X(window_hits)       /* and how many of them were the argmax */                                                    \
+    X(window_pairs)      /* pairs since then; 0 but with dpo */
 #define PROGRESS_NUMBERS(X)                                                                                            \
-    X(window_nll) /* sum of their losses */                                                                            \
+    X(window_nll) /* sum of the labels' losses (dpo: of the pairs') */                                                                            \
     X(first_loss) /* of the run's first step */                                                                        \
     X(last_loss)
 
@@ -30,10 +32,12 @@ struct progress {
 #undef PROGRESS_NUMBER_FIELD
 };
 
-/* Mean loss and accuracy over a set of labels; has_value false: there was nothing to measure. */
+/* Mean loss and accuracy over a set of labels (dpo: of pairs, and of the chosen completions' labels); has_value false:
+ * there was nothing to measure. */
 struct eval_result {
     bool has_value;
     double loss, accuracy;
+    struct dpo_sums dpo; /* pairs 0 without dpo */
 };
 
 struct session {
@@ -54,6 +58,7 @@ struct session {
     int range_count;
     int64_t total_steps, warmup_steps, eval_every;
     char base_hash[65], data_hash[65];
+    const double *reference_train, *reference_valid; /* dpo: of every sequence; else NULL */
     struct progress progress;
     int64_t resumed_from;                /* -1: started afresh */
     int64_t recovery_step;               /* of the last recovery point that this attempt wrote; -1: none */
@@ -68,6 +73,13 @@ bool session_read(struct session *session, const char *dir, struct err *err);
 bool session_prepare_data(struct session *session, const char *dir, struct err *err);
 bool session_open_model(struct session *session, struct err *err);
 void session_close(struct session *session);
+/* How dpo_weigh reads a micro-batch of this session. */
+struct dpo_batch session_pairs(struct session *session, const struct micro_batch *micro, const double *reference,
+                               int64_t step_pairs, struct dpo_sums *sums);
+
+/* reference.c: with method dpo, before the first step and before anything is resumed. Measured, or read as an earlier
+ * attempt left it. */
+bool reference_open(struct session *session, struct err *err);
 
 /* recovery.c */
 bool recovery_write(struct session *session, struct err *err);

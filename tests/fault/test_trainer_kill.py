@@ -29,15 +29,25 @@ def write_data(path, count, seed):
             out.write(json.dumps({"messages": talk}) + "\n")
 
 
-def make_run(folder, threads=2, **hyperparameters):
+def write_preferences(path, count, seed):
+    words = "the bird then other there path think with both moth".split()
+    rng = random.Random(seed)
+    with open(path, "w") as out:
+        for _ in range(count):
+            prompt, chosen, rejected = (" ".join(rng.choices(words, k=rng.randint(1, 9))) for _ in range(3))
+            out.write(json.dumps({"prompt": prompt, "chosen": " " + chosen, "rejected": " " + rejected}) + "\n")
+
+
+def make_run(folder, threads=2, method="supervised", **hyperparameters):
     folder.mkdir(parents=True)
-    write_data(folder / "train.jsonl", EXAMPLES, 1)
-    write_data(folder / "valid.jsonl", 12, 2)
+    write = write_preferences if method == "dpo" else write_data
+    write(folder / "train.jsonl", EXAMPLES, 1)
+    write(folder / "valid.jsonl", 12, 2)
     job = {
         "format": 1, "id": "ftjob-test", "model": {"id": "tiny", "path": str(MODEL)}, "adapter": None,
         "training_file": {"id": "a", "path": str(folder / "train.jsonl"), "name": "train.jsonl"},
         "validation_file": {"id": "b", "path": str(folder / "valid.jsonl"), "name": "valid.jsonl"},
-        "output_name": "ft:tiny", "seed": 7,
+        "output_name": "ft:tiny", "seed": 7, "method": method,
         "hyperparameters": {"batch_size": BATCH, "learning_rate": 3e-3, "n_epochs": EPOCHS, "packing": False, **hyperparameters},
         "options": {"init": "random", "recovery_steps": 5, "checkpoint_steps": 20, "threads": threads, "dtype": "float32"},
         "cache": str(folder / "cache"),
@@ -209,6 +219,22 @@ def test_a_lora_job_killed_once_ends_with_the_same_bits(tmp_path):
     assert figures(broken, "step") == figures(whole, "step")
 
 
+def test_a_dpo_job_killed_at_any_time_ends_with_the_same_bits_and_the_same_reference(tmp_path):
+    whole, broken = make_run(tmp_path / "whole", method="dpo"), make_run(tmp_path / "broken", method="dpo")
+    begin = time.monotonic()
+    finish(whole, 1)
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    for attempt in range(1, 5):
+        if not kill_at_random(broken, attempt, rng, (time.monotonic() - begin) / 4):
+            break
+    else:
+        finish(broken, 5)
+    same(broken, whole)
+    reference = "reference/logps.bin"
+    assert (broken / reference).read_bytes() == (whole / reference).read_bytes() and (whole / reference).stat().st_size == 8 * 2 * (EXAMPLES + 12)
+
+
 def test_cancel_is_obeyed_at_the_next_step(tmp_path):
     run = make_run(tmp_path / "run", n_epochs=100)
     process = start(run, 1)
@@ -230,6 +256,16 @@ def test_wrong_data_fails_with_its_lines(tmp_path):
     assert end["status"] == "failed" and end["error"]["param"] == "training_file" and "line 2" in end["error"]["message"]
     told = [e for e in events(run).values() if e["code"] == "training_errors"]
     assert told[0]["data"]["errors"] == [{"line": 2, "message": "text is a number: it must be a string"}]
+
+
+@pytest.mark.parametrize("method, kind", [("supervised", "dpo"), ("dpo", "supervised")])
+def test_data_for_another_method_fails_with_its_file(tmp_path, method, kind):
+    run = make_run(tmp_path / "run", method=kind)
+    job = json.loads((run / "job.json").read_text())
+    (run / "job.json").write_text(json.dumps(job | {"method": method}))
+    start(run, 1).communicate(timeout=60)
+    error = json.loads((attempt_dir(run, 1) / "exit.json").read_text())["error"]
+    assert error["param"] == "validation_file" and "method dpo" in error["message"]
 
 
 def command_line(out, *more):

@@ -7,7 +7,7 @@ import warnings
 import torch
 from datasets import Dataset, disable_caching
 from transformers import AutoTokenizer, PrinterCallback, get_scheduler
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 disable_caching()
 warnings.filterwarnings("ignore")
@@ -32,6 +32,25 @@ def sft_trainer(model, folder, lines, out, *, batch_size=8, n_epochs=1, learning
 def train_with_trl(trainer):
     trainer.train()
     return [(entry["loss"], entry["grad_norm"], entry["learning_rate"]) for entry in trainer.state.log_history if "grad_norm" in entry]
+
+
+def dpo_trainer(model, folder, lines, out, *, batch_size, n_epochs, learning_rate, context_length, warmup_ratio=0, weight_decay=0, max_grad_norm=1,
+                beta=0.1, seed=0):
+    """TRL's DPO with the settings that say the same as attune's options; the reference is the model as it is in `folder`, or without its adapter."""
+    config = DPOConfig(
+        output_dir=str(out), per_device_train_batch_size=batch_size, num_train_epochs=n_epochs, learning_rate=learning_rate,
+        lr_scheduler_type="linear", warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, beta=beta,
+        max_length=context_length, seed=seed, bf16=False, gradient_checkpointing=False, use_cpu=True, logging_steps=1, save_strategy="no",
+        report_to="none", disable_tqdm=True)
+    trainer = DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(lines), processing_class=AutoTokenizer.from_pretrained(folder))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def log_of(trainer):
+    """What it logs of every step."""
+    trainer.train()
+    return [entry for entry in trainer.state.log_history if "grad_norm" in entry]
 
 
 def documents(row):

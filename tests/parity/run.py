@@ -14,6 +14,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
                   TQDM_DISABLE="1", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
 import data_rows  # noqa: E402
+import dpo_rows  # noqa: E402
 import forward_rows  # noqa: E402
 import lora_rows  # noqa: E402
 import text_rows  # noqa: E402
@@ -28,7 +29,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, train_rows, lora_rows):
+    for rows in (text_rows, data_rows, forward_rows, train_rows, dpo_rows, lora_rows):
         rows.measure(table, options.seed)
     return table.end()
 

@@ -111,12 +111,14 @@ static void no_row_spans_two_windows(void **state)
     arena_deinit(&arena);
 }
 
-static void without_packing_each_example_is_a_row(void **state)
+static void without_packing_each_example_or_pair_is_a_row(void **state)
 {
     struct arena arena = {0};
-    struct rows rows = pack_single(&arena, 3);
+    struct rows rows = pack_single(&arena, 3, 1);
 
     expect_rows(&rows, "0 | 1 | 2 | ");
+    rows = pack_single(&arena, 4, 2);
+    expect_rows(&rows, "0 1 | 2 3 | ");
     arena_deinit(&arena);
 }
 
@@ -126,7 +128,7 @@ int main(void)
         cmocka_unit_test(examples_go_where_trl_puts_them),
         cmocka_unit_test(packing_equals_the_brute_force_definition),
         cmocka_unit_test(no_row_spans_two_windows),
-        cmocka_unit_test(without_packing_each_example_is_a_row),
+        cmocka_unit_test(without_packing_each_example_or_pair_is_a_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

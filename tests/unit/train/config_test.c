@@ -38,6 +38,7 @@ static void a_job_reads_back_as_it_was_written(void **state)
                                 .output_name = "ft:x",
                                 .cache = "/c",
                                 .seed = -3,
+                                .method = METHOD_DPO,
                                 .hp = HYPERPARAMETERS_DEFAULT,
                                 .over_length = OVER_LENGTH_TRUNCATE,
                                 .schedule = SCHEDULE_COSINE,
@@ -58,6 +59,9 @@ static void a_job_reads_back_as_it_was_written(void **state)
     struct arena arena = {0};
     struct err err = {0};
 
+    c.hp.packing = false;
+    c.hp.beta = 0.25;
+
     c.hp.lora = true;
     c.hp.learning_rate = 3e-4;
     c.hp.context_length = 128;
@@ -65,9 +69,25 @@ static void a_job_reads_back_as_it_was_written(void **state)
     assert_ok(train_config_parse(&arena, strbuf_view(&text), &back, &err), err);
     train_config_write(&back, &again);
     assert_string_equal(text.at, again.at);
+    assert_int_equal(back.method, METHOD_DPO);
+    assert_true(back.hp.beta == 0.25);
     assert_non_null(strstr(text.at, "2026-01-31T12:00:00"));
     strbuf_deinit(&text);
     strbuf_deinit(&again);
+    arena_deinit(&arena);
+}
+
+static void dpo_has_defaults_of_its_own(void **state)
+{
+    struct arena arena = {0};
+    struct train_config c;
+    struct err err = {0};
+
+    assert_ok(train_config_parse(&arena, STR(JOB(",\"method\":\"dpo\"")), &c, &err), err);
+    assert_true(c.method == METHOD_DPO && c.hp.beta == 0.1 && c.hp.learning_rate == 1e-6 && !c.hp.packing);
+    assert_ok(train_config_parse(&arena, STR(JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"lora\":true}")), &c, &err),
+              err);
+    assert_true(c.hp.learning_rate == 1e-5);
     arena_deinit(&arena);
 }
 
@@ -83,6 +103,10 @@ static void a_wrong_member_is_named(void **state)
         {JOB(",\"hyperparameters\":{\"learning_rate\":-1}"), "hyperparameters.learning_rate"},
         {JOB(",\"hyperparameters\":{\"packing\":1}"), "hyperparameters.packing must be true or false"},
         {JOB(",\"hyperparameters\":{\"context_length\":15}"), "hyperparameters.context_length"},
+        {JOB(",\"method\":\"ppo\""), "method must be supervised or dpo"},
+        {JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"beta\":3}"), "hyperparameters.beta must be a number"},
+        {JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"packing\":true}"), "hyperparameters.packing must be false"},
+        {JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"lora_dropout\":0.1}"), "hyperparameters.lora_dropout must be 0"},
         {JOB(",\"options\":{\"over_length\":\"x\"}"), "over_length 'x' is not drop, error or truncate"},
         {JOB(",\"options\":{\"lr_scheduler_type\":\"x\"}"), "lr_scheduler_type 'x'"},
         {JOB(",\"options\":{\"init\":\"x\"}"), "init 'x'"},
@@ -107,6 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_left_out_has_its_default),
         cmocka_unit_test(a_job_reads_back_as_it_was_written),
+        cmocka_unit_test(dpo_has_defaults_of_its_own),
         cmocka_unit_test(a_wrong_member_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

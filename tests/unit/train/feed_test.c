@@ -130,7 +130,7 @@ static struct outcome run(struct world *w, int threads, bool is_packed, uint32_t
         feed_init(&feed, &w->arena, &w->data, true, CAPACITY, EXAMPLES, 1);
         feed_step_make(&feed, &w->arena, 0, tokens_max, &step);
     } else {
-        feed_examples_make(&w->data, &w->arena, example, EXAMPLES, tokens_max, max_docs, &step);
+        feed_examples_make(&w->data, &w->arena, example, EXAMPLES, 1, tokens_max, max_docs, &step);
     }
     model_zero_grads(model);
     for (int i = 0; i < step.micro_count; i++)
