@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
+#include "compute/nf4.h"
 #include "os/clock.h"
 
 #include <stdio.h>
@@ -34,6 +35,7 @@ struct bench {
     struct queue queue;
     enum cpu_path path;
     enum dtype type;
+    bool is_nf4;                            /* frozen weights as codes of four bits */
     double seconds;                         /* per measurement */
     double step_seconds, step_peak_seconds; /* all products of a 135M step: as measured, and at the loop's speed */
     struct arena arena;                     /* one shape's operands */
@@ -55,6 +57,27 @@ static struct mat make(struct bench *bench, int32_t rows, int32_t cols, enum dty
             ((uint16_t *)m.at)[i] = (uint16_t)((0x3f000000 + (random >> 9) * 2 + (random & 0x80000000)) >> 16);
     }
     return m;
+}
+
+/* Any bytes are codes; all blocks have the absmax 1. */
+static struct weight make_weight(struct bench *bench, const struct shape *shape)
+{
+    struct weight weight = {.w = make(bench, shape->N, shape->K, bench->type)};
+    int64_t count = (int64_t)shape->N * shape->K, blocks = nf4_blocks(count, NF4_BLOCK);
+    struct nf4 *tensor = arena_new(&bench->arena, struct nf4);
+    int32_t *row_end = arena_new(&bench->arena, int32_t);
+    float *absmax;
+
+    if (!bench->is_nf4)
+        return weight;
+    absmax = arena_new_array(&bench->arena, float, (size_t)blocks);
+    for (int64_t i = 0; i < blocks; i++)
+        absmax[i] = 1;
+    *row_end = shape->N;
+    *tensor = (struct nf4){.codes = weight.w.at, .absmax = absmax, .block = NF4_BLOCK, .count = count};
+    weight.quant = (struct quant){tensor, row_end, 1};
+    weight.w.at = NULL;
+    return weight;
 }
 
 static void run_op(struct bench *bench, enum op op, const void *args)
@@ -95,12 +118,13 @@ static double measure(struct bench *bench, enum op op, const void *args, double 
 static void measure_shape(struct bench *bench, const struct shape *shape)
 {
     double flops = 2.0 * shape->T * shape->N * shape->K, loop[3], rate[3];
-    struct weight weight = {.w = make(bench, shape->N, shape->K, bench->type)};
+    struct weight weight = make_weight(bench, shape);
     struct mat x = make(bench, shape->T, shape->K, bench->type), y = make(bench, shape->T, shape->N, bench->type);
     struct mat dw = make(bench, shape->N, shape->K, DTYPE_F32);
     struct op_linear forward = {.x = x, .y = y, .w = &weight};
     struct op_linear_grad_in backward = {.dy = y, .dx = x, .w = &weight};
-    struct op_linear_grad_w gradient = {.x = x, .dy = y, .w = &weight, .dw = dw};
+    struct weight trained = {.w = dw};
+    struct op_linear_grad_w gradient = {.x = x, .dy = y, .w = &trained, .dw = dw};
 
     rate[0] = measure(bench, OP_linear, &forward, flops, &loop[0]);
     rate[1] = measure(bench, OP_linear_grad_in, &backward, flops, &loop[1]);
@@ -118,8 +142,8 @@ static void measure_shape(struct bench *bench, const struct shape *shape)
 
 static int bench_products(struct bench *bench)
 {
-    printf("%s products, path %s, %d threads; GFLOP per second of all threads and share of the loop\n",
-           dtype_name(bench->type), cpu_path_name(bench->path), pool_thread_count(bench->queue.pool));
+    printf("%s products%s, path %s, %d threads; GFLOP per second of all threads and share of the loop\n",
+           dtype_name(bench->type), bench->is_nf4 ? " with weights in NF4" : "", cpu_path_name(bench->path), pool_thread_count(bench->queue.pool));
     printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w",
            "loop");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
@@ -133,7 +157,7 @@ int cli_bench(int argc, char **argv)
 {
     int64_t threads = 2;
     double seconds = 1;
-    bool is_f32 = false;
+    bool is_f32 = false, is_nf4 = false;
     const char *what = NULL;
     int count = 0;
     struct bench bench = {.path = cpu_path_best(), .type = DTYPE_BF16};
@@ -142,6 +166,7 @@ int cli_bench(int argc, char **argv)
         {"threads", OPTION_INT, &threads, "N", "threads to share the work (0: one per core)", NULL},
         {"seconds", OPTION_FLOAT, &seconds, "S", "time for each figure", NULL},
         {"f32", OPTION_FLAG, &is_f32, NULL, "products of f32 instead of bf16", NULL},
+        {"nf4", OPTION_FLAG, &is_nf4, NULL, "frozen weights as codes of four bits", NULL},
     };
     const struct options options = {"attune bench products [options]",
                                     "Measures products of matrices against the processor's peak.",
@@ -160,6 +185,7 @@ int cli_bench(int argc, char **argv)
     }
     if (is_f32 || bench.path < CPU_PATH_AVX512BF16)
         bench.type = DTYPE_F32;
+    bench.is_nf4 = is_nf4;
     bench.seconds = seconds;
     bench.queue.pool = pool_new((int)threads);
     bench_products(&bench);

@@ -39,9 +39,18 @@ struct mat {
     enum dtype type;
 };
 
+struct nf4;
+/* A frozen weight as codes of four bits (compute/nf4.h): its rows come from tensors that were quantized each by itself. */
+struct quant {
+    const struct nf4 *part;  /* [part_count] */
+    const int32_t *row_end;  /* [part_count] part i is rows row_end[i-1] .. row_end[i] */
+    int32_t part_count;      /* 0: the weight is plain */
+};
+
 /* One stored product such as q‖k‖v, with its adapter. */
 struct weight {
     struct mat w;        /* [N, K], F32, BF16 (or F64) */
+    struct quant quant;  /* with parts, w.at is NULL and products read what the codes stand for, rounded to w.type */
     struct mat a, b;     /* adapter in the compute type: a [R, K], b [N, R]; rows 0: none. For a fused weight b is
                           * block-diagonal: one block per part, zeros between (linear_grad_w keeps them zero). */
     const int32_t *part_rows; /* NULL: one part. Else parts of N, in order: part i owns rows part_rows[i] .. part_rows[i+1] of

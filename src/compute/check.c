@@ -157,6 +157,8 @@ static void check_weight(struct check *check, const struct weight *weight, int32
     int32_t R = weight->a.rows;
 
     check_mat(check, "w", &weight->w, N, K, REAL);
+    check_that(check, !weight->quant.part_count || weight->quant.row_end[weight->quant.part_count - 1] == N,
+               "the quantized parts of w do not make up its rows");
     check_that(check, weight->lora_dropout >= 0 && weight->lora_dropout < 1, "dropout must be at least 0 and below 1");
     if (R == 0)
         return;
@@ -193,6 +195,7 @@ static void check_linear_grad_w(struct check *check, const struct op_linear_grad
     check_mat(check, "x", &op->x, T, K, REAL);
     check_mat(check, "dy", &op->dy, T, N, REAL);
     check_optional(check, "dw", &op->dw, N, K, F32);
+    check_that(check, !op->dw.at || !op->w->quant.part_count, "a quantized weight is frozen");
     check_optional(check, "dbias", &op->dbias, 1, N, F32);
     check_optional(check, "da", &op->da, R, K, F32);
     check_optional(check, "db", &op->db, N, R, F32);

@@ -94,16 +94,22 @@ static double adapter_area(const struct weight *weight)
     return (double)weight->a.rows * ((double)weight->w.rows + weight->w.cols);
 }
 
+/* As it is read: a quantized one as codes and a byte of absmax for 64 of them. */
+static double weight_bytes(const struct weight *weight)
+{
+    return weight->quant.part_count ? area(&weight->w) * (0.5 + 1.0 / 64) : mat_bytes(&weight->w);
+}
+
 static struct cost cost_linear(const struct op_linear *op)
 {
     return (struct cost){2.0 * op->x.rows * (area(&op->w->w) + adapter_area(op->w)),
-                         mat_bytes(&op->x) + mat_bytes(&op->y) + mat_bytes(&op->w->w)};
+                         mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
 }
 
 static struct cost cost_linear_grad_in(const struct op_linear_grad_in *op)
 {
     return (struct cost){2.0 * op->dy.rows * (area(&op->w->w) + adapter_area(op->w)),
-                         mat_bytes(&op->dy) + mat_bytes(&op->dx) + mat_bytes(&op->w->w)};
+                         mat_bytes(&op->dy) + mat_bytes(&op->dx) + weight_bytes(op->w)};
 }
 
 static struct cost cost_linear_grad_w(const struct op_linear_grad_w *op)

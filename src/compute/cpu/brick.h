@@ -56,6 +56,7 @@ INLINE int32_t step_count(int32_t k, bool is_bf16)
  * the dropout drops are read as zeros; they are counted by their place in m. */
 struct side {
     struct mat m;
+    const struct quant *quant; /* NULL: m is plain. Else a panel's packer reads codes, through CPU(pack_codes) */
     bool is_k_down;
     float rate;
     struct dropout dropout;
@@ -243,6 +244,9 @@ static inline void pack_panel(const struct side *side, bool is_bf16, struct part
     else
         pack_across(side, is_bf16, part, to, width);
 }
+
+/* A panel of a quantized weight, with the bits that the weight would have given dequantized. */
+void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width);
 
 /* Rows of A, converted, one behind the other: [count][steps]. */
 static inline void pack_rows(const struct side *side, bool is_bf16, struct part part, uint32_t *to)

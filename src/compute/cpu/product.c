@@ -255,7 +255,10 @@ static void run_panel(const struct task *task)
         for (int32_t from = 0; from < steps; from += CHUNK_STEPS) {
             int32_t here = smaller(CHUNK_STEPS, steps - from), k = from * per_step;
             struct part part = {task->col, task->col_count, k, smaller(here * per_step, segment->k - k)};
-            pack_panel(&segment->b, p->is_bf16, part, task->panel, task->width);
+            if (segment->b.quant)
+                CPU(pack_codes)(&segment->b, p->is_bf16, part, task->panel, task->width);
+            else
+                pack_panel(&segment->b, p->is_bf16, part, task->panel, task->width);
             run_rows(task, s, from, here, from + here == steps);
         }
     }
@@ -337,12 +340,17 @@ static struct product adapter_in(const struct op_linear *op)
                             .scale = w->lora_scale / (1 - w->lora_dropout), .y = behind(&op->x, 0, w->a.rows)};
 }
 
+static const struct quant *quant_of(const struct weight *w)
+{
+    return w->quant.part_count ? &w->quant : NULL;
+}
+
 /* y = x·Wᵀ + t·Bᵀ + bias + add */
 static struct product forward(const struct op_linear *op)
 {
     const struct weight *w = op->w;
     int32_t R = w->a.rows;
-    struct segment base = {.a = {.m = op->x}, .b = {.m = w->w}, .k = op->x.cols};
+    struct segment base = {.a = {.m = op->x}, .b = {.m = w->w, .quant = quant_of(w)}, .k = op->x.cols};
     struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b}, .k = R};
 
     return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
@@ -384,7 +392,7 @@ static struct product backward(const struct op_linear_grad_in *op)
     const struct weight *w = op->w;
     int32_t R = w->a.rows;
     bool is_masked = R && w->lora_dropout > 0;
-    struct segment base = {.a = {.m = op->dy}, .b = {.m = w->w, .is_k_down = true}, .k = op->dy.cols};
+    struct segment base = {.a = {.m = op->dy}, .b = {.m = w->w, .quant = quant_of(w), .is_k_down = true}, .k = op->dy.cols};
     struct segment adapter = {.a = {.m = behind(&op->dy, 0, R)}, .b = {.m = w->a, .is_k_down = true}, .k = R, .is_masked = is_masked};
     struct product p = {.rows = op->dy.rows, .cols = op->dx.cols, .segment_count = R ? 2 : 1, .scale = 1, .y = op->dx,
                         .is_added = op->is_added, .rate = w->lora_dropout, .dropout = op->dropout};

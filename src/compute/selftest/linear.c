@@ -1,4 +1,5 @@
 /* Products, with and without adapters. */
+#include "compute/nf4.h"
 #include "compute/selftest/trial.h"
 
 /* A weight, with an adapter every other time, of parts every other time, with dropout every other time. */
@@ -82,6 +83,75 @@ void trial_fewer_rows(struct trial *trial)
         if (trial->candidate->scratch_bytes(OP_linear, &part, threads) > trial->candidate->scratch_bytes(OP_linear, &op, threads))
             trial_fail(trial, "%d rows want more scratch than %d", rows, T);
     trial_same_rows(trial, "fewer rows", &op.y, &few);
+}
+
+/* Rows [first, end) of w quantized, nested every other time, and replaced by what the codes stand for. */
+static struct nf4 quantize_rows(struct operands *o, const struct mat *w, int32_t first, int32_t end)
+{
+    struct nf4 tensor = {.block = NF4_BLOCK, .count = (int64_t)(end - first) * w->cols};
+    int64_t blocks = nf4_blocks(tensor.count, NF4_BLOCK);
+    float *values = arena_new_array(&o->wide, float, (size_t)tensor.count + 1), *map = arena_new_array(&o->wide, float, NF4_MAP);
+    float *absmax = operands_take(o, 4 * (size_t)blocks), *nested_absmax = operands_take(o, 4 * (size_t)blocks);
+    uint8_t *codes = operands_take(o, (size_t)nf4_code_bytes(tensor.count)), *nested = operands_take(o, (size_t)blocks);
+
+    for (int64_t i = 0; i < tensor.count; i++)
+        values[i] = (float)get(w, first + (int32_t)(i / w->cols), (int32_t)(i % w->cols));
+    nf4_quantize(values, tensor.count, codes, absmax);
+    tensor.codes = codes, tensor.absmax = absmax;
+    if (random_below(o, 2)) {
+        nf4_make_map(map);
+        nf4_nest(absmax, blocks, map, nested, nested_absmax, &tensor.offset);
+        tensor.absmax = nested_absmax, tensor.nested = nested, tensor.map = map;
+    }
+    nf4_dequantize(&tensor, 0, tensor.count, DTYPE_F32, values);
+    for (int64_t i = 0; i < tensor.count; i++)
+        set(w, first + (int32_t)(i / w->cols), (int32_t)(i % w->cols), values[i]);
+    return tensor;
+}
+
+/* The same weight as codes of one to three tensors; w itself becomes what they stand for. */
+static struct weight quantize_weight(struct operands *o, const struct weight *w)
+{
+    struct weight quantized = *w;
+    int32_t *row_end = arena_new_array(&o->wide, int32_t, 3), count = w->w.rows >= 3 ? random_in(o, 1, 3) : 1;
+    struct nf4 *part = arena_new_array(&o->wide, struct nf4, 3);
+
+    for (int32_t i = 0; i < count; i++) {
+        row_end[i] = i == count - 1 ? w->w.rows : random_in(o, (i ? row_end[i - 1] : 0) + 1, w->w.rows - (count - 1 - i));
+        part[i] = quantize_rows(o, &w->w, i ? row_end[i - 1] : 0, row_end[i]);
+    }
+    quantized.quant = (struct quant){part, row_end, count};
+    quantized.w = mat_none(&w->w);
+    return quantized;
+}
+
+/* A product with codes has the bits of the product with the numbers that they stand for. */
+void trial_quantized(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 40), N = random_in(o, 1, 150), K = random_below(o, 2) ? 64 * random_in(o, 1, 20) : random_in(o, 1, 150);
+    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    struct weight w = make_weight(o, N, K, other, type), codes = quantize_weight(o, &w);
+    struct mat y = mat_output(o, T, N, 0, type, false), y_plain = mat_output(o, T, N, 0, type, false), y_oracle = y_plain;
+    struct mat dx = mat_output(o, T, K, 0, type, false), dx_plain = mat_output(o, T, K, 0, type, false), dx_oracle = dx_plain;
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y, .w = &codes};
+    struct op_linear_grad_in grad = {.dy = mat_random(o, T, N, w.a.rows, type), .dx = dx, .w = &codes};
+
+    trial_run(trial, OP_linear, &op);
+    op.w = &w, op.y = y_plain;
+    trial_run(trial, OP_linear, &op);
+    trial_same_rows(trial, "a product with codes", &y, &y_plain);
+    op.w = &codes, op.y = y_oracle;
+    trial_oracle(OP_linear, &op);
+    trial_close(trial, "y of codes", &y, &y_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * K);
+
+    trial_run(trial, OP_linear_grad_in, &grad);
+    grad.w = &w, grad.dx = dx_plain;
+    trial_run(trial, OP_linear_grad_in, &grad);
+    trial_same_rows(trial, "a gradient through codes", &dx, &dx_plain);
+    grad.w = &codes, grad.dx = dx_oracle;
+    trial_oracle(OP_linear_grad_in, &grad);
+    trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * N);
 }
 
 void trial_linear_grad_in(struct trial *trial)
