@@ -173,16 +173,18 @@ static bool render(const struct encoder *e, struct encoder_scratch *s, const str
     return true;
 }
 
-/* Tokens that hold at least one byte of the span train. */
+/* Tokens that hold at least one byte of the span train. One that the tokenizer put in (the mark of a word's beginning
+ * in front of a digit, say) belongs to the byte behind it. */
 static void train_span(struct encoder_scratch *s, const struct chat_span *span, size_t *from)
 {
+    const struct token_span *token = s->tokens.spans;
     size_t i = *from;
 
-    while (i < s->tokens.count && s->tokens.spans[i].end <= span->start)
+    while (i < s->tokens.count && token[i].end <= span->start && token[i].start < span->start)
         i++;
     *from = i;
-    for (; i < s->tokens.count && s->tokens.spans[i].start < span->end; i++)
-        s->trains[i] |= s->tokens.spans[i].end > span->start;
+    for (; i < s->tokens.count && token[i].start < span->end; i++)
+        s->trains[i] |= token[i].end > span->start || token[i].start >= span->start;
 }
 
 static bool encode_messages(const struct encoder *e, struct encoder_scratch *s, const struct example *example,
@@ -252,10 +254,22 @@ static void train_behind_prompt(struct encoder_scratch *s, bool is_stopped, stru
     out->stopped_count = is_stopped;
 }
 
+static bool check_eos(const struct encoder *e, struct err *err)
+{
+    if (e->eos.len == 0 || tokenizer_token_id(e->format.tokenizer, e->eos) >= 0)
+        return true;
+    return err_set(err, ERR_INPUT,
+                   "the model's end-of-text token '%.*s' is not a token of its tokenizer.json: it would be trained as "
+                   "letters; add it there",
+                   STR_ARG(str_clip(e->eos, 40)));
+}
+
 /* The text and the end-of-text token, which is there once. */
 static bool encode_ended(const struct encoder *e, struct encoder_scratch *s, struct str before, struct str text,
                          struct err *err)
 {
+    if (!check_eos(e, err))
+        return false;
     strbuf_add_str(&s->text, before);
     strbuf_add_str(&s->text, text);
     if (!str_ends(text, e->eos))

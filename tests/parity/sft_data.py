@@ -2,6 +2,7 @@
 
 Arrow gives every line the columns and the nested keys of all others (as None), which templates then print; lines go through
 TRL's functions as they are, so each one stands for itself."""
+import functools
 import json
 import os
 import pathlib
@@ -50,17 +51,26 @@ class Lines(list):
         return Lines(line for line in self if function(line))
 
 
+@functools.lru_cache(maxsize=4)
+def load_tokenizer(folder):
+    """The pipeline as tokenizer.json has it: a tokenizer class of transformers would build another from its parts."""
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
 class Preparation:
     """What an SFTTrainer would do to the lines of a file with the tokenizer and template of a folder."""
 
     def __init__(self, folder, assistant_only=False, max_length=None):
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        self.tokenizer = load_tokenizer(folder)
         self.settings = types.SimpleNamespace(
             max_length=max_length, truncation_mode="keep_start", shuffle_dataset=False, dataset_text_field="text", dataset_num_proc=None,
             assistant_only_loss=assistant_only, packing_strategy="bfd")
-        self.template = None
+        self.template, self.is_known = None, True
         if assistant_only and not has_generation_markers(self.tokenizer.chat_template):
-            self.template = get_training_chat_template(self.tokenizer)
+            try:
+                self.template = get_training_chat_template(self.tokenizer)
+            except ValueError:  # TRL has no variant of it
+                self.is_known = False
 
     def rows(self, lines):
         trainer = types.SimpleNamespace(_tokenizer=self.tokenizer, chat_template=self.template,
@@ -68,12 +78,16 @@ class Preparation:
         return SFTTrainer._prepare_dataset(trainer, Lines(lines), self.tokenizer, self.settings, False, None, "train")
 
     def line(self, line):
-        """(ids, labels) with nothing predicted for the first token; None when TRL or the template refuses the line."""
+        """(ids, labels) with nothing predicted for the first token; None when it is refused or nothing trains."""
         try:
             row = self.rows([line])[0]
         except Exception:
             return None
-        return row["input_ids"], [-100] + row["labels"][1:]
+        labels = [-100] + row["labels"][1:]
+        return (row["input_ids"], labels) if any(label != -100 for label in labels) else None
+
+    def chat(self, line):
+        return self.line(line) if self.is_known else self.by_prefixes(line)
 
     def render(self, messages, tools, add_generation_prompt=False):
         return self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, chat_template=self.template,
@@ -114,7 +128,7 @@ class Preparation:
                   for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"])]
         return encoded["input_ids"], [-100] + labels[1:]
 
-    def without_turns(self, line, answer):
+    def without_turns(self, line, weighted, answer):
         """The answer with the labels of turns of weight 0 removed: a turn is what the template adds for it."""
         if answer is None:
             return None
@@ -122,14 +136,30 @@ class Preparation:
         ids, labels = answer
         whole = self.render(messages, tools)
         offsets = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        for index, message in enumerate(messages):
-            if message.get("weight") == 0:
-                before = self.render(messages[:index], tools) if index else ""
-                through = self.render(messages[:index + 1], tools)
-                if not (whole.startswith(before) and whole.startswith(through)):
-                    raise ValueError("the training template is not prefix-stable")
-                labels = [-100 if start < len(through) and end > len(before) else label for label, (start, end) in zip(labels, offsets)]
-        return ids, labels
+        for index, message in enumerate(weighted["messages"]):
+            if message.get("weight") != 0:
+                continue
+            start, end = (self.prefix_length(messages[:count], tools, whole) for count in (index, index + 1))
+            labels = [-100 if left < end and right > start else label for label, (left, right) in zip(labels, offsets)]
+        return (ids, labels) if any(label != -100 for label in labels) else None
+
+    def prefix_length(self, messages, tools, whole):
+        """Phi-3 ends every rendering with an end-of-text token, which is not part of the turn."""
+        part = self.render(messages, tools) if messages else ""
+        part = part if whole.startswith(part) else part.removesuffix(self.tokenizer.eos_token)
+        if not whole.startswith(part):
+            raise ValueError("the training template is not prefix-stable")
+        return len(part)
+
+
+def without_first_labels(row):
+    """Nothing predicts the first token of a packed document."""
+    ids, labels, lengths = row
+    labels, start = list(labels), 0
+    for length in lengths:
+        labels[start] = -100
+        start += length
+    return ids, labels, lengths
 
 
 def packed(rows, max_length):
