@@ -5,9 +5,6 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Rates that "auto" and a multiplier stand for. */
-#define AUTO_RATE_FULL 1e-5
-#define AUTO_RATE_LORA 2e-4
 /* Below this a "multiplier" is what Nebius' own notebook means by it: a rate. */
 #define MULTIPLIER_MIN 0.01
 
@@ -17,7 +14,8 @@ struct reader {
     struct problems *problems;
     const char *outer, *inner; /* where the hyperparameters at hand stand */
     double multiplier;         /* 0: none given */
-    bool is_rate_given, is_rate_auto;
+    struct hyperparameters_given given;
+    bool is_rate_auto;
 };
 
 static void warn(struct reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -52,17 +50,22 @@ static const struct field {
     enum hyperparameter_kind kind;
     size_t offset;
     double min, max;
+    bool is_dpo; /* of that method alone */
 } fields[] = {
 #define FIELD(field_name, field_kind, standard, low, high, help)                                                       \
-    {#field_name, HYPERPARAMETER_##field_kind, offsetof(struct hyperparameters, field_name), low, high},
+    {#field_name, HYPERPARAMETER_##field_kind, offsetof(struct hyperparameters, field_name), low, high, false},
+#define DPO_FIELD(field_name, field_kind, standard, low, high, help)                                                   \
+    {#field_name, HYPERPARAMETER_##field_kind, offsetof(struct hyperparameters, field_name), low, high, true},
     HYPERPARAMETERS(FIELD)
+    DPO_HYPERPARAMETERS(DPO_FIELD)
 #undef FIELD
+#undef DPO_FIELD
 };
 
 static bool takes_auto(const struct field *field)
 {
     return strcmp(field->name, "n_epochs") == 0 || strcmp(field->name, "batch_size") == 0 ||
-           strcmp(field->name, "learning_rate") == 0;
+           strcmp(field->name, "learning_rate") == 0 || field->is_dpo;
 }
 
 static void read_bool(struct reader *r, const struct field *field, const struct json *value)
@@ -100,11 +103,16 @@ static void read_field(struct reader *r, const struct field *field, const struct
 {
     bool is_rate = strcmp(field->name, "learning_rate") == 0;
 
-    if (takes_auto(field) && str_is(json_string_or(value, STR_NONE), "auto")) {
-        r->is_rate_auto |= is_rate; /* n_epochs and batch_size: their defaults */
+    if (field->is_dpo && r->request->method != METHOD_DPO) {
+        wrong(r, "extra_forbidden", value->key, "is of method dpo alone");
         return;
     }
-    r->is_rate_given |= is_rate;
+    if (takes_auto(field) && str_is(json_string_or(value, STR_NONE), "auto")) {
+        r->is_rate_auto |= is_rate; /* the others: their defaults */
+        return;
+    }
+    r->given.learning_rate |= is_rate;
+    r->given.packing |= strcmp(field->name, "packing") == 0;
     if (field->kind == HYPERPARAMETER_BOOL)
         read_bool(r, field, value);
     else
@@ -283,29 +291,39 @@ static bool is_subset(const struct json *a, const struct json *b)
     return true;
 }
 
+/* What type names, or else supervised. */
+static bool read_method_type(struct reader *r, const struct json *method)
+{
+    struct str type = json_string_or(json_get(method, "type"), STR("?"));
+
+    if (method->type != JSON_OBJECT) {
+        problems_add(r->problems, "dict_type", "method", NULL, NULL, "method must be an object");
+        return false;
+    }
+    if (!json_get(method, "type") || method_find(type, &r->request->method))
+        return true;
+    problems_add(r->problems, "unsupported_method", "method", "type", NULL,
+                 "method.type \"%.*s\" is not supported; \"supervised\" and \"dpo\" are", STR_ARG(str_clip(type, 64)));
+    return false;
+}
+
 static void read_method(struct reader *r, const struct json *method, const struct json *top)
 {
-    const struct json *type = json_get(method, "type"), *inner;
+    const struct json *inner;
+    const char *name;
 
     if (json_is_null(method)) {
         read_hyperparameters(r, top, "hyperparameters", NULL);
         return;
     }
-    if (method->type != JSON_OBJECT) {
-        problems_add(r->problems, "dict_type", "method", NULL, NULL, "method must be an object");
+    if (!read_method_type(r, method))
         return;
-    }
-    if (type && !str_is(json_string_or(type, STR_NONE), "supervised")) {
-        problems_add(r->problems, "unsupported_method", "method", "type", NULL,
-                     "method.type \"%.*s\" is not supported; \"supervised\" is",
-                     STR_ARG(json_string_or(type, STR("?"))));
-        return;
-    }
-    inner = json_get(json_get(method, "supervised"), "hyperparameters");
+    name = method_name(r->request->method);
+    inner = json_get(json_get(method, name), "hyperparameters");
     if (!json_is_null(inner) && !json_is_null(top) && inner->type == JSON_OBJECT && top->type == JSON_OBJECT &&
         !(is_subset(inner, top) && is_subset(top, inner))) {
-        problems_add(r->problems, "value_error", "method", "supervised", "hyperparameters",
-                     "hyperparameters and method.supervised.hyperparameters differ: send one of them");
+        problems_add(r->problems, "value_error", "method", name, "hyperparameters",
+                     "hyperparameters and method.%s.hyperparameters differ: send one of them", name);
         return;
     }
     if (json_is_null(inner))
@@ -451,9 +469,9 @@ static void read_top_level(struct reader *r, const struct json *body)
 static void resolve_rate(struct reader *r)
 {
     struct hyperparameters *values = &r->request->values;
-    double standard = values->lora ? AUTO_RATE_LORA : AUTO_RATE_FULL;
+    double standard = hyperparameters_auto_rate(r->request->method, values->lora);
 
-    if (r->multiplier > 0 && r->is_rate_given) {
+    if (r->multiplier > 0 && r->given.learning_rate) {
         problems_add(r->problems, "value_error", "hyperparameters", "learning_rate_multiplier", NULL,
                      "learning_rate and learning_rate_multiplier cannot both be given");
     } else if (r->multiplier >= MULTIPLIER_MIN) {
@@ -467,13 +485,23 @@ static void resolve_rate(struct reader *r)
         warn(r,
              "learning_rate_multiplier %g is below 0.01 and was taken as the learning rate itself; say learning_rate",
              r->multiplier);
-    } else if (r->is_rate_auto && !r->is_rate_given) {
+    } else if (r->is_rate_auto && !r->given.learning_rate) {
         values->learning_rate = standard;
-    } else if (values->lora && !r->is_rate_given) {
+    } else if (values->lora && !r->given.learning_rate && r->request->method == METHOD_SUPERVISED) {
         warn(
             r,
             "learning_rate was left at its default 1e-5, which hardly moves a LoRA adapter; 2e-4 or \"auto\" is usual");
     }
+}
+
+static void settle_method(struct reader *r)
+{
+    const char *name, *conflict;
+
+    hyperparameters_settle(&r->request->values, r->request->method, &r->given);
+    conflict = hyperparameters_conflict(&r->request->values, r->request->method, &name);
+    if (conflict)
+        problems_add(r->problems, "value_error", "hyperparameters", name, NULL, "%s: %s", name, conflict);
 }
 
 bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,
@@ -505,6 +533,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_method(&r, json_get(body, "method"), json_get(body, "hyperparameters"));
     read_top_level(&r, body);
     read_extra(&r, json_get(body, "extra_body"));
+    settle_method(&r);
     resolve_rate(&r);
     return problems->count == 0;
 }

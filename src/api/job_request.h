@@ -1,7 +1,7 @@
 /* api/job_request.h - the body of POST /v1/fine_tuning/jobs, checked and resolved.
  *
- * Takes what users of both services send: the twelve hyperparameters at the top level or under method.supervised (both
- * only when they say the same), OpenAI's three with "auto", attune's extensions at the top level, in extra_body or
+ * Takes what users of both services send: the hyperparameters at the top level or under the branch of method that its
+ * type names, supervised or dpo (both only when they say the same), OpenAI's three with "auto", attune's extensions at the top level, in extra_body or
  * beside the hyperparameters. Every optional field may be null. Everything that is wrong is gathered in `problems`;
  * what is only odd becomes a warning, which the job shows as an event of level warn.
  *
@@ -18,6 +18,7 @@ struct job_request {
     struct str validation_file;      /* empty: none */
     struct str suffix;               /* empty: none */
     int64_t seed;
+    enum method method;
     struct hyperparameters values;   /* resolved; context_length 0: by the model */
     /* Extensions. */
     const char *over_length;         /* "drop", "error", "truncate" */

@@ -35,8 +35,27 @@ static void resolve_context(struct call *call, const struct model_place *place, 
                      "context_length: %s takes at most %lld tokens", place->id, (long long)limit);
 }
 
+/* A preference is for dpo, and dpo takes nothing else. */
+static void check_kind(const struct store_file *file, const char *field, enum method method, struct problems *problems)
+{
+    bool is_preference = file->kind && strcmp(file->kind, "preference") == 0;
+
+    if (!file->kind || is_preference == (method == METHOD_DPO))
+        return;
+    if (is_preference)
+        problems_add(problems, "value_error", field, NULL, NULL,
+                     "%s: %s holds preferences, which method dpo trains on: set method.type to \"dpo\"", field,
+                     file->filename);
+    else
+        problems_add(problems, "value_error", field, NULL, NULL,
+                     "%s: %s holds %s: method dpo takes preferences, with input, preferred_output and "
+                     "non_preferred_output or with prompt, chosen and rejected",
+                     field, file->filename, file->kind);
+}
+
 /* False when it answered that the file is not there. A file that is there but unfit becomes a problem. */
-static bool check_file(struct call *call, struct str id, const char *field, struct problems *problems)
+static bool check_file(struct call *call, struct str id, const char *field, enum method method,
+                       struct problems *problems)
 {
     struct store_file file;
     struct err err = {0};
@@ -56,6 +75,8 @@ static bool check_file(struct call *call, struct str id, const char *field, stru
     else if (strcmp(file.status, "error") == 0)
         problems_add(problems, "invalid_file", field, NULL, NULL, "%s: %s is not valid training data. %s", field,
                      file.filename, file.status_details ? file.status_details : "");
+    else
+        check_kind(&file, field, method, problems);
     return true;
 }
 
@@ -67,7 +88,7 @@ static void check_adapter(const struct model_place *place, struct job_request *r
                      place->base_id);
 }
 
-static const char *values_json(struct arena *arena, const struct hyperparameters *values)
+static const char *values_json(struct arena *arena, enum method method, const struct hyperparameters *values)
 {
     struct strbuf text = {0};
     struct json_writer w = {.buf = &text};
@@ -79,6 +100,9 @@ static const char *values_json(struct arena *arena, const struct hyperparameters
 #define PUT_BOOL                                  json_put_bool
 #define PUT(name, kind, standard, min, max, help) PUT_##kind(&w, #name, values->name);
     HYPERPARAMETERS(PUT)
+    if (method == METHOD_DPO) {
+        DPO_HYPERPARAMETERS(PUT)
+    }
 #undef PUT
     json_write_end_object(&w);
     json = arena_copy(arena, text.at, text.len);
@@ -163,7 +187,8 @@ static void submit(struct call *call, const struct json *body, const struct job_
         .validation_file = text_or_null(call->arena, request->validation_file),
         .suffix = text_or_null(call->arena, request->suffix),
         .seed = request->seed,
-        .hyperparameters_json = values_json(call->arena, &request->values),
+        .method = method_name(request->method),
+        .hyperparameters_json = values_json(call->arena, request->method, &request->values),
         .options_json = options_json(call->arena, request, call->api->config.recovery_steps),
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
@@ -209,8 +234,8 @@ static void create_from(struct call *call, const struct json *body)
         answer_error(call, err.code == ERR_NOT_FOUND ? 404 : 500, "model_not_found", "model", "%s", err.text);
         return;
     }
-    if (!check_file(call, request->training_file, "training_file", &problems) ||
-        !check_file(call, request->validation_file, "validation_file", &problems))
+    if (!check_file(call, request->training_file, "training_file", request->method, &problems) ||
+        !check_file(call, request->validation_file, "validation_file", request->method, &problems))
         return;
     resolve_context(call, &place, request, &problems);
     check_adapter(&place, request, &problems);

@@ -47,8 +47,13 @@ static void put_error(struct json_writer *w, const struct store_job *job)
     json_write_end_object(w);
 }
 
+/* Rows of before there was another method have none. */
 static void put_method(struct json_writer *w, const struct store_job *job)
 {
+    if (job->method_json) {
+        put_raw(w, "method", job->method_json);
+        return;
+    }
     json_write_key(w, "method");
     json_write_begin_object(w);
     json_put_text(w, "type", "supervised");

@@ -139,11 +139,12 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
 /* --- create --- */
 
 struct create_options {
-    const char *model, *train, *valid, *suffix;
+    const char *model, *train, *valid, *suffix, *method;
     int64_t seed;
     struct hyperparameters values;
 #define GIVEN(name, kind, standard, min, max, help) bool has_##name;
     HYPERPARAMETERS(GIVEN)
+    DPO_HYPERPARAMETERS(GIVEN)
 #undef GIVEN
     bool is_watched;
 };
@@ -174,7 +175,20 @@ static void write_hyperparameters(struct json_writer *w, const struct create_opt
     if (o->has_##name)                                                                                                 \
         WRITE_##kind(w, #name, o->values.name);
     HYPERPARAMETERS(WRITE)
+    DPO_HYPERPARAMETERS(WRITE)
 #undef WRITE
+    json_write_end_object(w);
+}
+
+static void write_method(struct json_writer *w, const struct create_options *o)
+{
+    json_write_key(w, "method");
+    json_write_begin_object(w);
+    json_put_text(w, "type", o->method);
+    json_write_key(w, o->method);
+    json_write_begin_object(w);
+    write_hyperparameters(w, o);
+    json_write_end_object(w);
     json_write_end_object(w);
 }
 
@@ -198,7 +212,10 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     json_put_text(&w, "validation_file", valid);
     json_put_text(&w, "suffix", o->suffix);
     json_put_integer(&w, "seed", o->seed);
-    write_hyperparameters(&w, o);
+    if (o->method)
+        write_method(&w, o);
+    else
+        write_hyperparameters(&w, o);
     json_write_end_object(&w);
     job = remote_post(remote, "/v1/fine_tuning/jobs", strbuf_view(&body), err);
     strbuf_deinit(&body);
@@ -267,6 +284,7 @@ int cli_jobs(int argc, char **argv)
         {"model", OPTION_TEXT, &o.model, "NAME", "base model, tuned model or checkpoint", NULL},
         {"train", OPTION_TEXT, &o.train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
         {"valid", OPTION_TEXT, &o.valid, "FILE", "the same for validation", NULL},
+        {"method", OPTION_TEXT, &o.method, "NAME", "supervised (default) or dpo", NULL},
         {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
         {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
         {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},
@@ -284,6 +302,7 @@ int cli_jobs(int argc, char **argv)
      HYPERPARAMETER_HELP_##kind(standard, min, help),                                                                  \
      &o.has_##name},
         HYPERPARAMETERS(ROW)
+        DPO_HYPERPARAMETERS(ROW)
 #undef ROW
     };
     const struct options options = {.usage = "attune jobs list\n"

@@ -71,9 +71,10 @@ struct job_spec {
     const char *training_file, *validation_file; /* ids of the tenant's files */
     const char *suffix;
     int64_t seed;
-    const char *hyperparameters_json; /* all twelve, resolved: goes into job.json and is echoed */
+    const char *method;               /* "supervised" or "dpo"; NULL: supervised */
+    const char *hyperparameters_json; /* all of the method, resolved: goes into job.json and is echoed */
     const char *options_json;         /* "options" of job.json */
-    const char *method_json, *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
+    const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
 };

@@ -57,6 +57,7 @@ static void write_job_json(struct strbuf *buf, struct arena *arena, const char *
     put_file(&writer, arena, "validation_file", run_dir, job->validation_file);
     json_put_text(&writer, "output_name", job->output_name);
     json_put_integer(&writer, "seed", job->seed);
+    json_put_text(&writer, "method", job->method);
     json_write_key(&writer, "hyperparameters");
     json_write_raw(&writer, str_of(job->hyperparameters_json));
     json_write_key(&writer, "options");

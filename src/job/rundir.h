@@ -11,7 +11,8 @@ const char *rundir_path(struct arena *arena, const char *data_dir, const char *j
 const char *rundir_attempt_path(struct arena *arena, const char *run_dir, int64_t attempt);
 
 struct rundir_job {
-    const char *id, *model, *model_path, *adapter_path, *output_name, *hyperparameters_json, *options_json, *cache_dir;
+    const char *id, *model, *model_path, *adapter_path, *output_name, *method, *hyperparameters_json, *options_json;
+    const char *cache_dir;
     int64_t seed;
     const struct store_file *training_file, *validation_file; /* validation may be NULL */
 };

@@ -51,6 +51,20 @@ static const char *make_output_name(struct arena *arena, const char *model, cons
                         job_id + strlen("ftjob-"));
 }
 
+static const char *method_of(const struct job_spec *spec)
+{
+    return spec->method ? spec->method : "supervised";
+}
+
+/* As clients send it: {"type": "dpo", "dpo": {"hyperparameters": {…}}}. */
+static const char *make_method(struct arena *arena, const struct job_spec *spec)
+{
+    const char *name = method_of(spec);
+
+    return arena_printf(arena, "{\"type\":\"%s\",\"%s\":{\"hyperparameters\":%s}}", name, name,
+                        spec->hyperparameters_json);
+}
+
 static struct store_job make_row(const struct tenant *tenant, const struct job_spec *spec, struct arena *arena)
 {
     return (struct store_job){
@@ -63,7 +77,7 @@ static struct store_job make_row(const struct tenant *tenant, const struct job_s
         .suffix = spec->suffix,
         .seed = spec->seed,
         .hyperparameters_json = spec->hyperparameters_json,
-        .method_json = spec->method_json,
+        .method_json = make_method(arena, spec),
         .integrations_json = spec->integrations_json,
         .from_checkpoint_json = spec->from_checkpoint_json,
         .metadata_json = spec->metadata_json,
@@ -85,6 +99,7 @@ static bool make_run_dir(struct job_manager *manager, const struct tenant *tenan
         .model_path = spec->model_path,
         .adapter_path = spec->adapter_path,
         .output_name = row->output_name,
+        .method = method_of(spec),
         .hyperparameters_json = spec->hyperparameters_json,
         .options_json = spec->options_json ? spec->options_json : "{}",
         .cache_dir = path_join(arena, manager->data_dir, "cache"),

@@ -58,9 +58,9 @@ struct model_step {
     const float *(*weigh)(void *context, const struct batch *batch);
     void *context;
 };
-/* step may be NULL: nothing is dropped. T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
+/* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
  * Gradients are added to the arena when has_grads (needs is_trained). The result adds to what it holds: zero it first.
- */
+ * step may be NULL: nothing is dropped. */
 void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
                             const struct model_step *step, struct model_result *result);
 /* nll[i], f32, of each supervised row of the last model_forward_backward; valid until the next call. */

@@ -118,8 +118,8 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, validation_file)                                                                                           \
     X(TEXT, suffix)                                                                                                    \
     X(INTEGER, seed)                                                                                                   \
-    X(TEXT, hyperparameters_json) /* resolved, the twelve */                                                           \
-    X(TEXT, method_json)          /* as echoed; NULL when the request had none */                                      \
+    X(TEXT, hyperparameters_json) /* resolved, those of the method */                                                  \
+    X(TEXT, method_json)          /* as echoed; NULL in rows of older versions */                                    \
     X(TEXT, integrations_json)    /* as echoed: without secrets */                                                     \
     X(TEXT, from_checkpoint_json)                                                                                      \
     X(TEXT, metadata_json)                                                                                             \

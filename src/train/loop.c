@@ -48,7 +48,7 @@ struct step_numbers {
     struct model_result result;
     struct dpo_sums dpo;
     double grad_norm, rate, seconds;
-    int64_t tokens, supervised;
+    int64_t tokens, supervised, scored; /* scored: labels that the model gave a loss */
 };
 
 /* AdamW over all stretches of the arenas, scaled by the clip factor of the whole gradient. */
@@ -108,6 +108,7 @@ static bool pass_step(struct session *s, const struct feed_step *step, int64_t k
         if (!run_beat(&s->run, err))
             return false;
     }
+    n->scored = n->result.row_count;
     if (s->config.method == METHOD_DPO)
         n->result = dpo_result(&n->dpo);
     return true;
@@ -151,7 +152,7 @@ static void count_step(struct session *s, const struct step_numbers *n)
     p->last_loss = n->result.loss;
     p->step++;
     p->trained_tokens += n->tokens;
-    p->supervised_tokens += n->result.row_count;
+    p->supervised_tokens += n->scored;
     p->window_tokens += n->result.row_count;
     p->window_hits += n->result.hit_count;
     p->window_nll += n->result.nll_sum;

@@ -39,6 +39,14 @@ RELAXATIONS = [
      "small data sets need more epochs"),
     ("openai", "components/schemas/FineTuneSupervisedHyperparameters/properties/batch_size", {"type": "integer", "minimum": 1, "maximum": 1024},
      "large batches on one machine"),
+    ("openai", "components/schemas/FineTuneDPOHyperparameters/properties/n_epochs", {"type": "integer", "minimum": 1, "maximum": 100},
+     "small data sets need more epochs"),
+    ("openai", "components/schemas/FineTuneDPOHyperparameters/properties/batch_size", {"type": "integer", "minimum": 1, "maximum": 1024},
+     "large batches on one machine"),
+    ("nebius", "components/schemas/FineTuningJob/properties/method",
+     {"anyOf": [{"$ref": "#/components/schemas/SupervisedMethodConfig"},
+                {"type": "object", "required": ["dpo"], "properties": {"type": {"const": "dpo"}, "dpo": {"type": "object"}}}]},
+     "Nebius has no preferences"),
     ("openai", "components/schemas/OpenAIFile/properties/purpose", {"type": "string"}, "evals and user_data are missing in the object's list"),
 ]
 

@@ -36,6 +36,7 @@ static void read_job(struct arena *arena, const struct json *body)
     ASSERT(request.model.len > 0 && request.training_file.len > 0 && request.over_length && request.lr_scheduler_type);
 #define CHECK_RANGE(name, kind, standard, min, max, help) check_range((double)request.values.name, standard, min, max);
     HYPERPARAMETERS(CHECK_RANGE)
+    DPO_HYPERPARAMETERS(CHECK_RANGE)
 #undef CHECK_RANGE
 }
 

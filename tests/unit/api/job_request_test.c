@@ -44,7 +44,11 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"hyperparameters\":{\"packing\":1}", "hyperparameters.packing", "must be true or false, not a number"},
         {"\"hyperparameters\":[]", "hyperparameters", "must be an object"},
         {"\"hyperparameters\":{\"batch_size\":8,\"batch_size\":9}", "hyperparameters.batch_size", "occurs twice"},
-        {"\"method\":{\"type\":\"reinforcement\"}", "method.type", "\"supervised\" is"},
+        {"\"method\":{\"type\":\"reinforcement\"}", "method.type", "\"supervised\" and \"dpo\" are"},
+        {"\"hyperparameters\":{\"beta\":0.1}", "hyperparameters.beta", "is of method dpo alone"},
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"beta\":2.5}}}", "method.hyperparameters.beta", "to 2, not 2.5"},
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"packing\":true}}}", "hyperparameters.packing", "must be false"},
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"lora_dropout\":0.1}}}", "hyperparameters.lora_dropout", "must be 0"},
         {"\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora_r\":0}}}", "method.hyperparameters.lora_r", "from 1 to 512"},
         {"\"hyperparameters\":{\"lora\":true},\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora\":false}}}",
          "method.supervised.hyperparameters", "differ"},
@@ -66,6 +70,35 @@ static void wrong_bodies_name_the_field(void **state)
             fail_msg("accepted: %s", text);
         if (!problems_param(&problems) || strcmp(problems_param(&problems), cases[i].param) != 0 || !strstr(problems.first->message, cases[i].message))
             fail_msg("%s gives %s: %s", cases[i].members, problems_param(&problems), problems.first->message);
+    }
+}
+
+static void dpo_takes_the_branch_that_type_names(void **state)
+{
+    static const struct {
+        const char *hyperparameters;
+        double beta, rate;
+    } cases[] = {
+        {"{}", 0.1, 1e-6},
+        {"{\"beta\":\"auto\",\"learning_rate_multiplier\":\"auto\",\"n_epochs\":\"auto\",\"batch_size\":\"auto\"}", 0.1, 1e-6},
+        {"{\"beta\":0.25,\"lora\":true,\"learning_rate_multiplier\":2}", 0.25, 2e-5},
+        {"{\"beta\":2,\"learning_rate\":3e-4,\"packing\":false}", 2, 3e-4},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job_request request;
+        struct problems problems;
+        char *text = arena_printf(&arena,
+                                  "{\"model\":\"m\",\"training_file\":\"f\",\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":%s},"
+                                  "\"supervised\":{\"hyperparameters\":{\"n_epochs\":50}}}}",
+                                  cases[i].hyperparameters);
+        if (!read_text(text, &request, &problems))
+            fail_msg("%s: %s", text, problems.first->message);
+        assert_int_equal(request.method, METHOD_DPO);
+        assert_int_equal(request.values.n_epochs, 3);
+        assert_false(request.values.packing);
+        assert_true(request.values.beta == cases[i].beta && request.values.learning_rate == cases[i].rate);
+        assert_int_equal(request.warning_count, 0);
     }
 }
 
@@ -133,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_nebius),  cmocka_unit_test(wrong_bodies_name_the_field),
+        cmocka_unit_test(dpo_takes_the_branch_that_type_names),
         cmocka_unit_test(every_problem_is_told_at_once), cmocka_unit_test(the_rate_is_resolved),
         cmocka_unit_test(extensions_are_taken_in_three_places),
     };
