@@ -115,14 +115,6 @@ INLINE lanes_u load_elements(const struct side *side, bool is_bf16, int32_t row,
 /* Word indices of the two halves of a transpose's stage: blocks of d change places. */
 #define SWAP_LOW(d, i)  (((i) & (d)) ? LANES + (i) - (d) : (i))
 #define SWAP_HIGH(d, i) (((i) & (d)) ? LANES + (i) : (i) + (d))
-#define LIST4(f, d, i)  f(d, i), f(d, i + 1), f(d, i + 2), f(d, i + 3)
-#if defined(__AVX512F__)
-#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4), LIST4(f, d, 8), LIST4(f, d, 12)
-#elif defined(__AVX2__)
-#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4)
-#else
-#define LIST(f, d) LIST4(f, d, 0)
-#endif
 #define TRANSPOSE_STAGE(block, d)                                                                                      \
     UNROLL for (int i = 0; i < LANES; i++)                                                                             \
         if (!(i & (d)) && (d) < LANES) {                                                                               \

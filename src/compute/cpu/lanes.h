@@ -44,6 +44,16 @@ typedef uint32_t lanes_u __attribute__((vector_size(4 * LANES)));
 typedef int32_t lanes_i __attribute__((vector_size(4 * LANES)));
 typedef uint16_t lanes_h __attribute__((vector_size(2 * LANES)));
 
+/* f(d, 0), f(d, 1), … for every lane: indices of a shuffle. */
+#define LIST4(f, d, i)  f(d, i), f(d, i + 1), f(d, i + 2), f(d, i + 3)
+#if defined(__AVX512F__)
+#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4), LIST4(f, d, 8), LIST4(f, d, 12)
+#elif defined(__AVX2__)
+#define LIST(f, d) LIST4(f, d, 0), LIST4(f, d, 4)
+#else
+#define LIST(f, d) LIST4(f, d, 0)
+#endif
+
 INLINE lanes lanes_all(float value)
 {
     return value - (lanes){0};
@@ -133,58 +143,105 @@ INLINE struct row row_from(struct row row, int32_t col)
     return (struct row){(char *)row.at + (ptrdiff_t)col * (row.type == DTYPE_BF16 ? 2 : 4), row.type};
 }
 
-/* Elements j .. j + LANES of a row with `end` elements; zeros behind the end. */
-INLINE lanes row_load(struct row row, int32_t j, int32_t end)
+/* The last elements of a row, j to end: fewer than LANES, or none. */
+#if defined(__AVX512F__)
+INLINE __mmask16 tail_mask(int32_t j, int32_t end)
 {
-    if (__builtin_expect(j + LANES <= end, 1)) {
-        if (row.type == DTYPE_F32)
-            return lanes_load((const float *)row.at + j);
-        lanes_h halves;
-        memcpy(&halves, (const uint16_t *)row.at + j, sizeof halves);
-        return lanes_widen(halves);
-    }
+    return (__mmask16)((1u << (end > j ? end - j : 0)) - 1);
+}
+
+INLINE lanes tail_load(struct row row, int32_t j, int32_t end)
+{
+    if (row.type == DTYPE_F32)
+        return (lanes)_mm512_maskz_loadu_ps(tail_mask(j, end), (const float *)row.at + j);
+    return lanes_widen((lanes_h)_mm256_maskz_loadu_epi16(tail_mask(j, end), (const uint16_t *)row.at + j));
+}
+
+INLINE void tail_store(struct row row, int32_t j, int32_t end, lanes value)
+{
+    if (row.type == DTYPE_F32)
+        _mm512_mask_storeu_ps((float *)row.at + j, tail_mask(j, end), (__m512)value);
+    else
+        _mm256_mask_storeu_epi16((uint16_t *)row.at + j, tail_mask(j, end), (__m256i)lanes_narrow(value));
+}
+#else
+INLINE lanes tail_load(struct row row, int32_t j, int32_t end)
+{
     float some[LANES] = {0};
+
     for (int32_t i = j; i < end; i++)
         some[i - j] = row.type == DTYPE_F32 ? ((const float *)row.at)[i] : f32_from_bf16(((const uint16_t *)row.at)[i]);
     return lanes_load(some);
 }
 
-INLINE void row_store(struct row row, int32_t j, int32_t end, lanes value)
+INLINE void tail_store(struct row row, int32_t j, int32_t end, lanes value)
 {
-    if (__builtin_expect(j + LANES <= end, 1)) {
-        if (row.type == DTYPE_F32) {
-            lanes_store((float *)row.at + j, value);
-        } else {
-            lanes_h halves = lanes_narrow(value);
-            memcpy((uint16_t *)row.at + j, &halves, sizeof halves);
-        }
-        return;
-    }
     for (int32_t i = j; i < end; i++)
         if (row.type == DTYPE_F32)
             ((float *)row.at)[i] = value[i - j];
         else
             ((uint16_t *)row.at)[i] = bf16_from_f32(value[i - j]);
 }
+#endif
+
+/* Elements j .. j + LANES of a row with `end` elements; zeros behind the end. */
+INLINE lanes row_load(struct row row, int32_t j, int32_t end)
+{
+    lanes_h halves;
+
+    if (__builtin_expect(j + LANES > end, 0))
+        return tail_load(row, j, end);
+    if (row.type == DTYPE_F32)
+        return lanes_load((const float *)row.at + j);
+    memcpy(&halves, (const uint16_t *)row.at + j, sizeof halves);
+    return lanes_widen(halves);
+}
+
+INLINE void row_store(struct row row, int32_t j, int32_t end, lanes value)
+{
+    lanes_h halves;
+
+    if (__builtin_expect(j + LANES > end, 0)) {
+        tail_store(row, j, end, value);
+    } else if (row.type == DTYPE_F32) {
+        lanes_store((float *)row.at + j, value);
+    } else {
+        halves = lanes_narrow(value);
+        memcpy((uint16_t *)row.at + j, &halves, sizeof halves);
+    }
+}
+
+/* Folds the lanes in halves: lane i takes what `fold` makes of it and lane i + d. */
+#define LANE_ABOVE(d, i)         (((i) + (d)) % LANES)
+#define LANES_FOLD(value, d, fold) fold(value, __builtin_shufflevector(value, value, LIST(LANE_ABOVE, d)))
+
+INLINE lanes lanes_add(lanes a, lanes b)
+{
+    return a + b;
+}
 
 INLINE float lanes_sum(lanes value)
 {
-    float some[LANES];
-
-    lanes_store(some, value);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            some[i] += some[i + half];
-    return some[0];
+#if defined(__AVX512F__)
+    value = LANES_FOLD(value, 8, lanes_add);
+#endif
+#if defined(__AVX2__)
+    value = LANES_FOLD(value, 4, lanes_add);
+#endif
+    value = LANES_FOLD(value, 2, lanes_add);
+    return LANES_FOLD(value, 1, lanes_add)[0];
 }
 
 INLINE float lanes_largest(lanes value)
 {
-    float largest = value[0];
-
-    for (int i = 1; i < LANES; i++)
-        largest = value[i] > largest ? value[i] : largest;
-    return largest;
+#if defined(__AVX512F__)
+    value = LANES_FOLD(value, 8, lanes_max);
+#endif
+#if defined(__AVX2__)
+    value = LANES_FOLD(value, 4, lanes_max);
+#endif
+    value = LANES_FOLD(value, 2, lanes_max);
+    return LANES_FOLD(value, 1, lanes_max)[0];
 }
 
 /* eˣ as 2ⁿ·eʳ, |r| <= ½ ln 2, eʳ by Cephes' polynomial of degree 7. Relative error at most 2e-7 in [-87.33, 88.37]; 0 below,

@@ -178,7 +178,7 @@ INLINE void finish_row(struct ending end, const float *sums, int32_t cols)
         if (end.is_added)
             value += row_load(end.y, j, cols);
         if (end.softcap > 0)
-            value = end.softcap * lanes_tanh(value / end.softcap);
+            value = end.softcap * lanes_tanh(value * (1 / end.softcap));
         row_store(end.y, j, cols, value);
     }
 }

@@ -1,5 +1,5 @@
 /* Norms and rotation of queries and keys, and their gradient. A row's heads go through f32 lanes once: scaled by the norm, rotated,
- * rounded. Heads that share a norm's mean are a group: each head by itself, or all of q and all of k.
+ * rounded. Heads that share a norm's mean are a group: each head by itself, or all of q and all of k; without a norm all are one.
  *
  * The gradient of a group is rotated back into f32 in the thread's slab before it is used:
  *
@@ -35,11 +35,12 @@ INLINE lanes head_load(struct head head, int32_t j, int32_t end)
 }
 
 /* angles: half cosines, then as many sines. */
-static void head_finish(struct head head, int32_t d, int32_t half, const float *angles)
+INLINE void head_finish_as(struct head head, bool is_normed, int32_t d, int32_t half, const float *angles)
 {
     struct head second = head_from(head, half);
     struct row cosines = {(float *)angles, DTYPE_F32}, sines = row_from(cosines, half);
 
+    head.is_normed = second.is_normed = is_normed;
     for (int32_t j = 0; j < half; j += LANES) {
         lanes a = head_load(head, j, half), b = head_load(second, j, half);
         lanes c = row_load(cosines, j, half), s = row_load(sines, j, half);
@@ -47,9 +48,16 @@ static void head_finish(struct head head, int32_t d, int32_t half, const float *
         row_store(head.x, j, half, a * c - b * s);
         row_store(second.x, j, half, b * c + a * s);
     }
-    head = head_from(head, 2 * half);
-    for (int32_t j = 0; head.is_normed && j < d - 2 * half; j += LANES)
-        row_store(head.x, j, d - 2 * half, head_load(head, j, d - 2 * half));
+    for (int32_t j = 2 * half; is_normed && j < d; j += LANES)
+        row_store(head.x, j, d, head_load(head, j, d));
+}
+
+static void head_finish(struct head head, int32_t d, int32_t half, const float *angles)
+{
+    if (head.is_normed)
+        head_finish_as(head, true, d, half, angles);
+    else
+        head_finish_as(head, false, d, half, angles);
 }
 
 struct group {
@@ -59,14 +67,16 @@ struct group {
 
 INLINE int32_t group_count(enum qk_norm qk_norm, int32_t heads, int32_t kv_heads)
 {
-    return qk_norm == QK_NORM_WHOLE ? 2 : heads + kv_heads;
+    return qk_norm == QK_NORM_HEAD ? heads + kv_heads : qk_norm == QK_NORM_WHOLE ? 2 : 1;
 }
 
 INLINE struct group group_at(enum qk_norm qk_norm, int32_t heads, int32_t kv_heads, int32_t index)
 {
+    if (qk_norm == QK_NORM_HEAD)
+        return (struct group){index, 1, index >= heads};
     if (qk_norm == QK_NORM_WHOLE)
         return (struct group){index ? heads : 0, index ? kv_heads : heads, index};
-    return (struct group){index, 1, index >= heads};
+    return (struct group){0, heads + kv_heads, false};
 }
 
 static const float *angles_of(const struct batch *batch, const float *cos_sin, int32_t rot, int32_t t)
@@ -224,7 +234,7 @@ static void turn_task(void *context, int task, int thread)
     const struct op_qk_rope_grad *op = context;
 
     for (int32_t t = task * TASK_ROWS; t < smaller((task + 1) * TASK_ROWS, op->dqkv.rows); t++)
-        group_rotate_back(op, t, (struct group){0, op->heads + op->kv_heads, false}, row_of(&op->dqkv, t, 0));
+        group_rotate_back(op, t, group_at(QK_NORM_NONE, op->heads, op->kv_heads, 0), row_of(&op->dqkv, t, 0));
 }
 
 void CPU(qk_rope_grad)(struct queue *queue, const struct op_qk_rope_grad *op)

@@ -119,7 +119,7 @@ INLINE struct score score_capped(lanes scaled, float softcap)
 
     if (softcap <= 0)
         return (struct score){scaled, lanes_all(1)};
-    t = lanes_tanh(scaled / softcap);
+    t = lanes_tanh(scaled * (1 / softcap));
     return (struct score){softcap * t, 1 - t * t};
 }
 
