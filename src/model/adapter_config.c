@@ -88,6 +88,18 @@ bool adapter_config_read(struct arena *arena, const char *folder, struct lora_co
     return read_targets(arena, root, lora, err);
 }
 
+/* Inside a larger model a short name could mean other parts too: every module is named in full. */
+static void write_full_targets(struct json_writer *json, const struct params *params)
+{
+    struct str before = STR("base_model.model."), behind = STR(".lora_A.weight");
+
+    for (int i = 0; i < params->count; i++) {
+        struct str name = str_of(params->param[i].name);
+        if (params->stored[params->param[i].stored].part == PART_A)
+            json_write_string(json, str_slice(name, before.len, name.len - behind.len));
+    }
+}
+
 static void write_targets(struct json_writer *json, const struct model *m)
 {
     struct arena arena = {0};
@@ -97,8 +109,11 @@ static void write_targets(struct json_writer *json, const struct model *m)
 
     json_write_key(json, "target_modules");
     json_write_begin_array(json);
-    for (int i = 0; i < count; i++)
-        json_write_text(json, targets[i]);
+    if (strcmp(m->config.tensor_prefix, "model."))
+        write_full_targets(json, &m->params);
+    else
+        for (int i = 0; i < count; i++)
+            json_write_text(json, targets[i]);
     json_write_end_array(json);
     arena_deinit(&arena);
 }

@@ -87,17 +87,34 @@ bool write_rows(struct safetensors_writer *writer, const void *at, enum dtype fr
     return ok;
 }
 
-static struct safetensors_entry entry_of(const struct param *param, const char *name, enum dtype type)
+/* Where an entry's numbers come from: the masters of a param, or the base's file. */
+struct source {
+    int param; /* -1: copied */
+    const struct safetensor *copied;
+};
+
+static struct safetensors_entry entry_of(const struct param *param, enum dtype type)
 {
-    struct safetensors_entry entry = {
-        .name = name, .type = type, .rank = param->is_vector ? 1 : 2, .context = (void *)(uintptr_t)param};
+    struct safetensors_entry entry = {.name = param->name, .type = type, .rank = param->is_vector ? 1 : 2};
 
     entry.shape[0] = (uint64_t)(param->is_vector ? param->cols : param->rows);
     entry.shape[1] = (uint64_t)param->cols;
     return entry;
 }
 
-/* One file of trained params, from the masters. */
+static bool write_source(struct model *m, struct safetensors_writer *writer, const struct safetensors_entry *entry,
+                         struct err *err)
+{
+    const struct source *source = entry->context;
+    struct param_view view;
+
+    if (source->copied)
+        return safetensors_write(writer, source->copied->data, source->copied->bytes, err);
+    view = model_param_view(m, source->param);
+    return write_rows(writer, view.master, m->params.master_type, entry->type, view.rows, view.cols, view.ld, err);
+}
+
+/* One file; every entry's context is its source. */
 static bool write_weights(struct output *out, const char *name, struct safetensors_entry *entries, int count,
                           struct err *err)
 {
@@ -108,10 +125,7 @@ static bool write_weights(struct output *out, const char *name, struct safetenso
     if (!safetensors_write_begin(&writer, path_join(out->arena, out->folder, name), entries, count, err))
         return false;
     for (int i = 0; i < count; i++) {
-        const struct param *param = entries[i].context;
-        struct param_view view = model_param_view(m, (int)(param - m->params.param));
-        if (!write_rows(&writer, view.master, m->params.master_type, entries[i].type, view.rows, view.cols, view.ld,
-                        err)) {
+        if (!write_source(m, &writer, &entries[i], err)) {
             safetensors_write_abort(&writer);
             return false;
         }
@@ -120,23 +134,49 @@ static bool write_weights(struct output *out, const char *name, struct safetenso
     return safetensors_write_end(&writer, &file->bytes, file->sha256, err);
 }
 
-/* Greedy, in the order of the table: a tensor that would pass the limit begins the next shard. first[s] is shard s's
+/* Every tensor of a whole model: the params in the order of the table, then what is taken over unread. */
+static struct safetensors_entry *list_tensors(struct output *out, int *count)
+{
+    const struct params *params = &out->model->params;
+    size_t most = (size_t)(params->count + params->copied_count);
+    struct safetensors_entry *entries = arena_new_array(out->arena, struct safetensors_entry, most);
+    struct source *sources = arena_new_array(out->arena, struct source, most);
+
+    *count = 0;
+    for (int i = 0; i < params->count; i++) {
+        sources[*count] = (struct source){.param = i};
+        entries[*count] = entry_of(&params->param[i], params->param[i].file_type);
+        entries[*count].context = &sources[*count];
+        ++*count;
+    }
+    for (int i = 0; i < params->copied_count; i++) {
+        const struct safetensor *tensor = params->copied[i];
+        struct safetensors_entry *entry = &entries[*count];
+        sources[*count] = (struct source){.param = -1, .copied = tensor};
+        *entry = (struct safetensors_entry){
+            str_copy(out->arena, tensor->name), tensor->type, tensor->rank, {0}, &sources[*count]};
+        memcpy(entry->shape, tensor->shape, sizeof entry->shape);
+        ++*count;
+    }
+    return entries;
+}
+
+/* Greedy, in the order of the list: a tensor that would pass the limit begins the next shard. first[s] is shard s's
  * first tensor; returns the number of shards. */
-static int cut_shards(const struct model *m, int *first)
+static int cut_shards(const struct safetensors_entry *entries, int count, int *first)
 {
     uint64_t bytes = 0;
     int shards = 0;
 
-    for (int i = 0; i < m->params.count; i++) {
-        struct safetensors_entry entry = entry_of(&m->params.param[i], "", m->params.param[i].file_type);
-        uint64_t more = safetensors_entry_bytes(&entry);
+    for (int i = 0; i < count; i++) {
+        uint64_t more = safetensors_entry_bytes(&entries[i]);
         if (i == 0 || bytes + more > SHARD_BYTES_MAX) {
             first[shards++] = i;
             bytes = 0;
         }
         bytes += more;
     }
-    first[shards] = m->params.count;
+    first[shards] = count;
     return shards;
 }
 
@@ -150,16 +190,19 @@ static bool write_index(struct output *out, struct safetensors_entry *entries, i
 {
     struct strbuf text = {0};
     struct json_writer json = {.buf = &text, .indent = 2};
-    uint64_t total = 0;
+    uint64_t total = 0, elements = 0;
     bool ok;
 
     qsort(entries, (size_t)count, sizeof *entries, name_compare);
-    for (int i = 0; i < count; i++)
-        total += safetensors_entry_bytes(&entries[i]);
+    for (int i = 0; i < count; i++) {
+        uint64_t bytes = safetensors_entry_bytes(&entries[i]);
+        total += bytes;
+        elements += bytes / dtype_bytes(entries[i].type);
+    }
     json_write_begin_object(&json);
     json_write_key(&json, "metadata");
     json_write_begin_object(&json);
-    json_put_integer(&json, "total_parameters", (int64_t)out->model->params.total_count);
+    json_put_integer(&json, "total_parameters", (int64_t)elements);
     json_put_integer(&json, "total_size", (int64_t)total);
     json_write_end_object(&json);
     json_write_key(&json, "weight_map");
@@ -176,22 +219,23 @@ static bool write_index(struct output *out, struct safetensors_entry *entries, i
 
 static bool write_full_weights(struct output *out, struct err *err)
 {
-    const struct params *params = &out->model->params;
-    struct safetensors_entry *entries = arena_new_array(out->arena, struct safetensors_entry, (size_t)params->count);
-    struct safetensors_entry *index = arena_new_array(out->arena, struct safetensors_entry, (size_t)params->count);
-    int *first = arena_new_array(out->arena, int, (size_t)params->count + 1), shards = cut_shards(out->model, first);
+    int count, *first, shards;
+    struct safetensors_entry *entries = list_tensors(out, &count);
+    struct safetensors_entry *index = arena_new_array(out->arena, struct safetensors_entry, (size_t)count);
 
+    first = arena_new_array(out->arena, int, (size_t)count + 1);
+    shards = cut_shards(entries, count, first);
     for (int s = 0; s < shards; s++) {
         const char *name = shards == 1 ? "model.safetensors"
                                        : arena_printf(out->arena, "model-%05d-of-%05d.safetensors", s + 1, shards);
         for (int i = first[s]; i < first[s + 1]; i++) {
-            index[i] = entries[i] = entry_of(&params->param[i], params->param[i].name, params->param[i].file_type);
+            index[i] = entries[i];
             index[i].context = (void *)(uintptr_t)name;
         }
         if (!write_weights(out, name, entries + first[s], first[s + 1] - first[s], err))
             return false;
     }
-    return shards == 1 || write_index(out, index, params->count, err);
+    return shards == 1 || write_index(out, index, count, err);
 }
 
 /* The type that most of the weights have in the base's files. */
@@ -253,13 +297,18 @@ static bool write_adapter(struct output *out, const char *base_name, struct err 
 {
     struct model *m = out->model;
     struct safetensors_entry *entries = arena_new_array(out->arena, struct safetensors_entry, (size_t)m->params.count);
+    struct source *sources = arena_new_array(out->arena, struct source, (size_t)m->params.count);
     struct strbuf text = {0};
     int count = 0;
     bool ok;
 
     for (int i = 0; i < m->params.count; i++)
-        if (m->params.param[i].is_trained)
-            entries[count++] = entry_of(&m->params.param[i], m->params.param[i].name, DTYPE_F32);
+        if (m->params.param[i].is_trained) {
+            sources[count] = (struct source){.param = i};
+            entries[count] = entry_of(&m->params.param[i], DTYPE_F32);
+            entries[count].context = &sources[count];
+            count++;
+        }
     adapter_config_write(&text, m, base_name);
     ok = write_weights(out, "adapter_model.safetensors", entries, count, err) &&
          write_text(out, "adapter_config.json", strbuf_view(&text), err) && copy_tokenizer(out, err);

@@ -348,17 +348,9 @@ static bool read_layers(struct arena *arena, const struct architecture *a, const
 
 bool check_block_runs(const struct model_config *c, struct err *err)
 {
-    const struct {
-        bool is_used;
-        const char *what;
-    } features[] = {
-        {strcmp(c->tensor_prefix, "model.") != 0, "a text model inside another"},
-        {c->moe.experts > 0, "experts"},
-    };
-    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-        if (features[i].is_used)
-            return err_set(err, ERR_UNSUPPORTED, "config.json: model_type \"%s\" with %s is not supported yet",
-                           c->model_type, features[i].what);
+    if (c->moe.experts > 0)
+        return err_set(err, ERR_UNSUPPORTED, "config.json: model_type \"%s\" with experts is not supported yet",
+                       c->model_type);
     return true;
 }
 

@@ -45,7 +45,7 @@ static const char *tensor_name(const struct builder *b, int32_t layer, const str
 static bool target_matches(const struct builder *b, const char *target, int32_t layer, const struct module *module)
 {
     char name[256];
-    size_t name_len = (size_t)snprintf(name, sizeof name, "%slayers.%d.%.*s", b->config->tensor_prefix, layer,
+    size_t name_len = (size_t)snprintf(name, sizeof name, "%slayers.%d.%.*s", b->config->adapter_prefix, layer,
                                        STR_ARG(module_path(module)));
     size_t len = strlen(target);
 
@@ -312,18 +312,40 @@ static bool bind_file(struct param *param, const struct safetensors_set *set, st
     return true;
 }
 
+/* Tensors of the parts around a text model are not read, but a checkpoint takes them over. */
+static bool is_of_another_part(const struct builder *b, struct str name)
+{
+    struct str prefix = str_of(b->config->tensor_prefix);
+
+    return !str_is(prefix, "model.") && !str_starts(name, str_slice(prefix, 0, prefix.len - strlen("model.")));
+}
+
+static bool add_copied(struct builder *b, const struct safetensor *tensor, struct err *err)
+{
+    if (tensor->type == DTYPE_COUNT)
+        return err_set(err, ERR_UNSUPPORTED, "tensor %.*s is %.*s, which attune cannot write again",
+                       STR_ARG(str_slice(tensor->name, 0, 128)), STR_ARG(tensor->type_name));
+    b->out->copied[b->out->copied_count++] = tensor;
+    return true;
+}
+
 /* A tensor that nothing would read means that this is another architecture than it says. */
-static bool check_no_extra(const struct builder *b, struct err *err)
+static bool check_no_extra(struct builder *b, struct err *err)
 {
     bool *is_used = arena_new_array(b->arena, bool, (size_t)b->set->count + 1);
     const char *head = head_name(b);
 
+    b->out->copied = arena_new_array(b->arena, const struct safetensor *, (size_t)b->set->count + 1);
     for (int i = 0; i < b->out->count; i++)
         if (b->out->param[i].file)
             is_used[b->out->param[i].file - b->set->tensor] = true;
     for (int i = 0; i < b->set->count; i++) {
         struct str name = b->set->tensor[i].name;
-        if (!is_used[i] && !str_ends(name, STR("rotary_emb.inv_freq")) && !(b->config->is_tied && str_is(name, head)))
+        if (is_used[i] || str_ends(name, STR("rotary_emb.inv_freq")) || (b->config->is_tied && str_is(name, head)))
+            continue;
+        if (is_of_another_part(b, name) && !add_copied(b, &b->set->tensor[i], err))
+            return false;
+        if (!is_of_another_part(b, name))
             return err_set(err, ERR_UNSUPPORTED, "the weights hold %.*s, which a %s model does not have",
                            STR_ARG(str_slice(name, 0, 128)), b->config->model_type);
     }

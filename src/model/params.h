@@ -95,6 +95,8 @@ struct param {
 struct params {
     struct param *param; /* order of transformers' named_parameters, adapters after the base */
     int count;
+    const struct safetensor **copied; /* of the set: tensors that a checkpoint takes over unread */
+    int copied_count;
     struct stored *stored; /* in arena order */
     int stored_count;
     const int32_t *stored_at; /* 1 + index by (layer + 1, slot, part); see params_stored */

@@ -122,6 +122,86 @@ static void every_familys_checkpoints_come_back(void **state)
     arena_deinit(&arena);
 }
 
+static const char gemma3_config[] =
+    "{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\"," TINY_SIZES
+    "\"query_pre_attn_scalar\":5,\"sliding_window\":3,\"sliding_window_pattern\":2},\"vision_config\":{}}";
+
+/* The folder's tensors and one more, of the part that looks at pictures. */
+static const char *with_vision(struct arena *arena, const char *folder)
+{
+    static const int64_t positions[3] = {5, 6, 7};
+    const char *out = fixture_folder(arena);
+    struct safetensors_writer writer = {0};
+    struct safetensors_entry entries[64];
+    struct safetensors_set set;
+    int count = 0;
+    struct err err;
+
+    assert_ok(safetensors_set_open(&set, arena, folder, &err), err);
+    for (; count < set.count; count++) {
+        const struct safetensor *tensor = &set.tensor[count];
+        entries[count] = (struct safetensors_entry){str_copy(arena, tensor->name),
+                                                    tensor->type,
+                                                    tensor->rank,
+                                                    {tensor->shape[0], tensor->shape[1]},
+                                                    (void *)(uintptr_t)tensor->data};
+    }
+    entries[count++] =
+        (struct safetensors_entry){"vision_tower.positions", DTYPE_I64, 1, {3}, (void *)(uintptr_t)positions};
+    assert_ok(safetensors_write_begin(&writer, path_join(arena, out, "model.safetensors"), entries, count, &err), err);
+    for (int i = 0; i < count; i++)
+        assert_ok(safetensors_write(&writer, entries[i].context, safetensors_entry_bytes(&entries[i]), &err), err);
+    assert_ok(safetensors_write_end(&writer, NULL, NULL, &err), err);
+    safetensors_set_close(&set);
+    fixture_write(arena, out, "config.json", gemma3_config);
+    return out;
+}
+
+static void a_text_model_inside_another_leaves_the_rest_as_it_is(void **state)
+{
+    struct tiny_family family = {"gemma3", gemma3_config};
+    struct model_options options = fixture_options(PROFILE_F32, &backend_ref, NULL);
+    struct pool *pool = options.pool = pool_new(1);
+    struct arena arena = {0};
+    const char *base = fixture_folder(&arena), *full = fixture_folder(&arena), *adapter = fixture_folder(&arena);
+    const struct safetensor *vision;
+    struct checkpoint_files files;
+    struct safetensors_set set;
+    struct model *model;
+    struct err err;
+
+    options.is_random = true;
+    model = fixture_open(fixture_family(&arena, &family), &options);
+    assert_ok(checkpoint_write(model, base, "", &arena, &files, &err), err);
+    model_close(model);
+    options.is_random = false;
+    base = with_vision(&arena, base);
+    model = fixture_open(base, &options);
+    assert_ok(checkpoint_write(model, full, "", &arena, &files, &err), err);
+    model_close(model);
+    assert_ok(safetensors_set_open(&set, &arena, full, &err), err);
+    assert_non_null(safetensors_set_find(&set, "language_model.model.layers.1.self_attn.q_norm.weight"));
+    vision = safetensors_set_find(&set, "vision_tower.positions");
+    assert_non_null(vision);
+    assert_int_equal(vision->type, DTYPE_I64);
+    assert_int_equal(((const char *)vision->data)[16], 7);
+    safetensors_set_close(&set);
+    options.lora = (struct lora_config){.rank = 2, .alpha = 2};
+    model = fixture_open(base, &options);
+    assert_ok(checkpoint_write(model, adapter, "", &arena, &files, &err), err);
+    model_close(model);
+    assert_non_null(strstr(read_text(&arena, adapter, "adapter_config.json").at,
+                           "\"model.language_model.layers.1.self_attn.q_proj\""));
+    options.lora = (struct lora_config){0};
+    options.adapter_folder = adapter;
+    model = fixture_open(base, &options);
+    assert_non_null(
+        params_find(model_params(model), "base_model.model.model.language_model.layers.1.mlp.down_proj.lora_B.weight"));
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 /* Training copies weights, inference reads what it can from the map: the numbers are the same. */
 static void frozen_weights_in_the_file_give_the_same_bits(void **state)
 {
@@ -327,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_checkpoints_are_models_again),
         cmocka_unit_test(every_familys_checkpoints_come_back),
+        cmocka_unit_test(a_text_model_inside_another_leaves_the_rest_as_it_is),
         cmocka_unit_test(frozen_weights_in_the_file_give_the_same_bits),
         cmocka_unit_test(adapters_go_out_as_pefts_and_come_back),
         cmocka_unit_test(foreign_adapters_are_refused_by_name),
