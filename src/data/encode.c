@@ -39,7 +39,7 @@ static void make_hash(struct encoder *e)
         struct str special = tokenizer_special_text(tokenizer, (enum tokenizer_special)i);
         strbuf_printf(&text, " %zu:%.*s", special.len, STR_ARG(special));
     }
-    strbuf_printf(&text, " %.*s %d", STR_ARG(e->eos), tokenizer_adds_bos(tokenizer, false));
+    strbuf_printf(&text, " %.*s", STR_ARG(e->eos));
     sha256_hex(strbuf_view(&text), e->hash);
     strbuf_deinit(&text);
 }
@@ -208,30 +208,10 @@ static bool encode_messages(const struct encoder *e, struct encoder_scratch *s, 
     return true;
 }
 
-static void insert_bos(struct token_list *list, int32_t id)
-{
-    if (list->count == list->cap) {
-        list->cap = list->cap * 2 + 16;
-        list->ids = mem_resize(list->ids, list->cap * sizeof *list->ids);
-        list->spans = mem_resize(list->spans, list->cap * sizeof *list->spans);
-    }
-    memmove(list->ids + 1, list->ids, list->count * sizeof *list->ids);
-    memmove(list->spans + 1, list->spans, list->count * sizeof *list->spans);
-    list->ids[0] = id;
-    list->spans[0] = (struct token_span){0, 0};
-    list->count++;
-}
-
 bool encode_text(const struct encoder *e, struct encoder_scratch *s, struct str text, struct token_list *list,
                  struct err *err)
 {
-    int32_t bos = tokenizer_special_id(e->format.tokenizer, TOKENIZER_BOS);
-
-    if (!tokenizer_encode(e->format.tokenizer, s->tokenizer, text, true, list, err))
-        return false;
-    if (bos >= 0 && tokenizer_adds_bos(e->format.tokenizer, false) && (list->count == 0 || list->ids[0] != bos))
-        insert_bos(list, bos);
-    return true;
+    return tokenizer_encode(e->format.tokenizer, s->tokenizer, text, true, list, err);
 }
 
 size_t encode_common_prefix(const struct token_list *a, const struct token_list *b)

@@ -12,8 +12,9 @@
  *               first token in which either sequence leaves the prompt's tokens (those of a conversation with a
  *               generation prompt), what the template writes behind the turn included: TRL's rule for DPO (1.16).
  *
- * Prompts and texts get what the tokenizer puts in front (a beginning-of-text token) and one end-of-text token unless
- * they already end with its text. A document's first token never trains: nothing predicts it.
+ * Prompts and texts get what the tokenizer's own post-processor puts in front (a beginning-of-text token, also before one
+ * that the text spells) and one end-of-text token, unless completion or text already end with its text. A document's
+ * first token never trains: nothing predicts it.
  *
  * An encoder is what one model folder says about this; it is read-only and shared by threads, each with its own
  * scratch. */

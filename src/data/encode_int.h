@@ -20,7 +20,7 @@ struct encoder_scratch {
     size_t trains_cap, rejected_cap;
 };
 
-/* With what the tokenizer puts around a text; some name the beginning-of-text token in their config alone. */
+/* With what the tokenizer puts around a text. */
 bool encode_text(const struct encoder *encoder, struct encoder_scratch *scratch, struct str text,
                  struct token_list *list, struct err *err);
 /* The template's own variables with the line's documents and chat_template_kwargs laid over them. */

@@ -170,18 +170,12 @@ static void make_decoded(struct tokenizer *tok)
     strbuf_deinit(&text);
 }
 
-static int tristate(const struct json *value)
-{
-    return value && value->type == JSON_BOOL ? value->boolean : -1;
-}
-
 static bool read_config(struct tokenizer *tok, struct str text, struct err *err)
 {
     static const char *const names[] = {"bos_token", "eos_token", "pad_token", "unk_token"};
     struct arena arena = {0};
     const struct json *config, *value;
 
-    tok->adds_bos = tok->adds_eos = -1;
     if (!text.len)
         return true;
     config = json_parse(&arena, text, NULL, err);
@@ -192,8 +186,6 @@ static bool read_config(struct tokenizer *tok, struct str text, struct err *err)
         if (value && value->type == JSON_STRING)
             tok->special_texts[i] = (struct str){str_copy(&tok->arena, value->string), value->string.len};
     }
-    tok->adds_bos = tristate(json_get(config, "add_bos_token"));
-    tok->adds_eos = tristate(json_get(config, "add_eos_token"));
     arena_deinit(&arena);
     return config || err_prefix(err, "tokenizer_config.json");
 }
@@ -327,14 +319,4 @@ struct str tokenizer_special_text(const struct tokenizer *tok, enum tokenizer_sp
 int32_t tokenizer_special_id(const struct tokenizer *tok, enum tokenizer_special which)
 {
     return tok->special_texts[which].at ? tokenizer_token_id(tok, tok->special_texts[which]) : -1;
-}
-
-bool tokenizer_adds_bos(const struct tokenizer *tok, bool fallback)
-{
-    return tok->adds_bos < 0 ? fallback : tok->adds_bos;
-}
-
-bool tokenizer_adds_eos(const struct tokenizer *tok, bool fallback)
-{
-    return tok->adds_eos < 0 ? fallback : tok->adds_eos;
 }

@@ -92,6 +92,3 @@ enum tokenizer_special { TOKENIZER_BOS, TOKENIZER_EOS, TOKENIZER_PAD, TOKENIZER_
 /* Text, or the empty view when the config has none; and its id, or -1. */
 struct str tokenizer_special_text(const struct tokenizer *tok, enum tokenizer_special which);
 int32_t tokenizer_special_id(const struct tokenizer *tok, enum tokenizer_special which);
-/* add_bos_token / add_eos_token of the config; `fallback` when it does not say. Encoding does not look at them. */
-bool tokenizer_adds_bos(const struct tokenizer *tok, bool fallback);
-bool tokenizer_adds_eos(const struct tokenizer *tok, bool fallback);

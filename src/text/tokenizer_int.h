@@ -48,7 +48,6 @@ struct tokenizer {
     struct str *decoded;      /* by id: what decoding adds */
     int16_t *decoded_byte;    /* by id: a byte token's byte, or -1 */
     struct str special_texts[TOKENIZER_SPECIALS];
-    int adds_bos, adds_eos;   /* -1: the config does not say */
     char hash[65];
 };
 

@@ -223,8 +223,9 @@ def compare_texts(scratch, tokenizer):
     alpaca = [identity(line) for line in shared_lines("alpaca/alpaca_5000.json")[:300]]
     texts = [{"text": line["text"]} for line in shared_lines("llamafactory-demo/c4_demo.jsonl")[:100]]
     eos = sft_data.Preparation(folder).tokenizer.eos_token
-    ends = [{"text": text} for text in (f"a{eos}", f"{eos}", "a ", " a", "\n", f"a{eos}\n", "naïve 👍🏽")]
-    prompts = [{"prompt": prompt, "completion": completion} for prompt in ("a", "a ", "", f"a{eos}", "1", "the quick bro")
+    bos = "<|begin_of_text|>" if tokenizer == "llama3" else "<s>"
+    ends = [{"text": text} for text in (f"a{eos}", f"{eos}", "a ", " a", "\n", f"a{eos}\n", "naïve 👍🏽", f"{bos}a", f" {bos}a")]
+    prompts = [{"prompt": prompt, "completion": completion} for prompt in ("a", "a ", "", f"a{eos}", "1", "the quick bro", f"{bos}a")
                for completion in ("b", " b", "", f"b{eos}", "2", "wn fox")]
     return together([compare_plain(folder, lines, scratch / "texts.jsonl") for lines in (alpaca, texts, ends, prompts)])
 

@@ -66,6 +66,20 @@ static void spans_hold_the_turn_with_its_end_token(void **state)
          "\"assistant\", "
          "\"content\": \"c\", \"weight\": 0}]",
          NULL, "\xc3\xa9\n[b</s>]\n[c</s>]!\n"},
+        /* members that are null are not there; reasoning goes by both names */
+        {"{% for m in messages %}{{ m.role }}{{ m.content is defined }}{{ m.name is defined }}{% endfor %}",
+         "[{\"role\": \"user\", \"content\": null, \"name\": null}, {\"role\": \"user\", \"content\": \"a\"}]", NULL,
+         "userFalseFalseuserTrueFalse"},
+        {"{% for m in messages %}{{ m.thinking }}={{ m.reasoning_content }};{% endfor %}",
+         "[{\"role\": \"user\", \"reasoning\": \"a\"}, {\"role\": \"user\", \"thinking\": \"b\"}, {\"role\": \"user\", "
+         "\"thinking\": \"c\", \"reasoning_content\": \"d\"}, {\"role\": \"user\", \"thinking\": null, "
+         "\"reasoning_content\": \"e\"}, {}]",
+         NULL, "a=a;b=b;c=d;e=e;=;"},
+        /* marks that touch are one turn, when their number says so */
+        {"{% for m in messages %}|{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+         "{% generation %}</s>{% endgeneration %}",
+         "[{\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}, {\"role\": \"assistant\", \"content\": \"b\"}]", NULL,
+         "|[a]!|[b</s>]"},
     };
     char out[2048];
 

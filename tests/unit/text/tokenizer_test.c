@@ -265,9 +265,6 @@ static void the_config_names_special_tokens_as_strings_or_objects(void **state)
     assert_int_equal(tokenizer_special_id(tok, TOKENIZER_UNK), -1);
     assert_true(str_is(tokenizer_special_text(tok, TOKENIZER_UNK), "?"));
     assert_null(tokenizer_special_text(tok, TOKENIZER_PAD).at);
-    assert_true(tokenizer_adds_bos(tok, false));
-    assert_true(tokenizer_adds_eos(tok, true));
-    assert_false(tokenizer_adds_eos(tok, false));
     assert_true(tokenizer_is_special(tok, 3));
     assert_false(tokenizer_is_special(tok, 2));
     assert_int_equal(tokenizer_vocab_size(tok), 4);
