@@ -63,8 +63,8 @@ void trial_rope(struct trial *trial)
 void trial_attend(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 200), kv = random_in(o, 1, 2), heads = kv * random_in(o, 1, 3);
-    int32_t d = random_below(o, 4) ? random_in(o, 1, 100) : 32 * random_in(o, 1, 8);
+    int32_t d = random_below(o, 4) ? random_in(o, 1, 100) : 32 * random_in(o, 1, 8), T = random_in(o, 1, d <= 100 ? 200 : 90);
+    int32_t kv = random_in(o, 1, 2), heads = kv * random_in(o, 1, d <= 100 ? 3 : 2);
     struct batch batch = batch_random(o, T, 5);
     enum dtype type = random_type(o);
     float *lse = operands_take(o, (size_t)(heads * T) * 4);
