@@ -74,7 +74,7 @@ static struct weight make_weight(struct bench *bench, const struct shape *shape)
     for (int64_t i = 0; i < blocks; i++)
         absmax[i] = 1;
     *row_end = shape->N;
-    *tensor = (struct nf4){.codes = weight.w.at, .absmax = absmax, .block = NF4_BLOCK, .count = count};
+    *tensor = (struct nf4){.codes = weight.w.at, .absmax = absmax, .count = count};
     weight.quant = (struct quant){tensor, row_end, 1};
     weight.w.at = NULL;
     return weight;

@@ -2,12 +2,13 @@
 #include "cli/options.h"
 #include "cli/remote.h"
 #include "model/merge.h"
+#include "model/quantize.h"
 
 #include <stdio.h>
 #include <string.h>
 
 struct models_options {
-    const char *url, *out;
+    const char *url, *out, *dtype;
     int64_t threads;
 };
 
@@ -39,29 +40,51 @@ static bool merge(const struct models_options *o, const char *base, const char *
     return ok;
 }
 
+static bool quantize(const struct models_options *o, const char *model, struct err *err)
+{
+    bool is_f32 = strcmp(o->dtype, "float32") == 0;
+    struct pool *pool;
+    bool ok;
+
+    if (!model || !o->out)
+        return err_set(err, ERR_INPUT, "quantize needs the model's folder and --out");
+    if (!is_f32 && strcmp(o->dtype, "bfloat16") != 0)
+        return err_set(err, ERR_INPUT, "--dtype takes float32 or bfloat16, not '%s'", o->dtype);
+    pool = pool_new((int)o->threads);
+    ok = quantize_write(model, o->out, is_f32 ? DTYPE_F32 : DTYPE_BF16, pool, err);
+    pool_free(pool);
+    if (ok)
+        printf("%s\n", o->out);
+    return ok;
+}
+
 static bool act(const struct models_options *o, const char *const *words, struct err *err)
 {
     if (strcmp(words[0], "list") == 0)
         return list(o, err);
     if (strcmp(words[0], "merge") == 0)
         return merge(o, words[1], words[2], err);
+    if (strcmp(words[0], "quantize") == 0)
+        return quantize(o, words[1], err);
     if (strcmp(words[0], "pull") == 0)
         return err_set(err, ERR_UNSUPPORTED, "models pull is not there yet");
-    return err_set(err, ERR_INPUT, "unknown action '%s': list or merge", words[0]);
+    return err_set(err, ERR_INPUT, "unknown action '%s': list, merge or quantize", words[0]);
 }
 
 int cli_models(int argc, char **argv)
 {
-    struct models_options o = {0};
+    struct models_options o = {.dtype = "bfloat16"};
     const char *words[3] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &o.url, "URL", "list: server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
-        {"out", OPTION_TEXT, &o.out, "DIR", "merge: the folder to write, which must not exist", NULL},
-        {"threads", OPTION_INT, &o.threads, "N", "merge: processor threads (all)", NULL}};
+        {"out", OPTION_TEXT, &o.out, "DIR", "merge, quantize: the folder to write, which must not exist", NULL},
+        {"dtype", OPTION_TEXT, &o.dtype, "TYPE", "quantize: what transformers shall compute in: bfloat16 or float32 (bfloat16)", NULL},
+        {"threads", OPTION_INT, &o.threads, "N", "merge, quantize: processor threads (all)", NULL}};
     const struct options options = {
-        .usage = "attune models list\n       attune models merge BASE ADAPTER --out DIR",
+        .usage = "attune models list\n       attune models merge BASE ADAPTER --out DIR\n       attune models quantize MODEL --out DIR",
         .about = "Base models and results of a running server; or, without one, works the PEFT adapter in the folder\n"
-                 "ADAPTER into the model in the folder BASE and writes a model that needs no adapter.",
+                 "ADAPTER into the model in the folder BASE and writes a model that needs no adapter;\n"
+                 "or writes the model in the folder MODEL with linear layers of four bits (NF4), as bitsandbytes has it.",
         .list = option,
         .count = sizeof option / sizeof *option,
         .positional_min = 1,

@@ -14,14 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BAR_WIDTH = 30, PLAIN_LINES = 100, OPTIONS_MAX = 48 };
+enum { BAR_WIDTH = 30, PLAIN_LINES = 100, OPTIONS_MAX = 64 };
 
 /* What the command line says; paths as they were given. */
 struct arguments {
     const char *run;
     int64_t attempt;
     const char *model, *adapter, *train, *valid, *out;
-    const char *method, *over_length, *schedule, *init, *dtype, *targets;
+    const char *method, *over_length, *schedule, *init, *dtype, *targets, *quantization;
     struct hyperparameters_given given;
     struct train_config config;
 };
@@ -83,6 +83,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          "linear, cosine, constant, constant_with_warmup (linear)", NULL},
         {"init", OPTION_TEXT, &a->init, "HOW", "model or random: weights drawn anew from config.json (model)", NULL},
         {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
+        {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
+         "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
         {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use (no limit)", NULL},
     };
@@ -193,6 +195,11 @@ static bool name_choices(struct arguments *a, struct err *err)
     c->is_random = strcmp(a->init, "random") == 0;
     if (!train_dtype_find(str_of(a->dtype), &c->dtype))
         return err_set(err, ERR_INPUT, "--dtype takes auto, float32 or bfloat16, not '%s'", a->dtype);
+    c->is_nf4 = strcmp(a->quantization, "nf4") == 0;
+    if (!c->is_nf4 && strcmp(a->quantization, "none") != 0)
+        return err_set(err, ERR_INPUT, "--quantization takes none or nf4, not '%s'", a->quantization);
+    if (c->is_nf4 && !c->hp.lora && !a->adapter)
+        return err_set(err, ERR_INPUT, "--quantization nf4 goes with --lora: weights of four bits do not train");
     return true;
 }
 
@@ -345,7 +352,8 @@ int cli_train(int argc, char **argv)
                           .over_length = "drop",
                           .schedule = "linear",
                           .init = "model",
-                          .dtype = "auto"};
+                          .dtype = "auto",
+                          .quantization = "none"};
     struct option list[OPTIONS_MAX];
     struct arena arena = {0};
     struct err err = {0};

@@ -225,8 +225,8 @@ void nf4_dequantize(const struct nf4 *tensor, int64_t first, int64_t count, enum
     float scale = 0;
 
     for (int64_t i = first; i < first + count; i++) {
-        if (i == first || i % tensor->block == 0)
-            nf4_scales(tensor, i / tensor->block, 1, &scale);
+        if (i == first || i % NF4_BLOCK == 0)
+            nf4_scales(tensor, i / NF4_BLOCK, 1, &scale);
         put(to, type, i - first, nf4_code[tensor->codes[i / 2] >> (i % 2 ? 0 : 4) & 15] * scale);
     }
 }

@@ -25,12 +25,11 @@ struct nf4 { /* the memory belongs to the caller */
     const uint8_t *nested;  /* [blocks], indices into map; NULL: not nested */
     const float *map;       /* [256], when nested */
     float offset;           /* added to a nested absmax */
-    int32_t block;          /* numbers that share an absmax: a power of two, 64 as we write it */
     int64_t count;
 };
 
 int64_t nf4_code_bytes(int64_t count);
-int64_t nf4_blocks(int64_t count, int64_t block);
+int64_t nf4_blocks(int64_t count, int64_t block); /* ceil(count / block) */
 
 /* What the codes stand for, times 1. */
 extern const float nf4_code[NF4_CODES];

@@ -42,7 +42,9 @@ static struct mat stored_mat(const struct model *m, const struct stored *stored,
     struct mat mat = {NULL, stored->rows, stored->cols, stored->cols, stored->type};
     const struct params *params = &m->params;
 
-    if (stored->residence == IN_FROZEN) {
+    if (stored->residence == IN_CODES) {
+        mat.at = NULL;
+    } else if (stored->residence == IN_FROZEN) {
         mat.at = m->region[REGION_FROZEN] + stored->at;
     } else if (stored->residence == IN_FILE) {
         mat.at = (void *)(uintptr_t)CARVE_ALIGN; /* known once files are bound */
@@ -80,6 +82,7 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
         linear->db = grad;
     } else {
         linear->weight.w = mat;
+        linear->weight.quant = (struct quant){stored->codes, stored->code_row_end, stored->code_count};
         linear->dw = grad;
         linear->weight.lora_scale = m->params.lora_scale;
         linear->weight.lora_dropout = m->params.lora_dropout;
@@ -146,6 +149,7 @@ static void take_arenas(struct model *m)
     if (params->has_copy)
         take(m, REGION_COPY, (params->arena_count - params->copy_from) * dtype_bytes(params->compute_type));
     take(m, REGION_FROZEN, params->frozen_bytes);
+    take(m, REGION_MAPPED, params->file_code_bytes);
     for (int i = 0; i < params->stored_count; i++) {
         const struct stored *stored = &params->stored[i];
         if (stored->residence == IN_FILE)

@@ -7,6 +7,9 @@
 /* The text of adapter_config.json, with PEFT's long-established keys. */
 void adapter_config_write(struct strbuf *out, const struct model *model, const char *base_name);
 
+/* folder.c: copies every file of a model folder that is no weight file. */
+bool folder_copy_others(struct arena *arena, const char *from, const char *to, struct err *err);
+
 /* Streams rows [rows, cols] that lie ld elements apart, converted. */
 bool write_rows(struct safetensors_writer *writer, const void *at, enum dtype from, enum dtype to, int32_t rows,
                 int32_t cols, int32_t ld, struct err *err);

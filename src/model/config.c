@@ -178,6 +178,26 @@ static const struct architecture *find_architecture(const struct json *root, str
     return architecture;
 }
 
+/* Of the ways to quantize, bitsandbytes' NF4 is read. */
+static bool read_quantization(const struct json *quantization, struct model_config *config, struct err *err)
+{
+    struct str type = json_string_or(json_get(quantization, "bnb_4bit_quant_type"), STR("fp4"));
+    struct str storage = json_string_or(json_get(quantization, "bnb_4bit_quant_storage"), STR("uint8"));
+
+    if (json_is_null(quantization))
+        return true;
+    if (quantization->type != JSON_OBJECT)
+        return err_set(err, ERR_INPUT, "config.json: quantization_config must be an object");
+    if (!json_bool_or(json_get(quantization, "load_in_4bit"), false) || !str_is(type, "nf4") ||
+        !str_is(storage, "uint8"))
+        return err_set(err, ERR_UNSUPPORTED,
+                       "config.json: of quantization_config only bitsandbytes' NF4 in uint8 is supported (give the "
+                       "model in float32, bfloat16 or float16)");
+    config->quantization.is_nf4 = config->quantization.is_in_file = true;
+    config->quantization.is_nested = json_bool_or(json_get(quantization, "bnb_4bit_use_double_quant"), false);
+    return true;
+}
+
 static bool parse_root(struct arena *arena, struct json *root, struct model_config *config, struct err *err)
 {
     const struct architecture *architecture = find_architecture(root, config, err);
@@ -186,10 +206,8 @@ static bool parse_root(struct arena *arena, struct json *root, struct model_conf
 
     if (!architecture)
         return false;
-    if (!json_is_null(json_get(root, "quantization_config")))
-        return err_set(err, ERR_UNSUPPORTED,
-                       "config.json: quantization_config is not supported (give the model in "
-                       "float32, bfloat16 or float16)");
+    if (!read_quantization(json_get(root, "quantization_config"), config, err))
+        return false;
     text.defaults = json_parse(arena, str_of(architecture_defaults(architecture)), NULL, NULL);
     ASSERT(text.defaults);
     text_key = architecture_text_key(architecture);

@@ -62,6 +62,13 @@ struct layer_config {
     bool is_moe;
 };
 
+/* Frozen linear layers as codes of four bits. */
+struct quantization {
+    bool is_nf4;
+    bool is_in_file; /* the folder's weights are codes, as bitsandbytes writes them */
+    bool is_nested;  /* double quantization */
+};
+
 enum { EOS_IDS_MAX = 16, ROPE_MAX = 2 };
 
 struct model_config {
@@ -87,6 +94,7 @@ struct model_config {
     int rope_count;
     struct layer_config *layer; /* [layers] */
     struct moe_config moe;
+    struct quantization quantization;
     float initializer_range;
     enum dtype dtype; /* of the weights: F32, BF16 or F16; F32 when the file does not say */
     bool has_dtype;

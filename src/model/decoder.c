@@ -13,6 +13,8 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
     m->queue.pool = options->pool;
     if (!config_read(&m->arena, folder, &m->config, err))
         return false;
+    if (options->is_nf4 && !m->config.quantization.is_nf4)
+        m->config.quantization = (struct quantization){.is_nf4 = true, .is_nested = true};
     return !options->adapter_folder || adapter_config_read(&m->arena, options->adapter_folder, &m->lora, err);
 }
 

@@ -1,3 +1,4 @@
+#include "model/codes.h"
 #include "model/decoder_int.h"
 
 #include <string.h>
@@ -39,9 +40,13 @@ struct load {
 static void load_task(void *context, int task, int thread)
 {
     struct load *load = context;
-    const struct param *param = &load->model->params.param[load->params[task]];
+    struct model *m = load->model;
+    const struct param *param = &m->params.param[load->params[task]];
 
-    param_place(load->model, load->params[task], param->file->data, param->file_type);
+    if (m->params.stored[param->stored].residence == IN_CODES)
+        codes_load(param, &m->config.quantization, m->region[REGION_FROZEN] + param->codes_at);
+    else
+        param_place(m, load->params[task], param->file->data, param->file_type);
 }
 
 void load_base(struct model *m)

@@ -210,32 +210,6 @@ static bool check_all_used(const struct merge *m, struct err *err)
     return true;
 }
 
-/* Weights in any format, and what is no plain file for users. */
-static bool is_copied(const char *folder, const char *name, struct arena *arena)
-{
-    static const char *const weights[] = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"};
-    struct str text = str_of(name);
-
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
-        if (str_ends(text, str_of(weights[i])))
-            return false;
-    return name[0] != '.' && strcmp(name, "MANIFEST") != 0 && !dir_exists(path_join(arena, folder, name));
-}
-
-static bool copy_others(struct merge *m, const char *base, struct err *err)
-{
-    char **names;
-    size_t count;
-
-    if (!dir_list(&m->arena, base, &names, &count, err))
-        return false;
-    for (size_t i = 0; i < count; i++)
-        if (is_copied(base, names[i], &m->arena) &&
-            !file_copy(path_join(&m->arena, base, names[i]), path_join(&m->arena, m->out, names[i]), err))
-            return false;
-    return true;
-}
-
 static bool fill(struct merge *m, const char *base, struct err *err)
 {
     if (!dir_remove(m->out, err) || !dir_make(m->out, err))
@@ -243,7 +217,7 @@ static bool fill(struct merge *m, const char *base, struct err *err)
     for (int i = 0; i < m->base.file_count; i++)
         if (!write_shard(m, i, err))
             return false;
-    return check_all_used(m, err) && copy_others(m, base, err) && dir_sync(m->out, err);
+    return check_all_used(m, err) && folder_copy_others(&m->arena, base, m->out, err) && dir_sync(m->out, err);
 }
 
 static bool open_inputs(struct merge *m, const char *base, const char *adapter, struct err *err)

@@ -1,5 +1,7 @@
+#include "model/codes.h"
 #include "model/decoder_int.h"
 #include "model/modules.h"
+#include "compute/nf4.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -135,6 +137,20 @@ static bool check_lora(const struct builder *b, struct err *err)
             return refuse_target(b, lora->targets[t], err);
     if (lora->targets && !lora->target_count)
         return err_set(err, ERR_INPUT, "the list of LoRA targets is empty");
+    return true;
+}
+
+static bool check_quantization(const struct builder *b, bool is_random, struct err *err)
+{
+    const struct quantization *quantization = &b->config->quantization;
+
+    if (quantization->is_nf4 && b->is_trained && !(b->lora && b->lora->rank))
+        return err_set(err, ERR_INPUT,
+                       quantization->is_in_file
+                           ? "the model's weights are codes of four bits, which do not train: choose lora"
+                           : "quantization nf4 goes with lora: weights of four bits do not train");
+    if (quantization->is_nf4 && is_random)
+        return err_set(err, ERR_INPUT, "random weights are not quantized: give a model with weights");
     return true;
 }
 
@@ -293,13 +309,16 @@ static void add_all_params(struct builder *b)
         add_layer_params(b, layer, true);
 }
 
-static bool bind_file(struct param *param, const struct safetensors_set *set, struct err *err)
+static bool bind_file(const struct builder *b, struct param *param, struct err *err)
 {
-    const struct safetensor *file = safetensors_set_find(set, param->name);
+    const struct safetensor *file = safetensors_set_find(b->set, param->name);
     uint64_t rows = (uint64_t)param->rows, cols = (uint64_t)param->cols;
 
     if (!file)
         return err_set(err, ERR_INPUT, "the model's weights lack the tensor %s", param->name);
+    param->file = file;
+    if (b->config->quantization.is_in_file && codes_can_hold(&b->out->stored[param->stored]))
+        return codes_bind(b->arena, b->set, b->config->quantization.is_nested, param, err);
     if (param->is_vector ? file->rank != 1 || file->shape[0] != cols
                          : file->rank != 2 || file->shape[0] != rows || file->shape[1] != cols)
         return err_set(err, ERR_INPUT, "tensor %s has another shape than config.json says: expected %d x %d",
@@ -307,7 +326,6 @@ static bool bind_file(struct param *param, const struct safetensors_set *set, st
     if (file->type != DTYPE_F32 && file->type != DTYPE_BF16 && file->type != DTYPE_F16)
         return err_set(err, ERR_UNSUPPORTED, "tensor %s is %.*s; F32, BF16 and F16 weights are read", param->name,
                        STR_ARG(file->type_name));
-    param->file = file;
     param->file_type = file->type;
     return true;
 }
@@ -336,9 +354,14 @@ static bool check_no_extra(struct builder *b, struct err *err)
     const char *head = head_name(b);
 
     b->out->copied = arena_new_array(b->arena, const struct safetensor *, (size_t)b->set->count + 1);
-    for (int i = 0; i < b->out->count; i++)
-        if (b->out->param[i].file)
-            is_used[b->out->param[i].file - b->set->tensor] = true;
+    for (int i = 0; i < b->out->count; i++) {
+        const struct param *param = &b->out->param[i];
+        if (param->file)
+            is_used[param->file - b->set->tensor] = true;
+        for (int j = 0; param->packed && j < BESIDE_COUNT; j++)
+            if (param->packed->beside[j])
+                is_used[param->packed->beside[j] - b->set->tensor] = true;
+    }
     for (int i = 0; i < b->set->count; i++) {
         struct str name = b->set->tensor[i].name;
         if (is_used[i] || str_ends(name, STR("rotary_emb.inv_freq")) || (b->config->is_tied && str_is(name, head)))
@@ -357,7 +380,7 @@ static bool bind_files(struct builder *b, struct err *err)
     if (!b->set)
         return true;
     for (int i = 0; i < b->out->count; i++)
-        if (b->out->stored[b->out->param[i].stored].part == PART_W && !bind_file(&b->out->param[i], b->set, err))
+        if (b->out->stored[b->out->param[i].stored].part == PART_W && !bind_file(b, &b->out->param[i], err))
             return false;
     return check_no_extra(b, err);
 }
@@ -384,11 +407,31 @@ static void settle_residence(struct builder *b)
     for (int i = 0; i < b->out->count; i++) {
         const struct param *param = &b->out->param[i];
         struct stored *stored = &b->out->stored[param->stored];
-        if (stored->residence == IN_FROZEN && is_usable_in_file(b, param, stored)) {
+        if (b->config->quantization.is_nf4 && codes_can_hold(stored)) {
+            stored->residence = IN_CODES;
+        } else if (stored->residence == IN_FROZEN && is_usable_in_file(b, param, stored)) {
             stored->residence = IN_FILE;
             stored->type = param->file_type;
         }
     }
+}
+
+/* Room for the codes of one more param of a stored weight; params come in the order of their rows. */
+static void lay_out_codes(struct builder *b, struct param *param, struct stored *stored)
+{
+    const struct quantization *quantization = &b->config->quantization;
+    size_t count = (size_t)slot_part_count(b->config, stored->slot);
+
+    if (!stored->codes) {
+        stored->codes = arena_new_array(b->arena, struct nf4, count);
+        stored->code_row_end = arena_new_array(b->arena, int32_t, count);
+    }
+    param->codes = &stored->codes[stored->code_count];
+    param->codes_at = b->out->frozen_bytes;
+    b->out->frozen_bytes = align_up(b->out->frozen_bytes + codes_bytes(param, quantization), STORED_ALIGN);
+    if (quantization->is_in_file)
+        b->out->file_code_bytes += (uint64_t)nf4_code_bytes((int64_t)param->rows * param->cols);
+    stored->code_row_end[stored->code_count++] = param->row_at + param->rows;
 }
 
 static void lay_out(struct builder *b)
@@ -409,7 +452,10 @@ static void lay_out(struct builder *b)
         }
     }
     for (int i = 0; i < out->count; i++) {
-        uint64_t count = (uint64_t)out->param[i].rows * (uint64_t)out->param[i].cols;
+        struct param *param = &out->param[i];
+        uint64_t count = (uint64_t)param->rows * (uint64_t)param->cols;
+        if (out->stored[param->stored].residence == IN_CODES)
+            lay_out_codes(b, param, &out->stored[param->stored]);
         out->total_count += count;
         out->trained_count += out->param[i].is_trained ? count : 0;
     }
@@ -423,7 +469,7 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     size_t layers = (size_t)config->layers;
 
     *params = (struct params){.compute_type = compute_type(profile)};
-    if (!check_lora(&b, err))
+    if (!check_lora(&b, err) || !check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
     params->has_copy = is_trained && params->compute_type != params->master_type;

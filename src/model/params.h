@@ -68,6 +68,7 @@ enum residence {
     IN_ARENA,  /* trained: masters, gradients, moments */
     IN_FROZEN, /* a copy in the compute type (norms and sinks: the master type) */
     IN_FILE,   /* the mapped file itself */
+    IN_CODES,  /* four bits a weight: in the file, or quantized into the frozen arena; see model/codes.h */
 };
 
 struct stored { /* a stored matrix */
@@ -79,6 +80,9 @@ struct stored { /* a stored matrix */
     bool has_decay;  /* weight decay applies: everything but norms and biases */
     uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */
     enum dtype type; /* that the ops read: of the copy when there is one */
+    struct nf4 *codes;    /* IN_CODES: [code_count], one for each param; set when the model is loaded */
+    int32_t *code_row_end; /* [code_count] as in struct quant */
+    int code_count;
 };
 
 struct param {
@@ -90,6 +94,9 @@ struct param {
     bool is_trained;
     enum dtype file_type;          /* of the base's file; F32 for adapters */
     const struct safetensor *file; /* where the base's numbers are; NULL without a set and for adapters */
+    struct nf4 *codes;           /* IN_CODES: its own among those of its stored weight */
+    uint64_t codes_at;           /* bytes in the frozen region */
+    const struct packed *packed; /* what lies beside codes in a file; NULL: quantized while loading */
 };
 
 struct params {
@@ -103,6 +110,7 @@ struct params {
     uint64_t arena_count;    /* elements of each trained arena, padding included */
     uint64_t copy_from;      /* the compute copy, if there is one, covers [copy_from, arena_count) */
     uint64_t frozen_bytes;   /* of the frozen arena */
+    uint64_t file_code_bytes; /* of codes that are used in the file */
     uint64_t trained_count;  /* trainable parameters, no padding or zero blocks */
     uint64_t total_count;    /* parameters of base and adapter */
     enum dtype compute_type; /* of products: F32, BF16, F64 */

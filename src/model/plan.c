@@ -64,7 +64,8 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
         snprintf(text, size, "%llu elements x %zu", (unsigned long long)(params->arena_count - params->copy_from),
                  compute);
     else if (id == REGION_FROZEN)
-        snprintf(text, size, "base weights in another type or order than the file's");
+        snprintf(text, size, m->config.quantization.is_nf4 ? "base weights of four bits and their scales, norms"
+                                                           : "base weights in another type or order than the file's");
     else if (id == REGION_MAPPED)
         snprintf(text, size, "base weights used in the file");
     else if (id == REGION_KEPT)

@@ -145,6 +145,7 @@ static bool read_names(const struct json *options, struct train_config *config, 
     struct str schedule = json_string_or(json_get(options, "lr_scheduler_type"), STR("linear"));
     struct str init = json_string_or(json_get(options, "init"), STR("model"));
     struct str dtype = json_string_or(json_get(options, "dtype"), STR("auto"));
+    struct str quantization = json_string_or(json_get(options, "quantization"), STR("none"));
     struct str now = json_string_or(json_get(options, "now"), STR("1970-01-01T00:00:00"));
 
     if (!over_length_find(policy, &config->over_length))
@@ -157,6 +158,10 @@ static bool read_names(const struct json *options, struct train_config *config, 
     config->is_random = str_is(init, "random");
     if (!config->is_random && !str_is(init, "model"))
         return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));
+    config->is_nf4 = str_is(quantization, "nf4");
+    if (!config->is_nf4 && !str_is(quantization, "none"))
+        return err_set(err, ERR_INPUT, "job.json: quantization '%.*s' is not none or nf4",
+                       STR_ARG(str_clip(quantization, 40)));
     if (!template_time_parse(now, &config->now))
         return err_set(err, ERR_INPUT, "job.json: now '%.*s' is not a time such as 2026-01-31T12:00:00",
                        STR_ARG(str_clip(now, 40)));
@@ -298,6 +303,7 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_text(w, "lr_scheduler_type", schedule_name(config->schedule));
     json_put_text(w, "init", config->is_random ? "random" : "model");
     json_put_text(w, "dtype", dtype_names[config->dtype]);
+    json_put_text(w, "quantization", config->is_nf4 ? "nf4" : "none");
     json_put_bool(w, "gradient_norms", config->has_gradient_norms);
     json_put_integer(w, "threads", config->threads);
     json_put_integer(w, "memory_bytes", config->memory_bytes);

@@ -30,6 +30,7 @@ struct train_config {
     enum schedule schedule;
     enum train_dtype dtype;
     bool is_random;                  /* "init": "random" */
+    bool is_nf4;                     /* "quantization": "nf4": frozen linear layers as codes of four bits */
     int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
     int64_t eval_steps;              /* 0: twenty times a run */
     int64_t recovery_steps;          /* 0: by time */

@@ -310,6 +310,7 @@ static struct model_options make_options(const struct session *s)
         .profile = profile_of(s->config.dtype),
         .is_trained = true,
         .is_random = s->config.is_random,
+        .is_nf4 = s->config.is_nf4,
         .seed = (uint64_t)s->config.seed,
         .adapter_folder = s->config.adapter_path,
         .backend = &backend_cpu,

@@ -111,10 +111,9 @@ static void expand_row(const struct side *side, int32_t row, int32_t col, int32_
         part++;
     row -= part > 0 ? quant->row_end[part - 1] : 0;
     const struct nf4 *tensor = &quant->part[part];
-    int shift = __builtin_ctz((unsigned)tensor->block);
     int64_t first = (int64_t)row * side->m.cols + col, end = first + count;
     while (first < end) {
-        int64_t block = first >> shift, next = (block + 1) << shift;
+        int64_t block = first / NF4_BLOCK, next = (block + 1) * NF4_BLOCK;
         int32_t here = (int32_t)((next < end ? next : end) - first);
         float scale;
         nf4_scales(tensor, block, 1, &scale);

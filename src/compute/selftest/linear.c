@@ -88,7 +88,7 @@ void trial_fewer_rows(struct trial *trial)
 /* Rows [first, end) of w quantized, nested every other time, and replaced by what the codes stand for. */
 static struct nf4 quantize_rows(struct operands *o, const struct mat *w, int32_t first, int32_t end)
 {
-    struct nf4 tensor = {.block = NF4_BLOCK, .count = (int64_t)(end - first) * w->cols};
+    struct nf4 tensor = {.count = (int64_t)(end - first) * w->cols};
     int64_t blocks = nf4_blocks(tensor.count, NF4_BLOCK);
     float *values = arena_new_array(&o->wide, float, (size_t)tensor.count + 1), *map = arena_new_array(&o->wide, float, NF4_MAP);
     float *absmax = operands_take(o, 4 * (size_t)blocks), *nested_absmax = operands_take(o, 4 * (size_t)blocks);

@@ -56,7 +56,7 @@ static void tensor_of(struct tensor *t, uint32_t seed, int64_t count)
     }
     nf4_quantize(t->values, count, t->codes, t->absmax);
     nf4_make_map(t->map);
-    t->nf4 = (struct nf4){.codes = t->codes, .absmax = t->absmax, .map = t->map, .block = NF4_BLOCK, .count = count};
+    t->nf4 = (struct nf4){.codes = t->codes, .absmax = t->absmax, .map = t->map, .count = count};
 }
 
 static void tensor_nest(struct tensor *t)
@@ -149,7 +149,7 @@ static void a_block_of_zeros_stays_zero(void **state)
 {
     float values[NF4_BLOCK + 3] = {0}, absmax[2], back[NF4_BLOCK + 3];
     uint8_t codes[NF4_BLOCK / 2 + 2];
-    struct nf4 tensor = {.codes = codes, .absmax = absmax, .block = NF4_BLOCK, .count = NF4_BLOCK + 3};
+    struct nf4 tensor = {.codes = codes, .absmax = absmax, .count = NF4_BLOCK + 3};
 
     nf4_quantize(values, tensor.count, codes, absmax);
     nf4_dequantize(&tensor, 0, tensor.count, DTYPE_F32, back);
