@@ -83,6 +83,11 @@ const char *encoder_template_hash(const struct encoder *encoder)
     return encoder->template_hash;
 }
 
+const char *encoder_training_name(const struct encoder *encoder)
+{
+    return encoder->format.training_name;
+}
+
 const struct tokenizer *encoder_tokenizer(const struct encoder *encoder)
 {
     return encoder->format.tokenizer;

@@ -44,6 +44,8 @@ const char *encoder_hash(const struct encoder *encoder);
 /* SHA-256 of tokenizer.json; of the chat template's text, or "" when the model has none. */
 const char *encoder_tokenizer_hash(const struct encoder *encoder);
 const char *encoder_template_hash(const struct encoder *encoder);
+/* The known chat template whose training variant conversations are rendered with (text/training_template.h), or NULL. */
+const char *encoder_training_name(const struct encoder *encoder);
 struct tokenizer;
 const struct tokenizer *encoder_tokenizer(const struct encoder *encoder);
 

@@ -13,5 +13,5 @@
 #include "base/arena.h"
 #include "base/str.h"
 
-/* The name of the template that `source` is, with its training variant (in the arena) in *training; NULL: it is not known. */
+/* The name of the template that `source` is, with its training variant (in the arena) in *training; NULL: not known. */
 const char *training_template_find(struct str source, struct arena *arena, struct str *training);

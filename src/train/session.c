@@ -203,6 +203,22 @@ static bool hash_summaries(struct session *s, const char *dir, struct err *err)
     return true;
 }
 
+/* What trains is not always the text that the model's own template renders: who compares should know. */
+static bool tell_template(struct session *s, struct err *err)
+{
+    const char *name = encoder_training_name(s->encoder);
+    struct json_writer *w;
+
+    if (!name || s->train.summary.kind != EXAMPLE_MESSAGES || !s->run.dir)
+        return true;
+    w = run_event_begin(&s->run, "message", "training_template", 0);
+    json_put_text(w, "level", "info");
+    json_write_key(w, "message");
+    json_write_string(w, str_of(arena_printf(&s->arena, "Conversations are rendered with the training variant of %s's chat "
+                                                        "template", name)));
+    return run_event_end(&s->run, err);
+}
+
 bool session_prepare_data(struct session *s, const char *dir, struct err *err)
 {
     struct encoder_options options = {
@@ -216,7 +232,8 @@ bool session_prepare_data(struct session *s, const char *dir, struct err *err)
     s->encoder = encoder_open(&options, err);
     return s->encoder && dir_make(s->config.cache, err) && dir_make(path_join(&s->arena, dir, "data"), err) &&
            (!s->has_valid || prepare_one(s, dir, &s->config.valid, "validation", &s->valid, err)) &&
-           prepare_one(s, dir, &s->config.train, "training", &s->train, err) && hash_summaries(s, dir, err);
+           prepare_one(s, dir, &s->config.train, "training", &s->train, err) && tell_template(s, err) &&
+           hash_summaries(s, dir, err);
 }
 
 static bool hash_header(struct sha256 *hash, struct arena *arena, const char *path, struct err *err)
