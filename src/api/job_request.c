@@ -499,7 +499,7 @@ static void settle_method(struct reader *r)
     const char *name, *conflict;
 
     hyperparameters_settle(&r->request->values, r->request->method, &r->given);
-    conflict = hyperparameters_conflict(&r->request->values, r->request->method, &name);
+    conflict = hyperparameters_conflict(&r->request->values, r->request->method, &r->given, &name);
     if (conflict)
         problems_add(r->problems, "value_error", "hyperparameters", name, NULL, "%s: %s", name, conflict);
 }

@@ -39,8 +39,13 @@ void hyperparameters_settle(struct hyperparameters *values, enum method method,
         values->packing = false;
 }
 
-const char *hyperparameters_conflict(const struct hyperparameters *values, enum method method, const char **name)
+const char *hyperparameters_conflict(const struct hyperparameters *values, enum method method,
+                                     const struct hyperparameters_given *given, const char **name)
 {
+    if (method != METHOD_DPO && given->beta) {
+        *name = "beta";
+        return "is of method dpo alone";
+    }
     if (method == METHOD_DPO && values->packing) {
         *name = "packing";
         return "must be false with method dpo: a row is a pair of completions";

@@ -67,10 +67,11 @@ double hyperparameters_auto_rate(enum method method, bool has_lora);
 
 /* What was said about the values; the rest are defaults. */
 struct hyperparameters_given {
-    bool learning_rate, packing;
+    bool learning_rate, packing, beta;
 };
 /* Defaults that depend on the method: DPO's rate, and no packing, for a row is a pair. */
 void hyperparameters_settle(struct hyperparameters *values, enum method method,
                             const struct hyperparameters_given *given);
 /* NULL, or why these values and this method do not go together; *name is then the hyperparameter that is wrong. */
-const char *hyperparameters_conflict(const struct hyperparameters *values, enum method method, const char **name);
+const char *hyperparameters_conflict(const struct hyperparameters *values, enum method method,
+                                     const struct hyperparameters_given *given, const char **name);

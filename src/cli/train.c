@@ -45,6 +45,8 @@ static bool *note_given(struct arguments *a, const char *name)
 {
     if (strcmp(name, "learning_rate") == 0)
         return &a->given.learning_rate;
+    if (strcmp(name, "beta") == 0)
+        return &a->given.beta;
     return strcmp(name, "packing") == 0 ? &a->given.packing : NULL;
 }
 
@@ -211,8 +213,8 @@ static bool choose_method(struct arguments *a, struct err *err)
     if (!method_find(str_of(a->method), &c->method))
         return err_set(err, ERR_INPUT, "--method takes supervised or dpo, not '%s'", a->method);
     hyperparameters_settle(&c->hp, c->method, &a->given);
-    conflict = hyperparameters_conflict(&c->hp, c->method, &name);
-    return !conflict || err_set(err, ERR_INPUT, "%s %s", name, conflict);
+    conflict = hyperparameters_conflict(&c->hp, c->method, &a->given, &name);
+    return !conflict || err_set(err, ERR_INPUT, "--%s %s", name, conflict);
 }
 
 static bool make_config(struct arena *arena, struct arguments *a, const char *dir, struct err *err)

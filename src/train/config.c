@@ -94,6 +94,7 @@ static bool read_hyperparameters(const struct json *object, enum method method, 
     const struct hyperparameters_given given = {
         .learning_rate = json_get(object, "learning_rate") != NULL,
         .packing = json_get(object, "packing") != NULL,
+        .beta = json_get(object, "beta") != NULL,
     };
     const struct json *value;
     const char *conflict, *name;
@@ -104,7 +105,7 @@ static bool read_hyperparameters(const struct json *object, enum method method, 
         DPO_HYPERPARAMETERS(READ_HYPERPARAMETER)
     }
     hyperparameters_settle(hp, method, &given);
-    conflict = hyperparameters_conflict(hp, method, &name);
+    conflict = hyperparameters_conflict(hp, method, &given, &name);
     return !conflict || err_set(err, ERR_INPUT, "job.json: hyperparameters.%s %s", name, conflict);
 }
 #undef READ_HYPERPARAMETER

@@ -35,10 +35,10 @@ def train_with_trl(trainer):
 
 
 def dpo_trainer(model, folder, lines, out, *, batch_size, n_epochs, learning_rate, context_length, warmup_ratio=0, weight_decay=0, max_grad_norm=1,
-                beta=0.1, seed=0):
-    """TRL's DPO with the settings that say the same as attune's options; the reference is the model as it is in `folder`, or without its adapter."""
+                beta=0.1, seed=0, accumulation=1):
+    """TRL's DPO with the settings that say the same as attune's options; the reference is the model as it is in `folder`, or as its adapter began."""
     config = DPOConfig(
-        output_dir=str(out), per_device_train_batch_size=batch_size, num_train_epochs=n_epochs, learning_rate=learning_rate,
+        output_dir=str(out), per_device_train_batch_size=batch_size // accumulation, gradient_accumulation_steps=accumulation, num_train_epochs=n_epochs, learning_rate=learning_rate,
         lr_scheduler_type="linear", warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, beta=beta,
         max_length=context_length, seed=seed, bf16=False, gradient_checkpointing=False, use_cpu=True, logging_steps=1, save_strategy="no",
         report_to="none", disable_tqdm=True)

@@ -103,6 +103,7 @@ static void a_wrong_member_is_named(void **state)
         {JOB(",\"hyperparameters\":{\"learning_rate\":-1}"), "hyperparameters.learning_rate"},
         {JOB(",\"hyperparameters\":{\"packing\":1}"), "hyperparameters.packing must be true or false"},
         {JOB(",\"hyperparameters\":{\"context_length\":15}"), "hyperparameters.context_length"},
+        {JOB(",\"hyperparameters\":{\"beta\":0.1}"), "hyperparameters.beta is of method dpo alone"},
         {JOB(",\"method\":\"ppo\""), "method must be supervised or dpo"},
         {JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"beta\":3}"), "hyperparameters.beta must be a number"},
         {JOB(",\"method\":\"dpo\",\"hyperparameters\":{\"packing\":true}"), "hyperparameters.packing must be false"},
