@@ -172,18 +172,22 @@ static bool is_string_list(const struct json *value)
 }
 
 static const char *const extension_names[] = {"over_length", "lr_scheduler_type", "checkpoint_steps",
-                                              "eval_steps",  "priority",          "lora_target_modules"};
+                                              "eval_steps",  "priority",          "lora_target_modules",
+                                              "quantization"};
 
 static void read_extension(struct reader *r, const struct json *value)
 {
     static const char *const over_length[] = {"drop", "error", "truncate"};
     static const char *const schedules[] = {"linear", "cosine", "constant", "constant_with_warmup"};
+    static const char *const quantizations[] = {"none", "nf4"};
     struct job_request *request = r->request;
 
     if (str_is(value->key, "over_length"))
         read_choice(r, value, over_length, COUNT(over_length), &request->over_length);
     else if (str_is(value->key, "lr_scheduler_type"))
         read_choice(r, value, schedules, COUNT(schedules), &request->lr_scheduler_type);
+    else if (str_is(value->key, "quantization"))
+        read_choice(r, value, quantizations, COUNT(quantizations), &request->quantization);
     else if (str_is(value->key, "checkpoint_steps"))
         read_count(r, value, 1000000000, &request->checkpoint_steps);
     else if (str_is(value->key, "eval_steps"))
@@ -504,6 +508,13 @@ static void settle_method(struct reader *r)
         problems_add(r->problems, "value_error", "hyperparameters", name, NULL, "%s: %s", name, conflict);
 }
 
+static void check_quantization(struct reader *r)
+{
+    if (strcmp(r->request->quantization, "nf4") == 0 && !r->request->values.lora)
+        problems_add(r->problems, "value_error", "quantization", NULL, NULL,
+                     "quantization nf4 goes with lora: weights of four bits do not train");
+}
+
 bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,
                       struct problems *problems)
 {
@@ -511,7 +522,8 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     struct str twice = json_duplicate(body);
 
     *request =
-        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .lr_scheduler_type = "linear"};
+        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .lr_scheduler_type = "linear",
+                             .quantization = "none"};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
                      json_type_name(body));
@@ -534,6 +546,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_top_level(&r, body);
     read_extra(&r, json_get(body, "extra_body"));
     settle_method(&r);
+    check_quantization(&r);
     resolve_rate(&r);
     return problems->count == 0;
 }

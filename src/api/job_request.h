@@ -23,6 +23,7 @@ struct job_request {
     /* Extensions. */
     const char *over_length;         /* "drop", "error", "truncate" */
     const char *lr_scheduler_type;
+    const char *quantization;        /* "none", "nf4" */
     int64_t checkpoint_steps, eval_steps, priority;
     const struct json *lora_target_modules; /* array of strings, or NULL */
     const struct json *metadata;     /* object of strings, or NULL */

@@ -129,6 +129,7 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_put_integer(&w, "eval_steps", request->eval_steps);
     json_put_value(&w, "lora_target_modules", request->lora_target_modules);
     json_put_text(&w, "lr_scheduler_type", request->lr_scheduler_type);
+    json_put_text(&w, "quantization", request->quantization);
     json_put_text(&w, "init", "model");
     json_put_text(&w, "dtype", "auto");
     json_put_integer(&w, "threads", 0);

@@ -145,6 +145,18 @@ def test_a_tuned_model_is_the_base_of_the_next_job(client, finished_job, trainin
     assert refused.value.param == "hyperparameters.lora"
 
 
+def test_an_adapter_over_weights_of_four_bits_is_served_like_any_other(client, training_file):
+    lora = {"n_epochs": 1, "lora": True, "learning_rate": 1e-3}
+    job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id,
+                                                              extra_body={"quantization": "nf4", "hyperparameters": lora}).id)
+    assert job.status == "succeeded", job.error
+    answer = client.chat.completions.create(model=job.fine_tuned_model, messages=[{"role": "user", "content": "hi"}], max_tokens=3)
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"quantization": "nf4"})
+    assert refused.value.param == "quantization" and "lora" in refused.value.message
+
+
 def test_full_training_gives_a_whole_model(client, training_file):
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
                                          metadata={"who": "me"}, extra_body={"tags": ["a", "b"]})

@@ -59,6 +59,8 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"integrations\":[{\"type\":\"wandb\"}]", "integrations", "not there yet"},
         {"\"from_checkpoint\":{\"type\":\"hf\"}", "from_checkpoint", "give its name as model"},
         {"\"over_length\":\"cut\"", "over_length", "\"truncate\""},
+        {"\"quantization\":\"int8\"", "quantization", "\"none\", \"nf4\""},
+        {"\"quantization\":\"nf4\"", "quantization", "goes with lora"},
         {"\"hyperparameters\":{\"learning_rate\":1e-3,\"learning_rate_multiplier\":2}", "hyperparameters.learning_rate_multiplier", "both"},
     };
 
@@ -154,6 +156,10 @@ static void extensions_are_taken_in_three_places(void **state)
     assert_int_equal(request.eval_steps, 5);
     assert_int_equal(request.checkpoint_steps, 7);
     assert_int_equal(request.warning_count, 2);
+    assert_string_equal(request.quantization, "none");
+    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":{\"quantization\":\"nf4\",\"lora\":true}}", &request,
+                          &problems));
+    assert_string_equal(request.quantization, "nf4");
 }
 
 static int release(void **state)
