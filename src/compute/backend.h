@@ -173,6 +173,9 @@ struct op_attend_grad {
 
 /* y = cap(x·Wᵀ + t·Bᵀ + bias + add),  t = lora_scale · drop(x)·Aᵀ,  cap(y) = softcap·tanh(y / softcap).
  *
+ * Experts: with row_end [E] (see op_route) the weight holds E weights one behind the other, w [E·N, K], a [E·R, K],
+ * b [E·N, R], bias [E, N], gradients alike, and the rows of an expert meet its own; part_rows are of one expert.
+ *
  * t [T, R] lies in spare columns behind x (x.ld >= K + R) so that one product over K + R serves both: y = [x|t]·[W|B]ᵀ.
  * The op writes it there; linear_grad_w reads it. Without an adapter nothing behind x is touched. */
 struct dropout {
@@ -184,6 +187,7 @@ struct dropout {
 struct op_linear {
     struct mat x, y;
     const struct weight *w;
+    const int32_t *row_end; /* NULL: one product. Else experts, see below */
     struct mat bias;       /* [1, N], optional */
     struct mat add;        /* [T, N], optional: the residual; may be y */
     float softcap;         /* 0: none. Of logits: op_loss takes it into the gradient */
@@ -193,6 +197,7 @@ struct op_linear {
 struct op_linear_grad_in {
     struct mat dy, dx;
     const struct weight *w;
+    const int32_t *row_end;
     struct dropout dropout;
     bool is_added;         /* dx += instead of dx = */
 };
@@ -202,6 +207,7 @@ struct op_linear_grad_in {
 struct op_linear_grad_w {
     struct mat x, dy;
     const struct weight *w;
+    const int32_t *row_end;
     struct mat dw, dbias, da, db;
     struct dropout dropout;
 };
@@ -220,12 +226,47 @@ struct op_glu_grad {
     float act_limit;
 };
 
-/* Gather: y[i] = x[index[i]]. Scatter (is_scatter): y[index[i]] += x[i], indices distinct. */
+/* Gather: y[i] = add[i] + Σ_f scale[i·fan + f]·x[index[i·fan + f]], f in order. Scatter (is_scatter): y[index[i]] += x[i], indices
+ * distinct. */
 struct op_rows {
     struct mat x, y;
-    const int32_t *index;  /* [count] */
+    struct mat scale;      /* [1, count·fan] F32, optional; gather only, as all of what follows but is_scatter */
+    struct mat add;        /* [count, D], optional, may be y */
+    const int32_t *index;  /* [count·fan] */
     int32_t count;
+    int32_t fan;           /* rows that one is made of; 0 is 1 */
     bool is_scatter;
+};
+
+enum { ROUTE_EXPERTS_MAX = 1024 };
+
+/* Mixture of experts: who computes which token. The experts of token t are those of its `top` largest logits, best first, the
+ * first of equals. weight[t, j] is softmax(logits[t]) of its j-th; is_normalized: divided by the sum of the chosen,
+ * which is the softmax over the chosen alone.
+ *
+ * The experts' products run on T·top rows, sorted by expert and then by token: expert e owns rows row_end[e - 1] .. row_end[e],
+ * row[t·top + j] is the row of a choice, token[i] the token of a row and row_weight[i] its weight.
+ * load[0, e] += choices of e, load[1, e] += Σ_t softmax(logits[t])[e], by partial sums of 256 tokens in order. */
+struct op_route {
+    struct mat logits;     /* [T, E], E at most ROUTE_EXPERTS_MAX */
+    struct mat weight;     /* [T, top] F32 */
+    struct mat row_weight; /* [1, T·top] F32 */
+    struct mat load;       /* [2, E] F32, optional */
+    int32_t *row, *token;  /* [T·top] */
+    int32_t *row_end;      /* [E] */
+    bool is_normalized;
+};
+/* dlogits is written from dout, the gradient of Σ_j weight[t, j]·y[row[t·top + j]], and from aux, that of every
+ * softmax(logits[t]). */
+struct op_route_grad {
+    struct mat logits;     /* [T, E] */
+    struct mat dlogits;    /* [T, E] */
+    struct mat weight;     /* [T, top], as route left it, like row */
+    struct mat y;          /* [T·top, D], what the experts made */
+    struct mat dout;       /* [T, D] */
+    struct mat aux;        /* [1, E] F32, optional */
+    const int32_t *row;
+    bool is_normalized;
 };
 
 /* Per row: nll = log Σ exp(logits) - logits[label], hit = (argmax is label, first on ties). With coef, logits become
@@ -270,7 +311,7 @@ struct op_adamw {
 
 #define OPS(X)                                                                                                         \
     X(embed) X(embed_grad) X(norm) X(norm_grad) X(qk_rope) X(qk_rope_grad) X(attend) X(attend_grad) X(linear)          \
-    X(linear_grad_in) X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(loss) X(copy) X(sumsq) X(adamw)
+    X(linear_grad_in) X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(route) X(route_grad) X(loss) X(copy) X(sumsq) X(adamw)
 
 enum op {
 #define OP_ENUM(name) OP_##name,

@@ -151,19 +151,29 @@ static void check_attend_grad(struct check *check, const struct op_attend_grad *
     check_cap(check, op->softcap);
 }
 
-/* `wide` is the operand that carries t or dt in the columns behind its own. */
-static void check_weight(struct check *check, const struct weight *weight, int32_t N, int32_t K, const struct mat *wide)
+/* How many experts the weight holds when products have N outputs. */
+static int32_t expert_count(struct check *check, const struct weight *weight, const int32_t *row_end, int32_t N)
 {
-    int32_t R = weight->a.rows;
+    if (!row_end)
+        return 1;
+    check_that(check, N > 0 && weight->w.rows % N == 0, "the weight's rows do not divide among the experts");
+    check_that(check, weight->lora_dropout == 0, "experts have no dropout");
+    return N > 0 ? weight->w.rows / N : 1;
+}
 
-    check_mat(check, "w", &weight->w, N, K, REAL);
-    check_that(check, !weight->quant.part_count || weight->quant.row_end[weight->quant.part_count - 1] == N,
+/* `wide` is the operand that carries t or dt in the columns behind its own; N outputs of each of E experts. */
+static void check_weight(struct check *check, const struct weight *weight, int32_t E, int32_t N, int32_t K, const struct mat *wide)
+{
+    int32_t R = weight->a.rows / (E > 0 ? E : 1);
+
+    check_mat(check, "w", &weight->w, E * N, K, REAL);
+    check_that(check, !weight->quant.part_count || (E == 1 && weight->quant.row_end[weight->quant.part_count - 1] == N),
                "the quantized parts of w do not make up its rows");
     check_that(check, weight->lora_dropout >= 0 && weight->lora_dropout < 1, "dropout must be at least 0 and below 1");
     if (R == 0)
         return;
-    check_mat(check, "a", &weight->a, R, K, REAL);
-    check_mat(check, "b", &weight->b, N, R, REAL);
+    check_mat(check, "a", &weight->a, E * R, K, REAL);
+    check_mat(check, "b", &weight->b, E * N, R, REAL);
     check_that(check, wide->ld >= wide->cols + R, "no room behind the rows for the adapter's columns");
     check_that(check, !weight->part_rows || (weight->part_count > 0 && R % weight->part_count == 0),
                "the adapter's columns do not divide among the parts");
@@ -171,34 +181,37 @@ static void check_weight(struct check *check, const struct weight *weight, int32
 
 static void check_linear(struct check *check, const struct op_linear *op)
 {
-    int32_t T = op->x.rows, N = op->y.cols;
+    int32_t T = op->x.rows, N = op->y.cols, E = expert_count(check, op->w, op->row_end, N);
 
     check_mat(check, "x", &op->x, -1, -1, REAL);
     check_mat(check, "y", &op->y, T, -1, REAL);
-    check_weight(check, op->w, N, op->x.cols, &op->x);
-    check_optional(check, "bias", &op->bias, 1, N, REAL);
+    check_weight(check, op->w, E, N, op->x.cols, &op->x);
+    check_optional(check, "bias", &op->bias, E, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
     check_cap(check, op->softcap);
 }
 
 static void check_linear_grad_in(struct check *check, const struct op_linear_grad_in *op)
 {
+    int32_t N = op->dy.cols, E = expert_count(check, op->w, op->row_end, N);
+
     check_mat(check, "dy", &op->dy, -1, -1, REAL);
     check_mat(check, "dx", &op->dx, op->dy.rows, -1, REAL);
-    check_weight(check, op->w, op->dy.cols, op->dx.cols, &op->dy);
+    check_weight(check, op->w, E, N, op->dx.cols, &op->dy);
 }
 
 static void check_linear_grad_w(struct check *check, const struct op_linear_grad_w *op)
 {
-    int32_t T = op->x.rows, K = op->x.cols, N = op->dy.cols, R = op->w->a.rows;
+    int32_t T = op->x.rows, K = op->x.cols, N = op->dy.cols, E = expert_count(check, op->w, op->row_end, N);
+    int32_t R = op->w->a.rows / (E > 0 ? E : 1);
 
     check_mat(check, "x", &op->x, T, K, REAL);
     check_mat(check, "dy", &op->dy, T, N, REAL);
-    check_optional(check, "dw", &op->dw, N, K, F32);
+    check_optional(check, "dw", &op->dw, E * N, K, F32);
     check_that(check, !op->dw.at || !op->w->quant.part_count, "a quantized weight is frozen");
-    check_optional(check, "dbias", &op->dbias, 1, N, F32);
-    check_optional(check, "da", &op->da, R, K, F32);
-    check_optional(check, "db", &op->db, N, R, F32);
+    check_optional(check, "dbias", &op->dbias, E, N, F32);
+    check_optional(check, "da", &op->da, E * R, K, F32);
+    check_optional(check, "db", &op->db, E * N, R, F32);
     check_that(check, !op->da.at || op->dy.ld >= N + R, "no room behind dy for dt");
     check_that(check, !op->db.at || op->x.ld >= K + R, "no room behind x for t");
 }
@@ -227,9 +240,44 @@ static void check_glu_grad(struct check *check, const struct op_glu_grad *op)
 
 static void check_rows(struct check *check, const struct op_rows *op)
 {
+    int32_t fan = op->fan > 1 ? op->fan : 1;
+
     check_mat(check, "x", &op->x, -1, -1, REAL);
     check_mat(check, "y", &op->y, -1, op->x.cols, REAL);
+    check_optional(check, "scale", &op->scale, 1, op->count * fan, F32);
+    check_optional(check, "add", &op->add, -1, op->x.cols, REAL);
     check_that(check, op->count <= (op->is_scatter ? op->x.rows : op->y.rows), "there are more indices than rows");
+    check_that(check, !op->is_scatter || (fan == 1 && !op->scale.at && !op->add.at), "what is scattered is neither scaled nor gathered");
+}
+
+static void check_top(struct check *check, int32_t top, int32_t E)
+{
+    check_that(check, E <= ROUTE_EXPERTS_MAX, "there are more than 1,024 experts");
+    check_that(check, top > 0 && top <= E, "a token needs at least one expert, and at most all");
+}
+
+static void check_route(struct check *check, const struct op_route *op)
+{
+    int32_t T = op->logits.rows, E = op->logits.cols, top = op->weight.cols;
+
+    check_top(check, top, E);
+    check_mat(check, "logits", &op->logits, T, E, REAL);
+    check_mat(check, "weight", &op->weight, T, top, F32);
+    check_mat(check, "row_weight", &op->row_weight, 1, T * top, F32);
+    check_optional(check, "load", &op->load, 2, E, F32);
+}
+
+static void check_route_grad(struct check *check, const struct op_route_grad *op)
+{
+    int32_t T = op->logits.rows, E = op->logits.cols, top = op->weight.cols;
+
+    check_top(check, top, E);
+    check_mat(check, "logits", &op->logits, T, E, REAL);
+    check_mat(check, "dlogits", &op->dlogits, T, E, REAL);
+    check_mat(check, "weight", &op->weight, T, top, F32);
+    check_mat(check, "y", &op->y, T * top, -1, REAL);
+    check_mat(check, "dout", &op->dout, T, op->y.cols, REAL);
+    check_optional(check, "aux", &op->aux, 1, E, F32);
 }
 
 static void check_loss(struct check *check, const struct op_loss *op)

@@ -49,7 +49,6 @@ struct moe_config {
     int32_t experts;        /* 0: a dense model */
     int32_t top;            /* experts of a token */
     int32_t width;          /* of one expert's MLP */
-    bool is_top_first;      /* softmax over the chosen experts' scores only; else over all, then choose */
     bool is_normalized;     /* the chosen experts' weights sum to 1 */
     bool has_bias;          /* of router and experts */
     double aux_coefficient; /* of the load-balance loss */

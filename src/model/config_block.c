@@ -18,7 +18,7 @@ enum window_rule {
 struct expert_block {
     enum moe_names names;
     const char *width_key;
-    bool is_top_first, is_always_normalized, has_bias, is_sparse;
+    bool is_always_normalized, has_bias, is_sparse;
 };
 
 /* What distinguishes the block of one model type from another's. `defaults` are those of the type's config class in
@@ -43,7 +43,7 @@ struct architecture {
 static const struct expert_block mixtral_experts = {MOE_NAMES_MIXTRAL, "intermediate_size",
                                                     .is_always_normalized = true};
 static const struct expert_block qwen_experts = {MOE_NAMES_QWEN, "moe_intermediate_size", .is_sparse = true};
-static const struct expert_block oss_experts = {MOE_NAMES_OSS, "intermediate_size", .is_top_first = true,
+static const struct expert_block oss_experts = {MOE_NAMES_OSS, "intermediate_size",
                                                 .is_always_normalized = true, .has_bias = true};
 
 #define GEMMA .norm = NORM_ONE_PLUS, .has_scaled_embedding = true, .reads_attention_bias = true
@@ -215,7 +215,6 @@ static bool read_experts(const struct architecture *a, const struct keys *keys, 
     if (!(moe->aux_coefficient >= 0 && moe->aux_coefficient <= 1e6))
         return err_set(err, ERR_INPUT, "config.json: %s must be from 0 to 1e6", coefficient_key);
     moe->names = block->names;
-    moe->is_top_first = block->is_top_first;
     moe->has_bias = block->has_bias;
     moe->is_normalized = block->is_always_normalized || key_is_true(keys, "norm_topk_prob");
     return true;

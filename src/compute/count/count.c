@@ -89,9 +89,12 @@ static struct cost cost_attend_grad(const struct op_attend_grad *op)
     return (struct cost){10 * pairs * op->heads * op->head_dim, 2 * mat_bytes(&op->qkv) + 2 * mat_bytes(&op->out)};
 }
 
-static double adapter_area(const struct weight *weight)
+/* Multiply-adds of a row, which meets one expert's weight and adapter. */
+static double row_area(const struct weight *weight, int32_t N)
 {
-    return (double)weight->a.rows * ((double)weight->w.rows + weight->w.cols);
+    int32_t experts = N > 0 && weight->w.rows > N ? weight->w.rows / N : 1;
+
+    return (area(&weight->w) + area(&weight->a) + area(&weight->b)) / experts;
 }
 
 /* As it is read: a quantized one as codes and a byte of absmax for 64 of them. */
@@ -102,13 +105,12 @@ static double weight_bytes(const struct weight *weight)
 
 static struct cost cost_linear(const struct op_linear *op)
 {
-    return (struct cost){2.0 * op->x.rows * (area(&op->w->w) + adapter_area(op->w)),
-                         mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
+    return (struct cost){2.0 * op->x.rows * row_area(op->w, op->y.cols), mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
 }
 
 static struct cost cost_linear_grad_in(const struct op_linear_grad_in *op)
 {
-    return (struct cost){2.0 * op->dy.rows * (area(&op->w->w) + adapter_area(op->w)),
+    return (struct cost){2.0 * op->dy.rows * row_area(op->w, op->dy.cols),
                          mat_bytes(&op->dy) + mat_bytes(&op->dx) + weight_bytes(op->w)};
 }
 
@@ -116,10 +118,11 @@ static struct cost cost_linear_grad_w(const struct op_linear_grad_w *op)
 {
     const struct mat *grads[] = {&op->dw, &op->dbias, &op->da, &op->db};
     struct cost cost = {0, mat_bytes(&op->x) + mat_bytes(&op->dy)};
+    int32_t experts = op->row_end && op->dy.cols > 0 ? op->w->w.rows / op->dy.cols : 1;
 
     for (int i = 0; i < 4; i++)
         if (grads[i]->at) {
-            cost.flops += 2.0 * op->x.rows * area(grads[i]);
+            cost.flops += 2.0 * op->x.rows * area(grads[i]) / experts;
             cost.bytes += 2 * mat_bytes(grads[i]);
         }
     return cost;
@@ -137,9 +140,21 @@ static struct cost cost_glu_grad(const struct op_glu_grad *op)
 
 static struct cost cost_rows(const struct op_rows *op)
 {
-    double elements = (double)op->count * op->x.cols;
+    double elements = (double)op->count * op->x.cols, fan = op->fan > 1 ? op->fan : 1;
 
-    return (struct cost){op->is_scatter ? elements : 0, elements * (double)(dtype_bytes(op->x.type) + dtype_bytes(op->y.type))};
+    return (struct cost){(op->is_scatter ? 1 : (fan - 1) + (op->scale.at ? fan : 0) + (op->add.at ? 1 : 0)) * elements,
+                         elements * (fan * (double)dtype_bytes(op->x.type) + (double)dtype_bytes(op->y.type)) + mat_bytes(&op->add)};
+}
+
+static struct cost cost_route(const struct op_route *op)
+{
+    return (struct cost){(10.0 + op->weight.cols) * area(&op->logits), mat_bytes(&op->logits) + 4 * mat_bytes(&op->weight)};
+}
+
+static struct cost cost_route_grad(const struct op_route_grad *op)
+{
+    return (struct cost){(10.0 + op->weight.cols) * area(&op->logits) + 2 * area(&op->y),
+                         mat_bytes(&op->logits) + mat_bytes(&op->dlogits) + 2 * mat_bytes(&op->y)};
 }
 
 static struct cost cost_loss(const struct op_loss *op)

@@ -16,6 +16,7 @@ size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_
 size_t CPU(qk_rope_grad_scratch)(const struct op_qk_rope_grad *op, int thread_count);
 size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count);
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count);
+size_t CPU(route_scratch)(const struct op_route *op, int thread_count);
 
 INLINE size_t whole_lines(size_t bytes)
 {

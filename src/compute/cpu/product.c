@@ -6,6 +6,7 @@
  * order of each sum does not. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
+#include "compute/grouped.h"
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
@@ -361,6 +362,10 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
 {
     struct product p;
 
+    if (op->row_end) {
+        grouped_linear(queue, op, CPU(linear));
+        return;
+    }
     if (op->w->a.rows) {
         p = adapter_in(op);
         product_run(queue, &p);
@@ -371,7 +376,9 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
 
 size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
 {
-    struct product in = adapter_in(op), y = forward(op);
+    struct weight expert;
+    struct op_linear dense = op->row_end ? grouped_linear_largest(op, &expert) : *op;
+    struct product in = adapter_in(&dense), y = forward(&dense);
 
     return larger(op->w->a.rows ? product_scratch(&in, thread_count) : 0, product_scratch(&y, thread_count));
 }
@@ -406,6 +413,10 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
 {
     struct product p;
 
+    if (op->row_end) {
+        grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
+        return;
+    }
     if (op->w->a.rows) {
         p = adapter_grad_in(op);
         product_run(queue, &p);
@@ -416,7 +427,9 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
 
 size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int thread_count)
 {
-    struct product in = adapter_grad_in(op), dx = backward(op);
+    struct weight expert;
+    struct op_linear_grad_in dense = op->row_end ? grouped_linear_grad_in_largest(op, &expert) : *op;
+    struct product in = adapter_grad_in(&dense), dx = backward(&dense);
 
     return larger(op->w->a.rows ? product_scratch(&in, thread_count) : 0, product_scratch(&dx, thread_count));
 }
@@ -489,6 +502,10 @@ void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)
     struct bias_grad bias = {op->dy, op->dbias};
     struct product p;
 
+    if (op->row_end) {
+        grouped_linear_grad_w(queue, op, CPU(linear_grad_w));
+        return;
+    }
     if (op->dbias.at)
         pool_run(queue->pool, ceil_div(op->dy.cols, PANEL), bias_task, &bias);
     for (int32_t first = 0; first < op->x.rows; first += GRAD_ROWS) {
@@ -510,22 +527,24 @@ void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)
 
 size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_count)
 {
-    int32_t count = smaller(GRAD_ROWS, op->x.rows);
+    struct weight expert;
+    struct op_linear_grad_w dense = op->row_end ? grouped_linear_grad_w_largest(op, &expert) : *op;
+    int32_t count = smaller(GRAD_ROWS, dense.x.rows);
     size_t bytes = 0;
     struct product p;
 
     /* A shorter last stretch of tokens may cut its tasks into more rows, which need more sums. */
-    for (int32_t rows = count; rows > 0; rows = rows == count ? op->x.rows % GRAD_ROWS % count : 0) {
-        if (op->dw.at) {
-            p = outer(op->dw, &op->dy, &op->x, 0, rows, 1);
+    for (int32_t rows = count; rows > 0; rows = rows == count ? dense.x.rows % GRAD_ROWS % count : 0) {
+        if (dense.dw.at) {
+            p = outer(dense.dw, &dense.dy, &dense.x, 0, rows, 1);
             bytes = larger(bytes, product_scratch(&p, thread_count));
         }
-        if (op->da.at) {
-            p = adapter_a_grad(op, 0, rows);
+        if (dense.da.at) {
+            p = adapter_a_grad(&dense, 0, rows);
             bytes = larger(bytes, product_scratch(&p, thread_count));
         }
-        for (int part = 0; op->db.at && part < part_count(op->w); part++) {
-            p = adapter_b_grad(op, part, 0, rows);
+        for (int part = 0; dense.db.at && part < part_count(dense.w); part++) {
+            p = adapter_b_grad(&dense, part, 0, rows);
             bytes = larger(bytes, product_scratch(&p, thread_count));
         }
     }

@@ -63,18 +63,41 @@ void CPU(embed_grad)(struct queue *queue, const struct op_embed_grad *op)
     pool_run(queue->pool, ceil_div(op->dx.rows, TASK_ROWS), embed_grad_task, (void *)op);
 }
 
+static void scatter_row(const struct op_rows *op, int32_t i)
+{
+    struct row x = row_of(&op->x, i, 0), y = row_of(&op->y, op->index[i], 0);
+
+    for (int32_t j = 0; j < op->x.cols; j += LANES)
+        row_store(y, j, op->x.cols, row_load(y, j, op->x.cols) + row_load(x, j, op->x.cols));
+}
+
+static void gather_row(const struct op_rows *op, int32_t i)
+{
+    struct row y = row_of(&op->y, i, 0), add = op->add.at ? row_of(&op->add, i, 0) : y;
+    int32_t fan = op->fan > 1 ? op->fan : 1, D = op->x.cols;
+    const int32_t *index = op->index + (size_t)i * (size_t)fan;
+    const float *scale = op->scale.at ? (const float *)op->scale.at + (size_t)i * (size_t)fan : NULL;
+
+    for (int32_t j = 0; j < D; j += LANES) {
+        lanes sum = op->add.at ? row_load(add, j, D) : (lanes){0};
+        for (int32_t f = 0; f < fan; f++) {
+            lanes term = row_load(row_of(&op->x, index[f], 0), j, D);
+            term = scale ? term * scale[f] : term;
+            sum = f == 0 && !op->add.at ? term : sum + term;
+        }
+        row_store(y, j, D, sum);
+    }
+}
+
 static void rows_task(void *context, int task, int thread)
 {
     const struct op_rows *op = context;
 
-    for (int32_t i = task * TASK_ROWS; i < smaller((task + 1) * TASK_ROWS, op->count); i++) {
-        struct row x = row_of(&op->x, op->is_scatter ? i : op->index[i], 0);
-        struct row y = row_of(&op->y, op->is_scatter ? op->index[i] : i, 0);
-        for (int32_t j = 0; j < op->x.cols; j += LANES) {
-            lanes value = row_load(x, j, op->x.cols);
-            row_store(y, j, op->x.cols, op->is_scatter ? row_load(y, j, op->x.cols) + value : value);
-        }
-    }
+    for (int32_t i = task * TASK_ROWS; i < smaller((task + 1) * TASK_ROWS, op->count); i++)
+        if (op->is_scatter)
+            scatter_row(op, i);
+        else
+            gather_row(op, i);
 }
 
 void CPU(rows)(struct queue *queue, const struct op_rows *op)

@@ -1,4 +1,5 @@
 #include "compute/dropout.h"
+#include "compute/grouped.h"
 #include "compute/nf4.h"
 #include "compute/ref/element.h"
 #include "compute/ref/ref_int.h"
@@ -34,6 +35,10 @@ void ref_linear(struct queue *queue, const struct op_linear *op)
     const struct weight *weight = op->w;
     int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, R = weight->a.rows;
 
+    if (op->row_end) {
+        grouped_linear(queue, op, ref_linear);
+        return;
+    }
     for (int32_t t = 0; t < T; t++) {
         for (int32_t c = 0; c < R; c++) {
             double sum = 0;
@@ -58,6 +63,10 @@ void ref_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
     const struct weight *weight = op->w;
     int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, R = weight->a.rows;
 
+    if (op->row_end) {
+        grouped_linear_grad_in(queue, op, ref_linear_grad_in);
+        return;
+    }
     for (int32_t t = 0; t < T; t++) {
         for (int32_t c = 0; c < R; c++) {
             double sum = 0;
@@ -92,6 +101,10 @@ void ref_linear_grad_w(struct queue *queue, const struct op_linear_grad_w *op)
     const struct weight *weight = op->w;
     int32_t T = op->x.rows, N = op->dy.cols, K = op->x.cols, R = weight->a.rows;
 
+    if (op->row_end) {
+        grouped_linear_grad_w(queue, op, ref_linear_grad_w);
+        return;
+    }
     for (int32_t n = 0; n < N; n++) {
         for (int32_t k = 0; op->dw.at && k < K; k++) {
             double sum = 0;

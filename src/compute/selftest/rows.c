@@ -113,7 +113,8 @@ void trial_rows(struct trial *trial)
     bool is_scatter = random_below(o, 2);
     struct mat many = mat_random(o, rows, D, 0, is_scatter ? DTYPE_F32 : random_type(o));
     struct mat few = mat_output(o, count, D, 0, random_type(o), is_scatter);
-    struct op_rows op = {is_scatter ? few : many, is_scatter ? many : few, index, count, is_scatter}, wide = op;
+    struct op_rows op = {.x = is_scatter ? few : many, .y = is_scatter ? many : few, .index = index, .count = count,
+                         .is_scatter = is_scatter}, wide = op;
     struct op_copy copy = {mat_random(o, rows, D, 0, random_type(o)), mat_output(o, rows, D, 0, random_type(o), is_scatter), is_scatter}, wide_copy = copy;
 
     for (int32_t i = 0; i < rows && next < count; i++)

@@ -255,6 +255,87 @@ static void linear_gradient(void **state)
     check_linear_gradient(6, true, 0.4f);
 }
 
+/* Three experts of 4 rows, none and 3, with adapters of two parts. */
+static void experts_gradient(void **state)
+{
+    static const int32_t part_rows[] = {0, 2, 5}, row_end[] = {4, 4, 7};
+    enum { E = 3, T = 7, N = 5, K = 6, R = 4 };
+    struct weight w = {.w = random_mat(E * N, K, 0), .a = random_mat(E * R, K, 0), .b = random_mat(E * N, R, 0), .lora_scale = 0.75f,
+                       .part_rows = part_rows, .part_count = 2};
+    struct op_linear op = {.x = random_mat(T, K, R), .y = zero_mat(T, N, 0), .w = &w, .row_end = row_end, .bias = random_mat(E, N, 0)};
+    struct op_linear_grad_in in = {.dy = c = random_mat(T, N, R), .dx = zero_mat(T, K, 0), .w = &w, .row_end = row_end};
+    struct op_linear_grad_w grad = {.x = op.x, .dy = c, .w = &w, .row_end = row_end, .dw = zero_mat(E * N, K, 0),
+                                    .dbias = zero_mat(E, N, 0), .da = zero_mat(E * R, K, 0), .db = zero_mat(E * N, R, 0)};
+
+    for (int32_t n = 0; n < E * N; n++)
+        for (int32_t col = 0; col < R; col++)
+            if ((n % N < 2) != (col < 2))
+                set(&w.b, n, col, 0);
+    linear_objective(&op);
+    ref->linear_grad_in(&queue, &in);
+    ref->linear_grad_w(&queue, &grad);
+    expect_slope("x", linear_objective, &op, &op.x, &in.dx);
+    expect_slope("w", linear_objective, &op, &w.w, &grad.dw);
+    expect_slope("bias", linear_objective, &op, &op.bias, &grad.dbias);
+    expect_slope("a", linear_objective, &op, &w.a, &grad.da);
+    for (int32_t n = 0; n < E * N; n++) {
+        int32_t from = n % N < 2 ? 0 : 2;
+        struct mat block = {(double *)w.b.at + n * w.b.ld + from, 1, 2, w.b.ld, DTYPE_F64};
+        struct mat slope = {(double *)grad.db.at + n * grad.db.ld + from, 1, 2, grad.db.ld, DTYPE_F64};
+        expect_slope("b", linear_objective, &op, &block, &slope);
+    }
+}
+
+/* The weighted sum of what the experts made, and the aux term on all probabilities. */
+struct routing {
+    struct op_route op;
+    struct mat y, out, aux;
+};
+
+static double route_objective(const void *args)
+{
+    const struct routing *r = args;
+    int32_t E = r->op.logits.cols, top = r->op.weight.cols;
+    double sum = 0;
+
+    mat_fill(&r->op.load, 0);
+    ref->route(&queue, &r->op);
+    ref->rows(&queue, &(struct op_rows){.x = r->y, .y = r->out, .scale = {r->op.weight.at, 1, 6 * top, 6 * top, DTYPE_F64},
+                                        .index = r->op.row, .count = 6, .fan = top});
+    for (int32_t e = 0; e < E; e++)
+        sum += get(&r->aux, 0, e) * get(&r->op.load, 1, e);
+    return sum + weighted(&c, &r->out);
+}
+
+static void route_gradient(void **state)
+{
+    enum { T = 6, E = 5, TOP = 2, D = 3 };
+
+    for (int is_normalized = 0; is_normalized < 2; is_normalized++) {
+        int32_t row[T * TOP], token[T * TOP], row_end[E];
+        struct mat weight = zero_mat(T, TOP, 0);
+        weight.ld = TOP;
+        struct routing r = {{.logits = random_mat(T, E, 0), .weight = weight, .row_weight = zero_mat(1, T * TOP, 0), .load = zero_mat(2, E, 0),
+                             .row = row, .token = token, .row_end = row_end, .is_normalized = is_normalized},
+                            random_mat(T * TOP, D, 0), zero_mat(T, D, 0), random_mat(1, E, 0)};
+        struct op_route_grad grad = {.logits = r.op.logits, .dlogits = zero_mat(T, E, 0), .weight = weight, .y = r.y, .aux = r.aux,
+                                     .row = row, .is_normalized = is_normalized};
+        grad.dout = c = random_mat(T, D, 0);
+        route_objective(&r);
+        ref->route_grad(&queue, &grad);
+        expect_slope("logits", route_objective, &r, &r.op.logits, &grad.dlogits);
+        for (int i = 0; i < T * TOP; i++) {
+            int32_t at = row[i];
+            assert_int_equal(token[at], i / TOP);
+            assert_true(get(&r.op.row_weight, 0, at) == get(&weight, i / TOP, i % TOP));
+        }
+        for (int32_t e = 0, from = 0; e < E; from = row_end[e++])
+            for (int32_t i = from; i + 1 < row_end[e]; i++)
+                assert_true(token[i] < token[i + 1]);
+        assert_int_equal(row_end[E - 1], T * TOP);
+    }
+}
+
 static double glu_objective(const void *args)
 {
     const struct op_glu *op = args;
@@ -365,7 +446,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embed_gradient), cmocka_unit_test(norm_gradient),   cmocka_unit_test(rope_gradient), cmocka_unit_test(attend_gradient),
-        cmocka_unit_test(linear_gradient), cmocka_unit_test(glu_gradient), cmocka_unit_test(loss_gradient),
+        cmocka_unit_test(linear_gradient), cmocka_unit_test(experts_gradient), cmocka_unit_test(route_gradient),
+        cmocka_unit_test(glu_gradient), cmocka_unit_test(loss_gradient),
         cmocka_unit_test(capped_logits_gradient),
         cmocka_unit_test(dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch),
     };

@@ -146,8 +146,8 @@ static const char *block_text(struct arena *arena, const struct model_config *c)
     for (int32_t l = 0; l < c->layers; l++)
         strbuf_printf(&buf, " [%d %d%s]", c->layer[l].window, c->layer[l].rope, c->layer[l].is_moe ? " moe" : "");
     if (c->moe.experts)
-        strbuf_printf(&buf, " experts %d of %d width %d names %d%s%s%s", c->moe.top, c->moe.experts, c->moe.width,
-                      c->moe.names, c->moe.is_top_first ? " top first" : "", c->moe.is_normalized ? " normalized" : "",
+        strbuf_printf(&buf, " experts %d of %d width %d names %d%s%s", c->moe.top, c->moe.experts, c->moe.width,
+                      c->moe.names, c->moe.is_normalized ? " normalized" : "",
                       c->moe.has_bias ? " bias" : "");
     text = arena_copy(arena, buf.at, buf.len);
     strbuf_deinit(&buf);
@@ -235,7 +235,7 @@ static const struct {
     {"{\"model_type\":\"gpt_oss\"," LAYERS(
          2) ",\"num_key_value_heads\":2,\"num_local_experts\":8,\"swiglu_limit\":7.0}",
      "norm 1 places 0 qk 0 names 0 bias 110 sinks act 2 scale 0.125 caps 0 0 embed 1 yarn 64 150000 [128 0 moe] [0 0 "
-     "moe] experts 4 of 8 width 128 names 2 top first normalized bias"},
+     "moe] experts 4 of 8 width 128 names 2 normalized bias"},
 };
 
 static void every_familys_block_is_read(void **state)
