@@ -351,6 +351,50 @@ static void bf16_is_near_f32(void **state)
     arena_deinit(&arena);
 }
 
+static void expect_all(struct model *model, const char *name, float value)
+{
+    const struct params *params = model_params(model);
+    const struct param *param = params_find(params, name);
+    struct param_view view;
+
+    assert_non_null(param);
+    view = model_param_view(model, (int)(param - params->param));
+    for (int32_t i = 0; i < view.cols; i++)
+        if (((float *)view.master)[i] != value)
+            fail_msg("%s[%d] is %g, not %g", name, i, ((float *)view.master)[i], value);
+}
+
+static void random_weights_begin_as_their_family_does(void **state)
+{
+    static const struct tiny_family padded = {
+        "llama", "{\"model_type\":\"llama\",\"hidden_size\":20,\"intermediate_size\":28,\"num_hidden_layers\":1,"
+                 "\"num_attention_heads\":2,\"vocab_size\":37,\"max_position_embeddings\":64,\"pad_token_id\":0}"};
+    static const struct {
+        const struct tiny_family *family;
+        const char *name;
+        float value;
+    } cases[] = {
+        {&tiny_families[0], "model.layers.1.self_attn.o_proj.bias", 0},
+        {&tiny_families[0], "model.layers.1.input_layernorm.weight", 1},
+        {&tiny_families[6], "model.layers.0.self_attn.q_norm.weight", 1},
+        {&tiny_families[9], "model.layers.1.post_feedforward_layernorm.weight", 0},
+        {&tiny_families[10], "model.layers.1.self_attn.k_norm.weight", 0},
+        {&tiny_families[10], "model.norm.weight", 0},
+        {&padded, "model.embed_tokens.weight", 0},
+    };
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct variant variant = {.name = cases[i].family->name, .family = cases[i].family};
+        struct model *model = open_variant(&arena, &variant, fixture_options(PROFILE_F32, &backend_ref, pool));
+        expect_all(model, cases[i].name, cases[i].value);
+        model_close(model);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 /* Seed 7: MT19937's outputs 132 .. 135 through kaiming's bound for 20 inputs, worked out in exact fractions; 132 = 3·20
  * + 24·3 draws are thrown away before. */
 static void adapters_begin_with_torchs_draws(void **state)
@@ -383,6 +427,7 @@ int main(void)
         cmocka_unit_test(packed_equals_one_by_one),
         cmocka_unit_test(decoding_step_by_step_is_the_forward_pass_at_once),
         cmocka_unit_test(bf16_is_near_f32),
+        cmocka_unit_test(random_weights_begin_as_their_family_does),
         cmocka_unit_test(adapters_begin_with_torchs_draws),
     };
     return cmocka_run_group_tests(tests, NULL, fixture_clean);
