@@ -49,7 +49,7 @@ static const struct expert_block oss_experts = {MOE_NAMES_OSS, "intermediate_siz
 #define GEMMA .norm = NORM_ONE_PLUS, .has_scaled_embedding = true, .reads_attention_bias = true
 #define GEMMA3                                                                                                         \
     .norm_places = NORMS_SANDWICH, .qk_norm = QK_NORM_HEAD, .windows = WINDOWS_TYPES, .act_key = "hidden_activation",  \
-    .rope = {1e6, 1e4, .sliding_key = "rope_local_base_freq"},                                                         \
+    .rope = {.theta_full = 1e6, .theta_sliding = 1e4, .sliding_key = "rope_local_base_freq"},                          \
     .defaults = "{\"vocab_size\":262208,\"hidden_size\":2304,\"intermediate_size\":9216,\"num_hidden_layers\":26,"     \
                 "\"num_attention_heads\":8,\"num_key_value_heads\":4,\"head_dim\":256,"                                \
                 "\"max_position_embeddings\":131072,\"hidden_activation\":\"gelu_pytorch_tanh\","                      \
@@ -60,47 +60,49 @@ static const struct expert_block oss_experts = {MOE_NAMES_OSS, "intermediate_siz
     .act_key = "hidden_act"
 
 static const struct architecture architectures[] = {
-    {"llama", .reads_attention_bias = true, .reads_mlp_bias = true, .act_key = "hidden_act", .rope = {1e4}},
-    {"mistral", .windows = WINDOWS_ALL, .act_key = "hidden_act", .rope = {1e4},
+    {"llama", .reads_attention_bias = true, .reads_mlp_bias = true, .act_key = "hidden_act",
+     .rope = {.theta_full = 1e4}},
+    {"mistral", .windows = WINDOWS_ALL, .act_key = "hidden_act", .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":8,\"sliding_window\":4096}"},
-    {"qwen2", .windows = WINDOWS_LATE, .has_qkv_bias = true, .act_key = "hidden_act", .rope = {1e4},
+    {"qwen2", .windows = WINDOWS_LATE, .has_qkv_bias = true, .act_key = "hidden_act", .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":32,\"use_sliding_window\":false,\"sliding_window\":4096,"
                  "\"max_window_layers\":28}"},
     {"qwen3", .qk_norm = QK_NORM_HEAD, .windows = WINDOWS_LATE, .reads_attention_bias = true, .act_key = "hidden_act",
-     .rope = {1e4},
+     .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":32,\"head_dim\":128,\"use_sliding_window\":false,\"sliding_window\":4096,"
                  "\"max_window_layers\":28}"},
     {"smollm3", .windows = WINDOWS_UNTURNED, .reads_attention_bias = true, .reads_mlp_bias = true,
-     .act_key = "hidden_act", .rope = {2e6},
+     .act_key = "hidden_act", .rope = {.theta_full = 2e6},
      .defaults = "{\"num_key_value_heads\":4,\"use_sliding_window\":false,\"no_rope_layer_interval\":4,"
                  "\"tie_word_embeddings\":true}"},
     {"phi3", .names = NAMES_FUSED, .windows = WINDOWS_ALL, .act_key = "hidden_act",
-     .rope = {1e4, .is_partial = true, .has_old_longrope = true},
+     .rope = {.theta_full = 1e4, .is_partial = true, .has_old_longrope = true},
      .defaults = "{\"rms_norm_eps\":1e-5,\"original_max_position_embeddings\":4096}"},
-    {"olmo2", OLMO, .rope = {1e4}, .defaults = "{\"rms_norm_eps\":1e-5}"},
-    {"olmo3", OLMO, .windows = WINDOWS_TYPES, .pattern = 4, .rope = {5e5, 5e5},
+    {"olmo2", OLMO, .rope = {.theta_full = 1e4}, .defaults = "{\"rms_norm_eps\":1e-5}"},
+    {"olmo3", OLMO, .windows = WINDOWS_TYPES, .pattern = 4, .rope = {.theta_full = 5e5, .theta_sliding = 5e5},
      .defaults = "{\"rms_norm_eps\":1e-5,\"sliding_window\":4096}"},
-    {"gemma", GEMMA, .is_old_gelu_tanh = true, .act_key = "hidden_act", .rope = {1e4},
+    {"gemma", GEMMA, .is_old_gelu_tanh = true, .act_key = "hidden_act", .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":16,\"head_dim\":256,\"hidden_act\":\"gelu_pytorch_tanh\","
                  "\"tie_word_embeddings\":true}"},
     {"gemma2", GEMMA, .norm_places = NORMS_SANDWICH, .windows = WINDOWS_TYPES, .pattern = 2,
-     .act_key = "hidden_activation", .rope = {1e4},
+     .act_key = "hidden_activation", .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":4,\"head_dim\":256,\"hidden_activation\":\"gelu_pytorch_tanh\","
                  "\"query_pre_attn_scalar\":256,\"sliding_window\":4096,\"final_logit_softcapping\":30,"
                  "\"attn_logit_softcapping\":50,\"tie_word_embeddings\":true}"},
     {"gemma3_text", GEMMA, GEMMA3},
     {"gemma3", GEMMA, GEMMA3, .text_key = "text_config", .tensor_prefix = "language_model.model.",
      .adapter_prefix = "model.language_model."},
-    {"mixtral", .windows = WINDOWS_ALL, .act_key = "hidden_act", .experts = &mixtral_experts, .rope = {1e6},
+    {"mixtral", .windows = WINDOWS_ALL, .act_key = "hidden_act", .experts = &mixtral_experts,
+     .rope = {.theta_full = 1e6},
      .defaults = "{\"num_key_value_heads\":8,\"rms_norm_eps\":1e-5,\"num_experts_per_tok\":2,"
                  "\"num_local_experts\":8}"},
     {"qwen3_moe", .qk_norm = QK_NORM_HEAD, .windows = WINDOWS_ALL, .reads_attention_bias = true,
-     .act_key = "hidden_act", .experts = &qwen_experts, .rope = {1e4},
+     .act_key = "hidden_act", .experts = &qwen_experts, .rope = {.theta_full = 1e4},
      .defaults = "{\"num_key_value_heads\":4,\"use_sliding_window\":false,\"sliding_window\":4096,"
                  "\"moe_intermediate_size\":768,\"num_experts_per_tok\":8,\"num_local_experts\":128,"
                  "\"norm_topk_prob\":false,\"decoder_sparse_step\":1}"},
     {"gpt_oss", .norm = NORM_F32, .windows = WINDOWS_TYPES, .pattern = 2, .reads_attention_bias = true,
-     .has_sinks = true, .experts = &oss_experts, .rope = {150000},
+     .has_sinks = true, .experts = &oss_experts, .rope = {.theta_full = 150000},
      .defaults = "{\"num_key_value_heads\":8,\"head_dim\":64,\"rms_norm_eps\":1e-5,\"sliding_window\":128,"
                  "\"num_experts_per_tok\":4,\"num_local_experts\":128,\"attention_bias\":true,"
                  "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"

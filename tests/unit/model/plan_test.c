@@ -76,11 +76,8 @@ static void every_familys_dry_run_is_what_opening_takes(void **state)
 
 /* From all activations kept down to the least: each limit is met, each plan computes the same loss, and below the least
  * the refusal says what to change. */
-static void every_limit_is_met_or_refused(void **state)
+static void check_limits(struct pool *pool, const char *folder)
 {
-    struct pool *pool = pool_new(1);
-    struct arena arena = {0};
-    const char *folder = fixture_config(&arena, true, "float32");
     struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
     struct model *model;
     uint64_t limit;
@@ -106,6 +103,15 @@ static void every_limit_is_met_or_refused(void **state)
     assert_int_equal(err.code, ERR_NO_SPACE);
     assert_non_null(strstr(err.text, "context_length"));
     assert_non_null(strstr(err.text, "lora"));
+}
+
+static void every_limit_is_met_or_refused(void **state)
+{
+    struct pool *pool = pool_new(1);
+    struct arena arena = {0};
+
+    check_limits(pool, fixture_config(&arena, true, "float32"));
+    check_limits(pool, fixture_family(&arena, &tiny_families[TINY_FAMILY_COUNT - 1]));
     pool_free(pool);
     arena_deinit(&arena);
 }
