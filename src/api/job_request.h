@@ -1,9 +1,9 @@
 /* api/job_request.h - the body of POST /v1/fine_tuning/jobs, checked and resolved.
  *
  * Takes what users of both services send: the hyperparameters at the top level or under the branch of method that its
- * type names, supervised or dpo (both only when they say the same), OpenAI's three with "auto", attune's extensions at the top level, in extra_body or
- * beside the hyperparameters. Every optional field may be null. Everything that is wrong is gathered in `problems`;
- * what is only odd becomes a warning, which the job shows as an event of level warn.
+ * type names, supervised or dpo (both only when they say the same), OpenAI's three with "auto", attune's extensions
+ * at the top level, in extra_body or beside the hyperparameters. Every optional field may be null. Everything that is
+ * wrong is gathered in `problems`; what is only odd becomes a warning, which the job shows as an event of level warn.
  *
  * Nothing here looks at files or models: existence is the route's business. */
 #pragma once

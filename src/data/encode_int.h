@@ -26,8 +26,8 @@ bool encode_text(const struct encoder *encoder, struct encoder_scratch *scratch,
 /* The template's own variables with the line's documents and chat_template_kwargs laid over them. */
 const struct json *encode_variables(const struct encoder *encoder, struct encoder_scratch *scratch,
                                     const struct json *root, struct err *err);
-/* Tokens of the messages with the line's tools and variables, without or with a generation prompt. *is_stopped: the text
- * ends with a special token. */
+/* Tokens of the messages with the line's tools and variables, without or with a generation prompt. *is_stopped: the
+ * text ends with a special token. */
 bool encode_conversation(const struct encoder *encoder, struct encoder_scratch *scratch, const struct example *example,
                          const struct json *messages, bool has_prompt, struct token_list *list, bool *is_stopped,
                          struct err *err);

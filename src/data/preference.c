@@ -37,17 +37,19 @@ static void append(struct arena *arena, struct json *to, const struct json *list
 
     while (*link)
         link = &(*link)->next;
-    for json_each (item, list) {
-        if (index >= first && index < end) {
-            struct json *copy = arena_new(arena, struct json);
-            *copy = *item;
-            copy->next = NULL;
-            *link = copy;
-            link = &copy->next;
-            to->count++;
+    for
+        json_each(item, list)
+        {
+            if (index >= first && index < end) {
+                struct json *copy = arena_new(arena, struct json);
+                *copy = *item;
+                copy->next = NULL;
+                *link = copy;
+                link = &copy->next;
+                to->count++;
+            }
+            index++;
         }
-        index++;
-    }
 }
 
 static struct json *new_list(struct arena *arena)
@@ -187,8 +189,8 @@ bool preference_read(struct arena *arena, struct example *example, struct err *e
     if (!chosen || !rejected)
         return false;
     if (is_string(chosen) != is_string(rejected) || (prompt && is_string(prompt) != is_string(chosen)))
-        return err_set(err, ERR_INPUT,
-                       "%s, %s and %s must all be strings, or all be arrays of messages%s", names[0], names[1], names[2],
+        return err_set(err, ERR_INPUT, "%s, %s and %s must all be strings, or all be arrays of messages%s", names[0],
+                       names[1], names[2],
                        prompt && is_string(prompt) ? " (without prompt it is what both begin with)" : "");
     if (is_string(chosen)) {
         read_texts(example, prompt, chosen, rejected);

@@ -8,8 +8,8 @@
  *   loss             -ln σ(x), the mean over the pairs of the optimizer step (Rafailov et al. 2023; TRL's "sigmoid")
  *
  * So ∂loss/∂π_chosen = -β σ(-x) / pairs and ∂loss/∂π_rejected is the same with the other sign: each of a completion's
- * rows gets one weight. A micro-batch holds whole pairs, the chosen document in front of the rejected one, so the weights
- * are known between its forward and its backward pass. */
+ * rows gets one weight. A micro-batch holds whole pairs, the chosen document in front of the rejected one, so the
+ * weights are known between its forward and its backward pass. */
 #pragma once
 
 #include "model/decoder.h"

@@ -56,8 +56,8 @@ bool eval_sample(struct session *s, struct eval_result *result, struct err *err)
     uint64_t examples = s->valid.summary.examples;
 
     *result = (struct eval_result){0};
-    return !s->has_valid || eval_spread(s, examples < SAMPLE_EXAMPLES_MAX ? (uint32_t)examples : SAMPLE_EXAMPLES_MAX,
-                                        result, err);
+    return !s->has_valid ||
+           eval_spread(s, examples < SAMPLE_EXAMPLES_MAX ? (uint32_t)examples : SAMPLE_EXAMPLES_MAX, result, err);
 }
 
 bool eval_full(struct session *s, struct eval_result *result, struct err *err)

@@ -29,7 +29,8 @@ struct feed {
 void feed_init(struct feed *feed, struct arena *arena, const struct dataset *data, bool is_packed, uint32_t capacity,
                uint32_t batch_size, uint64_t seed);
 
-/* [row_count] the rows of an epoch (from 0) in the order in which they come; valid until another epoch's is asked for. */
+/* [row_count] the rows of an epoch (from 0) in the order in which they come; valid until another epoch's is asked for.
+ */
 const uint32_t *feed_order(struct feed *feed, int64_t epoch);
 
 struct micro_batch {

@@ -99,7 +99,8 @@ static bool pass_step(struct session *s, const struct feed_step *step, int64_t k
     for (int i = 0; i < step->micro_count; i++) {
         const struct micro_batch *micro = &step->micro[i];
         struct dpo_batch dpo = session_pairs(s, micro, s->reference_train, pairs, &n->dpo);
-        struct model_step place = {.seed = (uint64_t)s->config.seed, .step = (uint32_t)k, .row_offset = micro->row_offset};
+        struct model_step place = {
+            .seed = (uint64_t)s->config.seed, .step = (uint32_t)k, .row_offset = micro->row_offset};
         if (s->config.method == METHOD_DPO) {
             place.weigh = dpo_weigh;
             place.context = &dpo;
@@ -186,12 +187,9 @@ static void put_rewards(struct json_writer *w, const char *prefix, const struct 
         const char *name;
         double sum;
     } means[] = {
-        {"rewards_chosen", sums->rewards_chosen},
-        {"rewards_rejected", sums->rewards_rejected},
-        {"reward_accuracy", (double)sums->wins},
-        {"reward_margin", sums->rewards_chosen - sums->rewards_rejected},
-        {"logps_chosen", sums->logps_chosen},
-        {"logps_rejected", sums->logps_rejected},
+        {"rewards_chosen", sums->rewards_chosen}, {"rewards_rejected", sums->rewards_rejected},
+        {"reward_accuracy", (double)sums->wins},  {"reward_margin", sums->rewards_chosen - sums->rewards_rejected},
+        {"logps_chosen", sums->logps_chosen},     {"logps_rejected", sums->logps_rejected},
     };
 
     for (size_t i = 0; sums->pairs > 0 && i < sizeof means / sizeof *means; i++) {

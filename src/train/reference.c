@@ -1,8 +1,8 @@
 /* The reference that DPO measures against: log-probabilities of every completion under the model as the run begins.
  *
- * They are taken once, before the first step, and kept in the run directory; so no second copy of the weights is needed.
- * A new adapter begins as nothing (its B is zero), so what is measured is the base with the adapter off; a run that goes
- * on training an adapter has that adapter as its reference, as TRL does. */
+ * They are taken once, before the first step, and kept in the run directory; so no second copy of the weights is
+ * needed. A new adapter begins as nothing (its B is zero), so what is measured is the base with the adapter off; a run
+ * that goes on training an adapter has that adapter as its reference, as TRL does. */
 #include "train/train_int.h"
 
 #include <string.h>
@@ -53,8 +53,7 @@ static void write_state(const struct session *s, struct strbuf *out)
 }
 
 /* state.json says what the numbers belong to, byte for byte. */
-static bool write_reference(struct session *s, struct arena *arena, const char *path, struct str logps,
-                            struct err *err)
+static bool write_reference(struct session *s, struct arena *arena, const char *path, struct str logps, struct err *err)
 {
     struct checkpoint_file file[2];
     struct checkpoint_files files = {.file = file};
@@ -72,8 +71,8 @@ static bool write_reference(struct session *s, struct arena *arena, const char *
     return ok;
 }
 
-static bool read_reference(const struct session *s, struct arena *arena, const char *path, double *logps,
-                           size_t bytes, struct err *err)
+static bool read_reference(const struct session *s, struct arena *arena, const char *path, double *logps, size_t bytes,
+                           struct err *err)
 {
     struct strbuf expected = {0};
     struct str state, text;
@@ -105,8 +104,7 @@ bool reference_open(struct session *s, struct err *err)
     s->reference_valid = logps + s->train.count;
     if (!ok)
         ok = measure(s, &s->train, logps, err) && measure(s, &s->valid, logps + s->train.count, err) &&
-             dir_remove(path, err) &&
-             write_reference(s, &arena, path, (struct str){(const char *)logps, bytes}, err);
+             dir_remove(path, err) && write_reference(s, &arena, path, (struct str){(const char *)logps, bytes}, err);
     arena_deinit(&arena);
     return ok || err_prefix(err, "reference");
 }

@@ -19,7 +19,7 @@
     X(window_hits)       /* and how many of them were the argmax */                                                    \
     X(window_pairs)      /* pairs since then; 0 but with dpo */
 #define PROGRESS_NUMBERS(X)                                                                                            \
-    X(window_nll) /* sum of the labels' losses (dpo: of the pairs') */                                                                            \
+    X(window_nll) /* sum of the labels' losses (dpo: of the pairs') */                                                 \
     X(first_loss) /* of the run's first step */                                                                        \
     X(last_loss)
 

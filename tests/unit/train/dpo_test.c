@@ -172,7 +172,8 @@ static void rewards_are_measured_against_the_reference(void **state)
     for (uint32_t i = 0; i < SEQUENCES; i++) { /* a model that is its own reference */
         struct feed_step step;
         feed_examples_make(&w->data, &w->arena, &i, 1, 1, LONGEST, 0, &step);
-        model_forward_backward(w->model, &step.micro[0].batch, false, &(struct model_step){0}, &(struct model_result){0});
+        model_forward_backward(w->model, &step.micro[0].batch, false, &(struct model_step){0},
+                               &(struct model_result){0});
         dpo_logps(w->model, &step.micro[0].batch, &w->reference[i]);
     }
     same = pass(w, SEQUENCES * LONGEST, 0.1, false);
