@@ -17,6 +17,7 @@ import data_rows  # noqa: E402
 import dpo_rows  # noqa: E402
 import forward_rows  # noqa: E402
 import lora_rows  # noqa: E402
+import nf4_rows  # noqa: E402
 import text_rows  # noqa: E402
 import train_rows  # noqa: E402
 from table import Table  # noqa: E402
@@ -29,7 +30,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, train_rows, dpo_rows, lora_rows):
+    for rows in (text_rows, data_rows, forward_rows, train_rows, dpo_rows, lora_rows, nf4_rows):
         rows.measure(table, options.seed)
     return table.end()
 
