@@ -103,7 +103,7 @@ static void write_full_targets(struct json_writer *json, const struct params *pa
 static void write_targets(struct json_writer *json, const struct model *m)
 {
     struct arena arena = {0};
-    struct linear_names all = linear_names(&arena, &m->config);
+    struct linear_names all = linear_names(&arena, &m->config, true);
     const char *const *targets = m->lora.targets ? m->lora.targets : all.name;
     int count = m->lora.targets ? m->lora.target_count : all.count;
 

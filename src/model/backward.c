@@ -68,11 +68,10 @@ static struct mat output_grad(struct model *m, const struct vector_state *norm, 
     return m->dy;
 }
 
-static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
+static void dense_grad(struct model *m, int32_t l, struct mat dy, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
     int32_t T = pass->batch->T;
-    struct mat dy = output_grad(m, &layer->vector[SLOT_POST2], layer->down, layer->post_rstd2, T);
 
     grad_in(m, l, LINEAR_DOWN, dy, m->dh, pass);
     m->backend->glu_grad(&m->queue, &(struct op_glu_grad){.gate_up = mat_rows(layer->gate_up, T),
@@ -84,6 +83,18 @@ static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
     grad_w(m, l, LINEAR_DOWN, m->h, dy, pass);
     grad_in(m, l, LINEAR_GATE_UP, layer->gate_up, m->dnorm, pass);
     grad_w(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, pass);
+}
+
+static void mlp_grad(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+    int32_t T = pass->batch->T;
+    struct mat dy = output_grad(m, &layer->vector[SLOT_POST2], layer->down, layer->post_rstd2, T);
+
+    if (m->config.layer[l].is_moe)
+        experts_grad(m, l, dy, pass);
+    else
+        dense_grad(m, l, dy, pass);
     input_grad(m, &layer->vector[SLOT_NORM2], layer->mid, layer->rstd2, T);
 }
 

@@ -89,6 +89,14 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
     }
 }
 
+/* [1, E·N] as [E, N] */
+static struct mat per_expert(const struct model *m, struct mat biases)
+{
+    biases.rows = m->config.moe.experts;
+    biases.cols = biases.ld = biases.cols / biases.rows;
+    return biases;
+}
+
 static void place_stored(struct model *m, const struct stored *stored)
 {
     struct layer *layer = stored->layer >= 0 ? &m->layer[stored->layer] : NULL;
@@ -106,6 +114,20 @@ static void place_stored(struct model *m, const struct stored *stored)
     case SLOT_FINAL_NORM:
         m->final_norm = stored_mat(m, stored, true);
         m->dfinal_norm = grad_mat(m, stored);
+        break;
+    case SLOT_ROUTER:
+        place_linear(m, &layer->router, stored);
+        break;
+    case SLOT_EXPERTS_IN:
+        place_linear(m, &layer->experts_in, stored);
+        break;
+    case SLOT_EXPERTS_OUT:
+        place_linear(m, &layer->experts_out, stored);
+        break;
+    case SLOT_EXPERTS_IN_BIAS:
+    case SLOT_EXPERTS_OUT_BIAS:
+        layer->vector[stored->slot] = (struct vector_state){per_expert(m, stored_mat(m, stored, false)),
+                                                            per_expert(m, grad_mat(m, stored))};
         break;
     default:
         if (slot_is_vector(stored->slot))
@@ -172,15 +194,21 @@ struct widths {
     int32_t spare[LINEAR_KINDS];
     enum dtype type, residual; /* of activations, of the residual stream and statistics */
     bool has_post, has_qk_norm;
+    int32_t experts, expert_F, rows; /* of a layer of experts: its rows are T·top */
 };
 
 static struct widths model_widths(const struct model *m)
 {
     const struct model_config *c = &m->config;
-    struct widths w = {.T = m->plan.tokens, .D = c->hidden, .F = c->mlp_width, .Q = c->heads * c->head_dim};
+    struct widths w = {.T = m->plan.tokens, .D = c->hidden, .Q = c->heads * c->head_dim};
 
     w.K = c->kv_heads * c->head_dim;
     w.N = w.Q + 2 * w.K;
+    for (int32_t l = 0; l < c->layers; l++)
+        w.F = c->layer[l].is_moe ? w.F : c->mlp_width;
+    w.experts = c->moe.experts;
+    w.expert_F = c->moe.width;
+    w.rows = w.T * c->moe.top;
     w.type = m->params.compute_type;
     w.residual = m->params.master_type;
     w.has_post = c->norm_places != NORMS_PRE;
@@ -197,22 +225,25 @@ struct activation {
     bool is_used;
     int32_t cols, spare;
     enum dtype type;
+    enum layers { ALL_LAYERS, DENSE_LAYERS, EXPERT_LAYERS } layers;
 };
-enum { ACTIVATION_COUNT = 9 };
+enum { ACTIVATION_COUNT = 11 };
 
 static void list_activations(const struct model *m, const struct widths *w, struct activation list[ACTIVATION_COUNT])
 {
     const struct activation all[ACTIVATION_COUNT] = {
-        {offsetof(struct layer, y1), KEEP_NORM1, true, w->D, w->spare[LINEAR_QKV], w->type},
-        {offsetof(struct layer, qkv), KEEP_QKV, true, w->N, 0, w->type},
-        {offsetof(struct layer, raw), KEEP_QKV, w->has_qk_norm && m->is_trained, w->Q + w->K, 0, w->type},
-        {offsetof(struct layer, att), KEEP_ATTENTION, true, w->Q, w->spare[LINEAR_O], w->type},
-        {offsetof(struct layer, o), KEEP_MIDDLE, w->has_post, w->D, 0, w->type},
-        {offsetof(struct layer, mid), KEEP_MIDDLE, m->is_trained, w->D, 0, w->residual},
-        {offsetof(struct layer, y2), KEEP_NORM2, true, w->D, w->spare[LINEAR_GATE_UP], w->type},
+        {offsetof(struct layer, y1), KEEP_NORM1, true, w->D, w->spare[LINEAR_QKV], w->type, ALL_LAYERS},
+        {offsetof(struct layer, qkv), KEEP_QKV, true, w->N, 0, w->type, ALL_LAYERS},
+        {offsetof(struct layer, raw), KEEP_QKV, w->has_qk_norm && m->is_trained, w->Q + w->K, 0, w->type, ALL_LAYERS},
+        {offsetof(struct layer, att), KEEP_ATTENTION, true, w->Q, w->spare[LINEAR_O], w->type, ALL_LAYERS},
+        {offsetof(struct layer, o), KEEP_MIDDLE, w->has_post, w->D, 0, w->type, ALL_LAYERS},
+        {offsetof(struct layer, mid), KEEP_MIDDLE, m->is_trained, w->D, 0, w->residual, ALL_LAYERS},
+        {offsetof(struct layer, y2), KEEP_NORM2, true, w->D, w->spare[LINEAR_GATE_UP], w->type, ALL_LAYERS},
         /* its gradient takes its place, so it has room for dt */
-        {offsetof(struct layer, gate_up), KEEP_GATE_UP, true, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type},
-        {offsetof(struct layer, down), KEEP_MLP, w->has_post, w->D, 0, w->type},
+        {offsetof(struct layer, gate_up), KEEP_GATE_UP, true, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type, DENSE_LAYERS},
+        {offsetof(struct layer, down), KEEP_MLP, w->has_post, w->D, 0, w->type, DENSE_LAYERS},
+        {offsetof(struct layer, gate_up), KEEP_GATE_UP, w->experts > 0, 2 * w->expert_F, 0, w->type, EXPERT_LAYERS},
+        {offsetof(struct layer, down), KEEP_MLP, w->experts > 0, w->D, 0, w->type, EXPERT_LAYERS},
     };
 
     memcpy(list, all, sizeof all);
@@ -223,6 +254,11 @@ static struct mat *layer_mat(struct layer *layer, const struct activation *activ
     return (struct mat *)((char *)layer + activation->offset);
 }
 
+static bool has_activation(const struct model *m, const struct activation *a, int32_t l)
+{
+    return a->layers == ALL_LAYERS || m->config.layer[l].is_moe == (a->layers == EXPERT_LAYERS);
+}
+
 /* One matrix in the working set for all layers that do not keep theirs. */
 static void take_activations(struct model *m, const struct widths *w)
 {
@@ -231,15 +267,57 @@ static void take_activations(struct model *m, const struct widths *w)
     list_activations(m, w, list);
     for (int i = 0; i < ACTIVATION_COUNT; i++) {
         const struct activation *a = &list[i];
+        int32_t rows = a->layers == EXPERT_LAYERS ? w->rows : w->T;
         struct mat shared = {0};
         for (int32_t l = 0; a->is_used && l < m->config.layers; l++) {
             struct layer *layer = &m->layer[l];
             bool is_kept = layer->keep & a->keep;
+            if (!has_activation(m, a, l))
+                continue;
             if (!is_kept && !shared.at)
-                shared = take_mat(m, REGION_WORKING, w->T, a->cols, a->spare, a->type);
-            *layer_mat(layer, a) = is_kept ? take_mat(m, REGION_KEPT, w->T, a->cols, a->spare, a->type) : shared;
+                shared = take_mat(m, REGION_WORKING, rows, a->cols, a->spare, a->type);
+            *layer_mat(layer, a) = is_kept ? take_mat(m, REGION_KEPT, rows, a->cols, a->spare, a->type) : shared;
         }
     }
+}
+
+static struct routing take_routing(struct model *m, const struct widths *w, enum region_id region)
+{
+    int32_t top = m->config.moe.top;
+    uint64_t bytes = (uint64_t)w->rows * sizeof(int32_t);
+
+    return (struct routing){.logits = take_mat(m, region, w->T, w->experts, 0, w->residual),
+                            .weight = take_mat(m, region, w->T, top, 0, w->residual),
+                            .row_weight = take_mat(m, region, 1, w->rows, 0, w->residual),
+                            .row = take(m, region, bytes),
+                            .token = take(m, region, bytes),
+                            .row_end = take(m, region, (uint64_t)w->experts * sizeof(int32_t))};
+}
+
+/* Who computed what is small and always kept. */
+static void take_experts(struct model *m, const struct widths *w)
+{
+    struct routing shared = {0};
+
+    if (!w->experts)
+        return;
+    for (int32_t l = 0; l < m->config.layers; l++) {
+        if (!m->config.layer[l].is_moe)
+            continue;
+        if (m->is_trained)
+            m->layer[l].routing = take_routing(m, w, REGION_KEPT);
+        else
+            m->layer[l].routing = shared = shared.row ? shared : take_routing(m, w, REGION_WORKING);
+    }
+    m->experts_x = take_mat(m, REGION_WORKING, w->rows, w->D, 0, w->type);
+    m->experts_h = take_mat(m, REGION_WORKING, w->rows, w->expert_F, 0, w->type);
+    m->load = take_mat(m, REGION_TABLES, 2, w->experts, 0, w->residual);
+    m->daux = take_mat(m, REGION_TABLES, 1, w->experts, 0, w->residual);
+    if (!m->is_trained)
+        return;
+    m->dexperts_x = take_mat(m, REGION_WORKING, w->rows, w->D, 0, w->type);
+    m->dexperts_h = take_mat(m, REGION_WORKING, w->rows, w->expert_F, 0, w->type);
+    m->dlogits_router = take_mat(m, REGION_WORKING, w->T, w->experts, 0, w->type);
 }
 
 static void take_statistics(struct model *m, const struct widths *w)
@@ -343,6 +421,7 @@ void model_carve(struct model *m)
     w = model_widths(m);
     take_residuals(m, &w);
     take_activations(m, &w);
+    take_experts(m, &w);
     take_statistics(m, &w);
     take_adapter_columns(m, &w);
     m->h = take_mat(m, REGION_WORKING, w.T, w.F, w.spare[LINEAR_DOWN], w.type);

@@ -1,4 +1,5 @@
 #include "model/checkpoint_int.h"
+#include "model/experts_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -95,11 +96,28 @@ struct source {
 
 static struct safetensors_entry entry_of(const struct param *param, enum dtype type)
 {
-    struct safetensors_entry entry = {.name = param->name, .type = type, .rank = param->is_vector ? 1 : 2};
+    struct safetensors_entry entry = {.name = param->name, .type = type};
 
-    entry.shape[0] = (uint64_t)(param->is_vector ? param->cols : param->rows);
-    entry.shape[1] = (uint64_t)param->cols;
+    entry.rank = param_shape(param, entry.shape);
     return entry;
+}
+
+/* All experts of a layer, turned as files have them, one after the other. */
+static bool write_experts(struct safetensors_writer *writer, const struct param *param, const struct param_view *view,
+                          enum dtype type, struct err *err)
+{
+    size_t count = experts_elements(param);
+    float *values = mem_alloc(count * sizeof *values);
+    bool ok = true;
+
+    for (int32_t e = 0; ok && e < param->experts; e++) {
+        experts_fetch(param, view->master, view->ld, e, values);
+        if (type != DTYPE_F32)
+            convert(values, type, values, DTYPE_F32, count);
+        ok = safetensors_write(writer, values, count * dtype_bytes(type), err);
+    }
+    free(values);
+    return ok;
 }
 
 static bool write_source(struct model *m, struct safetensors_writer *writer, const struct safetensors_entry *entry,
@@ -111,6 +129,8 @@ static bool write_source(struct model *m, struct safetensors_writer *writer, con
     if (source->copied)
         return safetensors_write(writer, source->copied->data, source->copied->bytes, err);
     view = model_param_view(m, source->param);
+    if (m->params.param[source->param].experts)
+        return write_experts(writer, &m->params.param[source->param], &view, entry->type, err);
     return write_rows(writer, view.master, m->params.master_type, entry->type, view.rows, view.cols, view.ld, err);
 }
 

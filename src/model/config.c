@@ -157,8 +157,9 @@ static bool read_token_ids(const struct keys *outer, const struct keys *text, st
         return true;
     if (eos->type != JSON_ARRAY)
         return add_eos(eos, config, err);
-    for
-        json_each(item, eos) if (!add_eos(item, config, err)) return false;
+    for json_each (item, eos)
+        if (!add_eos(item, config, err))
+            return false;
     return true;
 }
 
@@ -178,13 +179,20 @@ static const struct architecture *find_architecture(const struct json *root, str
     return architecture;
 }
 
+/* gpt-oss' experts as codes of four bits, which loading widens. */
+static bool is_mxfp4(const struct json *quantization, const struct model_config *config)
+{
+    return config->moe.names == MOE_NAMES_OSS &&
+           str_is(json_string_or(json_get(quantization, "quant_method"), STR_NONE), "mxfp4");
+}
+
 /* Of the ways to quantize, bitsandbytes' NF4 is read. */
 static bool read_quantization(const struct json *quantization, struct model_config *config, struct err *err)
 {
     struct str type = json_string_or(json_get(quantization, "bnb_4bit_quant_type"), STR("fp4"));
     struct str storage = json_string_or(json_get(quantization, "bnb_4bit_quant_storage"), STR("uint8"));
 
-    if (json_is_null(quantization))
+    if (json_is_null(quantization) || is_mxfp4(quantization, config))
         return true;
     if (quantization->type != JSON_OBJECT)
         return err_set(err, ERR_INPUT, "config.json: quantization_config must be an object");
@@ -206,8 +214,6 @@ static bool parse_root(struct arena *arena, struct json *root, struct model_conf
 
     if (!architecture)
         return false;
-    if (!read_quantization(json_get(root, "quantization_config"), config, err))
-        return false;
     text.defaults = json_parse(arena, str_of(architecture_defaults(architecture)), NULL, NULL);
     ASSERT(text.defaults);
     text_key = architecture_text_key(architecture);
@@ -220,8 +226,8 @@ static bool parse_root(struct arena *arena, struct json *root, struct model_conf
     else
         config->is_tied = key_is_true(&outer, "tie_word_embeddings");
     return read_sizes(&text, config, err) && read_block(arena, architecture, &text, config, err) &&
-           read_dtype(&outer, &text, config, err) && read_token_ids(&outer, &text, config, err) &&
-           check_block_runs(config, err);
+           read_quantization(json_get(root, "quantization_config"), config, err) &&
+           read_dtype(&outer, &text, config, err) && read_token_ids(&outer, &text, config, err);
 }
 
 bool config_parse(struct arena *arena, struct str text, struct model_config *config, struct err *err)
@@ -264,15 +270,15 @@ struct str config_write(struct arena *arena, const struct model_config *config, 
     const char *key;
     struct str text;
 
-    if (config->dtype == weights_type)
-        return config->text;
     root = json_parse(arena, config->text, NULL, NULL);
     ASSERT(root && root->type == JSON_OBJECT);
+    if (config->dtype == weights_type && json_is_null(json_get(root, "quantization_config")))
+        return config->text;
     key = json_get(root, "dtype") || json_get(root, "rope_parameters") ? "dtype" : "torch_dtype";
     json_write_begin_object(&writer);
-    for
-        json_each(item, root) if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype"))
-        {
+    for json_each (item, root)
+        if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype") &&
+            !str_is(item->key, "quantization_config")) {
             json_write_key_str(&writer, item->key);
             json_write_value(&writer, item);
         }

@@ -216,6 +216,9 @@ static bool read_experts(const struct architecture *a, const struct keys *keys, 
     moe->aux_coefficient = json_number_or(key_get(keys, coefficient_key), 0.001);
     if (!(moe->aux_coefficient >= 0 && moe->aux_coefficient <= 1e6))
         return err_set(err, ERR_INPUT, "config.json: %s must be from 0 to 1e6", coefficient_key);
+    if ((int64_t)moe->experts * moe->width > INT32_MAX / 4 || (int64_t)moe->experts * config->hidden > INT32_MAX / 4)
+        return err_set(err, ERR_LIMIT, "config.json: %d experts of this width are more than a tensor's rows hold",
+                       moe->experts);
     moe->names = block->names;
     moe->has_bias = block->has_bias;
     moe->is_normalized = block->is_always_normalized || key_is_true(keys, "norm_topk_prob");
@@ -317,9 +320,9 @@ static bool read_is_moe(const struct architecture *a, const struct keys *keys, i
     if (!key_size(keys, "decoder_sparse_step", 1, 1, 1 << 20, &step, err))
         return false;
     *is_moe = (layer + 1) % step == 0;
-    for
-        json_each(item, key_get(keys, "mlp_only_layers")) if (item->type == JSON_NUMBER && item->is_integer &&
-                                                              item->integer == layer) *is_moe = false;
+    for json_each (item, key_get(keys, "mlp_only_layers"))
+        if (item->type == JSON_NUMBER && item->is_integer && item->integer == layer)
+            *is_moe = false;
     return true;
 }
 
@@ -344,14 +347,6 @@ static bool read_layers(struct arena *arena, const struct architecture *a, const
         layer->window = is_sliding ? window : 0;
         layer->rope = is_unturned ? -1 : (int8_t)(is_sliding && config->rope_count > 1);
     }
-    return true;
-}
-
-bool check_block_runs(const struct model_config *c, struct err *err)
-{
-    if (c->moe.experts > 0)
-        return err_set(err, ERR_UNSUPPORTED, "config.json: model_type \"%s\" with experts is not supported yet",
-                       c->model_type);
     return true;
 }
 

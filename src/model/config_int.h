@@ -28,9 +28,6 @@ const char *architecture_text_key(const struct architecture *architecture);
 /* Everything but sizes, types and ids, which config->hidden … hold already. */
 bool read_block(struct arena *arena, const struct architecture *architecture, const struct keys *keys,
                 struct model_config *config, struct err *err);
-/* What the table describes and the decoder does not run yet: one list, in config_block.c. */
-bool check_block_runs(const struct model_config *config, struct err *err);
-
 /* config_rope.c: config->rope from either dialect. */
 struct rope_dialect {
     double theta_full, theta_sliding; /* when the file has none; sliding 0: one kind of positions for all layers */

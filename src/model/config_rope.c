@@ -95,17 +95,15 @@ static const float *read_factors(struct arena *arena, const struct source *sourc
                 count);
         return NULL;
     }
-    for
-        json_each(item, list)
-        {
-            factors[i] = (float)json_number_or(item, 0);
-            if (!(factors[i] > 0 && factors[i] <= FACTOR_MAX)) {
-                err_set(err, ERR_INPUT, "config.json: %s has something else than a number above 0 and at most %d", key,
-                        FACTOR_MAX);
-                return NULL;
-            }
-            i++;
+    for json_each (item, list) {
+        factors[i] = (float)json_number_or(item, 0);
+        if (!(factors[i] > 0 && factors[i] <= FACTOR_MAX)) {
+            err_set(err, ERR_INPUT, "config.json: %s has something else than a number above 0 and at most %d", key,
+                    FACTOR_MAX);
+            return NULL;
         }
+        i++;
+    }
     return factors;
 }
 

@@ -204,6 +204,14 @@ static void add_result(const struct model *m, const struct batch *batch, struct 
     result->row_count += batch->head_row_count;
 }
 
+/* The load-balance loss belongs to plain training; its average over micro-batches is by tokens. */
+static double balance_coefficient(const struct model *m, const struct batch *batch, const struct model_step *step)
+{
+    bool is_plain = step && !step->weigh && step->tokens > 0;
+
+    return is_plain ? m->config.moe.aux_coefficient * batch->T / (double)step->tokens : 0;
+}
+
 void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
                             struct model_result *result)
 {
@@ -213,6 +221,8 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
     ASSERT(!has_grads || m->is_trained);
     check_batch(m, batch);
     place_tokens(m, batch);
+    if (m->load.at)
+        memset(m->load.at, 0, (size_t)m->load.rows * (size_t)m->load.ld * dtype_bytes(m->load.type));
     forward_layers(m, &pass);
     if (pass.step && step->weigh) {
         head_pass(m, &pass, false);
@@ -222,6 +232,8 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
     if (has_grads) /* rows without a label get nothing from the head */
         memset(m->dr.at, 0, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
     head_pass(m, &pass, has_grads);
+    if (has_grads && m->config.moe.experts)
+        result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));
     if (has_grads)
         backward_layers(m, &pass);
     add_result(m, pass.batch, result);

@@ -54,6 +54,7 @@ struct model_step {
     uint64_t seed;
     uint32_t step;
     uint64_t row_offset;
+    int64_t tokens; /* of the whole step: the load balance of experts counts a micro-batch by its share */
     /* For losses that are no plain sum over rows: called between the passes, when model_row_nll and model_row_hits hold
      * this batch's; what it returns, [head_row_count], takes the place of row_weight. NULL: not called. */
     const float *(*weigh)(void *context, const struct batch *batch);

@@ -39,6 +39,12 @@ struct linear_state {
     struct mat dw, da, db;
 };
 
+/* Who computes which token in a layer of experts; see op_route. */
+struct routing {
+    struct mat logits, weight, row_weight; /* [T, E], [T, top], [1, T·top] */
+    int32_t *row, *token, *row_end;        /* [T·top], [T·top], [E] */
+};
+
 /* A norm, a bias or sinks. */
 struct vector_state {
     struct mat w, dw;
@@ -53,10 +59,14 @@ struct vector_state {
  *   y2 = norm2(mid)          gate_up = y2·W + bias         down = act(gate)∘up·W + bias        next x = mid +
  * post2(down)
  *
+ * In a layer of experts gate_up and down have a row for each choice of a token, sorted by expert (model/experts.c), and the
+ * next x = mid + Σ weight·down of the token's rows.
+ *
  * Without a norm before, y1 is x in the type of products; without one behind, o and down are added where they arise. */
 struct layer {
     struct vector_state vector[SLOT_COUNT]; /* by slot; w.at NULL: this model has none */
-    struct linear_state linear[LINEAR_KINDS];
+    struct linear_state linear[LINEAR_KINDS], router, experts_in, experts_out;
+    struct routing routing;
     struct mat x, y1, qkv, raw, att, o, mid, y2, gate_up, down;
     struct mat t[LINEAR_KINDS];
     void *lse, *rstd1, *post_rstd1, *rstd2, *post_rstd2;
@@ -84,6 +94,8 @@ struct model {
     struct linear_state head;
     struct mat x_last; /* output of the last layer */
     struct mat h, dr, dy, dh, dqkv, datt, dnorm;
+    struct mat experts_x, experts_h, dexperts_h, dexperts_x, dlogits_router; /* shared by the layers of experts */
+    struct mat load, daux; /* [2, E] choices and probabilities of a pass, all layers; [1, E] the balance's gradient */
     struct mat head_x, head_y, logits, dlogits, head_dy, head_dx;
     void *head_rstd, *nll;
     uint8_t *hit;
@@ -125,6 +137,14 @@ struct mat mat_tail(struct mat x, const struct weight *weight); /* the adapter's
 /* The weight as this pass sees it, and dropout's place in the counter space: none without a step. */
 struct weight pass_weight(const struct linear_state *state, const struct pass *pass);
 struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear linear);
+
+/* experts.c: the MLP of a layer of experts. forward: out = mid + what the experts make of y2; restore: what was not kept;
+ * grad: from dy to dnorm, the gradient of y2. */
+void experts_forward(struct model *model, int32_t layer, struct mat mid, struct mat out, const struct pass *pass);
+void experts_restore(struct model *model, int32_t layer, const struct pass *pass);
+void experts_grad(struct model *model, int32_t layer, struct mat dy, const struct pass *pass);
+/* coefficient times the load-balance loss of the pass that forward_layers ran; its gradient goes to daux. */
+double experts_balance(struct model *model, int32_t T, double coefficient);
 
 /* backward.c: head_pass runs all supervised rows through the head in chunks, forward and (has_grads) backward into dr.
  */

@@ -189,9 +189,13 @@ static void forward_layer(struct model *m, int32_t l, const struct pass *pass)
     run_attend(m, l, pass);
     run_output(m, l, LINEAR_O, layer->att, layer->x, mid, pass);
     run_input(m, &layer->vector[SLOT_NORM2], mid, layer->y2, layer->rstd2, T);
-    run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
-    run_glu(m, l, T);
-    run_output(m, l, LINEAR_DOWN, m->h, mid, layer_output(m, l), pass);
+    if (m->config.layer[l].is_moe) {
+        experts_forward(m, l, mid, layer_output(m, l), pass);
+    } else {
+        run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
+        run_glu(m, l, T);
+        run_output(m, l, LINEAR_DOWN, m->h, mid, layer_output(m, l), pass);
+    }
     for (int i = 0; m->is_trained && i < LINEAR_KINDS; i++)
         forward_adapter_columns(m, l, i, false, T);
 }
@@ -204,6 +208,18 @@ void forward_layers(struct model *m, const struct pass *pass)
                                                     .scale = m->config.embed_scale});
     for (int32_t l = 0; l < m->config.layers; l++)
         forward_layer(m, l, pass);
+}
+
+static void restore_mlp(struct model *m, int32_t l, const struct pass *pass)
+{
+    struct layer *layer = &m->layer[l];
+
+    if (!(layer->keep & KEEP_GATE_UP))
+        run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
+    if (layer->down.at && !(layer->keep & KEEP_MLP)) {
+        run_glu(m, l, pass->batch->T);
+        run_linear(m, l, LINEAR_DOWN, m->h, layer->down, (struct mat){0}, pass);
+    }
 }
 
 void forward_restore(struct model *m, int32_t l, const struct pass *pass)
@@ -221,12 +237,10 @@ void forward_restore(struct model *m, int32_t l, const struct pass *pass)
         run_output(m, l, LINEAR_O, layer->att, layer->x, layer->mid, pass);
     if (!(layer->keep & KEEP_NORM2))
         run_input(m, &layer->vector[SLOT_NORM2], layer->mid, layer->y2, layer->rstd2, T);
-    if (!(layer->keep & KEEP_GATE_UP))
-        run_linear(m, l, LINEAR_GATE_UP, layer->y2, layer->gate_up, (struct mat){0}, pass);
-    if (layer->down.at && !(layer->keep & KEEP_MLP)) {
-        run_glu(m, l, T);
-        run_linear(m, l, LINEAR_DOWN, m->h, layer->down, (struct mat){0}, pass);
-    }
+    if (m->config.layer[l].is_moe)
+        experts_restore(m, l, pass);
+    else
+        restore_mlp(m, l, pass);
     for (int i = 0; i < LINEAR_DOWN; i++)
         forward_adapter_columns(m, l, i, true, T);
 }

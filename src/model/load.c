@@ -1,5 +1,6 @@
 #include "model/codes.h"
 #include "model/decoder_int.h"
+#include "model/experts_file.h"
 
 #include <string.h>
 
@@ -27,6 +28,10 @@ void param_place(struct model *m, int index, const void *values, enum dtype type
     size_t cols = (size_t)param->cols;
 
     ASSERT(to);
+    if (param->experts) {
+        experts_place(param, values, type, param->file_scales ? param->file_scales->data : NULL, to, ld, to_type);
+        return;
+    }
     for (size_t i = 0; i < (size_t)param->rows; i++)
         convert(to + i * (size_t)ld * dtype_bytes(to_type), to_type,
                 (const char *)values + i * cols * dtype_bytes(type), type, cols);

@@ -1,5 +1,6 @@
 #include "model/codes.h"
 #include "model/decoder_int.h"
+#include "model/experts_file.h"
 #include "model/modules.h"
 #include "compute/nf4.h"
 
@@ -38,9 +39,20 @@ float lora_scale(const struct lora_config *lora)
 }
 
 /* model.layers.3.self_attn.q_proj.weight */
-static const char *tensor_name(const struct builder *b, int32_t layer, const struct module *module)
+static const char *tensor_name(const struct builder *b, int32_t layer, const struct module *module, int expert)
 {
+    const char *star = strchr(module->tensor, '*');
+
+    if (star)
+        return arena_printf(b->arena, "%slayers.%d.%.*s%d%s", b->config->tensor_prefix, layer,
+                            (int)(star - module->tensor), module->tensor, expert, star + 1);
     return arena_printf(b->arena, "%slayers.%d.%s", b->config->tensor_prefix, layer, module->tensor);
+}
+
+/* Of a dense model every linear layer, of a mixture of experts those of attention. */
+static bool is_default_target(const struct model_config *config, const struct module *module)
+{
+    return module_is_linear(module) && (!config->moe.experts || module->slot == SLOT_QKV || module->slot == SLOT_O);
 }
 
 /* PEFT's rule for a list: the full module name, or a suffix of it that begins after a dot. */
@@ -62,7 +74,7 @@ static bool is_adapted(const struct builder *b, int32_t layer, const struct modu
     if (!b->lora || !b->lora->rank || !module_is_linear(module))
         return false;
     if (!b->lora->targets)
-        return true;
+        return is_default_target(b->config, module);
     for (int i = 0; i < b->lora->target_count; i++)
         if (target_matches(b, b->lora->targets[i], layer, module))
             return true;
@@ -90,7 +102,7 @@ static bool is_listed(const struct linear_names *names, struct str name)
     return false;
 }
 
-struct linear_names linear_names(struct arena *arena, const struct model_config *config)
+struct linear_names linear_names(struct arena *arena, const struct model_config *config, bool is_default)
 {
     struct linear_names names = {.name = arena_new_array(arena, const char *, LAYER_MODULES_MAX)};
     const struct module *modules[LAYER_MODULES_MAX];
@@ -100,7 +112,8 @@ struct linear_names linear_names(struct arena *arena, const struct model_config 
         for (int i = 0; i < count; i++) {
             struct str path = module_path(modules[i]);
             struct str name = str_slice(path, (size_t)(strchr(path.at, '.') + 1 - path.at), path.len);
-            if (module_is_linear(modules[i]) && !is_listed(&names, name))
+            bool is_wanted = is_default ? is_default_target(config, modules[i]) : module_is_linear(modules[i]);
+            if (is_wanted && !is_listed(&names, name))
                 names.name[names.count++] = str_copy(arena, name);
         }
     }
@@ -109,7 +122,7 @@ struct linear_names linear_names(struct arena *arena, const struct model_config 
 
 static bool refuse_target(const struct builder *b, const char *target, struct err *err)
 {
-    struct linear_names names = linear_names(b->arena, b->config);
+    struct linear_names names = linear_names(b->arena, b->config, false);
     const char *list = "";
 
     for (int i = 0; i < names.count; i++)
@@ -251,6 +264,10 @@ static void add_base_param(struct builder *b, const char *name, enum slot slot, 
     struct param *param = add_param(b, name, slot, layer, PART_W);
     int32_t at = slot_part_at(b->config, slot, part), end = slot_part_at(b->config, slot, part + 1);
 
+    if (b->config->moe.names == MOE_NAMES_OSS && slot_is_of_experts(slot)) {
+        param->experts = b->config->moe.experts;
+        param->is_interleaved = slot == SLOT_EXPERTS_IN || slot == SLOT_EXPERTS_IN_BIAS;
+    }
     if (param->is_vector) {
         param->col_at = at;
         param->rows = 1;
@@ -289,8 +306,12 @@ static void add_layer_params(struct builder *b, int32_t layer, bool is_adapter)
     int count = layer_modules(b->config, layer, modules);
 
     for (int i = 0; i < count; i++)
-        if (!is_adapter)
-            add_base_param(b, tensor_name(b, layer, modules[i]), modules[i]->slot, modules[i]->part, layer);
+        if (!is_adapter && module_is_per_expert(modules[i]))
+            for (int e = 0; e < b->config->moe.experts; e++)
+                add_base_param(b, tensor_name(b, layer, modules[i], e), modules[i]->slot,
+                               module_expert_part(modules[i], e), layer);
+        else if (!is_adapter)
+            add_base_param(b, tensor_name(b, layer, modules[i], 0), modules[i]->slot, modules[i]->part, layer);
         else if (is_adapted(b, layer, modules[i]))
             add_adapter_params(b, layer, modules[i]);
 }
@@ -309,18 +330,53 @@ static void add_all_params(struct builder *b)
         add_layer_params(b, layer, true);
 }
 
+int param_shape(const struct param *param, uint64_t shape[3])
+{
+    uint64_t rows = (uint64_t)param->rows, cols = (uint64_t)param->cols, experts = (uint64_t)param->experts;
+    uint64_t shapes[2][2][3] = {{{rows, cols, 0}, {cols, 0, 0}},
+                                {{experts, cols, experts ? rows / experts : 0}, {experts, experts ? cols / experts : 0, 0}}};
+
+    memcpy(shape, shapes[experts > 0][param->is_vector], sizeof shapes[0][0]);
+    return 1 + !param->is_vector + (experts > 0);
+}
+
+/* Experts as codes of four bits, widened when they are loaded. */
+static bool bind_mxfp4(const struct builder *b, struct param *param, struct err *err)
+{
+    const struct safetensor *codes =
+        safetensors_set_find(b->set, arena_printf(b->arena, "%s_blocks", param->name));
+    const struct safetensor *scales =
+        safetensors_set_find(b->set, arena_printf(b->arena, "%s_scales", param->name));
+    uint64_t experts = (uint64_t)param->experts, out = (uint64_t)param->rows / experts, in = (uint64_t)param->cols;
+    uint64_t shape[4] = {experts, out, in / MXFP4_VALUES, MXFP4_VALUES / 2};
+
+    if (!codes || !scales)
+        return err_set(err, ERR_INPUT, "the model's weights lack the tensor %s", param->name);
+    if (codes->type != DTYPE_U8 || scales->type != DTYPE_U8 || codes->rank != 4 || scales->rank != 3 ||
+        in % MXFP4_VALUES || memcmp(codes->shape, shape, sizeof shape) ||
+        memcmp(scales->shape, shape, 3 * sizeof *shape))
+        return err_set(err, ERR_INPUT, "the MXFP4 tensors of %s have another type or shape than config.json says",
+                       param->name);
+    param->file = codes;
+    param->file_scales = scales;
+    param->file_type = DTYPE_BF16;
+    return true;
+}
+
 static bool bind_file(const struct builder *b, struct param *param, struct err *err)
 {
     const struct safetensor *file = safetensors_set_find(b->set, param->name);
-    uint64_t rows = (uint64_t)param->rows, cols = (uint64_t)param->cols;
+    uint64_t shape[3];
+    int rank = param_shape(param, shape);
 
+    if (!file && param->experts && !param->is_vector)
+        return bind_mxfp4(b, param, err);
     if (!file)
         return err_set(err, ERR_INPUT, "the model's weights lack the tensor %s", param->name);
     param->file = file;
     if (b->config->quantization.is_in_file && codes_can_hold(&b->out->stored[param->stored]))
         return codes_bind(b->arena, b->set, b->config->quantization.is_nested, param, err);
-    if (param->is_vector ? file->rank != 1 || file->shape[0] != cols
-                         : file->rank != 2 || file->shape[0] != rows || file->shape[1] != cols)
+    if (file->rank != rank || memcmp(file->shape, shape, (size_t)rank * sizeof *shape))
         return err_set(err, ERR_INPUT, "tensor %s has another shape than config.json says: expected %d x %d",
                        param->name, param->rows, param->cols);
     if (file->type != DTYPE_F32 && file->type != DTYPE_BF16 && file->type != DTYPE_F16)
@@ -358,6 +414,8 @@ static bool check_no_extra(struct builder *b, struct err *err)
         const struct param *param = &b->out->param[i];
         if (param->file)
             is_used[param->file - b->set->tensor] = true;
+        if (param->file_scales)
+            is_used[param->file_scales - b->set->tensor] = true;
         for (int j = 0; param->packed && j < BESIDE_COUNT; j++)
             if (param->packed->beside[j])
                 is_used[param->packed->beside[j] - b->set->tensor] = true;
@@ -390,7 +448,7 @@ static bool is_usable_in_file(const struct builder *b, const struct param *param
 {
     bool is_lookup = stored->slot == SLOT_EMBED && !b->config->is_tied && param->file_type != DTYPE_F16;
 
-    if (stored->part != PART_W || slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
+    if (stored->part != PART_W || param->experts || slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
         return false;
     if (param->file && (uintptr_t)param->file->data % dtype_bytes(param->file_type))
         return false;
@@ -480,7 +538,8 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     }
     params->stored_at = b.stored_at = arena_new_array(arena, int32_t, stored_key(0, config->layers, 0));
     params->stored = arena_new_array(arena, struct stored, layers * STORED_LAYER_MAX + 3);
-    params->param = arena_new_array(arena, struct param, layers * PARAM_LAYER_MAX + 3);
+    params->param =
+        arena_new_array(arena, struct param, layers * (PARAM_LAYER_MAX + 3 * (size_t)config->moe.experts) + 3);
     add_all_stored(&b);
     add_all_params(&b);
     if (!bind_files(&b, err))

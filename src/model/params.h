@@ -32,7 +32,8 @@ struct lora_config {
     double alpha, dropout; /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
     bool is_rslora;
     const char *const
-        *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP */
+        *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP, or with
+                   * experts those of attention */
     int target_count;
 };
 /* What B·A is multiplied by. */
@@ -52,15 +53,21 @@ enum slot {
     SLOT_O_BIAS,
     SLOT_GATE_UP_BIAS,
     SLOT_DOWN_BIAS,
+    SLOT_ROUTER_BIAS,
+    SLOT_EXPERTS_IN_BIAS, /* of all experts of a layer, one behind the other, like their weights */
+    SLOT_EXPERTS_OUT_BIAS,
     SLOT_QKV,
     SLOT_O,
     SLOT_GATE_UP,
     SLOT_DOWN,
+    SLOT_ROUTER,
+    SLOT_EXPERTS_IN, /* gate‖up */
+    SLOT_EXPERTS_OUT,
     SLOT_FINAL_NORM,
     SLOT_HEAD,
     SLOT_COUNT,
     SLOT_LAYER_FIRST = SLOT_NORM1,
-    SLOT_LAYER_LAST = SLOT_DOWN
+    SLOT_LAYER_LAST = SLOT_EXPERTS_OUT
 };
 enum part { PART_W, PART_A, PART_B, PART_COUNT }; /* of the stored weight: itself, or its adapter's matrices */
 
@@ -92,11 +99,14 @@ struct param {
     int32_t row_at, col_at, rows, cols;
     bool is_vector; /* one row; shape [cols] in the file */
     bool is_trained;
+    int32_t experts;      /* above 0: all experts of a layer in one tensor, each transposed; see model/experts_file.h */
+    bool is_interleaved;  /* and its gates and ups take turns */
     enum dtype file_type;          /* of the base's file; F32 for adapters */
     const struct safetensor *file; /* where the base's numbers are; NULL without a set and for adapters */
     struct nf4 *codes;           /* IN_CODES: its own among those of its stored weight */
     uint64_t codes_at;           /* bytes in the frozen region */
     const struct packed *packed; /* what lies beside codes in a file; NULL: quantized while loading */
+    const struct safetensor *file_scales; /* file holds MXFP4's codes and this their scales; NULL: plain numbers */
 };
 
 struct params {
@@ -126,13 +136,16 @@ struct params {
 bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
                  const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
                  struct params *params, struct err *err);
+/* The shape of its tensor in files; the rank. */
+int param_shape(const struct param *param, uint64_t shape[3]);
 const struct param *params_find(const struct params *params, const char *name);
 /* Index in params->stored, or -1. */
 int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part);
 
-/* Names of the modules that a target may mean, "q_proj" and so on, each once and in the model's order. In the arena. */
+/* Names of the modules that a target may mean, "q_proj" and so on, each once and in the model's order; is_default: of
+ * those that have adapters when no target is given. In the arena. */
 struct linear_names {
     const char **name;
     int count;
 };
-struct linear_names linear_names(struct arena *arena, const struct model_config *config);
+struct linear_names linear_names(struct arena *arena, const struct model_config *config, bool is_default);

@@ -99,8 +99,10 @@ static bool pass_step(struct session *s, const struct feed_step *step, int64_t k
     for (int i = 0; i < step->micro_count; i++) {
         const struct micro_batch *micro = &step->micro[i];
         struct dpo_batch dpo = session_pairs(s, micro, s->reference_train, pairs, &n->dpo);
-        struct model_step place = {
-            .seed = (uint64_t)s->config.seed, .step = (uint32_t)k, .row_offset = micro->row_offset};
+        struct model_step place = {.seed = (uint64_t)s->config.seed,
+                                   .step = (uint32_t)k,
+                                   .row_offset = micro->row_offset,
+                                   .tokens = step->tokens};
         if (s->config.method == METHOD_DPO) {
             place.weigh = dpo_weigh;
             place.context = &dpo;

@@ -48,6 +48,11 @@ static const struct tiny_family {
     {"gemma3", "{\"model_type\":\"gemma3_text\"," TINY_SIZES "\"query_pre_attn_scalar\":5,\"sliding_window\":3,"
                "\"sliding_window_pattern\":2,\"rope_theta\":1000000.0,\"rope_local_base_freq\":10000.0,"
                "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0}}"},
+    {"mixtral", "{\"model_type\":\"mixtral\"," TINY_SIZES "\"num_local_experts\":5,\"num_experts_per_tok\":2}"},
+    {"qwen3_moe", "{\"model_type\":\"qwen3_moe\"," TINY_SIZES "\"num_experts\":4,\"num_experts_per_tok\":3,"
+                  "\"moe_intermediate_size\":9,\"norm_topk_prob\":false,\"mlp_only_layers\":[0]}"},
+    {"gpt_oss", "{\"model_type\":\"gpt_oss\"," TINY_SIZES "\"num_local_experts\":4,\"num_experts_per_tok\":2,"
+                "\"sliding_window\":3,\"swiglu_limit\":0.7}"},
 };
 enum { TINY_FAMILY_COUNT = sizeof tiny_families / sizeof *tiny_families };
 
