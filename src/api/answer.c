@@ -26,6 +26,8 @@ static int status_of(enum err_code code)
         return 401;
     case ERR_TIMEOUT:
         return 503;
+    case ERR_QUOTA:
+        return 429;
     case ERR_NO_SPACE:
         return 507;
     default:
@@ -33,11 +35,27 @@ static int status_of(enum err_code code)
     }
 }
 
+void answer_too_many(struct call *call, const char *code, const char *param, int64_t wait_s, const char *message)
+{
+    struct http_header header = {STR("x-should-retry"), STR("false")};
+    struct strbuf body = {0};
+
+    idempotency_end(call, 429, NULL);
+    if (wait_s > 0)
+        header = (struct http_header){STR("Retry-After"), str_of(arena_printf(call->arena, "%lld", (long long)wait_s))};
+    http_error_body(&body, 429, NULL, code, param, message);
+    http_answer_bytes(call->exchange, &(struct http_response){.status = 429, .headers = &header, .header_count = 1},
+                      strbuf_view(&body));
+    strbuf_deinit(&body);
+}
+
 void answer_err(struct call *call, const struct err *err, const char *param)
 {
     int status = status_of(err->code);
 
-    if (status == 422) {
+    if (status == 429) {
+        answer_too_many(call, err_code_name(err->code), param, 0, err->text);
+    } else if (status == 422) {
         struct problems problems = {.arena = call->arena};
         problems_add(&problems, err_code_name(err->code), param, NULL, NULL, "%s", err->text);
         answer_problems(call, &problems);

@@ -8,12 +8,14 @@
 struct chat_workers; /* api/workers.h */
 struct expiry;
 struct event_streams;
+struct rates;
 
 struct api {
     struct api_config config;
     struct chat_workers *workers;
     struct expiry *expiry;
     struct event_streams *streams;
+    struct rates *rates;
 };
 
 /* One request, from routing to its answer. Lives in the exchange's arena. */
@@ -23,6 +25,7 @@ struct call {
     const struct http_request *request;
     struct arena *arena;
     struct tenant tenant;
+    bool is_admin;
     bool is_openai_profile;      /* newest first */
     struct url_query query;
     struct str parameter[2];     /* what the {…} of the route's path matched */
@@ -42,6 +45,8 @@ void answer_err(struct call *call, const struct err *err, const char *param);
 void answer_error(struct call *call, int status, const char *code, const char *param, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 void answer_problems(struct call *call, const struct problems *problems);
+/* 429: with Retry-After in wait_s seconds, or 0 where waiting does not help and official clients shall not retry. */
+void answer_too_many(struct call *call, const char *code, const char *param, int64_t wait_s, const char *message);
 
 /* The body as JSON, at most 4 MiB, then `next`; answers by itself when it is not JSON. */
 void take_json(struct call *call, void (*next)(struct call *call, const struct json *body));
@@ -121,6 +126,13 @@ void event_streams_free(struct event_streams *all); /* NULL is fine */
 void event_streams_wake(struct event_streams *all);
 void event_streams_end(struct event_streams *all);
 
+/* --- requests a minute (rate.c) --- */
+
+struct rates *rates_new(void);
+void rates_free(struct rates *rates); /* NULL is fine */
+/* False: the project has used its minute; it may ask again in *wait_s seconds. */
+bool rates_take(struct rates *rates, const struct tenant *tenant, int64_t limit, int64_t now_ms, int64_t *wait_s);
+
 /* --- jobs (jobs.c) --- */
 
 /* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
@@ -130,5 +142,6 @@ const char *call_find_job(struct call *call);
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
+call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
 call_fn receipt_get;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

@@ -1,5 +1,6 @@
 /* What orchestrators ask, without a key: healthz, whether the process serves at all; readyz, whether it can do its work. */
 #include "api/api_int.h"
+#include "store/projects.h"
 
 static void answer_status(struct call *call, int status, const char *text)
 {

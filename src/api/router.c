@@ -1,6 +1,9 @@
 #include "api/api_int.h"
 #include "api/workers.h"
 
+#include "store/projects.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +34,13 @@
     X(GET, "v1/models", "read", "", models_list)                                                                       \
     X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
     X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \
+    X(POST, "v1/organization/projects", "admin", "", projects_create)                                                  \
+    X(GET, "v1/organization/projects", "admin", "", projects_list)                                                     \
+    X(GET, "v1/organization/projects/{id}", "admin", "", projects_get)                                                 \
+    X(POST, "v1/organization/projects/{id}", "admin", "", projects_update)                                             \
+    X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
+    X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
+    X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \
     X(POST, "v1/chat/completions", "write", "", chat_create)                                                           \
     X(POST, "v1/completions", "write", "", completions_create)                                                         \
     X(GET, "healthz", NULL, "", health_get)                                                                            \
@@ -153,7 +163,8 @@ static bool authenticate(struct call *call, const char *scope)
     struct err err = {0};
 
     call->tenant = tenant_default();
-    if (call->api->config.is_open)
+    call->is_admin = call->api->config.is_open;
+    if (call->is_admin)
         return true;
     if (key.len == 0) {
         answer_unauthorized(call, "No API key was sent: put 'Authorization: Bearer KEY' into the request. "
@@ -164,34 +175,55 @@ static bool authenticate(struct call *call, const char *scope)
         answer_unauthorized(call, err.text);
         return false;
     }
-    if (!key_has_scope(&row, scope) && !key_has_scope(&row, "admin")) {
+    call->is_admin = key_has_scope(&row, "admin");
+    if (!key_has_scope(&row, scope) && !call->is_admin) {
         answer_error(call, 403, "insufficient_scope", NULL, "This key may not %s.", scope);
         return false;
     }
     return true;
 }
 
-/* ai_project_id and OpenAI-Project name the project. One exists so far for each key: another one is not found. */
+static bool check_rate(struct call *call, int64_t limit)
+{
+    int64_t wait_s;
+
+    if (!limit || rates_take(call->api->rates, &call->tenant, limit, http_loop_now_ms(call->api->config.loop), &wait_s))
+        return true;
+    answer_too_many(call, "rate_limit_exceeded", NULL, wait_s,
+                    arena_printf(call->arena, "The project has used its %lld requests a minute. Try again in %lld s.",
+                                 (long long)limit, (long long)wait_s));
+    return false;
+}
+
+/* ai_project_id and OpenAI-Project name the project. A key belongs to one; those that administer reach all projects of
+ * their organisation, for anybody else another one is not there. */
 static bool select_project(struct call *call)
 {
     struct str named = http_request_header(call->request, "OpenAI-Project");
     struct store_project project;
     struct err err = {0};
     struct str query;
+    bool is_known;
 
     if (url_query_get(&call->query, "ai_project_id", &query) && query.len)
         named = query;
-    if (named.len && !str_is(named, call->tenant.project_id)) {
+    is_known = !named.len || str_is(named, call->tenant.project_id) ||
+               (call->is_admin && named.len < sizeof call->tenant.project_id);
+    if (is_known && named.len)
+        snprintf(call->tenant.project_id, sizeof call->tenant.project_id, "%.*s", STR_ARG(named));
+    if (is_known &&
+        !store_project_get(call->api->config.store, &call->tenant, call->arena, &project, &err) &&
+        err.code != ERR_NOT_FOUND) {
+        answer_err(call, &err, NULL);
+        return false;
+    }
+    if (!is_known || err.code) {
         answer_error(call, 404, "project_not_found", "ai_project_id", "There is no project '%.*s' for this key.",
                      STR_ARG(named));
         return false;
     }
-    if (!store_project_get(call->api->config.store, &call->tenant, call->arena, &project, &err)) {
-        answer_err(call, &err, NULL);
-        return false;
-    }
     call->is_openai_profile = project.profile && strcmp(project.profile, "openai") == 0;
-    return true;
+    return check_rate(call, project.limits.requests_per_minute);
 }
 
 /* A browser that was led here under another name sends that name. HTTP/1.0 may send none; browsers do not speak it. */
@@ -290,6 +322,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     }
     api->expiry = expiry_new(&api->config);
     api->streams = event_streams_new(&api->config);
+    api->rates = rates_new();
     return api;
 }
 
@@ -297,6 +330,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    rates_free(api->rates);
     event_streams_free(api->streams);
     expiry_free(api->expiry);
     workers_free(api->workers);

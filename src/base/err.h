@@ -20,6 +20,7 @@
     X(LIMIT, "limit_exceeded")           /* a stated bound is passed */                                                \
     X(IO, "io_error")                    /* the operating system said no */                                            \
     X(NO_SPACE, "no_space")              /* disk or memory does not suffice */                                         \
+    X(QUOTA, "quota_exceeded")           /* the project may have no more of it */                                      \
     X(TIMEOUT, "timeout")                                                                                              \
     X(CANCELLED, "cancelled")                                                                                          \
     X(AUTH, "unauthorized")                                                                                            \

@@ -3,6 +3,7 @@
 
 #include "os/clock.h"
 #include "os/file.h"
+#include "store/projects.h"
 
 #include <string.h>
 

@@ -17,7 +17,9 @@ bool file_insert(struct store *store, const struct tenant *tenant, const struct 
 
 bool store_file_create(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err)
 {
-    return file_insert(store, tenant, file, err);
+    if (!transaction_begin(store, err))
+        return false;
+    return transaction_end(store, file_insert(store, tenant, file, err) && quota_holds(store, tenant, err), err);
 }
 
 bool store_file_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,

@@ -45,11 +45,15 @@ static bool insert_job(struct store *store, const struct store_job *job, struct 
 
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err)
 {
+    struct tenant tenant = tenant_of(job);
+
     if (!transaction_begin(store, err))
         return false;
-    return transaction_end(
-        store,
-        insert_job(store, job, err) && add_job_event(store, job, 0, "info", "submitted", "Job is submitted", err), err);
+    return transaction_end(store,
+                           insert_job(store, job, err) &&
+                               add_job_event(store, job, 0, "info", "submitted", "Job is submitted", err) &&
+                               quota_holds(store, &tenant, err),
+                           err);
 }
 
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err)
@@ -70,14 +74,20 @@ static bool get_if_any(struct query *query, struct arena *arena, struct store_jo
 
 bool store_queue_peek(struct store *store, struct arena *arena, struct store_job *job, bool *found, struct err *err)
 {
-    struct query query = query_open(store, SELECT_JOB "WHERE state='queued' AND wanted='run' "
-                                                      "ORDER BY priority DESC, number LIMIT 1");
+    struct query query = query_open(
+        store, SELECT_JOB
+        "WHERE number = (SELECT j.number FROM jobs j JOIN projects p ON p.organization_id = j.organization_id AND p.id = "
+        "j.project_id LEFT JOIN (SELECT organization_id, project_id, COUNT(*) AS active FROM jobs WHERE state IN "
+        "('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
+        "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND "
+        "(p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) ORDER BY COALESCE(a.active, 0), "
+        "p.last_turn, j.priority DESC, j.number LIMIT 1)");
 
     return get_if_any(&query, arena, job, found, err);
 }
 
-bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
-                       struct err *err)
+static bool claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
+                  struct err *err)
 {
     struct query query =
         query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0 "
@@ -88,8 +98,27 @@ bool store_queue_claim(struct store *store, const char *id, struct arena *arena,
     *found = query_step(&query);
     if (*found)
         row_get(&query, &store_job_row, arena, job);
-    /* The statement commits when it is stepped to its end. */
     return query_run(&query, NULL, err);
+}
+
+/* The project goes to the end of the round. */
+static bool take_turn(struct store *store, const struct store_job *job, struct err *err)
+{
+    struct query query = query_open(store, "UPDATE projects SET last_turn = (SELECT MAX(last_turn) + 1 FROM projects) "
+                                           "WHERE organization_id=? AND id=?");
+
+    query_text(&query, job->organization_id);
+    query_text(&query, job->project_id);
+    return query_run(&query, NULL, err);
+}
+
+bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
+                       struct err *err)
+{
+    if (!transaction_begin(store, err))
+        return false;
+    return transaction_end(store, claim(store, id, arena, job, found, err) && (!*found || take_turn(store, job, err)),
+                           err);
 }
 
 bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)

@@ -7,11 +7,13 @@
 
 #include "store/store.h"
 
-/* Inserts the job as `queued` with its first event. The job names its tenant. */
+/* Inserts the job as `queued` with its first event. The job names its tenant. ERR_QUOTA when that has too many. */
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err);
 
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err);
-/* The job whose turn it is: queued, wanting to run, highest priority, then oldest. */
+/* The job whose turn it is, of those that are queued and want to run. Projects take turns: first those with fewest jobs
+ * at work, then the one whose last turn is longest ago; one at its limit of running jobs is passed over. Within a
+ * project: highest priority, then oldest. */
 bool store_queue_peek(struct store *store, struct arena *arena, struct store_job *job, bool *found, struct err *err);
 /* queued → starting with a new attempt number. found is false when somebody else was first. */
 bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,

@@ -1,3 +1,4 @@
+#include "store/projects.h"
 #include "store/store_int.h"
 
 #include "os/clock.h"
@@ -115,65 +116,4 @@ void store_close(struct store *store)
     sqlite3_close(store->db);
     fd_close(&store->lock_fd);
     free(store);
-}
-
-static bool insert_organization(struct store *store, const struct tenant *tenant, const char *name, struct err *err)
-{
-    struct query query = query_open(store, "INSERT INTO organizations(id, name, created_ms) VALUES (?,?,?) "
-                                           "ON CONFLICT DO NOTHING");
-
-    query_text(&query, tenant->organization_id);
-    query_text(&query, name);
-    query_integer(&query, clock_unix_ms());
-    return query_run(&query, NULL, err);
-}
-
-static bool insert_project(struct store *store, const struct tenant *tenant, const char *name, const char *profile,
-                           struct err *err)
-{
-    struct query query = query_open(store, "INSERT INTO projects(organization_id, id, name, profile, created_ms) "
-                                           "VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING");
-    int changed;
-
-    query_tenant(&query, tenant);
-    query_text(&query, name);
-    query_text(&query, profile);
-    query_integer(&query, clock_unix_ms());
-    if (!query_run(&query, &changed, err))
-        return false;
-    return changed == 1 || err_set(err, ERR_CONFLICT, "The project '%s' exists already", tenant->project_id);
-}
-
-bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
-                          const char *name, const char *profile, struct err *err)
-{
-    if (!transaction_begin(store, err))
-        return false;
-    return transaction_end(store,
-                           insert_organization(store, tenant, organization_name, err) &&
-                               insert_project(store, tenant, name, profile, err),
-                           err);
-}
-
-bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
-                       struct store_project *project, struct err *err)
-{
-    struct query query = query_open(store, "SELECT o.id, o.name, p.id, p.name, p.profile FROM projects p "
-                                           "JOIN organizations o ON o.id = p.organization_id "
-                                           "WHERE p.organization_id=? AND p.id=?");
-    bool found;
-
-    query_tenant(&query, tenant);
-    found = query_step(&query);
-    if (found)
-        *project = (struct store_project){
-            .organization_id = query_get_text(&query, 0, arena),
-            .organization_name = query_get_text(&query, 1, arena),
-            .project_id = query_get_text(&query, 2, arena),
-            .name = query_get_text(&query, 3, arena),
-            .profile = query_get_text(&query, 4, arena),
-        };
-    if (!query_close(&query, err))
-        return false;
-    return found || err_set(err, ERR_NOT_FOUND, "No such project: '%s'", tenant->project_id);
 }

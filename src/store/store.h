@@ -30,17 +30,6 @@ struct tenant {
 /* The organisation and project that exist from the start: "org-default", "proj-default". */
 struct tenant tenant_default(void);
 
-struct store_project {
-    const char *organization_id, *organization_name, *project_id, *name;
-    const char *profile; /* "nebius" or "openai": which order lists of events and checkpoints have by default */
-};
-/* ERR_NOT_FOUND when the tenant's project does not exist. */
-bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
-                       struct store_project *project, struct err *err);
-/* Creates the project, and its organisation when that is absent. ERR_CONFLICT when it exists. */
-bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
-                          const char *name, const char *profile, struct err *err);
-
 struct store_page {
     int limit;         /* rows wanted, from 1 */
     const char *after; /* NULL: from the beginning; an id that is not in this list is ERR_NOT_FOUND */

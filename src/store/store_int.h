@@ -102,5 +102,8 @@ bool event_insert(struct store *store, const struct tenant *tenant, const char *
                   struct err *err);
 bool model_insert(struct store *store, const struct tenant *tenant, const struct store_model *model, struct err *err);
 
+/* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
+bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);
+
 /* Brings an opened database to the newest schema. */
 bool schema_migrate(struct store *store, struct err *err);

@@ -57,7 +57,7 @@ static bool not_pending(const char *id, struct err *err)
     return err_set(err, ERR_CONFLICT, "The upload '%s' is not pending any more", id);
 }
 
-bool store_part_create(struct store *store, const struct tenant *tenant, const struct store_part *part, struct err *err)
+static bool insert_part(struct store *store, const struct tenant *tenant, const struct store_part *part, struct err *err)
 {
     struct query query =
         query_open(store, "INSERT INTO upload_parts(organization_id, project_id, id, upload_id, bytes) "
@@ -71,6 +71,13 @@ bool store_part_create(struct store *store, const struct tenant *tenant, const s
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || not_pending(part->upload_id, err);
+}
+
+bool store_part_create(struct store *store, const struct tenant *tenant, const struct store_part *part, struct err *err)
+{
+    if (!transaction_begin(store, err))
+        return false;
+    return transaction_end(store, insert_part(store, tenant, part, err) && quota_holds(store, tenant, err), err);
 }
 
 bool store_part_get(struct store *store, const struct tenant *tenant, const char *upload_id, const char *id,

@@ -8,14 +8,18 @@ from conftest import BINARY, CONTRACT, Server, ask
 
 OPEN = ["/healthz", "/readyz"]  # to everybody
 ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item and template not in OPEN]
-WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads"]
-COMPLETION = "/v1/uploads/x/complete"
+WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads", "/v1/organization/projects"]
+WITH_BODY = [*WITH_JSON, "/v1/uploads/x/complete", "/v1/organization/projects/x", "/v1/organization/projects/x/api_keys"]
 
 
 def path_of(template):
-    for name in ("file_id", "upload_id", "job_id", "checkpoint_id", "model"):
+    for name in ("file_id", "project_id", "key_id", "upload_id", "job_id", "checkpoint_id", "model"):
         template = template.replace("{" + name + "}", "x")
     return template
+
+
+def organize(server, key, below, body):
+    return json.loads(ask(server, "POST", "/v1/organization/projects" + below, json.dumps(body).encode(), Authorization=f"Bearer {key}")[2])
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +27,10 @@ def keyed(tmp_path_factory, models):
     """A server that wants keys, and one key of each scope."""
     data = tmp_path_factory.mktemp("keyed") / "data"
     keys = {scope: subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", scope], check=True, capture_output=True,
-                                  text=True).stdout.strip() for scope in ("read", "write")}
+                                  text=True).stdout.strip() for scope in ("read", "write", "admin")}
     running = Server(data, models).start()
+    project = organize(running, keys["admin"], "", {"name": "slow", "limits": {"requests_per_minute": 1}})
+    keys["slow"] = organize(running, keys["admin"], f"/{project['id']}/api_keys", {"scopes": ["read", "write", "admin"]})["value"]
     yield running, keys
     assert running.stop() == 0
 
@@ -38,7 +44,7 @@ def refused(answer, status, code=None):
 @pytest.mark.parametrize("method, template", ROUTES)
 def test_every_route_refuses_what_every_route_refuses(server, keyed, method, template):
     locked, keys = keyed
-    path, right, wrong = path_of(template), *(("read", "write") if method == "GET" else ("write", "read"))
+    path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template else ("read", "write") if method == "GET" else ("write", "read"))
     refused(ask(server, method, path + "?limit=%zz"), 400, "invalid_query")
     refused(ask(server, method, path, Host="evil.example"), 421)
     for key in ("", "wrong", "at_aaaaaaaa_" + "b" * 43 + "_cccccc", keys[right][:-1]):
@@ -46,6 +52,8 @@ def test_every_route_refuses_what_every_route_refuses(server, keyed, method, tem
         refused(answer, 401, "invalid_api_key")
         assert answer[1]["WWW-Authenticate"] == "Bearer"
     refused(ask(locked, method, path, Authorization=f"Bearer {keys[wrong]}"), 403, "insufficient_scope")
+    ask(locked, "GET", "/v1/models", Authorization=f"Bearer {keys['slow']}")
+    assert ask(locked, method, path, Authorization=f"Bearer {keys['slow']}")[0] == 429
     refused(ask(locked, method, path, Authorization=f"Bearer {keys[right]}", OpenAI_Project="proj-other"), 404, "project_not_found")
     refused(ask(locked, method, path + "?ai_project_id=proj-other", Authorization=f"Bearer {keys[right]}"), 404, "project_not_found")
 
@@ -68,7 +76,7 @@ def test_a_server_without_its_database_is_not_ready(tmp_path, models):
     assert behind.stop() == 0
 
 
-@pytest.mark.parametrize("path", [*WITH_JSON, COMPLETION])
+@pytest.mark.parametrize("path", WITH_BODY)
 def test_bodies_that_are_too_long_are_refused_before_they_come(server, path):
     refused(ask(server, "POST", path, Content_Length=str(5 << 20)), 413)
 
@@ -77,7 +85,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_comes(server):
     refused(ask(server, "POST", "/v1/files", Content_Type="multipart/form-data; boundary=b", Content_Length=str(60 << 30)), 413)
 
 
-@pytest.mark.parametrize("path", [*WITH_JSON, COMPLETION])
+@pytest.mark.parametrize("path", WITH_BODY)
 @pytest.mark.parametrize("body", [b"", b"{", b'{"model": ', b"\xff\xfe", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 100000, b'{"a": 1} x'])
 def test_bodies_that_are_not_json_are_refused(server, path, body):
     refused(ask(server, "POST", path, body, Content_Type="application/json"), 400, "invalid_json")

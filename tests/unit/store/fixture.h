@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include "os/file.h"
+#include "store/projects.h"
 #include "store/queue.h"
 
 #include <string.h>

@@ -93,26 +93,87 @@ static void a_second_claim_gives_no_row(void **state)
     assert_int_equal(get_job(f, id).attempt, 1);
 }
 
-static void the_queue_goes_by_priority_then_age_and_skips_paused_jobs(void **state)
+static void expect_next(struct fixture *f, const char *id)
 {
-    struct fixture *f = *state;
-    const char *paused = add_job(f, &f->ours), *first = add_job(f, &f->ours), *second = add_job(f, &f->theirs);
-    struct store_job urgent = make_job(f, &f->ours), job;
-    const char *expected[] = {urgent.id, first, second};
+    struct store_job job;
     struct err err = {0};
     bool found;
+
+    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+    assert_int_equal(found, id != NULL);
+    if (id) {
+        assert_string_equal(job.id, id);
+        run_job(f, id);
+    }
+}
+
+static void a_projects_jobs_go_by_priority_then_age_and_paused_ones_wait(void **state)
+{
+    struct fixture *f = *state;
+    const char *paused = add_job(f, &f->ours), *first = add_job(f, &f->ours), *second = add_job(f, &f->ours);
+    struct store_job urgent = make_job(f, &f->ours);
+    struct err err = {0};
 
     urgent.priority = 1;
     assert_ok(store_queue_insert(f->store, &urgent, &err), err);
     assert_ok(store_queue_want(f->store, paused, JOB_WANT_pause, "pausing", "Job is paused", &err), err);
-    for (size_t i = 0; i < 3; i++) {
-        assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
-        assert_true(found);
-        assert_string_equal(job.id, expected[i]);
-        run_job(f, job.id);
+    expect_next(f, urgent.id);
+    expect_next(f, first);
+    expect_next(f, second);
+    expect_next(f, NULL);
+}
+
+/* Whatever the priorities: they order a project's own jobs. */
+static void projects_take_turns_at_the_queue(void **state)
+{
+    struct fixture *f = *state;
+    const char *many[3], *one;
+
+    for (int i = 0; i < 3; i++) {
+        struct store_job job = make_job(f, &f->ours);
+        struct err err = {0};
+        job.priority = 9;
+        assert_ok(store_queue_insert(f->store, &job, &err), err);
+        many[i] = job.id;
     }
-    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
-    assert_false(found);
+    expect_next(f, many[0]);
+    one = add_job(f, &f->theirs);
+    expect_next(f, one); /* theirs have none at work */
+    expect_next(f, many[1]); /* as many at work as theirs, and they have none that wait */
+    assert_int_equal(move(f, many[0], 1, JOB_STATE_failed).code, ERR_OK);
+    assert_int_equal(move(f, many[1], 1, JOB_STATE_failed).code, ERR_OK);
+    assert_int_equal(move(f, one, 1, JOB_STATE_failed).code, ERR_OK);
+    one = add_job(f, &f->theirs);
+    expect_next(f, one); /* ours had the last turn */
+    expect_next(f, many[2]);
+}
+
+static void limits_hold_in_the_transaction_that_would_pass_them(void **state)
+{
+    struct fixture *f = *state;
+    struct store_project project;
+    struct store_usage usage;
+    struct store_file small = make_file(f, "a"), large = make_file(f, "b");
+    struct store_job third = make_job(f, &f->ours);
+    struct err err = {0};
+
+    assert_ok(store_project_get(f->store, &f->ours, &f->arena, &project, &err), err);
+    project.limits = (struct store_limits){.storage_bytes = 100, .jobs = 2, .running_jobs = 1};
+    assert_ok(store_project_update(f->store, &f->ours, &project, &err), err);
+    large.bytes = 94; /* 7 and 94 */
+    assert_ok(store_file_create(f->store, &f->ours, &small, &err), err);
+    assert_false(store_file_create(f->store, &f->ours, &large, &err));
+    assert_int_equal(err.code, ERR_QUOTA);
+    const char *first = add_job(f, &f->ours);
+    add_job(f, &f->ours);
+    assert_false(store_queue_insert(f->store, &third, &err));
+    assert_int_equal(err.code, ERR_QUOTA);
+    assert_ok(store_project_usage(f->store, &f->ours, &usage, &err), err);
+    assert_int_equal(usage.storage_bytes, 7);
+    assert_int_equal(usage.jobs, 2);
+    expect_next(f, first);
+    expect_next(f, NULL); /* the second waits for the first to end */
+    assert_ok(store_file_create(f->store, &f->theirs, &large, &err), err);
 }
 
 static void a_stale_attempt_is_refused_everywhere(void **state)
@@ -290,7 +351,9 @@ int main(void)
         QUEUE_TEST(every_pair_of_states_moves_exactly_when_the_table_says_so),
         QUEUE_TEST(final_states_are_those_that_clients_take_as_final),
         QUEUE_TEST(a_second_claim_gives_no_row),
-        QUEUE_TEST(the_queue_goes_by_priority_then_age_and_skips_paused_jobs),
+        QUEUE_TEST(a_projects_jobs_go_by_priority_then_age_and_paused_ones_wait),
+        QUEUE_TEST(projects_take_turns_at_the_queue),
+        QUEUE_TEST(limits_hold_in_the_transaction_that_would_pass_them),
         QUEUE_TEST(a_stale_attempt_is_refused_everywhere),
         QUEUE_TEST(events_are_stored_once_with_their_offset),
         QUEUE_TEST(a_job_succeeds_with_the_weights_of_its_newest_checkpoint),
