@@ -150,6 +150,7 @@ def test_an_adapter_over_weights_of_four_bits_is_served_like_any_other(client, t
     job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id,
                                                               extra_body={"quantization": "nf4", "hyperparameters": lora}).id)
     assert job.status == "succeeded", job.error
+    assert client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)["quantization"] == "nf4"
     answer = client.chat.completions.create(model=job.fine_tuned_model, messages=[{"role": "user", "content": "hi"}], max_tokens=3)
     assert answer.choices[0].finish_reason in ("stop", "length")
     with pytest.raises(openai.UnprocessableEntityError) as refused:
