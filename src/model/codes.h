@@ -2,7 +2,7 @@
  *
  * Either the files hold them, as bitsandbytes writes them, or they are quantized while the model is loaded: every
  * tensor of the files by itself, so that blocks are those of bitsandbytes. Attention and MLP of every layer are
- * quantized; embeddings, head, norms and biases are not.
+ * quantized; embeddings, head, norms, biases, routers and experts are not.
  *
  * In files a tensor [N, K] named `weight` is U8 [(N·K + 1) / 2, 1]; beside it lie `weight.absmax` (U8 when double
  * quantized, else F32), `weight.quant_map`, with double quantization `weight.nested_absmax` and

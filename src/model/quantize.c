@@ -272,8 +272,8 @@ static bool open_inputs(struct quantize *q, const char *folder, struct err *err)
 {
     if (!config_read(&q->arena, folder, &q->config, err))
         return false;
-    if (q->config.quantization.is_nf4)
-        return err_set(err, ERR_CONFLICT, "the weights in %s are codes of four bits already", folder);
+    if (!json_is_null(json_get(json_parse(&q->arena, q->config.text, NULL, err), "quantization_config")))
+        return err_set(err, ERR_CONFLICT, "the weights in %s are quantized already", folder);
     if (!safetensors_set_open(&q->set, &q->arena, folder, err) ||
         !params_make(&q->arena, &q->config, PROFILE_F32, NULL, false, false, &q->set, &q->params, err))
         return false;

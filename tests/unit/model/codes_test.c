@@ -35,45 +35,58 @@ static struct model *open_lora(const char *folder, enum model_profile profile, c
     return fixture_open(folder, &options);
 }
 
-/* A folder with the same config and the linear layers' numbers as the codes of `folder` have them, in F32. */
+static bool is_beside_codes(struct str name)
+{
+    for (int i = 0; i < BESIDE_COUNT; i++)
+        if (str_ends(name, str_of(codes_beside_name(i))))
+            return true;
+    return false;
+}
+
+/* What is written for a tensor: the numbers that its codes stand for, or what it is. */
+static struct safetensors_entry plain_entry(struct arena *arena, const struct params *params, const struct safetensor *tensor)
+{
+    const char *name = str_copy(arena, tensor->name);
+    const struct param *param = params_find(params, name);
+    struct safetensors_entry entry = {.name = name, .type = tensor->type, .rank = tensor->rank};
+    float *values;
+
+    memcpy(entry.shape, tensor->shape, sizeof entry.shape);
+    entry.context = (void *)(uintptr_t)tensor->data;
+    if (!param || !param->codes)
+        return entry;
+    values = arena_new_array(arena, float, (size_t)param->codes->count);
+    nf4_dequantize(param->codes, 0, param->codes->count, DTYPE_F32, values);
+    entry.type = DTYPE_F32;
+    entry.shape[0] = (uint64_t)param->rows, entry.shape[1] = (uint64_t)param->cols;
+    entry.context = values;
+    return entry;
+}
+
+/* A folder with the config of `plain` and the linear layers' numbers as the codes of `folder` have them, in F32. */
 static const char *dequantized(struct arena *arena, const char *plain, const char *folder)
 {
     const char *out = fixture_folder(arena);
     struct model *model = open_lora(folder, PROFILE_F32, &backend_ref, false);
-    const struct params *params = model_params(model);
-    struct safetensors_entry *entries = arena_new_array(arena, struct safetensors_entry, (size_t)params->count);
+    struct safetensors_entry *entries;
     struct safetensors_writer writer = {0};
+    struct safetensors_set set;
     struct str config;
     struct err err;
     int count = 0;
 
-    for (int i = 0; i < params->count; i++) {
-        const struct param *param = &params->param[i];
-        bool is_coded = params->stored[param->stored].residence == IN_CODES;
-        if (!param->file)
-            continue;
-        entries[count] = (struct safetensors_entry){.name = arena_copy(arena, param->name, strlen(param->name)),
-                                                    .type = is_coded ? DTYPE_F32 : param->file_type,
-                                                    .rank = param->is_vector ? 1 : 2,
-                                                    .shape = {(uint64_t)(param->is_vector ? param->cols : param->rows),
-                                                              (uint64_t)param->cols},
-                                                    .context = (void *)(uintptr_t)param};
-        count++;
-    }
+    assert_ok(safetensors_set_open(&set, arena, folder, &err), err);
+    entries = arena_new_array(arena, struct safetensors_entry, (size_t)set.count);
+    for (int i = 0; i < set.count; i++)
+        if (!is_beside_codes(set.tensor[i].name))
+            entries[count++] = plain_entry(arena, model_params(model), &set.tensor[i]);
     assert_ok(safetensors_write_begin(&writer, path_join(arena, out, "model.safetensors"), entries, count, &err), err);
-    for (int i = 0; i < count; i++) {
-        const struct param *param = entries[i].context;
-        const void *bytes = param->file->data;
-        if (param->codes) {
-            float *values = arena_new_array(arena, float, (size_t)param->codes->count);
-            nf4_dequantize(param->codes, 0, param->codes->count, DTYPE_F32, values);
-            bytes = values;
-        }
-        assert_ok(safetensors_write(&writer, bytes, safetensors_entry_bytes(&entries[i]), &err), err);
-    }
+    for (int i = 0; i < count; i++)
+        assert_ok(safetensors_write(&writer, entries[i].context, safetensors_entry_bytes(&entries[i]), &err), err);
     assert_ok(safetensors_write_end(&writer, NULL, NULL, &err), err);
     assert_ok(file_read(arena, path_join(arena, plain, "config.json"), 1 << 20, &config, &err), err);
     fixture_write(arena, out, "config.json", str_copy(arena, config));
+    safetensors_set_close(&set);
     model_close(model);
     return out;
 }
