@@ -85,11 +85,14 @@ struct op_embed {
     const struct batch *batch;
     float scale;
 };
-/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 (or F64). */
+/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 (or F64). With
+ * has_padding the row of one token gets nothing: nn.Embedding's padding_idx. */
 struct op_embed_grad {
     struct mat dx, dtable;
     const struct batch *batch;
     float scale;
+    bool has_padding;
+    int32_t padding;
 };
 
 /* r = a + b (b optional; r may be a); y = norm(r)·w + add; rstd[t] = (mean(r²) + eps)^-½. */

@@ -175,7 +175,9 @@ void backward_layers(struct model *m, const struct pass *pass)
         m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = mat_rows(m->dr, pass->batch->T),
                                                                   .dtable = m->dembed,
                                                                   .batch = pass->batch,
-                                                                  .scale = m->config.embed_scale});
+                                                                  .scale = m->config.embed_scale,
+                                                                  .has_padding = m->config.pad_id >= 0,
+                                                                  .padding = m->config.pad_id});
 }
 
 /* Logits are kept in the type of sums: at 17, bf16 would round them by 0.06. They hold their own gradient now: through

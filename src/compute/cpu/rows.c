@@ -54,6 +54,8 @@ static void embed_grad_task(void *context, int task, int thread)
             continue;
         while (next < T && token_at(op, next) == token_at(op, i))
             next++;
+        if (op->has_padding && token_at(op, i) == op->padding)
+            continue;
         embed_grad_run(op, i, next);
     }
 }

@@ -19,6 +19,7 @@ void ref_embed_grad(struct queue *queue, const struct op_embed_grad *op)
 
             for (next = i; next < op->dx.rows && batch->tok[batch->by_token[next]] == token; next++)
                 sum += get(&op->dx, batch->by_token[next], j);
-            add(&op->dtable, token, j, op->scale * sum);
+            if (!op->has_padding || token != op->padding)
+                add(&op->dtable, token, j, op->scale * sum);
         }
 }

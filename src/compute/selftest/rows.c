@@ -7,7 +7,7 @@ void trial_embed(struct trial *trial)
     int32_t T = random_in(o, 1, 60), D = random_in(o, 1, 150), V = random_in(o, 1, 20);
     struct batch batch = batch_random(o, T, V);
     struct op_embed op = {mat_output(o, T, D, 0, random_type(o), false), mat_random(o, V, D, 0, random_type(o)), &batch, 1.5f}, wide = op;
-    struct op_embed_grad grad = {mat_random(o, T, D, 0, random_type(o)), mat_random(o, V, D, 0, DTYPE_F32), &batch, 0.75f}, wide_grad = grad;
+    struct op_embed_grad grad = {mat_random(o, T, D, 0, random_type(o)), mat_random(o, V, D, 0, DTYPE_F32), &batch, 0.75f, random_in(o, 0, 1), random_in(o, 0, V - 1)}, wide_grad = grad;
 
     wide.x = mat_wide(o, &op.x, false), wide.table = mat_wide(o, &op.table, false);
     wide_grad.dx = mat_wide(o, &grad.dx, false), wide_grad.dtable = mat_wide(o, &grad.dtable, false);

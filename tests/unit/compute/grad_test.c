@@ -78,10 +78,16 @@ static double embed_objective(const void *args)
 static void embed_gradient(void **state)
 {
     struct op_embed op = {zero_mat(11, 5, 0), random_mat(4, 5, 0), &batch, 1.25f};
-    struct op_embed_grad grad = {c = random_mat(11, 5, 0), zero_mat(4, 5, 0), &batch, 1.25f};
+    struct op_embed_grad grad = {c = random_mat(11, 5, 0), zero_mat(4, 5, 0), &batch, 1.25f, false, 0};
 
     ref->embed_grad(&queue, &grad);
     expect_slope("table", embed_objective, &op, &op.table, &grad.dtable);
+    grad.dtable = zero_mat(4, 5, 0);
+    grad.has_padding = true;
+    grad.padding = batch.tok[2];
+    ref->embed_grad(&queue, &grad);
+    for (int32_t token = 0; token < 4; token++)
+        assert_int_equal(((double *)grad.dtable.at)[token * grad.dtable.ld] == 0, token == grad.padding);
 }
 
 static double norm_objective(const void *args)
