@@ -35,7 +35,7 @@ class Worker:
         command = [PROGRAM, "infer", "--model", model, "--dtype", "float32", "--backend", backend, "--threads", str(THREADS)]
         if adapter:
             command += ["--adapter", adapter]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         first = self.answer()
         if not first.get("ready"):
             raise RuntimeError(f"attune infer: {first}")

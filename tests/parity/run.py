@@ -15,6 +15,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import data_rows  # noqa: E402
 import dpo_rows  # noqa: E402
+import family_rows  # noqa: E402
 import forward_rows  # noqa: E402
 import lora_rows  # noqa: E402
 import nf4_rows  # noqa: E402
@@ -30,7 +31,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, train_rows, dpo_rows, lora_rows, nf4_rows):
+    for rows in (text_rows, data_rows, forward_rows, family_rows, train_rows, dpo_rows, lora_rows, nf4_rows):
         rows.measure(table, options.seed)
     return table.end()
 

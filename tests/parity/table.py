@@ -3,6 +3,7 @@ import time
 import traceback
 
 NAME_WIDTH = 74
+LINE_WIDTH, CELL_WIDTH = 26, 13
 
 
 class Table:
@@ -30,6 +31,30 @@ class Table:
             result = float("inf"), f"{type(problem).__name__}: {problem}"
         error, note = result if isinstance(result, tuple) else (result, "")
         self.row(name, error, bound, note)
+
+    def columns_heading(self, text, bounds):
+        print("\n" + f"{text:<{LINE_WIDTH}}" + "".join(f"{title:>{CELL_WIDTH}}" for title in bounds))
+        print(f"{'bound':<{LINE_WIDTH}}" + "".join(f"{f'{bound:.0e}     ':>{CELL_WIDTH}}" for bound in bounds.values()), flush=True)
+
+    def line(self, name, columns, make):
+        """One line of cells: `columns` has title: (bound, function of what `make` makes). Notes of failed cells follow."""
+        if self.only and self.only not in name:
+            return
+        print(f"{name:<{LINE_WIDTH}}", end="", flush=True)
+        made, notes = None, {}
+        for title, (bound, function) in columns.items():
+            try:
+                made = made or make()
+                result = function(made)
+            except Exception as problem:
+                result = float("inf"), f"{type(problem).__name__}: {problem}"
+            error, note = result if isinstance(result, tuple) else (result, "")
+            good = error <= bound
+            self.passed, self.failed = self.passed + good, self.failed + (not good)
+            if note and not good:
+                notes.setdefault(note, []).append(title)
+            print(f"{f'{error:.1e} ' + ('pass' if good else 'FAIL'):>{CELL_WIDTH}}", end="", flush=True)
+        print("".join(f"\n    {', '.join(titles)}: {note}" for note, titles in notes.items()), flush=True)
 
     def end(self):
         print(f"\n{time.monotonic() - self.started:.0f} s")

@@ -35,10 +35,10 @@ RUNS = {
 }
 
 
-def adapted(model, options):
+def adapted(model, options, targets=LINEAR_LAYERS):
     """PEFT's adapter, its A drawn from the seed as attune documents it."""
     torch.manual_seed(options["seed"])
-    return get_peft_model(model, LoraConfig(r=options["lora_r"], lora_alpha=options["lora_alpha"], target_modules=LINEAR_LAYERS,
+    return get_peft_model(model, LoraConfig(r=options["lora_r"], lora_alpha=options["lora_alpha"], target_modules=targets,
                                             task_type="CAUSAL_LM"))
 
 
