@@ -4,8 +4,8 @@
  *   experts_x = y2 of each row's token  gate_up = experts_x·W[e]        experts_h = act(gate)∘up
  *   down = experts_h·W[e]               out = mid + Σ weight·down of the token's rows
  *
- * Backward every gradient of out goes to its rows, scaled by their weights, and through the experts to rows of y2, which are
- * added up per token; the weights' own gradient goes through the router. */
+ * Backward every gradient of out goes to its rows, scaled by their weights, and through the experts to rows of y2,
+ * which are added up per token; the weights' own gradient goes through the router. */
 #include "model/decoder_int.h"
 
 static struct mat mat_cols(struct mat mat, int32_t cols)
@@ -57,8 +57,8 @@ static void gather(struct model *m, int32_t l, const struct chosen *c)
                                                   .count = c->rows});
 }
 
-static void run_experts(struct model *m, const struct linear_state *state, const struct vector_state *bias, struct mat x,
-                        struct mat y, const struct chosen *c)
+static void run_experts(struct model *m, const struct linear_state *state, const struct vector_state *bias,
+                        struct mat x, struct mat y, const struct chosen *c)
 {
     m->backend->linear(&m->queue, &(struct op_linear){.x = mat_rows(x, c->rows),
                                                       .y = mat_rows(y, c->rows),
@@ -147,10 +147,9 @@ static void input_grads(struct model *m, int32_t l, const struct chosen *c)
                                                   .index = c->at.row,
                                                   .count = c->T,
                                                   .fan = m->config.moe.top});
-    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = dlogits,
-                                                                      .dx = mat_rows(m->dnorm, c->T),
-                                                                      .w = &layer->router.weight,
-                                                                      .is_added = true});
+    m->backend->linear_grad_in(
+        &m->queue, &(struct op_linear_grad_in){
+                       .dy = dlogits, .dx = mat_rows(m->dnorm, c->T), .w = &layer->router.weight, .is_added = true});
     if (layer->router.dw.at || bias->dw.at)
         m->backend->linear_grad_w(&m->queue, &(struct op_linear_grad_w){.x = mat_rows(layer->y2, c->T),
                                                                         .dy = dlogits,

@@ -41,8 +41,7 @@ static size_t element_at(const struct param *param, int32_t ld, int32_t e, int32
 
 void mxfp4_widen(const uint8_t *codes, const uint8_t *scales, size_t count, float *values)
 {
-    static const float table[16] = {0,  0.5f,  1,  1.5f,  2,  3,  4,  6,
-                                    -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    static const float table[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
     for (size_t i = 0; i < count; i++) {
         uint8_t pair = codes[i / 2];

@@ -1,7 +1,7 @@
 /* model/experts_file.h - how gpt-oss' files hold the experts of a layer.
  *
- * One tensor for all: weights [E, in, out], transposed, biases [E, out]. In the first product's the outputs are a gate and
- * an up in turns. In memory they are as everywhere: [E·out, in], an expert's gates before its ups.
+ * One tensor for all: weights [E, in, out], transposed, biases [E, out]. In the first product's the outputs are a gate
+ * and an up in turns. In memory they are as everywhere: [E·out, in], an expert's gates before its ups.
  *
  * Released files hold weights as MXFP4: NAME_blocks [E, out, in / 32, 16], two codes a byte, the lower first, and
  * NAME_scales [E, out, in / 32], exponents: a value is table[code]·2^(scale - 127). */
