@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { WINDOW_MAX = 1 << 30, EXPERTS_MAX = 1024 };
+enum { WINDOW_MAX = 1 << 30, EXPERTS_MAX = 1024, TOP_MAX = 64 };
 
 /* Which layers see a window only, once there is one. */
 enum window_rule {
@@ -210,7 +210,8 @@ static bool read_experts(const struct architecture *a, const struct keys *keys, 
     if (!block)
         return true;
     if (!key_size(keys, count_key, -1, 1, EXPERTS_MAX, &moe->experts, err) ||
-        !key_size(keys, "num_experts_per_tok", -1, 1, moe->experts, &moe->top, err) ||
+        !key_size(keys, "num_experts_per_tok", -1, 1, moe->experts < TOP_MAX ? moe->experts : TOP_MAX,
+                  &moe->top, err) ||
         !key_size(keys, block->width_key, -1, 1, 1 << 20, &moe->width, err))
         return false;
     moe->aux_coefficient = json_number_or(key_get(keys, coefficient_key), 0.001);

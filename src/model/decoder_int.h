@@ -59,8 +59,8 @@ struct vector_state {
  *   y2 = norm2(mid)          gate_up = y2·W + bias         down = act(gate)∘up·W + bias        next x = mid +
  * post2(down)
  *
- * In a layer of experts gate_up and down have a row for each choice of a token, sorted by expert (model/experts.c), and the
- * next x = mid + Σ weight·down of the token's rows.
+ * In a layer of experts gate_up and down have a row for each choice of a token, sorted by expert (model/experts.c), and
+ * the next x = mid + Σ weight·down of the token's rows.
  *
  * Without a norm before, y1 is x in the type of products; without one behind, o and down are added where they arise. */
 struct layer {
@@ -138,8 +138,8 @@ struct mat mat_tail(struct mat x, const struct weight *weight); /* the adapter's
 struct weight pass_weight(const struct linear_state *state, const struct pass *pass);
 struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear linear);
 
-/* experts.c: the MLP of a layer of experts. forward: out = mid + what the experts make of y2; restore: what was not kept;
- * grad: from dy to dnorm, the gradient of y2. */
+/* experts.c: the MLP of a layer of experts. forward: out = mid + what the experts make of y2; restore: what was not
+ * kept; grad: from dy to dnorm, the gradient of y2. */
 void experts_forward(struct model *model, int32_t layer, struct mat mid, struct mat out, const struct pass *pass);
 void experts_restore(struct model *model, int32_t layer, const struct pass *pass);
 void experts_grad(struct model *model, int32_t layer, struct mat dy, const struct pass *pass);

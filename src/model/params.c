@@ -334,7 +334,8 @@ int param_shape(const struct param *param, uint64_t shape[3])
 {
     uint64_t rows = (uint64_t)param->rows, cols = (uint64_t)param->cols, experts = (uint64_t)param->experts;
     uint64_t shapes[2][2][3] = {{{rows, cols, 0}, {cols, 0, 0}},
-                                {{experts, cols, experts ? rows / experts : 0}, {experts, experts ? cols / experts : 0, 0}}};
+                                {{experts, cols, experts ? rows / experts : 0},
+                                 {experts, experts ? cols / experts : 0, 0}}};
 
     memcpy(shape, shapes[experts > 0][param->is_vector], sizeof shapes[0][0]);
     return 1 + !param->is_vector + (experts > 0);
