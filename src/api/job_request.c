@@ -171,9 +171,57 @@ static bool is_string_list(const struct json *value)
     return true;
 }
 
-static const char *const extension_names[] = {"over_length", "lr_scheduler_type", "checkpoint_steps",
-                                              "eval_steps",  "priority",          "lora_target_modules",
-                                              "quantization"};
+static bool is_layer_list(const struct json *value)
+{
+    if (value->type != JSON_ARRAY || value->count == 0 || value->count > 1024)
+        return false;
+    for json_each (item, value)
+        if (item->type != JSON_NUMBER || !item->is_integer || item->integer < 0)
+            return false;
+    return true;
+}
+
+static bool is_pattern_object(const struct json *value)
+{
+    if (value->type != JSON_OBJECT || value->count > 1024)
+        return false;
+    for json_each (item, value)
+        if (item->type != JSON_NUMBER || item->key.len == 0 || item->key.len > 128)
+            return false;
+    return true;
+}
+
+/* lora_target_modules and the like: which shape each has, and where it goes. */
+static void read_lora_option(struct reader *r, const struct json *value)
+{
+    struct job_request *request = r->request;
+    const char *wanted = NULL;
+
+    if (str_is(value->key, "layers_to_transform"))
+        wanted = is_layer_list(value) ? NULL : "must be a list of layers' numbers, such as [0, 1]";
+    else if (str_ends(value->key, STR("_pattern")))
+        wanted = is_pattern_object(value) ? NULL : "must be an object of numbers by module, such as {\"q_proj\": 4}";
+    else if (str_starts(value->key, STR("use_")))
+        wanted = value->type == JSON_BOOL ? NULL : "must be true or false";
+    else
+        wanted = is_string_list(value) ? NULL : "must be a list of module names, such as [\"q_proj\", \"v_proj\"]";
+    if (wanted) {
+        wrong(r, "value_error", value->key, wanted);
+        return;
+    }
+#define TAKE(name)                                                                                                     \
+    if (str_is(value->key, #name))                                                                                     \
+        request->name = value;
+    LORA_OPTIONS(TAKE)
+#undef TAKE
+}
+
+static const char *const extension_names[] = {
+    "over_length", "lr_scheduler_type", "checkpoint_steps", "eval_steps", "priority", "quantization",
+#define NAME(name) #name,
+    LORA_OPTIONS(NAME)
+#undef NAME
+};
 
 static void read_extension(struct reader *r, const struct json *value)
 {
@@ -194,10 +242,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_count(r, value, 1000000000, &request->eval_steps);
     else if (str_is(value->key, "priority"))
         read_count(r, value, 1000, &request->priority);
-    else if (is_string_list(value))
-        request->lora_target_modules = value;
     else
-        wrong(r, "value_error", value->key, "must be a list of module names, such as [\"q_proj\", \"v_proj\"]");
+        read_lora_option(r, value);
 }
 
 static bool is_extension(struct str name)

@@ -13,6 +13,17 @@
 
 enum { JOB_WARNINGS_MAX = 32 };
 
+/* Extensions about adapters: handed to the trainer as they are. */
+#define LORA_OPTIONS(X)                                                                                                \
+    X(lora_target_modules)                                                                                             \
+    X(exclude_modules)                                                                                                 \
+    X(layers_to_transform)                                                                                             \
+    X(rank_pattern)                                                                                                    \
+    X(alpha_pattern)                                                                                                   \
+    X(modules_to_save)                                                                                                 \
+    X(use_rslora)                                                                                                      \
+    X(use_dora)
+
 struct job_request {
     struct str model, training_file;
     struct str validation_file;      /* empty: none */
@@ -25,7 +36,9 @@ struct job_request {
     const char *lr_scheduler_type;
     const char *quantization;        /* "none", "nf4" */
     int64_t checkpoint_steps, eval_steps, priority;
-    const struct json *lora_target_modules; /* array of strings, or NULL */
+#define LORA_OPTION_FIELD(name) const struct json *name; /* as the request has it, of the right shape; NULL: absent */
+    LORA_OPTIONS(LORA_OPTION_FIELD)
+#undef LORA_OPTION_FIELD
     const struct json *metadata;     /* object of strings, or NULL */
     const struct json *tags;         /* array of strings, one string, or NULL */
     const char *warnings[JOB_WARNINGS_MAX];

@@ -127,7 +127,11 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_put_text(&w, "over_length", request->over_length);
     json_put_integer(&w, "checkpoint_steps", request->checkpoint_steps);
     json_put_integer(&w, "eval_steps", request->eval_steps);
-    json_put_value(&w, "lora_target_modules", request->lora_target_modules);
+#define PUT_LORA_OPTION(name)                                                                                          \
+    if (request->name)                                                                                                 \
+        json_put_value(&w, #name, request->name);
+    LORA_OPTIONS(PUT_LORA_OPTION)
+#undef PUT_LORA_OPTION
     json_put_text(&w, "lr_scheduler_type", request->lr_scheduler_type);
     json_put_text(&w, "quantization", request->quantization);
     json_put_text(&w, "init", "model");

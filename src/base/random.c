@@ -41,14 +41,65 @@ float mt19937_uniform(struct mt19937 *mt, float low, float high)
     return fmaf(u, high - low, low);
 }
 
+/* torch's vector code for normal values takes the single-precision polynomials of Cephes with multiply-adds fused; the
+ * same here gives its bits. */
+static float horner(float x, const float *coefficient, int count)
+{
+    float y = coefficient[0];
+
+    for (int i = 1; i < count; i++)
+        y = fmaf(y, x, coefficient[i]);
+    return y;
+}
+
+/* log x for x in (0, 1]: x = m · 2^e with m from √½ to √2. */
+static float draw_log(float x)
+{
+    static const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                              -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+    int exponent;
+    float m = frexpf(x, &exponent), e, z, y;
+
+    if (m < 0.70710678118654752f) {
+        exponent--;
+        m += m - 1;
+    } else {
+        m -= 1;
+    }
+    e = (float)exponent;
+    z = m * m;
+    y = horner(m, c, 9) * m;
+    y = fmaf(y, z, e * -2.12194440e-4f);
+    y = fmaf(-z, 0.5f, y);
+    return fmaf(e, 0.693359375f, m + y);
+}
+
+/* Sine and cosine of x in [0, 2π], by octants. */
+static void draw_sincos(float x, float *sine, float *cosine)
+{
+    static const float cos_c[] = {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f};
+    static const float sin_c[] = {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f};
+    static const float octant[] = {-0.78515625f, -2.4187564849853515625e-4f, -3.77489497744594108e-8f};
+    int j = ((int)(x * 1.27323954473516f) + 1) & ~1;
+    float z, c, s;
+
+    for (int i = 0; i < 3; i++)
+        x = fmaf((float)j, octant[i], x);
+    z = x * x;
+    c = fmaf(horner(z, cos_c, 3) * z, z, -(z * 0.5f)) + 1;
+    s = fmaf(horner(z, sin_c, 3) * z, x, x);
+    *sine = (j & 2 ? c : s) * (j & 4 ? -1 : 1);
+    *cosine = (j & 2 ? s : c) * ((j - 2) & 4 ? 1 : -1);
+}
+
 /* Cosine half of a pair goes 8 places before its sine half (torch's vector order). */
 static void box_muller_16(float *x, float std)
 {
     for (int i = 0; i < 8; i++) {
-        float u1 = 1 - x[i], u2 = x[i + 8];
-        float radius = sqrtf(-2 * logf(u1)), theta = 2 * (float)M_PI * u2;
-        x[i] = radius * cosf(theta) * std;
-        x[i + 8] = radius * sinf(theta) * std;
+        float radius = sqrtf(-2 * draw_log(1 - x[i])), sine, cosine;
+        draw_sincos(2 * (float)M_PI * x[i + 8], &sine, &cosine);
+        x[i] = radius * cosine * std;
+        x[i + 8] = radius * sine * std;
     }
 }
 

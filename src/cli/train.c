@@ -21,7 +21,8 @@ struct arguments {
     const char *run;
     int64_t attempt;
     const char *model, *adapter, *train, *valid, *out;
-    const char *method, *over_length, *schedule, *init, *dtype, *targets, *quantization;
+    const char *method, *over_length, *schedule, *init, *dtype, *quantization;
+    const char *targets, *excluded, *saved, *layers, *rank_pattern, *alpha_pattern; /* as typed */
     struct hyperparameters_given given;
     struct train_config config;
 };
@@ -81,6 +82,14 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"gradient-norms", OPTION_FLAG, &c->has_gradient_norms, NULL,
          "every step's event has the norm of each parameter's gradient before clipping (no)", NULL},
         {"lora-target-modules", OPTION_TEXT, &a->targets, "A,B", "what the adapter adapts (all linear layers)", NULL},
+        {"exclude-modules", OPTION_TEXT, &a->excluded, "A,B", "what it does not", NULL},
+        {"layers-to-transform", OPTION_TEXT, &a->layers, "N,N", "layers that it adapts (all)", NULL},
+        {"rank-pattern", OPTION_TEXT, &a->rank_pattern, "A=N,B=N", "ranks other than lora-r, by module", NULL},
+        {"alpha-pattern", OPTION_TEXT, &a->alpha_pattern, "A=X,B=X", "the same of lora-alpha", NULL},
+        {"modules-to-save", OPTION_TEXT, &a->saved, "A,B",
+         "trained whole beside the adapter: embed_tokens, lm_head, norms", NULL},
+        {"use-rslora", OPTION_FLAG, &c->lora.is_rslora, NULL, "scale by lora-alpha / sqrt(lora-r)", NULL},
+        {"use-dora", OPTION_FLAG, &c->lora.is_dora, NULL, "train magnitudes of rows apart (DoRA)", NULL},
         {"lr-scheduler-type", OPTION_TEXT, &a->schedule, "NAME",
          "linear, cosine, constant, constant_with_warmup (linear)", NULL},
         {"init", OPTION_TEXT, &a->init, "HOW", "model or random: weights drawn anew from config.json (model)", NULL},
@@ -170,18 +179,72 @@ static bool absolute_file(struct arena *arena, const char *what, const char *pat
     return true;
 }
 
-static void split_targets(struct arena *arena, const char *text, struct train_config *c)
+/* The next of "A,B,C"; false at the end. */
+static bool next_item(struct str *rest, struct str *item)
 {
-    struct str rest = str_of(text);
-    const char **names = arena_new_array(arena, const char *, rest.len + 1);
+    ptrdiff_t comma = str_find(*rest, STR(","), 0);
+    size_t end = comma < 0 ? rest->len : (size_t)comma;
 
-    while (rest.len > 0) {
-        ptrdiff_t comma = str_find(rest, STR(","), 0);
-        size_t end = comma < 0 ? rest.len : (size_t)comma;
-        names[c->lora_target_count++] = str_copy(arena, str_trim(str_slice(rest, 0, end)));
-        rest = str_slice(rest, end + 1, rest.len);
+    if (rest->len == 0)
+        return false;
+    *item = str_trim(str_slice(*rest, 0, end));
+    *rest = str_slice(*rest, end + 1, rest->len);
+    return true;
+}
+
+static void split_names(struct arena *arena, const char *text, struct lora_names *names)
+{
+    struct str rest = str_of(text), item;
+    const char **list = arena_new_array(arena, const char *, rest.len + 1);
+
+    if (!text)
+        return;
+    while (next_item(&rest, &item))
+        list[names->count++] = str_copy(arena, item);
+    names->name = list;
+}
+
+static bool split_layers(struct arena *arena, const char *text, struct lora_config *lora, struct err *err)
+{
+    struct str rest = str_of(text), item;
+    int32_t *list = arena_new_array(arena, int32_t, rest.len + 1);
+    int64_t layer;
+
+    while (next_item(&rest, &item)) {
+        if (!str_to_i64(item, &layer) || layer < 0 || layer > INT32_MAX)
+            return err_set(err, ERR_INPUT, "--layers-to-transform takes numbers of layers, not '%.*s'", STR_ARG(item));
+        list[lora->layer_count++] = (int32_t)layer;
     }
-    c->lora_targets = names;
+    lora->layers = text ? list : NULL;
+    return true;
+}
+
+static bool split_patterns(struct arena *arena, const char *option, const char *text, struct lora_patterns *patterns,
+                           struct err *err)
+{
+    struct str rest = str_of(text), item;
+    struct lora_pattern *list = arena_new_array(arena, struct lora_pattern, rest.len + 1);
+
+    while (next_item(&rest, &item)) {
+        ptrdiff_t equals = str_find(item, STR("="), 0);
+        struct lora_pattern *pattern = &list[patterns->count++];
+        if (equals < 1 || !str_to_double(str_slice(item, (size_t)equals + 1, item.len), &pattern->value))
+            return err_set(err, ERR_INPUT, "--%s takes names with numbers, such as q_proj=4, not '%.*s'", option,
+                           STR_ARG(item));
+        pattern->regex = str_copy(arena, str_slice(item, 0, (size_t)equals));
+    }
+    patterns->at = list;
+    return true;
+}
+
+static bool make_lora(struct arena *arena, const struct arguments *a, struct lora_config *lora, struct err *err)
+{
+    split_names(arena, a->targets, &lora->targets);
+    split_names(arena, a->excluded, &lora->excluded);
+    split_names(arena, a->saved, &lora->saved);
+    return split_layers(arena, a->layers, lora, err) &&
+           split_patterns(arena, "rank-pattern", a->rank_pattern, &lora->rank_pattern, err) &&
+           split_patterns(arena, "alpha-pattern", a->alpha_pattern, &lora->alpha_pattern, err);
 }
 
 static bool name_choices(struct arguments *a, struct err *err)
@@ -229,8 +292,8 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
         (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err) ||
         !choose_method(a, err))
         return false;
-    if (a->targets)
-        split_targets(arena, a->targets, c);
+    if (!make_lora(arena, a, &c->lora, err))
+        return false;
     c->id = "local";
     c->model_id = path_name(c->model_path);
     c->output_name = "";

@@ -53,8 +53,11 @@ struct weight {
     struct quant quant;  /* with parts, w.at is NULL and products read what the codes stand for, rounded to w.type */
     struct mat a, b;     /* adapter in the compute type: a [R, K], b [N, R]; rows 0: none. For a fused weight b is
                           * block-diagonal: one block per part, zeros between (linear_grad_w keeps them zero). */
-    const int32_t *part_rows; /* NULL: one part. Else parts of N, in order: part i owns rows part_rows[i] .. part_rows[i+1] of
-                               * w and b, and columns i·r .. (i+1)·r of b, r = R / part_count */
+    const int32_t *part_rows; /* NULL: one part. Else parts of N, in order, [part_count + 1]: part i owns rows part_rows[i] ..
+                               * part_rows[i+1] of w and b, */
+    const int32_t *part_cols; /* with them: and rows part_cols[i] .. part_cols[i+1] of a, which are columns of b; none: the part
+                               * has no adapter */
+    const float *part_scale;  /* [part_count], its lora_scale; NULL: all have that of the weight */
     int32_t part_count;
     float lora_scale;    /* alpha / r */
     float lora_dropout;  /* on the input of a; 0 in evaluation */
@@ -290,6 +293,28 @@ struct op_copy {
     bool is_added;
 };
 
+/* DoRA: inverse[n] = 1 / ‖W_n + scale · B_n·A‖, a constant to the gradient; gain[n] = magnitude[n] · inverse[n]. Sums of
+ * squares are in double. */
+struct op_dora {
+    struct mat w;             /* [N, K] */
+    struct mat a, b;          /* [R, K], [N, R] */
+    struct mat magnitude;     /* [1, N] */
+    struct mat inverse, gain; /* [1, N], F32 (or F64): written */
+    float scale;
+};
+/* y = x ∘ gain + bias + add, gain for each column */
+struct op_gain {
+    struct mat x, y;      /* [T, N] */
+    struct mat gain;      /* [1, N] */
+    struct mat bias, add; /* [1, N], [T, N], optional; add may be y */
+};
+/* dmagnitude[n] += inverse[n] · Σ_t dy·x, with x as op_gain read it; partial sums over blocks of 256 rows, in order. */
+struct op_gain_grad {
+    struct mat dy, x;       /* [T, N] */
+    struct mat inverse;     /* [1, N] */
+    struct mat dmagnitude;  /* [1, N], F32 (or F64) */
+};
+
 /* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order. */
 struct op_sumsq {
     const float *x;
@@ -314,7 +339,8 @@ struct op_adamw {
 
 #define OPS(X)                                                                                                         \
     X(embed) X(embed_grad) X(norm) X(norm_grad) X(qk_rope) X(qk_rope_grad) X(attend) X(attend_grad) X(linear)          \
-    X(linear_grad_in) X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(route) X(route_grad) X(loss) X(copy) X(sumsq) X(adamw)
+    X(linear_grad_in) X(linear_grad_w) X(glu) X(glu_grad) X(rows) X(route) X(route_grad) X(loss) X(copy) X(dora)       \
+    X(gain) X(gain_grad) X(sumsq) X(adamw)
 
 enum op {
 #define OP_ENUM(name) OP_##name,

@@ -1,4 +1,5 @@
 #include "compute/check.h"
+#include "compute/parts.h"
 
 enum { F32 = 1u << DTYPE_F32, BF16 = 1u << DTYPE_BF16, F64 = 1u << DTYPE_F64, REAL = F32 | BF16 };
 
@@ -151,6 +152,23 @@ static void check_attend_grad(struct check *check, const struct op_attend_grad *
     check_cap(check, op->softcap);
 }
 
+/* Of one expert with N outputs and R columns. */
+static bool are_parts(const struct weight *weight, int32_t N, int32_t R)
+{
+    int32_t row = 0, col = 0;
+
+    if (!weight->part_cols || weight->part_count < 1)
+        return false;
+    for (int32_t i = 0; i < weight->part_count; i++) {
+        struct weight_part part = weight_part(weight, i);
+        if (part.row != row || part.col != col || part.rows < 0 || part.cols < 0)
+            return false;
+        row += part.rows;
+        col += part.cols;
+    }
+    return row == N && col == R;
+}
+
 /* How many experts the weight holds when products have N outputs. */
 static int32_t expert_count(struct check *check, const struct weight *weight, const int32_t *row_end, int32_t N)
 {
@@ -175,8 +193,7 @@ static void check_weight(struct check *check, const struct weight *weight, int32
     check_mat(check, "a", &weight->a, E * R, K, REAL);
     check_mat(check, "b", &weight->b, E * N, R, REAL);
     check_that(check, wide->ld >= wide->cols + R, "no room behind the rows for the adapter's columns");
-    check_that(check, !weight->part_rows || (weight->part_count > 0 && R % weight->part_count == 0),
-               "the adapter's columns do not divide among the parts");
+    check_that(check, !weight->part_rows || are_parts(weight, N, R), "the parts do not share out the adapter's columns");
 }
 
 static void check_linear(struct check *check, const struct op_linear *op)
@@ -295,6 +312,37 @@ static void check_copy(struct check *check, const struct op_copy *op)
     check->is_f64 = false;
     check_mat(check, "x", &op->x, -1, -1, REAL | F64);
     check_mat(check, "y", &op->y, op->x.rows, op->x.cols, REAL | F64);
+}
+
+static void check_dora(struct check *check, const struct op_dora *op)
+{
+    int32_t N = op->w.rows;
+
+    check_mat(check, "w", &op->w, N, op->w.cols, REAL);
+    check_mat(check, "a", &op->a, -1, op->w.cols, REAL);
+    check_mat(check, "b", &op->b, N, op->a.rows, REAL);
+    check_mat(check, "magnitude", &op->magnitude, 1, N, F32);
+    check_mat(check, "inverse", &op->inverse, 1, N, F32);
+    check_mat(check, "gain", &op->gain, 1, N, F32);
+}
+
+static void check_gain(struct check *check, const struct op_gain *op)
+{
+    int32_t T = op->x.rows, N = op->x.cols;
+
+    check_mat(check, "x", &op->x, T, N, REAL);
+    check_mat(check, "y", &op->y, T, N, REAL);
+    check_mat(check, "gain", &op->gain, 1, N, F32);
+    check_optional(check, "bias", &op->bias, 1, N, REAL);
+    check_optional(check, "add", &op->add, T, N, REAL);
+}
+
+static void check_gain_grad(struct check *check, const struct op_gain_grad *op)
+{
+    check_mat(check, "dy", &op->dy, -1, -1, REAL);
+    check_mat(check, "x", &op->x, op->dy.rows, op->dy.cols, REAL);
+    check_mat(check, "inverse", &op->inverse, 1, op->dy.cols, F32);
+    check_mat(check, "dmagnitude", &op->dmagnitude, 1, op->dy.cols, F32);
 }
 
 static void check_sumsq(struct check *check, const struct op_sumsq *op)

@@ -105,9 +105,12 @@ void model_masters_changed(struct model *m)
     int32_t rows = (int32_t)((params->arena_count - params->copy_from) / 64);
     struct mat from, to;
 
-    if (!params->has_copy || !rows)
+    if (!params->has_copy || !rows) {
+        forward_gains(m);
         return;
+    }
     from = (struct mat){element(m, REGION_MASTERS, params->copy_from), rows, 64, 64, params->master_type};
     to = (struct mat){m->region[REGION_COPY], rows, 64, 64, params->compute_type};
     m->backend->copy(&m->queue, &(struct op_copy){.x = from, .y = to});
+    forward_gains(m);
 }

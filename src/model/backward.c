@@ -1,16 +1,41 @@
 #include "model/decoder_int.h"
 
+/* What a product's gradient begins with: dy, or dy times DoRA's gain, which stays until grad_w has read it. */
+static struct mat product_grad(struct model *m, int32_t l, enum linear linear, struct mat dy, int32_t T)
+{
+    const struct linear_state *state = &m->layer[l].linear[linear];
+
+    return state->gain.at ? mat_columns(mat_rows(m->dz, T), 0, dy.cols) : mat_rows(dy, T);
+}
+
 /* dx = dy·W with the adapter's share; leaves dt behind dy. */
 static void grad_in(struct model *m, int32_t l, enum linear linear, struct mat dy, struct mat dx,
                     const struct pass *pass)
 {
-    struct weight weight = pass_weight(&m->layer[l].linear[linear], pass);
+    const struct linear_state *state = &m->layer[l].linear[linear];
+    struct weight weight = pass_weight(state, pass);
     int32_t T = pass->batch->T;
+    struct mat dz = product_grad(m, l, linear, dy, T);
 
-    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = mat_rows(dy, T),
+    if (state->gain.at)
+        m->backend->gain(&m->queue, &(struct op_gain){.x = mat_rows(dy, T), .y = dz, .gain = state->gain});
+    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = dz,
                                                                       .dx = mat_rows(dx, T),
                                                                       .w = &weight,
                                                                       .dropout = pass_dropout(pass, l, linear)});
+}
+
+/* The magnitudes' gradient takes the product before its gain, which is computed again. */
+static void magnitude_grad(struct model *m, const struct linear_state *state, const struct weight *weight,
+                           struct mat x, struct mat dy)
+{
+    struct mat z = mat_columns(mat_rows(m->z, x.rows), 0, dy.cols);
+
+    m->backend->linear(&m->queue, &(struct op_linear){.x = x, .y = z, .w = weight});
+    m->backend->gain_grad(&m->queue, &(struct op_gain_grad){.dy = dy,
+                                                            .x = z,
+                                                            .inverse = state->inverse,
+                                                            .dmagnitude = state->dmagnitude});
 }
 
 /* Gradients of what trains in a product; after grad_in, whose dt it reads. */
@@ -21,15 +46,18 @@ static void grad_w(struct model *m, int32_t l, enum linear linear, struct mat x,
     struct weight weight = pass_weight(state, pass);
     int32_t T = pass->batch->T;
 
+    if (state->dmagnitude.at)
+        magnitude_grad(m, state, &weight, mat_rows(x, T), mat_rows(dy, T));
     if (state->dw.at || state->da.at || dbias.at)
-        m->backend->linear_grad_w(&m->queue, &(struct op_linear_grad_w){.x = mat_rows(x, T),
-                                                                        .dy = mat_rows(dy, T),
-                                                                        .w = &weight,
-                                                                        .dw = state->dw,
-                                                                        .dbias = dbias,
-                                                                        .da = state->da,
-                                                                        .db = state->db,
-                                                                        .dropout = pass_dropout(pass, l, linear)});
+        m->backend->linear_grad_w(&m->queue,
+                                  &(struct op_linear_grad_w){.x = mat_rows(x, T),
+                                                             .dy = product_grad(m, l, linear, dy, T),
+                                                             .w = &weight,
+                                                             .dw = state->dw,
+                                                             .dbias = dbias,
+                                                             .da = state->da,
+                                                             .db = state->db,
+                                                             .dropout = pass_dropout(pass, l, linear)});
 }
 
 static void norm_grad(struct model *m, const struct op_norm_grad *at, const struct vector_state *norm, int32_t T)
@@ -148,6 +176,12 @@ static void qk_rope_grad(struct model *m, int32_t l, const struct pass *pass)
                                                        .rot = layer_rot(c, l)});
 }
 
+/* Below the first layer's attention little trains when the base is frozen. */
+static bool trains_below(const struct model *m)
+{
+    return m->dembed.at || m->embed_adapter.da.at || m->layer[0].vector[SLOT_NORM1].dw.at;
+}
+
 static void attention_grad(struct model *m, int32_t l, const struct pass *pass)
 {
     struct layer *layer = &m->layer[l];
@@ -160,8 +194,40 @@ static void attention_grad(struct model *m, int32_t l, const struct pass *pass)
     qk_rope_grad(m, l, pass);
     grad_in(m, l, LINEAR_QKV, m->dqkv, m->dnorm, pass);
     grad_w(m, l, LINEAR_QKV, layer->y1, m->dqkv, pass);
-    if (l > 0 || m->dembed.at) /* nothing below the first layer's norm trains when the base is frozen */
+    if (l > 0 || trains_below(m))
         input_grad(m, &layer->vector[SLOT_NORM1], layer->x, layer->rstd1, T);
+}
+
+/* dr holds the gradient of what the embedding gave. */
+static void embed_grad(struct model *m, const struct pass *pass)
+{
+    const struct embed_state *adapter = &m->embed_adapter;
+    int32_t T = pass->batch->T;
+    struct mat dy = m->dy, u, du;
+
+    if (m->dembed.at)
+        m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = mat_rows(m->dr, T),
+                                                                  .dtable = m->dembed,
+                                                                  .batch = pass->batch,
+                                                                  .scale = m->config.embed_scale,
+                                                                  .has_padding = m->config.pad_id >= 0,
+                                                                  .padding = m->config.pad_id});
+    if (!adapter->da.at)
+        return;
+    if (m->dy.at != m->dr.at)
+        m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->dr, T), .y = mat_rows(m->dy, T)});
+    dy = mat_rows(dy, T);
+    u = mat_rows(adapter->u, T);
+    du = mat_rows(adapter->du, T);
+    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = dy, .dx = du, .w = &adapter->b});
+    m->backend->linear_grad_w(&m->queue,
+                              &(struct op_linear_grad_w){.x = u, .dy = dy, .w = &adapter->b, .dw = adapter->db});
+    m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = du,
+                                                              .dtable = adapter->da,
+                                                              .batch = pass->batch,
+                                                              .scale = adapter->scale,
+                                                              .has_padding = m->config.pad_id >= 0,
+                                                              .padding = m->config.pad_id});
 }
 
 void backward_layers(struct model *m, const struct pass *pass)
@@ -171,28 +237,29 @@ void backward_layers(struct model *m, const struct pass *pass)
         mlp_grad(m, l, pass);
         attention_grad(m, l, pass);
     }
-    if (m->dembed.at)
-        m->backend->embed_grad(&m->queue, &(struct op_embed_grad){.dx = mat_rows(m->dr, pass->batch->T),
-                                                                  .dtable = m->dembed,
-                                                                  .batch = pass->batch,
-                                                                  .scale = m->config.embed_scale,
-                                                                  .has_padding = m->config.pad_id >= 0,
-                                                                  .padding = m->config.pad_id});
+    embed_grad(m, pass);
 }
 
 /* Logits are kept in the type of sums: at 17, bf16 would round them by 0.06. They hold their own gradient now: through
  * the head and the final norm into the rows of dr they came from. */
-static void head_grad(struct model *m, const int32_t *rows, int32_t n)
+static void head_grad(struct model *m, const int32_t *rows, int32_t n, const struct pass *pass, int32_t at)
 {
+    struct weight weight = pass_weight(&m->head, pass);
+    struct dropout dropout = head_dropout(m, pass, at);
     struct mat dlogits = mat_rows(m->dlogits, n), dy = mat_rows(m->head_dy, n), dx = mat_rows(m->head_dx, n);
 
     if (m->dlogits.at != m->logits.at)
         m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = dlogits});
-    m->backend->linear_grad_in(&m->queue, &(struct op_linear_grad_in){.dy = dlogits, .dx = dy, .w = &m->head.weight});
-    if (m->head.dw.at)
-        m->backend->linear_grad_w(
-            &m->queue, &(struct op_linear_grad_w){
-                           .x = mat_rows(m->head_y, n), .dy = dlogits, .w = &m->head.weight, .dw = m->head.dw});
+    m->backend->linear_grad_in(
+        &m->queue, &(struct op_linear_grad_in){.dy = dlogits, .dx = dy, .w = &weight, .dropout = dropout});
+    if (m->head.dw.at || m->head.da.at)
+        m->backend->linear_grad_w(&m->queue, &(struct op_linear_grad_w){.x = mat_rows(m->head_y, n),
+                                                                        .dy = dlogits,
+                                                                        .w = &weight,
+                                                                        .dw = m->head.dw,
+                                                                        .da = m->head.da,
+                                                                        .db = m->head.db,
+                                                                        .dropout = dropout});
     m->backend->norm_grad(&m->queue, &(struct op_norm_grad){.dy = dy,
                                                             .r = mat_rows(m->head_x, n),
                                                             .dr = dx,
@@ -213,7 +280,7 @@ void head_pass(struct model *m, const struct pass *pass, bool has_grads)
     for (int32_t at = 0; at < batch->head_row_count; at += m->plan.head_rows) {
         int32_t left = batch->head_row_count - at, n = left < m->plan.head_rows ? left : m->plan.head_rows;
         struct mat logits = mat_rows(m->logits, n);
-        forward_head(m, batch->head_rows + at, n, logits);
+        forward_head(m, batch->head_rows + at, n, logits, pass, at);
         m->backend->loss(&m->queue, &(struct op_loss){.logits = logits,
                                                       .label = batch->label + at,
                                                       .coef = has_grads ? batch->row_weight + at : NULL,
@@ -221,6 +288,6 @@ void head_pass(struct model *m, const struct pass *pass, bool has_grads)
                                                       .hit = m->hit + at,
                                                       .softcap = m->config.logit_softcap});
         if (has_grads)
-            head_grad(m, batch->head_rows + at, n);
+            head_grad(m, batch->head_rows + at, n, pass, at);
     }
 }

@@ -70,6 +70,22 @@ static struct mat grad_mat(const struct model *m, const struct stored *stored)
                         stored->cols, type};
 }
 
+/* A scale that all adapted parts share is the weight's: they then take one product. */
+static void place_scales(struct weight *weight, const struct stored *b, int count)
+{
+    bool is_shared = true;
+
+    weight->part_cols = b->part_cols;
+    weight->lora_scale = 0;
+    for (int i = 0; i < count; i++) {
+        if (b->part_cols[i] == b->part_cols[i + 1])
+            continue;
+        is_shared &= weight->lora_scale == 0 || weight->lora_scale == b->part_scale[i];
+        weight->lora_scale = b->part_scale[i];
+    }
+    weight->part_scale = is_shared ? NULL : b->part_scale;
+}
+
 static void place_linear(struct model *m, struct linear_state *linear, const struct stored *stored)
 {
     struct mat mat = stored_mat(m, stored, false), grad = grad_mat(m, stored);
@@ -80,11 +96,14 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
     } else if (stored->part == PART_B) {
         linear->weight.b = mat;
         linear->db = grad;
+        place_scales(&linear->weight, stored, slot_part_count(&m->config, stored->slot));
+    } else if (stored->part == PART_M) {
+        linear->magnitude = mat;
+        linear->dmagnitude = grad;
     } else {
         linear->weight.w = mat;
         linear->weight.quant = (struct quant){stored->codes, stored->code_row_end, stored->code_count};
         linear->dw = grad;
-        linear->weight.lora_scale = m->params.lora_scale;
         linear->weight.lora_dropout = m->params.lora_dropout;
     }
 }
@@ -97,16 +116,33 @@ static struct mat per_expert(const struct model *m, struct mat biases)
     return biases;
 }
 
+/* Lookups read masters, products the compute copy. */
+static void place_embed(struct model *m, const struct stored *stored)
+{
+    struct embed_state *adapter = &m->embed_adapter;
+
+    if (stored->part == PART_A) {
+        adapter->a = stored_mat(m, stored, true);
+        adapter->da = grad_mat(m, stored);
+    } else if (stored->part == PART_B) {
+        adapter->b.w = stored_mat(m, stored, false);
+        adapter->db = grad_mat(m, stored);
+        adapter->scale = *stored->part_scale * m->config.embed_scale;
+    } else {
+        m->embed = stored_mat(m, stored, true);
+        m->dembed = grad_mat(m, stored);
+        if (params_stored(&m->params, SLOT_HEAD, -1, PART_W) < 0)
+            place_linear(m, &m->head, stored);
+    }
+}
+
 static void place_stored(struct model *m, const struct stored *stored)
 {
     struct layer *layer = stored->layer >= 0 ? &m->layer[stored->layer] : NULL;
 
     switch (stored->slot) {
     case SLOT_EMBED:
-        m->embed = stored_mat(m, stored, true);
-        m->dembed = grad_mat(m, stored);
-        if (m->config.is_tied)
-            place_linear(m, &m->head, stored);
+        place_embed(m, stored);
         break;
     case SLOT_HEAD:
         place_linear(m, &m->head, stored);
@@ -377,17 +413,52 @@ static void take_gradients(struct model *m, const struct widths *w)
     m->dnorm = take_mat(m, REGION_WORKING, w->T, w->D, 0, w->type);
 }
 
+/* One product at a time is before its gain; norms and gains of all stay. */
+static void take_dora(struct model *m, const struct widths *w)
+{
+    int32_t most = 0, spare = 0;
+
+    for (int32_t l = 0; l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            struct linear_state *linear = &m->layer[l].linear[i];
+            int32_t N = linear->magnitude.cols;
+            if (!N)
+                continue;
+            linear->inverse = take_mat(m, REGION_TABLES, 1, N, 0, w->residual);
+            linear->gain = take_mat(m, REGION_TABLES, 1, N, 0, w->residual);
+            most = most > N ? most : N;
+            spare = spare > w->spare[i] ? spare : w->spare[i];
+        }
+    if (!most)
+        return;
+    m->z = take_mat(m, REGION_WORKING, w->T, most, 0, w->type);
+    if (m->is_trained)
+        m->dz = take_mat(m, REGION_WORKING, w->T, most, spare, w->type);
+}
+
+static void take_embed_adapter(struct model *m, const struct widths *w)
+{
+    struct embed_state *adapter = &m->embed_adapter;
+
+    if (!adapter->a.rows)
+        return;
+    adapter->u = take_mat(m, REGION_WORKING, w->T, adapter->a.cols, 0, w->type);
+    if (m->is_trained)
+        adapter->du = take_mat(m, REGION_WORKING, w->T, adapter->a.cols, 0, w->type);
+}
+
 static void take_head(struct model *m, const struct widths *w)
 {
     int32_t n = m->plan.head_rows;
 
     m->head_x = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
-    m->head_y = take_mat(m, REGION_HEAD, n, w->D, 0, w->type);
-    m->logits = take_mat(m, REGION_HEAD, n, m->config.vocab, 0, w->residual);
+    m->head_y = take_mat(m, REGION_HEAD, n, w->D, m->head.weight.a.rows, w->type);
+    m->logits = take_mat(m, REGION_HEAD, n, m->config.vocab, m->head.weight.a.rows, w->residual);
     m->head_rstd = take(m, REGION_HEAD, (uint64_t)n * dtype_bytes(w->residual));
     if (!m->is_trained)
         return;
-    m->dlogits = w->type == w->residual ? m->logits : take_mat(m, REGION_HEAD, n, m->config.vocab, 0, w->type);
+    m->dlogits = w->type == w->residual ? m->logits
+                                        : take_mat(m, REGION_HEAD, n, m->config.vocab, m->head.weight.a.rows, w->type);
     m->head_dy = take_mat(m, REGION_HEAD, n, w->D, 0, w->type);
     m->head_dx = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
 }
@@ -426,6 +497,8 @@ void model_carve(struct model *m)
     take_adapter_columns(m, &w);
     m->h = take_mat(m, REGION_WORKING, w.T, w.F, w.spare[LINEAR_DOWN], w.type);
     take_gradients(m, &w);
+    take_embed_adapter(m, &w);
+    take_dora(m, &w);
     take_head(m, &w);
     take_tables(m, &w);
 }

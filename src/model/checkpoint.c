@@ -120,6 +120,21 @@ static bool write_experts(struct safetensors_writer *writer, const struct param 
     return ok;
 }
 
+/* Columns as the rows of the file. */
+static bool write_columns(struct safetensors_writer *writer, const struct param_view *view, struct err *err)
+{
+    float *row = mem_alloc((size_t)view->rows * sizeof *row);
+    bool ok = true;
+
+    for (int32_t j = 0; ok && j < view->cols; j++) {
+        for (int32_t i = 0; i < view->rows; i++)
+            row[i] = ((const float *)view->master)[(size_t)i * (size_t)view->ld + (size_t)j];
+        ok = safetensors_write(writer, row, (uint64_t)view->rows * sizeof *row, err);
+    }
+    free(row);
+    return ok;
+}
+
 static bool write_source(struct model *m, struct safetensors_writer *writer, const struct safetensors_entry *entry,
                          struct err *err)
 {
@@ -131,6 +146,8 @@ static bool write_source(struct model *m, struct safetensors_writer *writer, con
     view = model_param_view(m, source->param);
     if (m->params.param[source->param].experts)
         return write_experts(writer, &m->params.param[source->param], &view, entry->type, err);
+    if (m->params.param[source->param].is_transposed)
+        return write_columns(writer, &view, err);
     return write_rows(writer, view.master, m->params.master_type, entry->type, view.rows, view.cols, view.ld, err);
 }
 
@@ -326,6 +343,7 @@ static bool write_adapter(struct output *out, const char *base_name, struct err 
         if (m->params.param[i].is_trained) {
             sources[count] = (struct source){.param = i};
             entries[count] = entry_of(&m->params.param[i], DTYPE_F32);
+            entries[count].name = adapter_tensor_name(&m->params.param[i]);
             entries[count].context = &sources[count];
             count++;
         }

@@ -55,3 +55,26 @@ void convert(void *to, enum dtype to_type, const void *from, enum dtype from_typ
         write_block((char *)to + at * dtype_bytes(to_type), to_type, block, n);
     }
 }
+
+static bool is_float(enum dtype type)
+{
+    return type == DTYPE_F32 || type == DTYPE_BF16 || type == DTYPE_F16;
+}
+
+bool tensor_has_values(const struct safetensor *a, const struct safetensor *b)
+{
+    size_t count = a->rank == 2 && b->rank == 2 ? a->shape[0] * a->shape[1] : 0;
+    float x[BLOCK], y[BLOCK];
+
+    if (count == 0 || a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1] || !is_float(a->type) ||
+        !is_float(b->type))
+        return false;
+    for (size_t at = 0; at < count; at += BLOCK) {
+        size_t n = count - at < BLOCK ? count - at : BLOCK;
+        convert(x, DTYPE_F32, (const char *)a->data + at * dtype_bytes(a->type), a->type, n);
+        convert(y, DTYPE_F32, (const char *)b->data + at * dtype_bytes(b->type), b->type, n);
+        if (memcmp(x, y, n * sizeof *x) != 0)
+            return false;
+    }
+    return true;
+}

@@ -90,6 +90,7 @@ static bool fill(struct model *m, const struct model_options *options, struct er
         init_adapter(m, options->seed);
     for (int i = 0; i < m->config.rope_count; i++)
         rope_table(&m->config, i, m->plan.positions, m->cos_sin[i]);
+    forward_first_gains(m);
     model_masters_changed(m);
     return true;
 }
@@ -262,9 +263,9 @@ void model_forward(struct model *m, const struct batch *batch, struct kv_cache *
         int32_t n = row_count - at < m->plan.head_rows ? row_count - at : m->plan.head_rows;
         struct mat out = {logits + (size_t)at * (size_t)vocab, n, vocab, vocab, DTYPE_F32};
         if (m->params.compute_type != DTYPE_F64) {
-            forward_head(m, rows + at, n, out);
+            forward_head(m, rows + at, n, out, &pass, at);
         } else {
-            forward_head(m, rows + at, n, mat_rows(m->logits, n));
+            forward_head(m, rows + at, n, mat_rows(m->logits, n), &pass, at);
             m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = out});
         }
     }

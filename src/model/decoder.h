@@ -77,6 +77,16 @@ void model_forward(struct model *model, const struct batch *batch, struct kv_cac
 /* Bytes of one token's keys and values in one layer's cache: k and v each kv_heads · head_dim of model_cache_type. */
 enum dtype model_cache_type(const struct model *model);
 
+/* What merging the adapter would change, told by a batch: differences over the largest value beside them. */
+struct merge_probe {
+    int product_count;         /* adapted products */
+    double product_difference; /* largest of all, each with the input that it has in the model */
+    const char *product;       /* its weight's name */
+    double logit_difference;   /* of up to eight supervised rows, with every product merged */
+};
+/* Of a model that trains an adapter in f32 or bf16; the batch has supervised rows. Takes memory for a block of rows. */
+void model_probe_merge(struct model *model, const struct batch *batch, struct merge_probe *out);
+
 /* Optimizer's view: consecutive stretches of the arenas with the same decay and copy rule. */
 struct model_range {
     float *master, *grad, *m, *v;

@@ -37,6 +37,14 @@ enum region_id {
 struct linear_state {
     struct weight weight;
     struct mat dw, da, db;
+    struct mat magnitude, dmagnitude, inverse, gain; /* DoRA's; at NULL: none */
+};
+
+/* The embedding's adapter: x += B·u, u = scale · A[tok], with A as a table of rows. */
+struct embed_state {
+    struct mat a, da, db, u, du; /* a.at NULL: none */
+    struct weight b;
+    float scale;
 };
 
 /* Who computes which token in a layer of experts; see op_route. */
@@ -92,6 +100,8 @@ struct model {
     struct layer *layer;
     struct mat embed, dembed, final_norm, dfinal_norm;
     struct linear_state head;
+    struct embed_state embed_adapter;
+    struct mat z, dz; /* DoRA: a product before its gain, the gradient behind it */
     struct mat x_last; /* output of the last layer */
     struct mat h, dr, dy, dh, dqkv, datt, dnorm;
     struct mat experts_x, experts_h, dexperts_h, dexperts_x, dlogits_router; /* shared by the layers of experts */
@@ -104,11 +114,14 @@ struct model {
     double *partial;
 };
 
+struct probe; /* probe.c */
+
 /* One pass over a micro-batch. */
 struct pass {
     const struct batch *batch;
     struct kv_cache *cache;        /* NULL in training */
     const struct model_step *step; /* NULL: no dropout */
+    struct probe *probe;           /* NULL but in model_probe_merge */
 };
 
 /* The rotation of a layer: its table (NULL: none), and the batch with the table's rows for positions. */
@@ -131,12 +144,19 @@ void forward_layers(struct model *model, const struct pass *pass);
 void forward_restore(struct model *model, int32_t layer, const struct pass *pass);
 /* Copies the adapter's columns of an input that will be lost into their slot, or back. */
 void forward_adapter_columns(struct model *model, int32_t layer, enum linear linear, bool is_restored, int32_t T);
-void forward_head(struct model *model, const int32_t *rows, int32_t count, struct mat logits);
+void forward_head(struct model *model, const int32_t *rows, int32_t count, struct mat logits, const struct pass *pass,
+                  int32_t at); /* row `at` of the head's rows is the first */
+/* Gains of rows without an adapter, once; then all others from the masters as they are. */
+void forward_first_gains(struct model *model);
+void forward_gains(struct model *model);
 struct mat mat_rows(struct mat mat, int32_t rows);              /* the first rows */
+struct mat mat_below(struct mat mat, int32_t first, int32_t count); /* rows from `first` on */
+struct mat mat_columns(struct mat mat, int32_t first, int32_t count);  /* columns from `first` on */
 struct mat mat_tail(struct mat x, const struct weight *weight); /* the adapter's columns behind x */
 /* The weight as this pass sees it, and dropout's place in the counter space: none without a step. */
 struct weight pass_weight(const struct linear_state *state, const struct pass *pass);
 struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear linear);
+struct dropout head_dropout(const struct model *model, const struct pass *pass, int32_t at);
 
 /* experts.c: the MLP of a layer of experts. forward: out = mid + what the experts make of y2; restore: what was not
  * kept; grad: from dy to dnorm, the gradient of y2. */
@@ -151,9 +171,16 @@ double experts_balance(struct model *model, int32_t T, double coefficient);
 void head_pass(struct model *model, const struct pass *pass, bool has_grads);
 void backward_layers(struct model *model, const struct pass *pass);
 
+/* probe.c: after a product of a layer that may have an adapter. */
+void probe_product(struct model *model, struct probe *probe, enum slot slot, int32_t layer, const struct op_linear *op);
+
 /* load.c, init.c */
 void load_base(struct model *model);
 bool load_adapter(struct model *model, const char *folder, struct err *err);
+/* What an adapter's file calls a param that it holds. */
+const char *adapter_tensor_name(const struct param *param);
+/* First element of a param in memory, with the row distance and the type found there; NULL: only in its file. */
+char *param_address(const struct model *model, const struct param *param, int32_t *ld, enum dtype *type);
 /* Puts a whole tensor [rows, cols] where its param lives, master or frozen copy, converted. */
 void param_place(struct model *model, int param, const void *values, enum dtype type);
 void init_random(struct model *model, uint64_t seed);
@@ -161,6 +188,8 @@ void init_adapter(struct model *model, uint64_t seed);
 
 /* convert.c: count elements between F32, BF16, F16 and F64, rounding to nearest even. Any alignment. */
 void convert(void *to, enum dtype to_type, const void *from, enum dtype from_type, size_t count);
+/* Two matrices of these short or single types whose numbers are the same. */
+bool tensor_has_values(const struct safetensor *a, const struct safetensor *b);
 
 /* plan.c: regions and total of a plan whose choices are made. */
 bool plan_settle(const struct plan_request *request, struct plan *plan, struct err *err);

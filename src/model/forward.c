@@ -1,9 +1,18 @@
 #include "model/decoder_int.h"
 
+#include "compute/parts.h"
+
 struct mat mat_rows(struct mat mat, int32_t rows)
 {
     ASSERT(rows <= mat.rows);
     mat.rows = rows;
+    return mat;
+}
+
+struct mat mat_below(struct mat mat, int32_t first, int32_t count)
+{
+    mat.at = (char *)mat.at + (size_t)first * (size_t)mat.ld * dtype_bytes(mat.type);
+    mat.rows = count;
     return mat;
 }
 
@@ -31,19 +40,78 @@ struct dropout pass_dropout(const struct pass *pass, int32_t layer, enum linear 
                             pass->step->row_offset};
 }
 
+struct mat mat_columns(struct mat mat, int32_t first, int32_t count)
+{
+    mat.at = (char *)mat.at + (size_t)first * dtype_bytes(mat.type);
+    mat.cols = count;
+    return mat;
+}
+
+void forward_first_gains(struct model *m)
+{
+    for (int32_t l = 0; m->params.has_dora && l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            struct mat gain = m->layer[l].linear[i].gain;
+            for (int32_t n = 0; n < gain.cols; n++)
+                if (gain.type == DTYPE_F64)
+                    ((double *)gain.at)[n] = 1;
+                else
+                    ((float *)gain.at)[n] = 1;
+        }
+}
+
+void forward_gains(struct model *m)
+{
+    for (int32_t l = 0; m->params.has_dora && l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            const struct linear_state *state = &m->layer[l].linear[i];
+            const struct weight *w = &state->weight;
+            for (int32_t k = 0; state->gain.at && k < weight_part_count(w); k++) {
+                struct weight_part part = weight_part(w, k);
+                struct op_dora op = {.w = mat_below(w->w, part.row, part.rows),
+                                     .a = mat_below(w->a, part.col, part.cols),
+                                     .b = mat_columns(mat_below(w->b, part.row, part.rows), part.col, part.cols),
+                                     .magnitude = mat_columns(state->magnitude, part.row, part.rows),
+                                     .inverse = mat_columns(state->inverse, part.row, part.rows),
+                                     .gain = mat_columns(state->gain, part.row, part.rows),
+                                     .scale = part.scale};
+                if (part.cols)
+                    m->backend->dora(&m->queue, &op);
+            }
+        }
+}
+
+/* The product goes through z, then times its gain to where it belongs. */
+static void run_dora(struct model *m, const struct linear_state *state, const struct op_linear *op)
+{
+    struct op_linear plain = {
+        .x = op->x, .y = mat_columns(mat_rows(m->z, op->x.rows), 0, op->y.cols), .w = op->w, .dropout = op->dropout};
+
+    m->backend->linear(&m->queue, &plain);
+    m->backend->gain(
+        &m->queue,
+        &(struct op_gain){.x = plain.y, .y = op->y, .gain = state->gain, .bias = op->bias, .add = op->add});
+}
+
 /* y = x·Wᵀ + bias, and y += for a residual `add`. */
 static void run_linear(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat y, struct mat add,
                        const struct pass *pass)
 {
     struct weight weight = pass_weight(&m->layer[l].linear[linear], pass);
     int32_t T = pass->batch->T;
+    struct op_linear op = {.x = mat_rows(x, T),
+                           .y = mat_rows(y, T),
+                           .w = &weight,
+                           .bias = m->layer[l].vector[linear_bias(linear)].w,
+                           .add = add.at ? mat_rows(add, T) : add,
+                           .dropout = pass_dropout(pass, l, linear)};
 
-    m->backend->linear(&m->queue, &(struct op_linear){.x = mat_rows(x, T),
-                                                      .y = mat_rows(y, T),
-                                                      .w = &weight,
-                                                      .bias = m->layer[l].vector[linear_bias(linear)].w,
-                                                      .add = add.at ? mat_rows(add, T) : add,
-                                                      .dropout = pass_dropout(pass, l, linear)});
+    if (m->layer[l].linear[linear].gain.at)
+        run_dora(m, &m->layer[l].linear[linear], &op);
+    else
+        m->backend->linear(&m->queue, &op);
+    if (pass->probe)
+        probe_product(m, pass->probe, linear_slot(linear), l, &op);
 }
 
 /* y = norm(x)·w, and y += for a residual `add`. */
@@ -200,12 +268,26 @@ static void forward_layer(struct model *m, int32_t l, const struct pass *pass)
         forward_adapter_columns(m, l, i, false, T);
 }
 
+static void run_embed(struct model *m, const struct pass *pass)
+{
+    const struct embed_state *adapter = &m->embed_adapter;
+    struct mat x = mat_rows(m->layer[0].x, pass->batch->T), u;
+
+    m->backend->embed(&m->queue, &(struct op_embed){
+                                     .x = x, .table = m->embed, .batch = pass->batch, .scale = m->config.embed_scale});
+    if (!adapter->a.at)
+        return;
+    u = mat_rows(adapter->u, pass->batch->T);
+    m->backend->embed(
+        &m->queue, &(struct op_embed){.x = u, .table = adapter->a, .batch = pass->batch, .scale = adapter->scale});
+    m->backend->linear(&m->queue, &(struct op_linear){.x = u, .y = x, .w = &adapter->b, .add = x});
+}
+
 void forward_layers(struct model *m, const struct pass *pass)
 {
-    m->backend->embed(&m->queue, &(struct op_embed){.x = mat_rows(m->layer[0].x, pass->batch->T),
-                                                    .table = m->embed,
-                                                    .batch = pass->batch,
-                                                    .scale = m->config.embed_scale});
+    if (m->is_trained) /* masters may have moved since */
+        forward_gains(m);
+    run_embed(m, pass);
     for (int32_t l = 0; l < m->config.layers; l++)
         forward_layer(m, l, pass);
 }
@@ -245,12 +327,25 @@ void forward_restore(struct model *m, int32_t l, const struct pass *pass)
         forward_adapter_columns(m, l, i, true, T);
 }
 
-void forward_head(struct model *m, const int32_t *rows, int32_t count, struct mat logits)
+struct dropout head_dropout(const struct model *m, const struct pass *pass, int32_t at)
+{
+    struct dropout dropout = pass_dropout(pass, m->config.layers, 0);
+
+    dropout.row_offset += (uint64_t)at;
+    return dropout;
+}
+
+void forward_head(struct model *m, const int32_t *rows, int32_t count, struct mat logits, const struct pass *pass,
+                  int32_t at)
 {
     struct mat x = mat_rows(m->head_x, count), y = mat_rows(m->head_y, count);
+    struct weight weight = pass_weight(&m->head, pass);
+    struct op_linear op = {.x = y, .y = logits, .w = &weight, .softcap = m->config.logit_softcap};
 
+    op.dropout = head_dropout(m, pass, at);
     m->backend->rows(&m->queue, &(struct op_rows){.x = m->x_last, .y = x, .index = rows, .count = count});
     run_norm(m, x, m->final_norm, y, (struct mat){0}, m->head_rstd, count);
-    m->backend->linear(
-        &m->queue, &(struct op_linear){.x = y, .y = logits, .w = &m->head.weight, .softcap = m->config.logit_softcap});
+    m->backend->linear(&m->queue, &op);
+    if (pass->probe)
+        probe_product(m, pass->probe, SLOT_HEAD, -1, &op);
 }

@@ -66,6 +66,19 @@ static float kaiming_bound(int32_t fan_in)
     return (float)(sqrt(3.0) * (gain / sqrt((double)fan_in)));
 }
 
+/* Values pass through the base's type where products run in bf16 over a base of short floats. */
+static void round_to_base(const struct model *m, float *values, size_t count)
+{
+    uint16_t *rounded;
+
+    if (m->params.compute_type != DTYPE_BF16 || m->config.dtype == DTYPE_F32)
+        return;
+    rounded = mem_alloc(count * sizeof *rounded);
+    convert(rounded, m->config.dtype, values, DTYPE_F32, count);
+    convert(values, DTYPE_F32, rounded, m->config.dtype, count);
+    free(rounded);
+}
+
 static void draw_a(struct model *m, int index, struct mt19937 *mt)
 {
     const struct param *a = &m->params.param[index], *b = a + 1;
@@ -75,14 +88,48 @@ static void draw_a(struct model *m, int index, struct mt19937 *mt)
     discard(mt, count + (size_t)b->rows * (size_t)b->cols);
     for (size_t j = 0; j < count; j++)
         values[j] = mt19937_uniform(mt, -bound, bound);
-    if (m->params.compute_type == DTYPE_BF16 && m->config.dtype != DTYPE_F32) {
-        uint16_t *rounded = mem_alloc(count * sizeof *rounded);
-        convert(rounded, m->config.dtype, values, DTYPE_F32, count);
-        convert(values, DTYPE_F32, rounded, m->config.dtype, count);
-        free(rounded);
-    }
+    round_to_base(m, values, count);
     param_place(m, index, values, DTYPE_F32);
     free(values);
+}
+
+/* On the embedding PEFT draws normal values for A and for B, throws both away, fills A with zeros and draws B again. */
+static void draw_embed(struct model *m, int index, struct mt19937 *mt)
+{
+    const struct param *a = &m->params.param[index], *b = a + 1;
+    size_t a_count = (size_t)a->rows * (size_t)a->cols, b_count = (size_t)b->rows * (size_t)b->cols;
+    float *values = mem_alloc((a_count > b_count ? a_count : b_count) * sizeof *values);
+
+    mt19937_normal(mt, values, a_count, 1);
+    mt19937_normal(mt, values, b_count, 1);
+    mt19937_normal(mt, values, b_count, 1);
+    round_to_base(m, values, b_count);
+    param_place(m, index + 1, values, DTYPE_F32);
+    free(values);
+}
+
+/* As B is zero the magnitudes begin as the norms of the base's rows. */
+static void measure_magnitude(struct model *m, int index)
+{
+    const struct param *magnitude = &m->params.param[index];
+    const struct stored *stored = &m->params.stored[magnitude->stored];
+    const struct param *base = param_at_row(&m->params, stored->slot, stored->layer, magnitude->col_at);
+    enum dtype type = base->file_type;
+    int32_t ld = base->cols;
+    const char *from = base->file ? base->file->data : param_address(m, base, &ld, &type);
+    float *norms = mem_alloc((size_t)base->rows * sizeof *norms), *row = mem_alloc((size_t)base->cols * sizeof *row);
+
+    for (int32_t n = 0; n < base->rows; n++) {
+        double squares = 0;
+        convert(row, DTYPE_F32, from + (size_t)n * (size_t)ld * dtype_bytes(type), type, (size_t)base->cols);
+        for (int32_t k = 0; k < base->cols; k++)
+            squares += (double)row[k] * (double)row[k];
+        norms[n] = (float)sqrt(squares);
+    }
+    round_to_base(m, norms, (size_t)base->rows);
+    param_place(m, index, norms, DTYPE_F32);
+    free(norms);
+    free(row);
 }
 
 void init_adapter(struct model *m, uint64_t seed)
@@ -90,7 +137,15 @@ void init_adapter(struct model *m, uint64_t seed)
     struct mt19937 mt;
 
     mt19937_seed(&mt, seed);
-    for (int i = 0; i < m->params.count; i++)
-        if (m->params.stored[m->params.param[i].stored].part == PART_A)
+    for (int i = 0; i < m->params.count; i++) {
+        const struct stored *stored = &m->params.stored[m->params.param[i].stored];
+        if (stored->part == PART_M)
+            measure_magnitude(m, i);
+        if (stored->part != PART_A)
+            continue;
+        if (stored->slot == SLOT_EMBED)
+            draw_embed(m, i, &mt);
+        else
             draw_a(m, i, &mt);
+    }
 }

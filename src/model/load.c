@@ -2,10 +2,10 @@
 #include "model/decoder_int.h"
 #include "model/experts_file.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-/* First element of a param in memory, with the row distance and the type found there. */
-static char *param_address(const struct model *m, const struct param *param, int32_t *ld, enum dtype *type)
+char *param_address(const struct model *m, const struct param *param, int32_t *ld, enum dtype *type)
 {
     const struct stored *stored = &m->params.stored[param->stored];
     uint64_t offset = (uint64_t)param->row_at * (uint64_t)stored->cols + (uint64_t)param->col_at;
@@ -64,48 +64,118 @@ void load_base(struct model *m)
     pool_run(m->queue.pool, count, load_task, &(struct load){m, wanted});
 }
 
+static bool is_float(enum dtype type)
+{
+    return type == DTYPE_F32 || type == DTYPE_BF16 || type == DTYPE_F16;
+}
+
+const char *adapter_tensor_name(const struct param *param)
+{
+    return param->saved_name ? param->saved_name : param->name;
+}
+
 static bool check_adapter_tensor(const struct param *param, const struct safetensor *tensor, struct err *err)
 {
+    const char *name = adapter_tensor_name(param);
+    int32_t rows = param->is_transposed ? param->cols : param->rows;
+    int32_t cols = param->is_transposed ? param->rows : param->cols;
+
     if (!tensor)
-        return err_set(err, ERR_INPUT, "the adapter lacks the tensor %s", param->name);
-    if (tensor->rank != 2 || tensor->shape[0] != (uint64_t)param->rows || tensor->shape[1] != (uint64_t)param->cols)
-        return err_set(err, ERR_INPUT, "adapter tensor %s must be %d x %d for this base and rank", param->name,
-                       param->rows, param->cols);
-    if (tensor->type != DTYPE_F32 && tensor->type != DTYPE_BF16 && tensor->type != DTYPE_F16)
-        return err_set(err, ERR_UNSUPPORTED, "adapter tensor %s is %.*s; F32, BF16 and F16 are read", param->name,
+        return err_set(err, ERR_INPUT, "the adapter lacks the tensor %s", name);
+    if (param->is_vector && (tensor->rank != 1 || tensor->shape[0] != (uint64_t)cols))
+        return err_set(err, ERR_INPUT, "adapter tensor %s must have %d values for this base", name, cols);
+    if (!param->is_vector &&
+        (tensor->rank != 2 || tensor->shape[0] != (uint64_t)rows || tensor->shape[1] != (uint64_t)cols))
+        return err_set(err, ERR_INPUT, "adapter tensor %s must be %d x %d for this base and rank", name, rows, cols);
+    if (!is_float(tensor->type))
+        return err_set(err, ERR_UNSUPPORTED, "adapter tensor %s is %.*s; F32, BF16 and F16 are read", name,
                        STR_ARG(tensor->type_name));
     return true;
+}
+
+static void place_transposed(struct model *m, int index, const struct safetensor *tensor)
+{
+    size_t rows = tensor->shape[0], cols = tensor->shape[1];
+    float *values = mem_alloc(rows * cols * sizeof *values), *row = mem_alloc(cols * sizeof *row);
+
+    for (size_t i = 0; i < rows; i++) {
+        convert(row, DTYPE_F32, (const char *)tensor->data + i * cols * dtype_bytes(tensor->type), tensor->type, cols);
+        for (size_t j = 0; j < cols; j++)
+            values[j * rows + i] = row[j];
+    }
+    param_place(m, index, values, DTYPE_F32);
+    free(values);
+    free(row);
+}
+
+/* The base's embedding, or its head where that has a weight of its own. */
+static const struct safetensor *base_file(const struct model *m, bool is_head)
+{
+    for (int i = 0; is_head && i < m->params.count; i++) {
+        const struct stored *stored = &m->params.stored[m->params.param[i].stored];
+        if (stored->slot == SLOT_HEAD && stored->part == PART_W)
+            return m->params.param[i].file;
+    }
+    return m->params.param[0].file;
+}
+
+/* Beside adapters on embedding and head PEFT writes those weights of the base too: they must be this base's. */
+static bool check_base_copies(struct model *m, const struct safetensors_set *set, int *used, struct err *err)
+{
+    static const struct str suffix = {".base_layer.weight", 18};
+
+    for (int i = 0; i < set->count; i++) {
+        const struct safetensor *tensor = &set->tensor[i], *base;
+        struct str module = tensor->name;
+        if (!str_ends(module, suffix))
+            continue;
+        module.len -= suffix.len;
+        base = base_file(m, str_ends(module, STR("lm_head")));
+        if (!base || !tensor_has_values(base, tensor))
+            return err_set(err, ERR_UNSUPPORTED, "the adapter's %.*s is not this base's: it was trained on another one",
+                           STR_ARG(tensor->name));
+        ++*used;
+    }
+    return true;
+}
+
+static bool is_of_adapter(const struct model *m, const struct param *param)
+{
+    return m->params.stored[param->stored].part != PART_W || param->saved_name;
+}
+
+static bool load_tensors(struct model *m, const struct safetensors_set *set, struct err *err)
+{
+    int used = 0;
+
+    for (int i = 0; i < m->params.count; i++) {
+        const struct param *param = &m->params.param[i];
+        const struct safetensor *tensor;
+        if (!is_of_adapter(m, param))
+            continue;
+        tensor = safetensors_set_find(set, adapter_tensor_name(param));
+        if (!check_adapter_tensor(param, tensor, err))
+            return false;
+        if (param->is_transposed)
+            place_transposed(m, i, tensor);
+        else
+            param_place(m, i, tensor->data, tensor->type);
+        used++;
+    }
+    if (!check_base_copies(m, set, &used, err))
+        return false;
+    return used == set->count ||
+           err_set(err, ERR_UNSUPPORTED, "the adapter holds %d tensors, of which its adapter_config.json asks for %d",
+                   set->count, used);
 }
 
 bool load_adapter(struct model *m, const char *folder, struct err *err)
 {
     struct safetensors_set set = {0};
     struct arena arena = {0};
-    int used = 0;
-    bool ok = false;
+    bool ok = safetensors_set_open_file(&set, &arena, path_join(&arena, folder, "adapter_model.safetensors"), err) &&
+              load_tensors(m, &set, err);
 
-    if (!safetensors_set_open_file(&set, &arena, path_join(&arena, folder, "adapter_model.safetensors"), err))
-        goto out;
-    for (int i = 0; i < m->params.count; i++) {
-        const struct param *param = &m->params.param[i];
-        const struct safetensor *tensor;
-        if (m->params.stored[param->stored].part == PART_W)
-            continue;
-        tensor = safetensors_set_find(&set, param->name);
-        if (!check_adapter_tensor(param, tensor, err))
-            goto out;
-        param_place(m, i, tensor->data, tensor->type);
-        used++;
-    }
-    if (used != set.count) {
-        err_set(err, ERR_UNSUPPORTED,
-                "the adapter holds %d tensors, of which its target_modules name %d; only LoRA on the linear "
-                "layers of attention and MLP is supported",
-                set.count, used);
-        goto out;
-    }
-    ok = true;
-out:
     safetensors_set_close(&set);
     arena_deinit(&arena);
     return ok;

@@ -1,6 +1,6 @@
 /* model/merge.h - an adapter worked into its base: a model folder that needs no adapter any more.
  *
- *     W += scale · B·A
+ *     W += scale · B·A, and with DoRA each row takes the length that the adapter gives it
  *
  * Sum and addition are in f32, W is rounded once to the type that its file has. Rows are independent and each sums in
  * the order of A's rows, so bits do not depend on threads. What is adapted is told by the adapter's tensors, by the
@@ -18,10 +18,11 @@ bool merge_write(const char *base, const char *adapter, const char *out, struct 
 
 /* What an adapter adds to a weight [rows, cols], both factors in f32. */
 struct merge_delta {
-    const float *coef; /* B: row n of the weight takes coef[n · rank + r] of … */
+    const float *coef; /* B: row n of the weight takes coef[n · coef_ld + r] of … */
     const float *row;  /* A: … row r, [rank, cols] */
-    int32_t rank, cols;
+    int32_t rank, cols, coef_ld;
     float scale;
+    const float *magnitude; /* DoRA's, of each row; NULL: none */
 };
 /* w[cols], row n of the weight, becomes the merged row; `sum` has room for cols. */
 void merge_row(const struct merge_delta *delta, int32_t n, float *w, float *sum);

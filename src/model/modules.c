@@ -147,6 +147,22 @@ bool slot_is_of_experts(enum slot slot)
            slot == SLOT_EXPERTS_OUT_BIAS;
 }
 
+bool slot_is_norm(enum slot slot)
+{
+    switch (slot) {
+    case SLOT_NORM1:
+    case SLOT_POST1:
+    case SLOT_NORM2:
+    case SLOT_POST2:
+    case SLOT_Q_NORM:
+    case SLOT_K_NORM:
+    case SLOT_FINAL_NORM:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The reference's rule goes by names: norms and biases do not decay, sinks do. */
 bool slot_has_decay(enum slot slot)
 {

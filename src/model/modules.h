@@ -29,6 +29,7 @@ struct str module_path(const struct module *module);
 bool slot_is_vector(enum slot slot);
 bool slot_is_bias(enum slot slot);
 bool slot_is_of_experts(enum slot slot); /* weights and biases of experts */
+bool slot_is_norm(enum slot slot);
 bool slot_has_decay(enum slot slot);
 /* How many params share it: 3 for q‖k‖v in files that hold them apart. */
 int slot_part_count(const struct model_config *config, enum slot slot);

@@ -11,9 +11,12 @@
 
 enum {
     STORED_ALIGN = 64,
+    PARTS_MAX = 3, /* of a stored weight */
     STORED_LAYER_MAX = (SLOT_LAYER_LAST - SLOT_LAYER_FIRST + 1) * PART_COUNT,
     PARAM_LAYER_MAX = LAYER_MODULES_MAX * PART_COUNT,
 };
+
+static const char head_module[] = "lm_head"; /* as transformers names it */
 
 struct builder {
     struct arena *arena;
@@ -24,6 +27,9 @@ struct builder {
     bool is_trained;
     struct params *out;
     int32_t *stored_at;
+    /* What the adapter does: [layers, LAYER_MODULES_MAX] by the module's place in its layer, and outside of layers. */
+    struct lora_choice *choice, embed_choice, head_choice;
+    bool *is_saved, embed_is_saved, norm_is_saved, head_is_saved;
 };
 
 const char *model_profile_name(enum model_profile profile)
@@ -31,11 +37,6 @@ const char *model_profile_name(enum model_profile profile)
     static const char *const names[] = {"float32", "bfloat16", "float64"};
 
     return names[profile];
-}
-
-float lora_scale(const struct lora_config *lora)
-{
-    return (float)(lora->alpha / (lora->is_rslora ? sqrt(lora->rank) : lora->rank));
 }
 
 /* model.layers.3.self_attn.q_proj.weight */
@@ -55,43 +56,10 @@ static bool is_default_target(const struct model_config *config, const struct mo
     return module_is_linear(module) && (!config->moe.experts || module->slot == SLOT_QKV || module->slot == SLOT_O);
 }
 
-/* PEFT's rule for a list: the full module name, or a suffix of it that begins after a dot. */
-static bool target_matches(const struct builder *b, const char *target, int32_t layer, const struct module *module)
+/* model.layers.3.self_attn.q_proj */
+static const char *module_name(const struct builder *b, int32_t layer, const struct module *module)
 {
-    char name[256];
-    size_t name_len = (size_t)snprintf(name, sizeof name, "%slayers.%d.%.*s", b->config->adapter_prefix, layer,
-                                       STR_ARG(module_path(module)));
-    size_t len = strlen(target);
-
-    if (!strcasecmp(target, "all-linear"))
-        return true;
-    return len <= name_len && !strcmp(name + name_len - len, target) &&
-           (len == name_len || name[name_len - len - 1] == '.');
-}
-
-static bool is_adapted(const struct builder *b, int32_t layer, const struct module *module)
-{
-    if (!b->lora || !b->lora->rank || !module_is_linear(module))
-        return false;
-    if (!b->lora->targets)
-        return is_default_target(b->config, module);
-    for (int i = 0; i < b->lora->target_count; i++)
-        if (target_matches(b, b->lora->targets[i], layer, module))
-            return true;
-    return false;
-}
-
-static bool target_names_something(const struct builder *b, const char *target)
-{
-    const struct module *modules[LAYER_MODULES_MAX];
-
-    for (int32_t layer = 0; layer < b->config->layers; layer++) {
-        int count = layer_modules(b->config, layer, modules);
-        for (int i = 0; i < count; i++)
-            if (module_is_linear(modules[i]) && target_matches(b, target, layer, modules[i]))
-                return true;
-    }
-    return false;
+    return arena_printf(b->arena, "%slayers.%d.%.*s", b->config->adapter_prefix, layer, STR_ARG(module_path(module)));
 }
 
 static bool is_listed(const struct linear_names *names, struct str name)
@@ -120,7 +88,8 @@ struct linear_names linear_names(struct arena *arena, const struct model_config 
     return names;
 }
 
-static bool refuse_target(const struct builder *b, const char *target, struct err *err)
+/* "q_proj, k_proj and v_proj", for messages. */
+static const char *list_names(const struct builder *b)
 {
     struct linear_names names = linear_names(b->arena, b->config, false);
     const char *list = "";
@@ -131,26 +100,62 @@ static bool refuse_target(const struct builder *b, const char *target, struct er
                             : i + 1 < names.count ? ", "
                                                   : " and ",
                             names.name[i]);
-    return err_set(err, ERR_INPUT, "the LoRA target \"%.64s\" names no linear layer of this model; there are %s",
-                   target, list);
+    return list;
 }
 
-static bool check_lora(const struct builder *b, struct err *err)
+/* The head stands beside the model in files: "model." gives "lm_head.weight". */
+static const char *head_name(const struct builder *b)
 {
-    const struct lora_config *lora = b->lora;
+    struct str prefix = str_of(b->config->tensor_prefix);
 
-    if (!lora || !lora->rank)
-        return true;
-    if (lora->rank < 1 || lora->rank > 512)
-        return err_set(err, ERR_INPUT, "lora_r is %d; it must be from 1 to 512", lora->rank);
-    if (!(lora->alpha > 0) || !(lora->dropout >= 0 && lora->dropout < 1))
-        return err_set(err, ERR_INPUT, "lora_alpha must be above 0 and lora_dropout from 0 to below 1");
-    for (int t = 0; lora->targets && t < lora->target_count; t++)
-        if (!target_names_something(b, lora->targets[t]))
-            return refuse_target(b, lora->targets[t], err);
-    if (lora->targets && !lora->target_count)
-        return err_set(err, ERR_INPUT, "the list of LoRA targets is empty");
+    ASSERT(str_ends(prefix, STR("model.")));
+    return arena_printf(b->arena, "%.*s%s.weight", (int)(prefix.len - strlen("model.")), prefix.at, head_module);
+}
+
+static bool choose_in_layer(struct builder *b, struct lora_rules *rules, int32_t layer, struct err *err)
+{
+    const struct module *modules[LAYER_MODULES_MAX];
+    int count = layer_modules(b->config, layer, modules);
+
+    for (int i = 0; i < count; i++) {
+        const char *name = module_name(b, layer, modules[i]);
+        size_t at = (size_t)layer * LAYER_MODULES_MAX + (size_t)i;
+        b->is_saved[at] = lora_rules_save(rules, name);
+        if (b->is_saved[at] && !slot_is_norm(modules[i]->slot))
+            return err_set(err, ERR_UNSUPPORTED,
+                           "modules_to_save: %s is not saved whole; the embeddings, the head and norms are", name);
+        if (module_is_linear(modules[i]) && !lora_rules_choose(rules, name, layer, is_default_target(b->config, modules[i]),
+                                                               &b->choice[at], err))
+            return false;
+    }
     return true;
+}
+
+static bool choose_outside(struct builder *b, struct lora_rules *rules, struct err *err)
+{
+    const char *embed = arena_printf(b->arena, "%sembed_tokens", b->config->adapter_prefix);
+
+    b->embed_is_saved = lora_rules_save(rules, embed);
+    b->norm_is_saved = lora_rules_save(rules, arena_printf(b->arena, "%snorm", b->config->adapter_prefix));
+    b->head_is_saved = lora_rules_save(rules, head_module);
+    if (!lora_rules_choose(rules, embed, -1, false, &b->embed_choice, err) ||
+        !lora_rules_choose(rules, head_module, -1, false, &b->head_choice, err))
+        return false;
+    return !b->lora->is_dora || (!b->embed_choice.rank && !b->head_choice.rank) ||
+           err_set(err, ERR_UNSUPPORTED, "use_dora is not supported on the embedding and the head");
+}
+
+/* What the rules say about each module. */
+static bool choose_adapters(struct builder *b, struct err *err)
+{
+    struct lora_rules *rules = lora_rules_new(b->lora, err);
+    bool ok = rules && choose_outside(b, rules, err);
+
+    for (int32_t layer = 0; ok && layer < b->config->layers; layer++)
+        ok = choose_in_layer(b, rules, layer, err);
+    ok = ok && lora_rules_check_used(rules, list_names(b), err);
+    lora_rules_free(rules);
+    return ok;
 }
 
 static bool check_quantization(const struct builder *b, bool is_random, struct err *err)
@@ -162,6 +167,8 @@ static bool check_quantization(const struct builder *b, bool is_random, struct e
                        quantization->is_in_file
                            ? "the model's weights are codes of four bits, which do not train: choose lora"
                            : "quantization nf4 goes with lora: weights of four bits do not train");
+    if (quantization->is_nf4 && b->lora && b->lora->is_dora)
+        return err_set(err, ERR_UNSUPPORTED, "use_dora is not supported over quantized weights");
     if (quantization->is_nf4 && is_random)
         return err_set(err, ERR_INPUT, "random weights are not quantized: give a model with weights");
     return true;
@@ -190,62 +197,102 @@ int params_stored(const struct params *params, enum slot slot, int32_t layer, en
     return params->stored_at[stored_key(slot, layer, part)] - 1;
 }
 
-static void add_stored(struct builder *b, enum slot slot, enum part part, int32_t layer)
+/* A tied head shares the embedding, unless one of them trains beside an adapter. */
+static bool has_own_head(const struct builder *b)
+{
+    return !b->config->is_tied || b->embed_is_saved || b->head_is_saved;
+}
+
+static struct stored *add_matrix(struct builder *b, enum slot slot, enum part part, int32_t layer, int32_t rows,
+                                 int32_t cols, bool is_trained)
 {
     struct params *out = b->out;
     struct stored *stored = &out->stored[out->stored_count++];
-    int count = slot_part_count(b->config, slot);
-    int32_t outputs = slot_part_at(b->config, slot, count), rank = part == PART_W ? 0 : b->lora->rank * count;
-    bool is_vector = slot_is_vector(slot);
 
-    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .has_decay = slot_has_decay(slot)};
-    stored->rows = is_vector ? 1 : part == PART_A ? rank : outputs;
-    stored->cols = is_vector ? outputs : part == PART_B ? rank : slot_inputs(b->config, slot);
-    stored->type = stored_type(out, slot);
-    stored->residence = IN_FROZEN;
-    if (b->is_trained && ((part == PART_W) == (out->lora_rank == 0)))
-        stored->residence = IN_ARENA;
+    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .rows = rows, .cols = cols,
+                              .has_decay = slot_has_decay(slot), .type = stored_type(out, slot)};
+    stored->residence = b->is_trained && is_trained ? IN_ARENA : IN_FROZEN;
     b->stored_at[stored_key(slot, layer, part)] = out->stored_count;
+    return stored;
+}
+
+static void add_weight(struct builder *b, enum slot slot, int32_t layer, bool is_saved)
+{
+    int32_t outputs = slot_part_at(b->config, slot, slot_part_count(b->config, slot));
+    bool is_vector = slot_is_vector(slot);
+    int32_t rows = is_vector ? 1 : outputs, cols = is_vector ? outputs : slot_inputs(b->config, slot);
+    struct stored *stored = add_matrix(b, slot, PART_W, layer, rows, cols, is_saved || b->out->lora_rank == 0);
+
+    stored->is_saved = is_saved;
+    if (slot == SLOT_EMBED && is_saved) /* looked up as it is trained */
+        stored->type = b->out->master_type;
+}
+
+/* A and B of all parts of a weight; parts [part count] has rank 0 where a part has no adapter. */
+static void add_stored_adapter(struct builder *b, enum slot slot, int32_t layer, const struct lora_choice *parts)
+{
+    int count = slot_part_count(b->config, slot);
+    int32_t *cols = arena_new_array(b->arena, int32_t, (size_t)count + 1);
+    float *scale = arena_new_array(b->arena, float, (size_t)count);
+    struct stored *stored;
+
+    for (int i = 0; i < count; i++) {
+        cols[i + 1] = cols[i] + parts[i].rank;
+        scale[i] = parts[i].scale;
+    }
+    add_matrix(b, slot, PART_A, layer, cols[count], slot_inputs(b->config, slot), true);
+    stored = add_matrix(b, slot, PART_B, layer, slot_part_at(b->config, slot, count), cols[count], true);
+    stored->part_cols = cols;
+    stored->part_scale = scale;
+    if (b->out->has_dora)
+        add_matrix(b, slot, PART_M, layer, 1, slot_part_at(b->config, slot, count), true)->type = b->out->master_type;
 }
 
 /* In the order of slots, which is another than that of modules: vectors lie together. */
 static void add_layer_stored(struct builder *b, int32_t layer)
 {
     const struct module *modules[LAYER_MODULES_MAX];
-    bool is_there[SLOT_COUNT] = {false}, has_adapter[SLOT_COUNT] = {false};
+    struct lora_choice adapter[SLOT_COUNT][PARTS_MAX] = {0};
+    bool is_there[SLOT_COUNT] = {false}, is_saved[SLOT_COUNT] = {false}, has_adapter[SLOT_COUNT] = {false};
     int count = layer_modules(b->config, layer, modules);
 
     for (int i = 0; i < count; i++) {
         is_there[modules[i]->slot] = true;
-        has_adapter[modules[i]->slot] |= is_adapted(b, layer, modules[i]);
+        is_saved[modules[i]->slot] |= b->is_saved[layer * LAYER_MODULES_MAX + i];
+        adapter[modules[i]->slot][modules[i]->part] = b->choice[layer * LAYER_MODULES_MAX + i];
+        has_adapter[modules[i]->slot] |= b->choice[layer * LAYER_MODULES_MAX + i].rank > 0;
     }
     for (enum slot slot = SLOT_LAYER_FIRST; slot <= SLOT_LAYER_LAST; slot++) {
         if (is_there[slot])
-            add_stored(b, slot, PART_W, layer);
-        if (has_adapter[slot]) {
-            add_stored(b, slot, PART_A, layer);
-            add_stored(b, slot, PART_B, layer);
-        }
+            add_weight(b, slot, layer, is_saved[slot]);
+        if (has_adapter[slot])
+            add_stored_adapter(b, slot, layer, adapter[slot]);
     }
+}
+
+/* Looked up, so A lies the other way round: a row for each token. */
+static void add_embed_adapter(struct builder *b)
+{
+    float *scale = arena_new(b->arena, float);
+
+    if (!b->embed_choice.rank)
+        return;
+    *scale = b->embed_choice.scale;
+    add_matrix(b, SLOT_EMBED, PART_A, -1, b->config->vocab, b->embed_choice.rank, true)->type = b->out->master_type;
+    add_matrix(b, SLOT_EMBED, PART_B, -1, b->config->hidden, b->embed_choice.rank, true)->part_scale = scale;
 }
 
 static void add_all_stored(struct builder *b)
 {
-    add_stored(b, SLOT_EMBED, PART_W, -1);
+    add_weight(b, SLOT_EMBED, -1, b->embed_is_saved);
+    add_embed_adapter(b);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
         add_layer_stored(b, layer);
-    add_stored(b, SLOT_FINAL_NORM, PART_W, -1);
-    if (!b->config->is_tied)
-        add_stored(b, SLOT_HEAD, PART_W, -1);
-}
-
-/* The head stands beside the model: "model." gives "lm_head.weight". */
-static const char *head_name(const struct builder *b)
-{
-    struct str prefix = str_of(b->config->tensor_prefix);
-
-    ASSERT(str_ends(prefix, STR("model.")));
-    return arena_printf(b->arena, "%.*slm_head.weight", (int)(prefix.len - strlen("model.")), prefix.at);
+    add_weight(b, SLOT_FINAL_NORM, -1, b->norm_is_saved);
+    if (has_own_head(b))
+        add_weight(b, SLOT_HEAD, -1, b->head_is_saved);
+    if (b->head_choice.rank)
+        add_stored_adapter(b, SLOT_HEAD, -1, &b->head_choice);
 }
 
 static struct param *add_param(struct builder *b, const char *name, enum slot slot, int32_t layer, enum part part)
@@ -259,6 +306,15 @@ static struct param *add_param(struct builder *b, const char *name, enum slot sl
     return param;
 }
 
+/* What PEFT calls a tensor of the base that it saves whole. */
+static const char *saved_name(const struct builder *b, const char *name, enum slot slot)
+{
+    if (slot == SLOT_HEAD)
+        return arena_printf(b->arena, "base_model.model.%s.weight", head_module);
+    return arena_printf(b->arena, "base_model.model.%s%s", b->config->adapter_prefix,
+                        name + strlen(b->config->tensor_prefix));
+}
+
 static void add_base_param(struct builder *b, const char *name, enum slot slot, int part, int32_t layer)
 {
     struct param *param = add_param(b, name, slot, layer, PART_W);
@@ -268,6 +324,8 @@ static void add_base_param(struct builder *b, const char *name, enum slot slot, 
         param->experts = b->config->moe.experts;
         param->is_interleaved = slot == SLOT_EXPERTS_IN || slot == SLOT_EXPERTS_IN_BIAS;
     }
+    if (b->out->stored[param->stored].is_saved)
+        param->saved_name = saved_name(b, name, slot);
     if (param->is_vector) {
         param->col_at = at;
         param->rows = 1;
@@ -279,25 +337,45 @@ static void add_base_param(struct builder *b, const char *name, enum slot slot, 
     }
 }
 
-static const char *adapter_name(const struct builder *b, int32_t layer, const struct module *module, char which)
+static void add_magnitude_param(struct builder *b, const char *module, enum slot slot, int32_t layer,
+                                const struct param *of)
 {
-    return arena_printf(b->arena, "base_model.model.%slayers.%d.%.*s.lora_%c.weight", b->config->adapter_prefix, layer,
-                        STR_ARG(module_path(module)), which);
+    const char *name = arena_printf(b->arena, "base_model.model.%s.lora_magnitude_vector", module);
+    struct param *magnitude = add_param(b, name, slot, layer, PART_M);
+
+    magnitude->is_vector = true;
+    magnitude->rows = 1;
+    magnitude->col_at = of->row_at;
+    magnitude->cols = of->rows;
 }
 
-static void add_adapter_params(struct builder *b, int32_t layer, const struct module *module)
+/* module: "model.layers.0.self_attn.q_proj". */
+static void add_adapter_params(struct builder *b, const char *module, enum slot slot, int part, int32_t layer)
 {
-    int32_t r = b->lora->rank;
-    struct param *a = add_param(b, adapter_name(b, layer, module, 'A'), module->slot, layer, PART_A);
-    struct param *m = add_param(b, adapter_name(b, layer, module, 'B'), module->slot, layer, PART_B);
+    const char *format = "base_model.model.%s.lora_%c.weight";
+    struct param *a = add_param(b, arena_printf(b->arena, format, module, 'A'), slot, layer, PART_A);
+    struct param *m = add_param(b, arena_printf(b->arena, format, module, 'B'), slot, layer, PART_B);
+    const int32_t *cols = b->out->stored[m->stored].part_cols;
 
-    a->row_at = module->part * r;
-    a->rows = r;
-    a->cols = slot_inputs(b->config, module->slot);
-    m->row_at = slot_part_at(b->config, module->slot, module->part);
-    m->rows = slot_part_at(b->config, module->slot, module->part + 1) - m->row_at;
-    m->col_at = module->part * r;
-    m->cols = r;
+    a->row_at = m->col_at = cols[part];
+    a->rows = m->cols = cols[part + 1] - cols[part];
+    a->cols = slot_inputs(b->config, slot);
+    m->row_at = slot_part_at(b->config, slot, part);
+    m->rows = slot_part_at(b->config, slot, part + 1) - m->row_at;
+    if (b->out->has_dora)
+        add_magnitude_param(b, module, slot, layer, m);
+}
+
+static void add_embed_adapter_params(struct builder *b)
+{
+    const char *format = "base_model.model.%sembed_tokens.lora_embedding_%c", *prefix = b->config->adapter_prefix;
+    struct param *a = add_param(b, arena_printf(b->arena, format, prefix, 'A'), SLOT_EMBED, -1, PART_A);
+    struct param *m = add_param(b, arena_printf(b->arena, format, prefix, 'B'), SLOT_EMBED, -1, PART_B);
+
+    a->rows = b->config->vocab;
+    m->rows = b->config->hidden;
+    a->cols = m->cols = b->embed_choice.rank;
+    a->is_transposed = true;
 }
 
 static void add_layer_params(struct builder *b, int32_t layer, bool is_adapter)
@@ -312,10 +390,11 @@ static void add_layer_params(struct builder *b, int32_t layer, bool is_adapter)
                                module_expert_part(modules[i], e), layer);
         else if (!is_adapter)
             add_base_param(b, tensor_name(b, layer, modules[i], 0), modules[i]->slot, modules[i]->part, layer);
-        else if (is_adapted(b, layer, modules[i]))
-            add_adapter_params(b, layer, modules[i]);
+        else if (b->choice[layer * LAYER_MODULES_MAX + i].rank)
+            add_adapter_params(b, module_name(b, layer, modules[i]), modules[i]->slot, modules[i]->part, layer);
 }
 
+/* Adapters in the order of modules, which is that of PEFT's draws. */
 static void add_all_params(struct builder *b)
 {
     const char *prefix = b->config->tensor_prefix;
@@ -324,15 +403,20 @@ static void add_all_params(struct builder *b)
     for (int32_t layer = 0; layer < b->config->layers; layer++)
         add_layer_params(b, layer, false);
     add_base_param(b, arena_printf(b->arena, "%snorm.weight", prefix), SLOT_FINAL_NORM, 0, -1);
-    if (!b->config->is_tied)
+    if (has_own_head(b))
         add_base_param(b, head_name(b), SLOT_HEAD, 0, -1);
+    if (b->embed_choice.rank)
+        add_embed_adapter_params(b);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
         add_layer_params(b, layer, true);
+    if (b->head_choice.rank)
+        add_adapter_params(b, head_module, SLOT_HEAD, 0, -1);
 }
 
 int param_shape(const struct param *param, uint64_t shape[3])
 {
-    uint64_t rows = (uint64_t)param->rows, cols = (uint64_t)param->cols, experts = (uint64_t)param->experts;
+    uint64_t rows = (uint64_t)(param->is_transposed ? param->cols : param->rows);
+    uint64_t cols = (uint64_t)(param->is_transposed ? param->rows : param->cols), experts = (uint64_t)param->experts;
     uint64_t shapes[2][2][3] = {{{rows, cols, 0}, {cols, 0, 0}},
                                 {{experts, cols, experts ? rows / experts : 0},
                                  {experts, experts ? cols / experts : 0, 0}}};
@@ -364,9 +448,9 @@ static bool bind_mxfp4(const struct builder *b, struct param *param, struct err 
     return true;
 }
 
-static bool bind_file(const struct builder *b, struct param *param, struct err *err)
+static bool bind_file(const struct builder *b, struct param *param, const char *name, struct err *err)
 {
-    const struct safetensor *file = safetensors_set_find(b->set, param->name);
+    const struct safetensor *file = safetensors_set_find(b->set, name);
     uint64_t shape[3];
     int rank = param_shape(param, shape);
 
@@ -436,20 +520,27 @@ static bool check_no_extra(struct builder *b, struct err *err)
 
 static bool bind_files(struct builder *b, struct err *err)
 {
+    struct params *out = b->out;
+
     if (!b->set)
         return true;
-    for (int i = 0; i < b->out->count; i++)
-        if (b->out->stored[b->out->param[i].stored].part == PART_W && !bind_file(b, &b->out->param[i], err))
+    for (int i = 0; i < out->count; i++) {
+        const struct stored *stored = &out->stored[out->param[i].stored];
+        /* a tied head that became one of its own begins as the embedding, which is the first of the table */
+        const char *name = stored->slot == SLOT_HEAD && b->config->is_tied ? out->param[0].name : out->param[i].name;
+        if (stored->part == PART_W && !bind_file(b, &out->param[i], name, err))
             return false;
+    }
     return check_no_extra(b, err);
 }
 
 /* Frozen and whole in one file tensor of a type that the ops read: used where it is mapped. */
 static bool is_usable_in_file(const struct builder *b, const struct param *param, const struct stored *stored)
 {
-    bool is_lookup = stored->slot == SLOT_EMBED && !b->config->is_tied && param->file_type != DTYPE_F16;
+    bool is_lookup = stored->slot == SLOT_EMBED && has_own_head(b) && param->file_type != DTYPE_F16;
 
-    if (stored->part != PART_W || param->experts || slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
+    if (stored->part != PART_W || stored->is_saved || param->experts ||
+        slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
         return false;
     if (param->file && (uintptr_t)param->file->data % dtype_bytes(param->file_type))
         return false;
@@ -503,7 +594,7 @@ static void lay_out(struct builder *b)
         if (stored->residence == IN_ARENA) {
             stored->at = out->arena_count;
             out->arena_count = align_up(out->arena_count + count, STORED_ALIGN);
-            if (stored->slot == SLOT_EMBED && !b->config->is_tied)
+            if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
                 out->copy_from = out->arena_count;
         } else if (stored->residence == IN_FROZEN) {
             stored->at = out->frozen_bytes;
@@ -524,23 +615,28 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
                  const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
                  struct params *params, struct err *err)
 {
-    struct builder b = {arena, config, profile, lora, set, is_trained, params, NULL};
+    struct builder b = {.arena = arena, .config = config, .profile = profile, .lora = lora, .set = set,
+                        .is_trained = is_trained, .out = params};
     size_t layers = (size_t)config->layers;
 
     *params = (struct params){.compute_type = compute_type(profile)};
-    if (!check_lora(&b, err) || !check_quantization(&b, is_random, err))
+    if (!check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
     params->has_copy = is_trained && params->compute_type != params->master_type;
     if (lora && lora->rank) {
         params->lora_rank = lora->rank;
-        params->lora_scale = lora_scale(lora);
         params->lora_dropout = (float)lora->dropout;
+        params->has_dora = lora->is_dora;
     }
+    b.choice = arena_new_array(arena, struct lora_choice, layers * LAYER_MODULES_MAX);
+    b.is_saved = arena_new_array(arena, bool, layers * LAYER_MODULES_MAX);
+    if (params->lora_rank && !choose_adapters(&b, err))
+        return false;
     params->stored_at = b.stored_at = arena_new_array(arena, int32_t, stored_key(0, config->layers, 0));
-    params->stored = arena_new_array(arena, struct stored, layers * STORED_LAYER_MAX + 3);
-    params->param =
-        arena_new_array(arena, struct param, layers * (PARAM_LAYER_MAX + 3 * (size_t)config->moe.experts) + 3);
+    params->stored = arena_new_array(arena, struct stored, layers * STORED_LAYER_MAX + 3 * PART_COUNT);
+    params->param = arena_new_array(arena, struct param,
+                                    layers * (PARAM_LAYER_MAX + 3 * (size_t)config->moe.experts) + 3 * PART_COUNT);
     add_all_stored(&b);
     add_all_params(&b);
     if (!bind_files(&b, err))
@@ -555,6 +651,18 @@ const struct param *params_find(const struct params *params, const char *name)
 {
     for (int i = 0; i < params->count; i++)
         if (!strcmp(params->param[i].name, name))
+            return &params->param[i];
+    return NULL;
+}
+
+const struct param *param_at_row(const struct params *params, enum slot slot, int32_t layer, int32_t row)
+{
+    int w = params_stored(params, slot, layer, PART_W);
+
+    if (w < 0)
+        w = params_stored(params, SLOT_EMBED, -1, PART_W);
+    for (int i = 0; i < params->count; i++)
+        if (params->param[i].stored == w && params->param[i].row_at == row)
             return &params->param[i];
     return NULL;
 }

@@ -11,11 +11,14 @@
  * final norm, head. The gaps hold zeros and stay zero under AdamW.
  *
  * LoRA: A of q‖k‖v is stored as rows [A_q; A_k; A_v], B as one block-diagonal rectangle, zeros between; a part without
- * an adapter is a zero block, which trains to zero. The base is frozen then: frozen weights lie in an arena of their
+ * an adapter has no rows of A. On the embedding A is stored as a table to look up, [V, r]. Modules that train whole
+ * beside an adapter lie in the arenas; a tied head gets a weight of its own when it or the embedding does. The rest of
+ * the base is frozen then: frozen weights lie in an arena of their
  * own in the compute type, or stay where the file is mapped when type and layout are already right. */
 #pragma once
 
 #include "model/config.h"
+#include "model/lora.h"
 #include "model/safetensors.h"
 
 /* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for
@@ -26,18 +29,6 @@ const char *model_profile_name(enum model_profile profile); /* "float32", "bfloa
 enum model_profile model_profile_best(void);
 /* Of "auto" (the best), "float32" or "bfloat16". */
 bool model_profile_choose(const char *name, enum model_profile *profile, struct err *err);
-
-struct lora_config {
-    int32_t rank;          /* 0: no adapter */
-    double alpha, dropout; /* scale = alpha / rank, or alpha / sqrt(rank) with is_rslora */
-    bool is_rslora;
-    const char *const
-        *targets; /* suffixes of module names, e.g. "q_proj"; NULL: all linear layers of attention and MLP, or with
-                   * experts those of attention */
-    int target_count;
-};
-/* What B·A is multiplied by. */
-float lora_scale(const struct lora_config *lora);
 
 /* Which stored weight: of the model, and of a layer in the order of the arenas, vectors first. */
 enum slot {
@@ -69,7 +60,8 @@ enum slot {
     SLOT_LAYER_FIRST = SLOT_NORM1,
     SLOT_LAYER_LAST = SLOT_EXPERTS_OUT
 };
-enum part { PART_W, PART_A, PART_B, PART_COUNT }; /* of the stored weight: itself, or its adapter's matrices */
+enum part { PART_W, PART_A, PART_B, PART_M, PART_COUNT }; /* of the stored weight: itself, or its adapter's matrices and
+                                                           * DoRA's magnitudes, [1, outputs] */
 
 enum residence {
     IN_ARENA,  /* trained: masters, gradients, moments */
@@ -87,9 +79,12 @@ struct stored { /* a stored matrix */
     bool has_decay;  /* weight decay applies: everything but norms and biases */
     uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */
     enum dtype type; /* that the ops read: of the copy when there is one */
+    bool is_saved;   /* of the base, but the adapter has its own: modules_to_save */
     struct nf4 *codes;    /* IN_CODES: [code_count], one for each param; set when the model is loaded */
     int32_t *code_row_end; /* [code_count] as in struct quant */
     int code_count;
+    const int32_t *part_cols; /* of B, for a weight of several parts: as in struct weight */
+    const float *part_scale;
 };
 
 struct param {
@@ -103,6 +98,8 @@ struct param {
     bool is_interleaved;  /* and its gates and ups take turns */
     enum dtype file_type;          /* of the base's file; F32 for adapters */
     const struct safetensor *file; /* where the base's numbers are; NULL without a set and for adapters */
+    const char *saved_name; /* what the adapter's file calls it when that has its own: modules_to_save */
+    bool is_transposed; /* the file has [cols, rows]: an adapter's embedding is looked up by rows */
     struct nf4 *codes;           /* IN_CODES: its own among those of its stored weight */
     uint64_t codes_at;           /* bytes in the frozen region */
     const struct packed *packed; /* what lies beside codes in a file; NULL: quantized while loading */
@@ -127,7 +124,8 @@ struct params {
     enum dtype master_type;  /* F32, or F64 in PROFILE_F64 */
     bool has_copy;           /* compute_type is not master_type and something is trained */
     int32_t lora_rank;
-    float lora_scale, lora_dropout;
+    float lora_dropout;
+    bool has_dora;
 };
 
 /* Pure: from the config alone when set is NULL (then the files are taken to have config->dtype and to be usable in
@@ -141,6 +139,9 @@ int param_shape(const struct param *param, uint64_t shape[3]);
 const struct param *params_find(const struct params *params, const char *name);
 /* Index in params->stored, or -1. */
 int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part);
+
+/* The base's param whose rows begin at `row` of a layer's stored weight; that of the embedding for a tied head. */
+const struct param *param_at_row(const struct params *params, enum slot slot, int32_t layer, int32_t row);
 
 /* Names of the modules that a target may mean, "q_proj" and so on, each once and in the model's order; is_default: of
  * those that have adapters when no target is given. In the arena. */

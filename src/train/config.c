@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-enum { JOB_BYTES_MAX = 1 << 20, JOB_FORMAT = 1, LORA_TARGETS_MAX = 64 };
+enum { JOB_BYTES_MAX = 1 << 20, JOB_FORMAT = 1 };
 
 static const char *const dtype_names[TRAIN_DTYPE_COUNT] = {"auto", "float32", "bfloat16"};
 
@@ -110,25 +110,6 @@ static bool read_hyperparameters(const struct json *object, enum method method, 
 }
 #undef READ_HYPERPARAMETER
 
-static bool read_targets(struct arena *arena, const struct json *list, struct train_config *config, struct err *err)
-{
-    const char **names;
-
-    if (json_is_null(list))
-        return true;
-    if (list->type != JSON_ARRAY || list->count == 0 || list->count > LORA_TARGETS_MAX)
-        return err_set(err, ERR_INPUT, "job.json: lora_target_modules must be an array of 1 to %d names",
-                       LORA_TARGETS_MAX);
-    names = arena_new_array(arena, const char *, list->count);
-    for json_each (item, list) {
-        if (item->type != JSON_STRING)
-            return err_set(err, ERR_INPUT, "job.json: lora_target_modules must hold names");
-        names[config->lora_target_count++] = str_copy(arena, item->string);
-    }
-    config->lora_targets = names;
-    return true;
-}
-
 bool train_dtype_find(struct str name, enum train_dtype *dtype)
 {
     for (int i = 0; i < TRAIN_DTYPE_COUNT; i++) {
@@ -172,6 +153,11 @@ static bool read_names(const struct json *options, struct train_config *config, 
     return true;
 }
 
+static bool read_lora(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
+{
+    return lora_json_read(arena, options, "lora_target_modules", &config->lora, err) || err_prefix(err, "job.json");
+}
+
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
     return read_names(options, config, err) &&
@@ -181,7 +167,7 @@ static bool read_options(struct arena *arena, const struct json *options, struct
            read_flag(options, "gradient_norms", &config->has_gradient_norms, err) &&
            read_integer(options, "threads", 0, 1024, &config->threads, err) &&
            read_integer(options, "memory_bytes", 0, INT64_MAX, &config->memory_bytes, err) &&
-           read_targets(arena, json_get(options, "lora_target_modules"), config, err);
+           read_lora(arena, options, config, err);
 }
 
 static bool read_file(struct arena *arena, const struct json *root, const char *key, bool is_required,
@@ -279,6 +265,24 @@ static void write_hyperparameters(struct json_writer *w, enum method method, con
     json_write_end_object(w);
 }
 
+static void write_lora(struct json_writer *w, const struct lora_config *lora)
+{
+    json_write_key(w, "lora_target_modules");
+    lora_json_write_names(w, &lora->targets);
+    json_write_key(w, "exclude_modules");
+    lora_json_write_names(w, &lora->excluded);
+    json_write_key(w, "layers_to_transform");
+    lora_json_write_layers(w, lora);
+    json_write_key(w, "rank_pattern");
+    lora_json_write_patterns(w, &lora->rank_pattern);
+    json_write_key(w, "alpha_pattern");
+    lora_json_write_patterns(w, &lora->alpha_pattern);
+    json_write_key(w, "modules_to_save");
+    lora_json_write_names(w, &lora->saved);
+    json_put_bool(w, "use_rslora", lora->is_rslora);
+    json_put_bool(w, "use_dora", lora->is_dora);
+}
+
 static void write_options(struct json_writer *w, const struct train_config *config)
 {
     struct tm date;
@@ -292,15 +296,7 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_integer(w, "checkpoint_steps", config->checkpoint_steps);
     json_put_integer(w, "eval_steps", config->eval_steps);
     json_put_integer(w, "recovery_steps", config->recovery_steps);
-    json_write_key(w, "lora_target_modules");
-    if (config->lora_targets) {
-        json_write_begin_array(w);
-        for (int i = 0; i < config->lora_target_count; i++)
-            json_write_text(w, config->lora_targets[i]);
-        json_write_end_array(w);
-    } else {
-        json_write_null(w);
-    }
+    write_lora(w, &config->lora);
     json_put_text(w, "lr_scheduler_type", schedule_name(config->schedule));
     json_put_text(w, "init", config->is_random ? "random" : "model");
     json_put_text(w, "dtype", dtype_names[config->dtype]);

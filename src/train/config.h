@@ -7,6 +7,7 @@
 #include "base/hyperparameters.h"
 #include "base/json.h"
 #include "data/dataset.h"
+#include "model/lora.h"
 #include "train/schedule.h"
 
 enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16, TRAIN_DTYPE_COUNT };
@@ -37,8 +38,7 @@ struct train_config {
     bool has_gradient_norms;         /* of every parameter, in each step's event */
     int64_t threads;                 /* 0: all */
     int64_t memory_bytes;            /* 0: no limit */
-    const char *const *lora_targets; /* NULL: all linear layers */
-    int lora_target_count;
+    struct lora_config lora;         /* what is adapted and how; rank, alpha and dropout are hyperparameters */
     int64_t now;   /* what templates take for the time, seconds */
     char hash[65]; /* of job.json's text */
 };

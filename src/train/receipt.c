@@ -144,6 +144,11 @@ static void probe_dropped_lines(struct session *s, struct json_writer *w, enum v
     put_verdict(w, is_clean ? VERDICT_PASS : VERDICT_WARN, worst);
 }
 
+static enum verdict verdict_of(double difference, double pass_below, double fail_above)
+{
+    return difference <= pass_below ? VERDICT_PASS : difference <= fail_above ? VERDICT_WARN : VERDICT_FAIL;
+}
+
 /* Mean loss of the examples, several to a micro-batch or each alone. */
 static double probe_loss(struct session *s, const uint32_t *example, uint32_t count, uint32_t max_docs)
 {
@@ -178,11 +183,33 @@ static void probe_packing(struct session *s, struct json_writer *w, enum verdict
     json_put_number(w, "unpacked_loss", alone);
     json_put_number(w, "relative_difference", difference);
     json_put_number(w, "pass_below", pass_below);
-    put_verdict(w,
-                difference <= pass_below   ? VERDICT_PASS
-                : difference <= fail_above ? VERDICT_WARN
-                                           : VERDICT_FAIL,
-                worst);
+    put_verdict(w, verdict_of(difference, pass_below, fail_above), worst);
+}
+
+/* The thresholds follow the shortest type on the way: that of products, or that of the files, to which merged weights
+ * are rounded. */
+static void probe_merge(struct session *s, struct json_writer *w, enum verdict *worst)
+{
+    const struct params *params = model_params(s->model);
+    bool is_f32 = params->compute_type == DTYPE_F32 && s->model_config.dtype == DTYPE_F32;
+    double pass_below = is_f32 ? 1e-5 : 3e-2, fail_above = is_f32 ? 1e-3 : 3e-1;
+    struct merge_probe probe;
+    struct feed_step step;
+    uint32_t first = 0;
+
+    if (!params->lora_rank || model_config(s->model)->quantization.is_nf4) /* codes are not merged into */
+        return;
+    arena_reset(&s->step_arena);
+    feed_examples_make(&s->train, &s->step_arena, &first, 1, 1, (uint32_t)model_plan_used(s->model)->tokens, 1,
+                       &step);
+    model_probe_merge(s->model, &step.micro[0].batch, &probe);
+    begin_probe(w, "merged_equals_adapter");
+    json_put_integer(w, "products", probe.product_count);
+    json_put_number(w, "product_difference", probe.product_difference);
+    json_put_text(w, "largest_at", probe.product);
+    json_put_number(w, "logit_difference", probe.logit_difference);
+    json_put_number(w, "pass_below", pass_below);
+    put_verdict(w, verdict_of(fmax(probe.product_difference, probe.logit_difference), pass_below, fail_above), worst);
 }
 
 static bool put_receipt(struct session *s, struct json_writer *w, struct err *err)
@@ -204,6 +231,7 @@ static bool put_receipt(struct session *s, struct json_writer *w, struct err *er
     probe_dropped_lines(s, w, &worst);
     probe_stop_token(s, w, &worst);
     probe_packing(s, w, &worst);
+    probe_merge(s, w, &worst);
     json_write_end_array(w);
     json_put_text(w, "verdict", verdict_name(worst));
     json_write_end_object(w);

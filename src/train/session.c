@@ -340,11 +340,10 @@ static struct model_options make_options(const struct session *s)
     };
 
     if (s->config.hp.lora) {
+        options.lora = s->config.lora;
         options.lora.rank = (int32_t)s->config.hp.lora_r;
-        options.lora.alpha = (float)s->config.hp.lora_alpha;
-        options.lora.dropout = (float)s->config.hp.lora_dropout;
-        options.lora.targets = s->config.lora_targets;
-        options.lora.target_count = s->config.lora_target_count;
+        options.lora.alpha = s->config.hp.lora_alpha;
+        options.lora.dropout = s->config.hp.lora_dropout;
     }
     return options;
 }

@@ -77,6 +77,23 @@ def test_checkpoints_have_metrics_and_files_that_download(client, finished_job, 
     assert one["id"] == checkpoints[0].id
 
 
+def test_what_peft_calls_its_options_reaches_the_adapter(client, training_file):
+    options = {"use_dora": True, "use_rslora": True, "lora_target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.0.self_attn.v_proj"],
+               "rank_pattern": {"v_proj": 3}, "alpha_pattern": {"q_proj": 2.5}, "modules_to_save": ["norm"], "layers_to_transform": [0, 1]}
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={
+        "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-3, "lora": True}, **options})
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded", job.error
+    files = {client.files.retrieve(file).filename.partition("/")[2]: file for file in job.result_files}
+    written = client.files.content(files["adapter_config.json"]).json()
+    assert {name: written[name.removeprefix("lora_")] for name in options} == options
+    header = client.files.content(files["adapter_model.safetensors"]).content
+    tensors = json.loads(header[8:8 + int.from_bytes(header[:8], "little")])
+    assert tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"]["shape"][0] == 3
+    assert "base_model.model.model.norm.weight" in tensors and "base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector" in tensors
+    assert not any("layers.0.self_attn.v_proj" in name for name in tensors)
+
+
 def test_a_running_job_is_cancelled_within_a_step(client, training_file):
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 50, "batch_size": 1})
     assert job.status == "queued"
@@ -197,6 +214,8 @@ def test_a_finished_job_has_a_receipt_whose_probes_pass(client, finished_job):
     assert all(probe["verdict"] == "pass" for probe in probes.values())
     assert probes["supervised_tokens"]["scored"] == receipt["supervised_tokens"] > 0
     assert probes["dropped_lines"]["examples"] == 24 and probes["stop_token_trained"]["turns"] == 24
+    merged = probes["merged_equals_adapter"]
+    assert merged["products"] == 14 and merged["largest_at"].startswith("model.layers.") and 0 < merged["logit_difference"] < merged["pass_below"]
     assert "model.safetensors" in receipt["sha256"]["base"] and receipt["sha256"]["adapter"] is None
 
 

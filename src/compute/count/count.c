@@ -162,6 +162,21 @@ static struct cost cost_loss(const struct op_loss *op)
     return (struct cost){12 * area(&op->logits), (op->coef ? 2 : 1) * mat_bytes(&op->logits)};
 }
 
+static struct cost cost_dora(const struct op_dora *op)
+{
+    return (struct cost){(2.0 * op->a.rows + 4) * area(&op->w), mat_bytes(&op->w)};
+}
+
+static struct cost cost_gain(const struct op_gain *op)
+{
+    return (struct cost){2 * area(&op->x), mat_bytes(&op->x) + mat_bytes(&op->y) + (op->add.at ? mat_bytes(&op->add) : 0)};
+}
+
+static struct cost cost_gain_grad(const struct op_gain_grad *op)
+{
+    return (struct cost){2 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->x)};
+}
+
 static struct cost cost_copy(const struct op_copy *op)
 {
     return (struct cost){op->is_added ? area(&op->x) : 0, mat_bytes(&op->x) + mat_bytes(&op->y)};

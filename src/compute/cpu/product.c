@@ -7,6 +7,7 @@
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 #include "compute/grouped.h"
+#include "compute/parts.h"
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
@@ -331,14 +332,22 @@ static struct mat sub_cols(const struct mat *m, int32_t first, int32_t count)
     return cols;
 }
 
-/* t = lora_scale / (1 - rate) · mask(x)·Aᵀ */
-static struct product adapter_in(const struct op_linear *op)
+/* Scales that are equal take one product for all parts. */
+static int32_t adapter_in_count(const struct weight *w)
+{
+    return w->part_scale ? weight_part_count(w) : 1;
+}
+
+/* t = lora_scale / (1 - rate) · mask(x)·Aᵀ, or the columns of one part */
+static struct product adapter_in(const struct op_linear *op, int32_t i)
 {
     const struct weight *w = op->w;
-    struct segment segment = {.a = {.m = op->x, .rate = w->lora_dropout, .dropout = op->dropout}, .b = {.m = w->a}, .k = op->x.cols};
+    struct weight_part all = {.cols = w->a.rows, .scale = w->lora_scale}, part = w->part_scale ? weight_part(w, i) : all;
+    struct segment segment = {.a = {.m = op->x, .rate = w->lora_dropout, .dropout = op->dropout},
+                              .b = {.m = sub_rows(&w->a, part.col, part.cols)}, .k = op->x.cols};
 
-    return (struct product){.rows = op->x.rows, .cols = w->a.rows, .segments = {segment}, .segment_count = 1,
-                            .scale = w->lora_scale / (1 - w->lora_dropout), .y = behind(&op->x, 0, w->a.rows)};
+    return (struct product){.rows = op->x.rows, .cols = part.cols, .segments = {segment}, .segment_count = 1,
+                            .scale = part.scale / (1 - w->lora_dropout), .y = behind(&op->x, part.col, part.cols)};
 }
 
 static const struct quant *quant_of(const struct weight *w)
@@ -366,8 +375,8 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
         grouped_linear(queue, op, CPU(linear));
         return;
     }
-    if (op->w->a.rows) {
-        p = adapter_in(op);
+    for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++) {
+        p = adapter_in(op, i);
         product_run(queue, &p);
     }
     p = forward(op);
@@ -378,19 +387,26 @@ size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
 {
     struct weight expert;
     struct op_linear dense = op->row_end ? grouped_linear_largest(op, &expert) : *op;
-    struct product in = adapter_in(&dense), y = forward(&dense);
+    struct product p = forward(&dense);
+    size_t bytes = product_scratch(&p, thread_count);
 
-    return larger(op->w->a.rows ? product_scratch(&in, thread_count) : 0, product_scratch(&y, thread_count));
+    for (int32_t i = 0; dense.w->a.rows && i < adapter_in_count(dense.w); i++) {
+        p = adapter_in(&dense, i);
+        bytes = larger(bytes, product_scratch(&p, thread_count));
+    }
+    return bytes;
 }
 
-/* dt = lora_scale · dy·B */
-static struct product adapter_grad_in(const struct op_linear_grad_in *op)
+/* dt = lora_scale · dy·B, one block of B at a time */
+static struct product adapter_grad_in(const struct op_linear_grad_in *op, int32_t i)
 {
-    const struct weight *w = op->w;
-    struct segment segment = {.a = {.m = op->dy}, .b = {.m = w->b, .is_k_down = true}, .k = op->dy.cols};
+    struct weight_part part = weight_part(op->w, i);
+    struct mat block = sub_rows(&op->w->b, part.row, part.rows);
+    struct segment segment = {.a = {.m = sub_cols(&op->dy, part.row, part.rows)},
+                              .b = {.m = sub_cols(&block, part.col, part.cols), .is_k_down = true}, .k = part.rows};
 
-    return (struct product){.rows = op->dy.rows, .cols = w->a.rows, .segments = {segment}, .segment_count = 1,
-                            .scale = w->lora_scale, .y = behind(&op->dy, 0, w->a.rows)};
+    return (struct product){.rows = op->dy.rows, .cols = part.cols, .segments = {segment}, .segment_count = 1,
+                            .scale = part.scale, .y = behind(&op->dy, part.col, part.cols)};
 }
 
 /* dx (+)= drop'(dt·A) + dy·W. With dropout the adapter's part comes first, so that its sums can be masked. */
@@ -417,8 +433,8 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
         grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
         return;
     }
-    if (op->w->a.rows) {
-        p = adapter_grad_in(op);
+    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++) {
+        p = adapter_grad_in(op, i);
         product_run(queue, &p);
     }
     p = backward(op);
@@ -429,9 +445,14 @@ size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int threa
 {
     struct weight expert;
     struct op_linear_grad_in dense = op->row_end ? grouped_linear_grad_in_largest(op, &expert) : *op;
-    struct product in = adapter_grad_in(&dense), dx = backward(&dense);
+    struct product p = backward(&dense);
+    size_t bytes = product_scratch(&p, thread_count);
 
-    return larger(op->w->a.rows ? product_scratch(&in, thread_count) : 0, product_scratch(&dx, thread_count));
+    for (int32_t i = 0; dense.w->a.rows && i < weight_part_count(dense.w); i++) {
+        p = adapter_grad_in(&dense, i);
+        bytes = larger(bytes, product_scratch(&p, thread_count));
+    }
+    return bytes;
 }
 
 /* grad += scale · leftᵀ·right over rows [first, first + count). */
@@ -458,20 +479,14 @@ static struct product adapter_a_grad(const struct op_linear_grad_w *op, int32_t 
 }
 
 /* dB += dyᵀ·t, for one block of a fused weight. */
-static struct product adapter_b_grad(const struct op_linear_grad_w *op, int part, int32_t first, int32_t count)
+static struct product adapter_b_grad(const struct op_linear_grad_w *op, int32_t i, int32_t first, int32_t count)
 {
-    const struct weight *w = op->w;
-    int32_t r = w->part_rows ? w->a.rows / w->part_count : w->a.rows;
-    int32_t row = w->part_rows ? w->part_rows[part] : 0, end = w->part_rows ? w->part_rows[part + 1] : op->dy.cols;
-    struct mat block = sub_rows(&op->db, row, end - row), dy = sub_cols(&op->dy, row, end - row), t = behind(&op->x, part * r, r);
+    struct weight_part part = weight_part(op->w, i);
+    struct mat block = sub_rows(&op->db, part.row, part.rows), dy = sub_cols(&op->dy, part.row, part.rows);
+    struct mat t = behind(&op->x, part.col, part.cols);
 
-    block = sub_cols(&block, part * r, r);
+    block = sub_cols(&block, part.col, part.cols);
     return outer(block, &dy, &t, first, count, 1);
-}
-
-static int part_count(const struct weight *w)
-{
-    return w->part_rows ? w->part_count : 1;
 }
 
 struct bias_grad {
@@ -518,7 +533,7 @@ void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)
             p = adapter_a_grad(op, first, count);
             product_run(queue, &p);
         }
-        for (int part = 0; op->db.at && part < part_count(op->w); part++) {
+        for (int32_t part = 0; op->db.at && part < weight_part_count(op->w); part++) {
             p = adapter_b_grad(op, part, first, count);
             product_run(queue, &p);
         }
@@ -543,7 +558,7 @@ size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_
             p = adapter_a_grad(&dense, 0, rows);
             bytes = larger(bytes, product_scratch(&p, thread_count));
         }
-        for (int part = 0; dense.db.at && part < part_count(dense.w); part++) {
+        for (int32_t part = 0; dense.db.at && part < weight_part_count(dense.w); part++) {
             p = adapter_b_grad(&dense, part, 0, rows);
             bytes = larger(bytes, product_scratch(&p, thread_count));
         }

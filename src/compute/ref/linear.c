@@ -1,6 +1,7 @@
 #include "compute/dropout.h"
 #include "compute/grouped.h"
 #include "compute/nf4.h"
+#include "compute/parts.h"
 #include "compute/ref/element.h"
 #include "compute/ref/ref_int.h"
 
@@ -30,6 +31,15 @@ static double base_at(const struct weight *weight, int32_t n, int32_t k)
     return at_get(&value, weight->w.type, 0);
 }
 
+static struct weight_part part_of_col(const struct weight *weight, int32_t c)
+{
+    int32_t i = 0;
+
+    while (c >= weight_part(weight, i).col + weight_part(weight, i).cols)
+        i++;
+    return weight_part(weight, i);
+}
+
 void ref_linear(struct queue *queue, const struct op_linear *op)
 {
     const struct weight *weight = op->w;
@@ -44,7 +54,7 @@ void ref_linear(struct queue *queue, const struct op_linear *op)
             double sum = 0;
             for (int32_t k = 0; k < K; k++)
                 sum += kept(weight, &op->dropout, t, k) * get(&op->x, t, k) * get(&weight->a, c, k);
-            set(&op->x, t, K + c, weight->lora_scale * sum);
+            set(&op->x, t, K + c, part_of_col(weight, c).scale * sum);
         }
         for (int32_t n = 0; n < N; n++) {
             double sum = op->bias.at ? get(&op->bias, 0, n) : 0;
@@ -72,7 +82,7 @@ void ref_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
             double sum = 0;
             for (int32_t n = 0; n < N; n++)
                 sum += get(&op->dy, t, n) * get(&weight->b, n, c);
-            set(&op->dy, t, N + c, weight->lora_scale * sum);
+            set(&op->dy, t, N + c, part_of_col(weight, c).scale * sum);
         }
         for (int32_t k = 0; k < K; k++) {
             double sum = op->is_added ? get(&op->dx, t, k) : 0, through = 0;
@@ -88,12 +98,9 @@ void ref_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
 /* Whether (n, c) lies in one of the blocks of a fused weight's B. */
 static bool is_in_part(const struct weight *weight, int32_t n, int32_t c)
 {
-    int32_t part;
+    struct weight_part part = part_of_col(weight, c);
 
-    if (!weight->part_rows)
-        return true;
-    part = c / (weight->a.rows / weight->part_count);
-    return n >= weight->part_rows[part] && n < weight->part_rows[part + 1];
+    return n >= part.row && n < part.row + part.rows;
 }
 
 void ref_linear_grad_w(struct queue *queue, const struct op_linear_grad_w *op)

@@ -88,7 +88,7 @@ void trial_gather(struct trial *trial)
 static struct weight experts_random(struct operands *o, int32_t E, int32_t N, int32_t K, enum dtype type)
 {
     struct weight w = {.w = mat_random(o, E * N, K, 0, type), .lora_scale = 0.5f};
-    int32_t *rows = arena_new_array(&o->wide, int32_t, 3), r = random_in(o, 1, 8);
+    int32_t *rows = arena_new_array(&o->wide, int32_t, 3), *cols = arena_new_array(&o->wide, int32_t, 3), r = random_in(o, 1, 8);
 
     if (random_below(o, 2))
         return w;
@@ -98,7 +98,9 @@ static struct weight experts_random(struct operands *o, int32_t E, int32_t N, in
     if (w.part_count == 1)
         return w;
     rows[1] = random_in(o, 1, N - 1), rows[2] = N;
+    cols[1] = r, cols[2] = 2 * r;
     w.part_rows = rows;
+    w.part_cols = cols;
     for (int32_t n = 0; n < E * N; n++)
         for (int32_t c = 0; c < w.b.cols; c++)
             if ((n % N < rows[1]) != (c < r))

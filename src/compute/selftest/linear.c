@@ -1,29 +1,49 @@
 /* Products, with and without adapters. */
 #include "compute/nf4.h"
+#include "compute/parts.h"
 #include "compute/selftest/trial.h"
 
-/* A weight, with an adapter every other time, of parts every other time, with dropout every other time. */
+/* Three parts of random sizes; one may have no columns. Scales of their own every other time. */
+static void cut_parts(struct operands *o, struct weight *w)
+{
+    int32_t *rows = arena_new_array(&o->wide, int32_t, 4), *cols = arena_new_array(&o->wide, int32_t, 4);
+    float *scale = arena_new_array(&o->wide, float, 3);
+
+    rows[1] = random_in(o, 1, w->w.rows - 2), rows[2] = random_in(o, rows[1], w->w.rows - 1), rows[3] = w->w.rows;
+    cols[1] = random_in(o, 0, w->a.rows), cols[2] = random_in(o, cols[1], w->a.rows), cols[3] = w->a.rows;
+    scale[0] = 0.25f, scale[1] = 0.5f, scale[2] = 1;
+    w->part_count = 3;
+    w->part_rows = rows;
+    w->part_cols = cols;
+    w->part_scale = random_below(o, 2) ? scale : NULL;
+}
+
+static bool is_in_block(const struct weight *w, int32_t n, int32_t c)
+{
+    for (int32_t i = 0; i < weight_part_count(w); i++) {
+        struct weight_part part = weight_part(w, i);
+        if (n >= part.row && n < part.row + part.rows && c >= part.col && c < part.col + part.cols)
+            return true;
+    }
+    return false;
+}
+
+/* A weight, with an adapter two times of three, of parts every other time, with dropout every other time. */
 static struct weight make_weight(struct operands *o, int32_t N, int32_t K, enum dtype type, enum dtype adapter)
 {
     struct weight w = {.w = mat_random(o, N, K, 0, type), .lora_scale = 0.5f};
-    int32_t *rows = arena_new_array(&o->wide, int32_t, 4);
 
     if (random_below(o, 3) == 0)
         return w;
-    w.part_count = N >= 3 && random_below(o, 2) ? 3 : 1;
-    w.a = mat_random(o, random_in(o, 1, 12) * w.part_count, K, 0, adapter);
+    w.a = mat_random(o, random_in(o, 1, 36), K, 0, adapter);
     w.b = mat_random(o, N, w.a.rows, 0, adapter);
     w.lora_dropout = random_below(o, 2) ? 0.25f : 0;
-    if (w.part_count == 1)
-        return w;
-    rows[1] = random_in(o, 1, N - 2), rows[2] = random_in(o, rows[1], N - 1), rows[3] = N;
-    w.part_rows = rows;
+    if (N >= 3 && random_below(o, 2))
+        cut_parts(o, &w);
     for (int32_t n = 0; n < N; n++)
-        for (int32_t c = 0; c < w.b.cols; c++) {
-            int32_t part = c / (w.a.rows / 3);
-            if (n < rows[part] || n >= rows[part + 1])
+        for (int32_t c = 0; c < w.b.cols; c++)
+            if (!is_in_block(&w, n, c))
                 set(&w.b, n, c, 0);
-        }
     return w;
 }
 

@@ -105,6 +105,43 @@ void trial_glu(struct trial *trial)
     trial_gaps_whole(trial, "h again", &grad.h), trial_gaps_whole(trial, "gate_up", &op.gate_up);
 }
 
+/* DoRA: a gain from norms, its use and its gradient. */
+void trial_gain(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, random_below(o, 6) ? 40 : 600), N = random_in(o, 1, 90), K = random_in(o, 1, 600), R = random_in(o, 1, 9);
+    enum dtype type = random_type(o);
+    struct op_dora dora = {.w = mat_random(o, N, K, 0, type), .a = mat_random(o, R, K, 0, type), .b = mat_random(o, N, R, 0, type),
+                           .magnitude = mat_random(o, 1, N, 0, DTYPE_F32), .inverse = mat_output(o, 1, N, 0, DTYPE_F32, false),
+                           .gain = mat_output(o, 1, N, 0, DTYPE_F32, false), .scale = 0.5f}, wide = dora;
+    struct op_gain gain = {.x = mat_random(o, T, N, 0, type), .y = mat_output(o, T, N, 0, random_type(o), false)}, wide_gain;
+    struct op_gain_grad grad = {.dy = mat_random(o, T, N, 0, type), .x = gain.x, .dmagnitude = mat_random(o, 1, N, 0, DTYPE_F32)}, wide_grad;
+
+    wide.w = mat_wide(o, &dora.w, false), wide.a = mat_wide(o, &dora.a, false), wide.b = mat_wide(o, &dora.b, false);
+    wide.magnitude = mat_wide(o, &dora.magnitude, false), wide.inverse = mat_wide(o, &dora.inverse, false), wide.gain = mat_wide(o, &dora.gain, false);
+    trial_run(trial, OP_dora, &dora);
+    trial_oracle(OP_dora, &wide);
+    trial_close(trial, "inverse norms", &dora.inverse, &wide.inverse, NULL, 1e-5);
+    trial_close(trial, "gain", &dora.gain, &wide.gain, NULL, 1e-5);
+    gain.gain = dora.gain;
+    gain.bias = random_below(o, 2) ? mat_random(o, 1, N, 0, random_type(o)) : mat_none(&gain.x);
+    gain.add = random_below(o, 2) ? mat_random(o, T, N, 0, random_type(o)) : mat_none(&gain.x);
+    wide_gain = gain;
+    wide_gain.x = mat_wide(o, &gain.x, false), wide_gain.y = mat_wide(o, &gain.y, false), wide_gain.gain = mat_wide(o, &gain.gain, false);
+    wide_gain.bias = mat_wide(o, &gain.bias, false), wide_gain.add = mat_wide(o, &gain.add, false);
+    trial_run(trial, OP_gain, &gain);
+    trial_oracle(OP_gain, &wide_gain);
+    trial_close(trial, "columns times gain", &gain.y, &wide_gain.y, NULL, 4e-6);
+    trial_gaps_whole(trial, "columns times gain", &gain.y);
+    grad.inverse = dora.inverse;
+    wide_grad = grad;
+    wide_grad.dy = mat_wide(o, &grad.dy, false), wide_grad.x = wide_gain.x, wide_grad.inverse = mat_wide(o, &grad.inverse, false);
+    wide_grad.dmagnitude = mat_wide(o, &grad.dmagnitude, false);
+    trial_run(trial, OP_gain_grad, &grad);
+    trial_oracle(OP_gain_grad, &wide_grad);
+    trial_close(trial, "gradient of magnitudes", &grad.dmagnitude, &wide_grad.dmagnitude, NULL, 1e-4);
+}
+
 void trial_rows(struct trial *trial)
 {
     struct operands *o = &trial->operands;

@@ -29,10 +29,29 @@ static void philox_gives_its_known_answers(void **state)
     assert_memory_equal(out, for_ones, sizeof out);
 }
 
+/* torch 2.13: torch.manual_seed(9); torch.empty(37).normal_(0, 0.5). The last 16 are drawn afresh. */
+static void normal_values_are_torchs_to_the_bit(void **state)
+{
+    static const struct {
+        int at;
+        float value;
+    } cases[] = {{0, -0x1.1140c8p-1f}, {1, -0x1.6f3ac8p-2f}, {8, 0x1.fe5ebep-2f},   {15, 0x1.dd530ep-4f},
+                 {20, 0x1.8410aep-1f}, {21, -0x1.5c1b92p-4f}, {28, -0x1.37c6c0p-6f}, {36, -0x1.34bc18p-2f}};
+    struct mt19937 mt;
+    float values[37];
+
+    mt19937_seed(&mt, 9);
+    mt19937_normal(&mt, values, 37, 0.5f);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (values[cases[i].at] != cases[i].value)
+            fail_msg("value %d is %a, torch has %a", cases[i].at, (double)values[cases[i].at], (double)cases[i].value);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(permutations_are_torchs),
+        cmocka_unit_test(normal_values_are_torchs_to_the_bit),
         cmocka_unit_test(philox_gives_its_known_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* Every gradient of the reference against finite differences of its forward operation, in F64. */
 #include "fixture.h"
 
+#include "compute/parts.h"
 #include "compute/selftest/operands.h"
 
 static struct operands operands;
@@ -212,10 +213,21 @@ static double linear_objective(const void *args)
     return weighted(&c, &op->y);
 }
 
-/* An adapter of rank R (0: none), for a fused weight of three parts or a plain one. */
+static bool is_in_block(const struct weight *w, int32_t n, int32_t col)
+{
+    for (int32_t i = 0; i < weight_part_count(w); i++) {
+        struct weight_part part = weight_part(w, i);
+        if (col >= part.col && col < part.col + part.cols)
+            return n >= part.row && n < part.row + part.rows;
+    }
+    return false;
+}
+
+/* An adapter of rank R (0: none), for a plain weight or a fused one of three parts, of which one has no adapter. */
 static void check_linear_gradient(int32_t R, bool has_parts, float rate)
 {
-    static const int32_t part_rows[] = {0, 3, 4, 8};
+    static const int32_t part_rows[] = {0, 3, 4, 8}, part_cols[] = {0, 2, 2, 6};
+    static const float part_scale[] = {0.75f, 1, 1.5f};
     enum { T = 5, N = 8, K = 6 };
     struct weight w = {.w = random_mat(N, K, 0), .a = random_mat(R, K, 0), .b = random_mat(N, R, 0), .lora_scale = 0.75f, .lora_dropout = rate};
     struct dropout dropout = {.seed = 77, .step = 3, .layer = 9, .row_offset = 1000};
@@ -226,10 +238,10 @@ static void check_linear_gradient(int32_t R, bool has_parts, float rate)
                                     .db = zero_mat(N, R, 0), .dropout = dropout};
 
     if (has_parts) {
-        w.part_rows = part_rows, w.part_count = 3;
+        w.part_rows = part_rows, w.part_cols = part_cols, w.part_scale = part_scale, w.part_count = 3;
         for (int32_t n = 0; n < N; n++)
             for (int32_t col = 0; col < R; col++)
-                if (n < part_rows[col / (R / 3)] || n >= part_rows[col / (R / 3) + 1])
+                if (!is_in_block(&w, n, col))
                     set(&w.b, n, col, 0);
     }
     linear_objective(&op);
@@ -240,15 +252,15 @@ static void check_linear_gradient(int32_t R, bool has_parts, float rate)
     expect_slope("bias", linear_objective, &op, &op.bias, &grad.dbias);
     expect_slope("add", linear_objective, &op, &op.add, &c);
     expect_slope("a", linear_objective, &op, &w.a, &grad.da);
-    for (int32_t part = 0; part < (has_parts ? 3 : 1) && R; part++) {
-        int32_t row = has_parts ? part_rows[part] : 0, end = has_parts ? part_rows[part + 1] : N, r = has_parts ? R / 3 : R;
-        struct mat block = {(double *)w.b.at + row * w.b.ld + part * r, end - row, r, w.b.ld, DTYPE_F64};
-        struct mat slope = {(double *)grad.db.at + row * grad.db.ld + part * r, end - row, r, grad.db.ld, DTYPE_F64};
+    for (int32_t i = 0; i < weight_part_count(&w) && R; i++) {
+        struct weight_part part = weight_part(&w, i);
+        struct mat block = {(double *)w.b.at + part.row * w.b.ld + part.col, part.rows, part.cols, w.b.ld, DTYPE_F64};
+        struct mat slope = {(double *)grad.db.at + part.row * grad.db.ld + part.col, part.rows, part.cols, grad.db.ld, DTYPE_F64};
         expect_slope("b", linear_objective, &op, &block, &slope);
     }
     for (int32_t n = 0; has_parts && n < N; n++)
         for (int32_t col = 0; col < R; col++)
-            if (n < part_rows[col / (R / 3)] || n >= part_rows[col / (R / 3) + 1])
+            if (!is_in_block(&w, n, col))
                 assert_true(get(&grad.db, n, col) == 0);
 }
 
@@ -264,10 +276,10 @@ static void linear_gradient(void **state)
 /* Three experts of 4 rows, none and 3, with adapters of two parts. */
 static void experts_gradient(void **state)
 {
-    static const int32_t part_rows[] = {0, 2, 5}, row_end[] = {4, 4, 7};
+    static const int32_t part_rows[] = {0, 2, 5}, part_cols[] = {0, 2, 4}, row_end[] = {4, 4, 7};
     enum { E = 3, T = 7, N = 5, K = 6, R = 4 };
     struct weight w = {.w = random_mat(E * N, K, 0), .a = random_mat(E * R, K, 0), .b = random_mat(E * N, R, 0), .lora_scale = 0.75f,
-                       .part_rows = part_rows, .part_count = 2};
+                       .part_rows = part_rows, .part_cols = part_cols, .part_count = 2};
     struct op_linear op = {.x = random_mat(T, K, R), .y = zero_mat(T, N, 0), .w = &w, .row_end = row_end, .bias = random_mat(E, N, 0)};
     struct op_linear_grad_in in = {.dy = c = random_mat(T, N, R), .dx = zero_mat(T, K, 0), .w = &w, .row_end = row_end};
     struct op_linear_grad_w grad = {.x = op.x, .dy = c, .w = &w, .row_end = row_end, .dw = zero_mat(E * N, K, 0),

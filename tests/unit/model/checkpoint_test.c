@@ -250,7 +250,7 @@ static void adapters_go_out_as_pefts_and_come_back(void **state)
     double loss, base_loss;
     struct err err;
 
-    options.lora = (struct lora_config){.rank = 3, .alpha = 6, .dropout = 0.05, .targets = targets, .target_count = 2};
+    options.lora = (struct lora_config){.rank = 3, .alpha = 6, .dropout = 0.05, .targets = {.name = targets, .count = 2}};
     model = fixture_open(base, &options);
     base_loss = loss_of(model, false);
     disturb(model, 0.05f);
@@ -287,16 +287,20 @@ static void foreign_adapters_are_refused_by_name(void **state)
         const char *text, *names;
     } cases[] = {
         {"{\"peft_type\":\"IA3\"}", "IA3"},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"use_dora\":true}",
-         "use_dora"},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"rank_pattern\":{\"k\":2}}",
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"use_dora\":1}", "use_dora"},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"rank_pattern\":[]}",
          "rank_pattern"},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"modules_to_save\":[\"lm_"
-         "head\"]}",
-         "modules_to_save"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"target_parameters\":[\"experts.w\"]}",
+         "target_parameters"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"init_lora_weights\":\"pissa\"}", "pissa"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"task_type\":\"SEQ_CLS\"}", "SEQ_CLS"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"ensure_weight_tying\":true}",
+         "ensure_weight_tying"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"layers_pattern\":\"h\"}", "layers_pattern"},
+        {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"of_the_future\":1}", "of_the_future"},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"bias\":\"all\"}", "bias"},
         {"{\"peft_type\":\"LORA\",\"r\":0,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"]}", "r must be"},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":\".*_proj\"}", "target_modules"},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":null}", "target_modules"},
         {"[]", "object"},
     };
     struct arena arena = {0};

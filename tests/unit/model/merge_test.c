@@ -13,7 +13,7 @@ static const char *make_adapter(struct arena *arena, struct pool *pool, const ch
     struct model *model;
     struct err err;
 
-    options.lora = (struct lora_config){.rank = 3, .alpha = 5, .targets = linear_targets, .target_count = 5};
+    options.lora = (struct lora_config){.rank = 3, .alpha = 5, .targets = {.name = linear_targets, .count = 5}};
     model = fixture_open(base, &options);
     for (int i = 0; i < model_params(model)->count; i++) {
         struct param_view view = model_param_view(model, i);

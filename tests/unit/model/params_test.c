@@ -127,7 +127,7 @@ static void norms_and_biases_do_not_decay(void **state)
 static void an_adapter_on_a_fused_weight_is_one_over_all_its_rows(void **state)
 {
     static const char *const targets[] = {"qkv_proj"};
-    struct lora_config lora = {.rank = 3, .alpha = 3, .targets = targets, .target_count = 1};
+    struct lora_config lora = {.rank = 3, .alpha = 3, .targets = {.name = targets, .count = 1}};
     struct arena arena = {0};
     struct model_config config = config_of(&arena, &blocks[2]);
     struct params params = params_of(&arena, &config, &lora);
@@ -147,7 +147,7 @@ static void an_adapter_on_a_fused_weight_is_one_over_all_its_rows(void **state)
 static void a_target_that_names_nothing_is_told_the_names_there_are(void **state)
 {
     static const char *const targets[] = {"q_proj"};
-    struct lora_config lora = {.rank = 3, .alpha = 3, .targets = targets, .target_count = 1};
+    struct lora_config lora = {.rank = 3, .alpha = 3, .targets = {.name = targets, .count = 1}};
     struct arena arena = {0};
     struct model_config config = config_of(&arena, &blocks[2]);
     struct params params;

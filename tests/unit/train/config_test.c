@@ -27,6 +27,8 @@ static void what_is_left_out_has_its_default(void **state)
 static void a_job_reads_back_as_it_was_written(void **state)
 {
     static const char *const targets[] = {"q_proj", "v_proj"};
+    static const int32_t layers[] = {0, 3};
+    static const struct lora_pattern ranks[] = {{"q_proj", 4}, {"layers\\.1\\..*", 2.5}};
     struct train_config c =
                             {
                                 .id = "ftjob-1",
@@ -50,8 +52,14 @@ static void a_job_reads_back_as_it_was_written(void **state)
                                 .recovery_steps = 7,
                                 .threads = 2,
                                 .memory_bytes = 1000,
-                                .lora_targets = targets,
-                                .lora_target_count = 2,
+                                .lora = {.targets = {.name = targets, .count = 2},
+                                         .excluded = {.regex = ".*\\.0\\..*"},
+                                         .saved = {.name = targets, .count = 1},
+                                         .layers = layers,
+                                         .layer_count = 2,
+                                         .rank_pattern = {ranks, 1},
+                                         .alpha_pattern = {ranks, 2},
+                                         .is_rslora = true},
                                 .now = 1769860800,
                             },
                         back;
@@ -115,7 +123,7 @@ static void a_wrong_member_is_named(void **state)
         {JOB(",\"options\":{\"dtype\":\"x\"}"), "dtype 'x'"},
         {JOB(",\"options\":{\"threads\":-1}"), "threads must be an integer from 0 to 1024"},
         {JOB(",\"options\":{\"gradient_norms\":1}"), "gradient_norms must be true or false"},
-        {JOB(",\"options\":{\"lora_target_modules\":[]}"), "lora_target_modules must be an array of 1 to 64 names"},
+        {JOB(",\"options\":{\"lora_target_modules\":[]}"), "lora_target_modules must name modules"},
         {JOB(",\"options\":{\"now\":\"noon\"}"), "now 'noon' is not a time"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
