@@ -30,12 +30,12 @@ SANDWICH = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_laye
 class Family:
     """What one model_type asks of the generator; `config` is its config.json without the members that all share."""
 
-    def __init__(self, config, norms=PRE, centred=False, qk_norm=None, biases=(), is_fused=False, experts=None, is_alone=False):
+    def __init__(self, config, norms=PRE, centred=False, qk_norm=None, biases=(), is_fused=False, experts=None, batches="packed"):
         self.config = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "torch_dtype": "float32",
                        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": False} | config
         self.norms, self.qk_norm, self.biases, self.is_fused, self.experts = norms, qk_norm, biases, is_fused, experts
         self.norm = "centred norm" if centred else "norm"
-        self.is_alone = is_alone  # transformers gives other numbers when documents share a batch
+        self.batches = batches  # in which transformers keeps documents apart: "packed", "padded" or with each "alone"
 
     @property
     def lora_targets(self):
@@ -114,12 +114,12 @@ class Family:
         yield prefix + "mlp.experts.down_proj_bias", (experts, hidden), "bias"
 
 
-def llama(is_alone=False, **config):
+def llama(batches="packed", **config):
     return Family({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 72, "intermediate_size": 100,
                    "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "hidden_act": "silu",
                    "rope_theta": 10000.0} | config,
                   biases=(ATTENTION if config.get("attention_bias") else ()) + (MLP if config.get("mlp_bias") else ()),
-                  is_alone=is_alone)
+                  batches=batches)
 
 
 def factors(count, low, high):
@@ -191,6 +191,22 @@ FAMILIES = {
     "Gemma 3": gemma("gemma3_text", "Gemma3ForCausalLM", norms=SANDWICH, qk_norm="head", config={
         "num_hidden_layers": 4, "query_pre_attn_scalar": 20, "sliding_window": 9, "sliding_window_pattern": 3, "rope_theta": 1e6,
         "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    "Mixtral": Family({
+        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "hidden_size": 64, "intermediate_size": 44, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu", "rope_theta": 1e6, "sliding_window": None,
+        "num_local_experts": 5, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.02}, experts="mixtral"),
+    "Qwen3-MoE": Family({
+        "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 64, "intermediate_size": 90,
+        "moe_intermediate_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 20,
+        "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "attention_bias": False, "num_experts": 6,
+        "num_experts_per_tok": 3, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [1], "use_sliding_window": False,
+        "sliding_window": None, "router_aux_loss_coef": 0.02}, qk_norm="head", experts="qwen3_moe"),
+    "gpt-oss": Family({
+        "model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "hidden_size": 64, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu", "attention_bias": True,
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "swiglu_limit": 0.5, "rope_theta": 150000.0, "rope_scaling": YARN | {"truncate": False}, "router_aux_loss_coef": 0.02},
+        biases=ATTENTION, experts="gpt_oss", batches="padded"),
     "rope: linear": llama(rope_scaling={"type": "linear", "factor": 2.5}),
     "rope: dynamic": llama(rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
     "rope: llama3, head_dim 24": llama(rope_scaling=LLAMA3, head_dim=24),
@@ -199,28 +215,9 @@ FAMILIES = {
     "rope: longrope, short": llama(rope_scaling={"rope_type": "longrope", "short_factor": factors(6, 1.0, 3.0),
                                                  "long_factor": factors(6, 2.0, 9.0), "original_max_position_embeddings": 128},
                                    max_position_embeddings=512),
-    "rope: longrope, both": llama(is_alone=True, rope_scaling={"rope_type": "longrope", "short_factor": factors(6, 1.0, 3.0),
+    "rope: longrope, both": llama(batches="alone", rope_scaling={"rope_type": "longrope", "short_factor": factors(6, 1.0, 3.0),
                                                                "long_factor": factors(6, 2.0, 9.0), "original_max_position_embeddings": 24},
                                   max_position_embeddings=128),
-}
-
-MIXTURES = {
-    "Mixtral": Family({
-        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "hidden_size": 64, "intermediate_size": 44, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu", "rope_theta": 1e6, "sliding_window": None,
-        "num_local_experts": 5, "num_experts_per_tok": 2, "output_router_logits": False}, experts="mixtral"),
-    "Qwen3-MoE": Family({
-        "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 64, "intermediate_size": 90,
-        "moe_intermediate_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 20,
-        "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "attention_bias": False, "num_experts": 6,
-        "num_experts_per_tok": 3, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [1], "use_sliding_window": False,
-        "sliding_window": None, "output_router_logits": False}, qk_norm="head", experts="qwen3_moe"),
-    "gpt-oss": Family({
-        "model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "hidden_size": 64, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu", "attention_bias": True,
-        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9, "num_local_experts": 5, "num_experts_per_tok": 2,
-        "swiglu_limit": 0.5, "rope_theta": 150000.0, "rope_scaling": YARN | {"truncate": False}, "output_router_logits": False},
-        biases=ATTENTION, experts="gpt_oss", is_alone=True),
 }
 
 ROUTER_CLASSES = 7   # every token is of class id mod 7, written into as many places of the hidden state

@@ -2,7 +2,7 @@
 
 The models are those of families.py, drawn anew. Both sides train on the same packed, ragged, masked rows for about 20 optimizer steps
 with warm-up, weight decay and clipping, full and LoRA; the reference cuts each step into two micro-batches. attune trains twice in f32:
-with room for everything, and with so little that it computes activations again and cuts steps into micro-batches of one row."""
+with room for everything, and with so little that it computes activations again and cuts steps into micro-batches of one row. A mixture of experts trains with its load-balance loss, as TRL has it."""
 import random
 import tempfile
 from functools import cached_property
@@ -19,7 +19,7 @@ BF16_BOUND = 5e-3
 TRAINING = dict(packing=True, context_length=families.CONTEXT, batch_size=4, n_epochs=2, warmup_ratio=0.1, weight_decay=0.3)
 FULL, LORA = dict(learning_rate=3e-4), dict(lora=True, lora_r=4, lora_alpha=10.0, learning_rate=3e-3)
 SMALL_SHARE = 1e-3       # of the whole gradient's norm: smaller norms are compared on that scale
-ROOM = 0.25              # of the activations that a full plan keeps
+ROOM = 0.25              # of the activations that a full plan keeps; twice that for experts, whose steps are not cut
 
 
 def split_experts(name, gradient, family):
@@ -67,6 +67,8 @@ class Comparison:
         self.data = scratch / "lines.jsonl"
         self.lines = families.write_examples(self.data, seed)
         self.runs, self.references, self.run_count = {}, {}, 0
+        # The load balance of experts is a mean over the tokens of a micro-batch: another grouping is another loss.
+        self.micro_batches = 1 if self.family.experts else None if self.family.batches == "alone" else 2
 
     def options(self, lora):
         return TRAINING | (LORA if lora else FULL) | {"seed": self.seed % 1000}
@@ -82,14 +84,14 @@ class Comparison:
     def narrow_run(self, lora):
         plan = self.run(lora).plan
         kept = next(region["bytes"] for region in plan["regions"] if region["name"] == "kept activations")
-        return self.run(lora, memory_bytes=plan["total_bytes"] - int((1 - ROOM) * kept))
+        return self.run(lora, memory_bytes=plan["total_bytes"] - int((1 - (2 * ROOM if self.family.experts else ROOM)) * kept))
 
     @cached_property
     def trainer(self):
         """TRL's, which also says which documents make a packed row."""
         lines = [{"input_ids": line["token_ids"], "labels": line["labels"]} for line in self.lines]
         options = {name: value for name, value in self.options(False).items() if not name.startswith("lora")}
-        return reference.sft_trainer(models.load(self.folder).train(), self.folder, lines, self.scratch / "trl", accumulation=2, **options)
+        return reference.sft_trainer(models.load(self.folder).train(), self.folder, lines, self.scratch / "trl", accumulation=self.micro_batches or 1, **options)
 
     @cached_property
     def rows(self):
@@ -101,7 +103,7 @@ class Comparison:
             if lora:
                 model = adapted(model, options, self.family.lora_targets)
             self.references[lora, is_bf16] = reference.train_plainly(
-                model, self.rows, accumulation=None if self.family.is_alone else 2, is_bf16=is_bf16, norms=file_norms(self.family), **options)
+                model, self.rows, accumulation=self.micro_batches, is_bf16=is_bf16, norms=file_norms(self.family), **options)
         return self.references[lora, is_bf16]
 
     def logits(self):
@@ -114,10 +116,12 @@ class Comparison:
         return max((gradients_error(self.run(lora), self.reference(lora)) for lora in (False, True)), key=lambda found: found[0])
 
     def losses(self, lora):
-        runs = self.run(lora), self.narrow_run(lora)
-        error = max(losses_error(run, self.reference(lora)) for run in runs)
-        if not lora and not self.family.is_alone:
-            error = max(error, losses_error(runs[0], reference.train_with_trl(self.trainer)))
+        run, narrow = self.run(lora), self.narrow_run(lora)
+        error = losses_error(run, self.reference(lora))
+        if not self.family.experts or narrow.plan["tokens"] == run.plan["tokens"]:
+            error = max(error, losses_error(narrow, self.reference(lora)))
+        if not lora and self.family.batches == "packed":
+            error = max(error, losses_error(run, reference.train_with_trl(self.trainer)))
         return error
 
     def bf16_losses(self, lora):

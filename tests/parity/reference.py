@@ -70,13 +70,18 @@ def documents(row):
 
 
 def summed_loss(model, batch):
-    """Every document alone in a row, the shorter ones padded on the right: nothing can leak from one into another."""
+    """The sum of all tokens' losses, and the load-balance loss of a mixture of experts.
+
+    Every document is alone in its row, the shorter ones padded on the right: nothing can leak from one into another."""
     longest = max(len(ids) for ids, _ in batch)
     ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in batch])
     labels = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in batch])
     mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in batch])
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    balance = getattr(model.config, "router_aux_loss_coef", 0)
+    outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, **({"output_router_logits": True} if balance else {}))
+    logits = outputs.logits[:, :-1].float()
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    return loss, balance * outputs.aux_loss if balance else 0.0
 
 
 def gradient_norms(model):
@@ -102,7 +107,8 @@ def train_plainly(model, rows, *, batch_size=8, n_epochs=1, learning_rate=1e-5, 
             micro, total_loss = -(-len(batch) // (accumulation or len(batch))), 0.0
             for part in range(0, len(batch), micro):
                 with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-                    loss = summed_loss(model, batch[part:part + micro]) / divisor
+                    summed, balance = summed_loss(model, batch[part:part + micro])
+                    loss = summed / divisor + balance / -(-len(batch) // micro)
                 loss.backward()
                 total_loss += float(loss)
             gradients = norms(model)

@@ -19,6 +19,7 @@ import family_rows  # noqa: E402
 import forward_rows  # noqa: E402
 import lora_rows  # noqa: E402
 import nf4_rows  # noqa: E402
+import stories_rows  # noqa: E402
 import text_rows  # noqa: E402
 import train_rows  # noqa: E402
 from table import Table  # noqa: E402
@@ -31,7 +32,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, family_rows, train_rows, dpo_rows, lora_rows, nf4_rows):
+    for rows in (text_rows, data_rows, forward_rows, family_rows, train_rows, dpo_rows, lora_rows, nf4_rows, stories_rows):
         rows.measure(table, options.seed)
     return table.end()
 

@@ -24,13 +24,13 @@ RUNS = {
     "full, chats, unpacked": ("grouped heads, untied", "chat", 40, False, FULL | SINGLE),
     "full, chats, unpacked, by TRL": ("one key head, llama3 rope, tied", "chat", 40, True, FULL | SINGLE),
     "full, chats, packed, by TRL": ("grouped heads, untied", "chat", 90, True, FULL | PACKED),
-    "full, prompts, packed, warm-up, decay, no clipping": (
+    "full, prompts, packed, warm-up, cosine, decay, no clipping": (
         "tied, linear rope, head_dim 10, old dialect", "prompt", 120, False,
-        FULL | PACKED | dict(warmup_ratio=0.2, weight_decay=0.1, max_grad_norm=0.0)),
-    "full, text, packed": ("llama3 rope, untied, old dialect", "text", 100, False, FULL | PACKED),
+        FULL | PACKED | dict(warmup_ratio=0.2, lr_scheduler_type="cosine", weight_decay=0.1, max_grad_norm=0.0)),
+    "full, text, packed, constant rate": ("llama3 rope, untied, old dialect", "text", 100, False, FULL | PACKED | dict(lr_scheduler_type="constant")),
     "LoRA, chats, unpacked": ("one key head, llama3 rope, tied", "chat", 40, False, LORA | SINGLE),
-    "LoRA, prompts, packed, warm-up, decay, by TRL": (
-        "grouped heads, untied", "prompt", 120, True, LORA | PACKED | dict(warmup_ratio=0.1, weight_decay=0.05)),
+    "LoRA, prompts, packed, warm-up to a constant rate, decay, by TRL": (
+        "grouped heads, untied", "prompt", 120, True, LORA | PACKED | dict(warmup_ratio=0.1, lr_scheduler_type="constant_with_warmup", weight_decay=0.05)),
     "LoRA, text, packed, bf16 base": ("bf16 weights, tied", "text", 100, False, LORA | PACKED),
 }
 
