@@ -84,7 +84,8 @@ def test_what_peft_calls_its_options_reaches_the_adapter(client, training_file):
         "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-3, "lora": True}, **options})
     job = wait_for_job(client, job.id)
     assert job.status == "succeeded", job.error
-    files = {client.files.retrieve(file).filename.partition("/")[2]: file for file in job.result_files}
+    checkpoint = list(client.fine_tuning.jobs.checkpoints.list(job.id))[-1]
+    files = {client.files.retrieve(file).filename.partition("/")[2]: file for file in checkpoint.model_dump()["result_files"]}
     written = client.files.content(files["adapter_config.json"]).json()
     assert {name: written[name.removeprefix("lora_")] for name in options} == options
     header = client.files.content(files["adapter_model.safetensors"]).content

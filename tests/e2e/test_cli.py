@@ -72,7 +72,7 @@ def test_files_go_up_and_down(service, tmp_path):
     (("jobs", "dance", "x"), 1, "unknown action"), (("jobs",), 2, "usage"), (("jobs", "list", "--wish"), 2, "--wish"), (("jobs", "create", "--model", "test/tiny"), 1, "--train"),
     (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"), (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
     (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"), (("models", "merge", "/nothing"), 1, "needs the base"),
-    (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/here"), (("files", "get", "a/../b"), 1, ""),
+    (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/config.json"), (("files", "get", "a/../b"), 1, ""),
 ])
 def test_what_fails_is_told(service, words, status, said):
     assert said in attune(service, *words, status=status)
