@@ -1,14 +1,21 @@
 #include "model/lora.h"
 
 #include <math.h>
+#include <string.h>
 #include <strings.h>
 
 enum { LIST_MAX = 4096, NAME_BYTES_MAX = 512 };
 
+/* Names are C strings from here on. */
+static bool is_name(struct str text)
+{
+    return text.len > 0 && text.len <= NAME_BYTES_MAX && !memchr(text.at, 0, text.len);
+}
+
 static bool copy_name(struct arena *arena, const struct json *value, const char *key, const char **name,
                       struct err *err)
 {
-    if (value->type != JSON_STRING || !value->string.len || value->string.len > NAME_BYTES_MAX)
+    if (value->type != JSON_STRING || !is_name(value->string))
         return err_set(err, ERR_INPUT, "%s must hold names of 1 to %d bytes", key, NAME_BYTES_MAX);
     *name = str_copy(arena, value->string);
     return true;
@@ -76,8 +83,7 @@ static bool read_patterns(struct arena *arena, const struct json *value, const c
     list = arena_new_array(arena, struct lora_pattern, (size_t)value->count + 1);
     *patterns = (struct lora_patterns){.at = list};
     for json_each (item, value) {
-        if (item->type != JSON_NUMBER || !isfinite(json_number(item)) || !item->key.len ||
-            item->key.len > NAME_BYTES_MAX)
+        if (item->type != JSON_NUMBER || !isfinite(json_number(item)) || !is_name(item->key))
             return err_set(err, ERR_INPUT, "%s must be an object of numbers by names", key);
         list[patterns->count++] = (struct lora_pattern){str_copy(arena, item->key), json_number(item)};
     }

@@ -92,8 +92,9 @@ static bool check_pair(const struct safetensor *w, const struct safetensor *a, c
     if (!a || !b)
         return err_set(err, ERR_INPUT, "the adapter has only one of A and B for %.*s", STR_ARG(w->name));
     if (!is_float(w->type) || w->rank != 2)
-        return err_set(err, ERR_UNSUPPORTED, "%.*s is %.*s with %d dimensions; matrices in F32, BF16 and F16 are merged",
-                       STR_ARG(w->name), STR_ARG(w->type_name), w->rank);
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%.*s is %.*s with %d dimensions; matrices in F32, BF16 and F16 are merged", STR_ARG(w->name),
+                       STR_ARG(w->type_name), w->rank);
     if (!is_float(a->type) || !is_float(b->type))
         return err_set(err, ERR_UNSUPPORTED, "the adapter of %.*s is %.*s; F32, BF16 and F16 are read",
                        STR_ARG(w->name), STR_ARG(is_float(a->type) ? b->type_name : a->type_name));
@@ -131,7 +132,8 @@ static int32_t layer_of(const char *module)
 static bool factors_of(struct merge *m, const struct safetensor *w, const char *module, struct merge_delta *delta,
                        struct err *err)
 {
-    const struct safetensor *a = adapter_find(m, module, "lora_A.weight"), *b = adapter_find(m, module, "lora_B.weight");
+    const struct safetensor *a = adapter_find(m, module, "lora_A.weight");
+    const struct safetensor *b = adapter_find(m, module, "lora_B.weight");
     const struct safetensor *ea = adapter_find(m, module, "lora_embedding_A");
     const struct safetensor *eb = adapter_find(m, module, "lora_embedding_B");
     const struct safetensor *magnitude = adapter_find(m, module, "lora_magnitude_vector");
@@ -324,7 +326,8 @@ static void untie(struct merge *m)
     if (!m->tied)
         return;
     m->head = *m->tied;
-    m->head.name = str_of(arena_printf(&m->arena, "%.*slm_head.weight", (int)(prefix.len - strlen("model.")), prefix.at));
+    prefix.len -= strlen("model.");
+    m->head.name = str_of(arena_printf(&m->arena, "%.*slm_head.weight", STR_ARG(prefix)));
 }
 
 /* An object with one member set; `inner` may name an object in it that has that member too. */

@@ -124,8 +124,8 @@ static bool choose_in_layer(struct builder *b, struct lora_rules *rules, int32_t
         if (b->is_saved[at] && !slot_is_norm(modules[i]->slot))
             return err_set(err, ERR_UNSUPPORTED,
                            "modules_to_save: %s is not saved whole; the embeddings, the head and norms are", name);
-        if (module_is_linear(modules[i]) && !lora_rules_choose(rules, name, layer, is_default_target(b->config, modules[i]),
-                                                               &b->choice[at], err))
+        if (module_is_linear(modules[i]) &&
+            !lora_rules_choose(rules, name, layer, is_default_target(b->config, modules[i]), &b->choice[at], err))
             return false;
     }
     return true;

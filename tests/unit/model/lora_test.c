@@ -103,6 +103,7 @@ static void what_is_no_rule_is_refused(void **state)
     } cases[] = {
         {"{\"t\":[]}", "t must name modules"},
         {"{\"t\":[1]}", "t must hold names"},
+        {"{\"t\":[\"a\\u0000b\"]}", "t must hold names"},
         {"{\"t\":3}", "t must be a list"},
         {"{\"t\":\"(\"}", "lora_target_modules"},
         {"{\"rank_pattern\":{\"q\":0}}", "rank_pattern: the rank of \"q\""},
