@@ -117,7 +117,7 @@ class Trained:
         steps = reference.train_plainly(train_rows.adapted(model.train(), self.options), list(trainer.train_dataset), **options)
         if len(self.run.steps) != len(steps):
             raise RuntimeError(f"{len(self.run.steps)} steps, the reference has {len(steps)}")
-        return train_rows.largest((ours["loss"], loss) for ours, (loss, _, _) in zip(self.run.steps, steps)), f"{len(steps)} steps"
+        return train_rows.largest((ours["loss"], loss) for ours, (loss, *_) in zip(self.run.steps, steps)), f"{len(steps)} steps"
 
     def beside_numbers(self):
         return self.compare(models.load(dequantized(self.folder, self.scratch / "numbers")))
