@@ -1,8 +1,9 @@
 """Every model family in one line: the largest errors of logits, losses and the gradient norms of all parameters, in f32 and in bf16.
 
 The models are those of families.py, drawn anew. Both sides train on the same packed, ragged, masked rows for about 20 optimizer steps
-with warm-up, weight decay and clipping, full and LoRA; the reference cuts each step into two micro-batches. attune trains twice in f32:
-with room for everything, and with so little that it computes activations again and cuts steps into micro-batches of one row. A mixture of experts trains with its load-balance loss, as TRL has it."""
+with warm-up, weight decay and clipping, full and LoRA; in f32 the reference cuts each step into two micro-batches. attune trains
+twice in f32: with room for everything, and with so little that it computes activations again and cuts steps into micro-batches of one
+row. A mixture of experts trains with its load-balance loss, as TRL has it."""
 import random
 import tempfile
 from functools import cached_property
@@ -99,11 +100,12 @@ class Comparison:
 
     def reference(self, lora, is_bf16=False):
         if (lora, is_bf16) not in self.references:
+            micro_batches = 1 if is_bf16 and self.micro_batches == 2 else self.micro_batches
             model, options = models.load(self.folder).train(), self.options(lora)
             if lora:
                 model = adapted(model, options, self.family.lora_targets)
             self.references[lora, is_bf16] = reference.train_plainly(
-                model, self.rows, accumulation=self.micro_batches, is_bf16=is_bf16, norms=file_norms(self.family), **options)
+                model, self.rows, accumulation=micro_batches, is_bf16=is_bf16, norms=file_norms(self.family), **options)
         return self.references[lora, is_bf16]
 
     def logits(self):

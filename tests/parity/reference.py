@@ -1,6 +1,6 @@
 """Fine-tuning as the Hugging Face stack does it, twice: by TRL's SFTTrainer, and by a plain loop that can be read at a glance.
 
-Both return (loss, gradient norm before clipping, learning rate) of every optimizer step, and leave the trained model."""
+Both return loss, gradient norm before clipping and learning rate of every optimizer step, in this order, and leave the trained model."""
 import logging
 import warnings
 from typing import NamedTuple
