@@ -158,8 +158,8 @@ static void create_project(struct call *call, const struct json *body)
     }
     store_id_project(id);
     strcpy(tenant.project_id, id);
-    if (store_project_create(store, &tenant, tenant.organization_id, project.name, project.profile, &err) &&
-        store_project_update(store, &tenant, &project, &err))
+    if (store_project_create(store, &tenant, tenant.organization_id, project.name, project.profile, &project.limits,
+                             &err))
         answer_project(call, &tenant);
     else
         answer_err(call, &err, NULL);

@@ -45,13 +45,18 @@ static bool insert_project(struct store *store, const struct tenant *tenant, con
 }
 
 bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
-                          const char *name, const char *profile, struct err *err)
+                          const char *name, const char *profile, const struct store_limits *limits, struct err *err)
 {
+    struct store_project project = {.name = name, .profile = profile};
+
+    if (limits)
+        project.limits = *limits;
     if (!transaction_begin(store, err))
         return false;
     return transaction_end(store,
                            insert_organization(store, tenant, organization_name, err) &&
-                               insert_project(store, tenant, name, profile, err),
+                               insert_project(store, tenant, name, profile, err) &&
+                               store_project_update(store, tenant, &project, err),
                            err);
 }
 

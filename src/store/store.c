@@ -66,7 +66,7 @@ static bool make_default_project(struct store *store, struct err *err)
     struct tenant tenant = tenant_default();
     struct err problem = {0};
 
-    if (store_project_create(store, &tenant, "local", "Default project", "nebius", &problem) ||
+    if (store_project_create(store, &tenant, "local", "Default project", "nebius", NULL, &problem) ||
         problem.code == ERR_CONFLICT)
         return true;
     return err_set(err, problem.code, "%s", problem.text);

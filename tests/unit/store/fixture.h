@@ -27,7 +27,7 @@ static inline int fixture_setup(void **state)
     assert_ok(f->store, err);
     f->ours = tenant_default();
     f->theirs = (struct tenant){"org-other", "proj-other"};
-    assert_ok(store_project_create(f->store, &f->theirs, "Other", "Other project", "openai", &err), err);
+    assert_ok(store_project_create(f->store, &f->theirs, "Other", "Other project", "openai", NULL, &err), err);
     *state = f;
     return 0;
 }

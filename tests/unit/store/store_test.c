@@ -317,7 +317,7 @@ static void projects_know_their_organisation_and_profile(void **state)
     assert_string_equal(project.profile, "openai");
     assert_false(store_project_get(f->store, &nobody, &f->arena, &project, &err));
     assert_int_equal(err.code, ERR_NOT_FOUND);
-    assert_false(store_project_create(f->store, &f->theirs, "Other", "x", "openai", &err));
+    assert_false(store_project_create(f->store, &f->theirs, "Other", "x", "openai", NULL, &err));
     assert_int_equal(err.code, ERR_CONFLICT);
 }
 
