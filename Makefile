@@ -46,9 +46,9 @@ demo: build/attune ## start a server, fine-tune the bundled model through the AP
 bench: build/attune ## tokens/s of two model shapes, products against the peak loop
 	@bench/run.sh
 
-fuzz: ## a minute of libFuzzer per target (SECONDS_EACH=60)
+fuzz: ## a processor minute of libFuzzer per target (SECONDS_EACH=60), added to tests/fuzz/log.csv
 	@tools/setup.sh fuzz
-	@tools/fuzz.sh
+	@tools/fuzz.py --seconds $(or $(SECONDS_EACH),60) --log
 
 fault: build/attune ## servers and trainers killed at any moment
 	@tools/setup.sh test
