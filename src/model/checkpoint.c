@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COPIED_BYTES_MAX = 64 << 20, BUFFER_ELEMENTS = 1 << 16 };
+/* The last two are what checkpoint_bytes takes for small texts and for a line of the index of shards. */
+enum { COPIED_BYTES_MAX = 64 << 20, BUFFER_ELEMENTS = 1 << 16, TEXTS_BYTES = 16384, INDEX_LINE_BYTES = 128 };
 
 static const uint64_t SHARD_BYTES_MAX = 5000000000;
 
@@ -172,12 +173,11 @@ static bool write_weights(struct output *out, const char *name, struct safetenso
 }
 
 /* Every tensor of a whole model: the params in the order of the table, then what is taken over unread. */
-static struct safetensors_entry *list_tensors(struct output *out, int *count)
+static struct safetensors_entry *list_tensors(const struct params *params, struct arena *arena, int *count)
 {
-    const struct params *params = &out->model->params;
     size_t most = (size_t)(params->count + params->copied_count);
-    struct safetensors_entry *entries = arena_new_array(out->arena, struct safetensors_entry, most);
-    struct source *sources = arena_new_array(out->arena, struct source, most);
+    struct safetensors_entry *entries = arena_new_array(arena, struct safetensors_entry, most);
+    struct source *sources = arena_new_array(arena, struct source, most);
 
     *count = 0;
     for (int i = 0; i < params->count; i++) {
@@ -191,7 +191,7 @@ static struct safetensors_entry *list_tensors(struct output *out, int *count)
         struct safetensors_entry *entry = &entries[*count];
         sources[*count] = (struct source){.param = -1, .copied = tensor};
         *entry = (struct safetensors_entry){
-            str_copy(out->arena, tensor->name), tensor->type, tensor->rank, {0}, &sources[*count]};
+            str_copy(arena, tensor->name), tensor->type, tensor->rank, {0}, &sources[*count]};
         memcpy(entry->shape, tensor->shape, sizeof entry->shape);
         ++*count;
     }
@@ -257,7 +257,7 @@ static bool write_index(struct output *out, struct safetensors_entry *entries, i
 static bool write_full_weights(struct output *out, struct err *err)
 {
     int count, *first, shards;
-    struct safetensors_entry *entries = list_tensors(out, &count);
+    struct safetensors_entry *entries = list_tensors(&out->model->params, out->arena, &count);
     struct safetensors_entry *index = arena_new_array(out->arena, struct safetensors_entry, (size_t)count);
 
     first = arena_new_array(out->arena, int, (size_t)count + 1);
@@ -330,23 +330,33 @@ static bool write_full(struct output *out, struct err *err)
            write_generation_config(out, err) && copy_tokenizer(out, err);
 }
 
+/* The tensors of an adapter. */
+static struct safetensors_entry *list_adapter(const struct params *params, struct arena *arena, int *count)
+{
+    struct safetensors_entry *entries = arena_new_array(arena, struct safetensors_entry, (size_t)params->count);
+    struct source *sources = arena_new_array(arena, struct source, (size_t)params->count);
+
+    *count = 0;
+    for (int i = 0; i < params->count; i++) {
+        if (!params->param[i].is_trained)
+            continue;
+        sources[*count] = (struct source){.param = i};
+        entries[*count] = entry_of(&params->param[i], DTYPE_F32);
+        entries[*count].name = adapter_tensor_name(&params->param[i]);
+        entries[*count].context = &sources[*count];
+        ++*count;
+    }
+    return entries;
+}
+
 static bool write_adapter(struct output *out, const char *base_name, struct err *err)
 {
     struct model *m = out->model;
-    struct safetensors_entry *entries = arena_new_array(out->arena, struct safetensors_entry, (size_t)m->params.count);
-    struct source *sources = arena_new_array(out->arena, struct source, (size_t)m->params.count);
     struct strbuf text = {0};
-    int count = 0;
+    int count;
+    struct safetensors_entry *entries = list_adapter(&m->params, out->arena, &count);
     bool ok;
 
-    for (int i = 0; i < m->params.count; i++)
-        if (m->params.param[i].is_trained) {
-            sources[count] = (struct source){.param = i};
-            entries[count] = entry_of(&m->params.param[i], DTYPE_F32);
-            entries[count].name = adapter_tensor_name(&m->params.param[i]);
-            entries[count].context = &sources[count];
-            count++;
-        }
     adapter_config_write(&text, m, base_name);
     ok = write_weights(out, "adapter_model.safetensors", entries, count, err) &&
          write_text(out, "adapter_config.json", strbuf_view(&text), err) && copy_tokenizer(out, err);
@@ -362,4 +372,26 @@ bool checkpoint_write(struct model *m, const char *folder, const char *base_name
     ASSERT(m->is_trained);
     *files = (struct checkpoint_files){.file = arena_new_array(arena, struct checkpoint_file, CHECKPOINT_FILES_MAX)};
     return m->lora.rank ? write_adapter(&out, base_name, err) : write_full(&out, err);
+}
+
+uint64_t checkpoint_bytes(const struct model *m)
+{
+    struct arena arena = {0};
+    int count, *first, shards;
+    struct safetensors_entry *entries =
+        m->lora.rank ? list_adapter(&m->params, &arena, &count) : list_tensors(&m->params, &arena, &count);
+    uint64_t bytes = m->config.text.len + TEXTS_BYTES, more;
+
+    first = arena_new_array(&arena, int, (size_t)count + 1);
+    shards = m->lora.rank ? 1 : cut_shards(entries, count, first);
+    for (int s = 0; s < shards; s++)
+        bytes += shards == 1 ? safetensors_file_bytes(entries, count)
+                             : safetensors_file_bytes(entries + first[s], first[s + 1] - first[s]);
+    if (shards > 1)
+        bytes += (uint64_t)count * INDEX_LINE_BYTES;
+    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
+        if (file_size(path_join(&arena, m->folder, tokenizer_files[i]), &more, NULL))
+            bytes += more;
+    arena_deinit(&arena);
+    return bytes;
 }

@@ -38,11 +38,16 @@ static struct plan_request plan_request_of(const struct model *m, const struct m
 static bool make_plan(struct model *m, const struct model_options *options, struct err *err)
 {
     struct plan_request request = plan_request_of(m, options);
+    bool ok;
 
-    if (!options->plan)
-        return plan_make(&request, &m->plan, err);
-    m->plan = *options->plan;
-    return plan_settle(&request, &m->plan, err);
+    if (options->plan)
+        m->plan = *options->plan;
+    ok = options->plan ? plan_settle(&request, &m->plan, err) : plan_make(&request, &m->plan, err);
+    if (ok && m->is_trained) {
+        m->plan.checkpoint_bytes = checkpoint_bytes(m);
+        m->plan.state_bytes = checkpoint_state_bytes(m);
+    }
+    return ok;
 }
 
 bool model_plan(const char *folder, const struct model_options *options, struct plan *plan, struct err *err)

@@ -43,6 +43,8 @@ struct plan {
     int region_count;
     uint64_t total_bytes;
     uint64_t limit_bytes;
+    uint64_t checkpoint_bytes; /* on disk: of a checkpoint, as checkpoint_bytes tells; set by model_open and model_plan, */
+    uint64_t state_bytes;      /* and of a recovery point's state; 0 for a model that is not trained */
 };
 
 struct plan_request {

@@ -65,6 +65,8 @@ struct safetensors_entry {
     void *context; /* the caller's: what the entry was made from */
 };
 uint64_t safetensors_entry_bytes(const struct safetensors_entry *entry);
+/* Of a whole file with these, header and all. Sorts them, as writing does. */
+uint64_t safetensors_file_bytes(struct safetensors_entry *entries, int count);
 
 struct safetensors_writer {
     const char *path;

@@ -50,12 +50,14 @@ static void write_entry(struct json_writer *json, const struct safetensors_entry
     json_write_end_object(json);
 }
 
-/* Length, JSON, spaces up to a multiple of 8; returns the bytes of data that follow. */
-static uint64_t make_header(struct strbuf *buf, const struct safetensors_entry *entries, int count)
+/* Sorts the entries; length, JSON, spaces up to a multiple of 8. Returns the bytes of data that follow. */
+static uint64_t make_header(struct strbuf *buf, struct safetensors_entry *entries, int count)
 {
     struct json_writer json = {.buf = buf};
     uint64_t at = 0, len;
 
+    if (count)
+        qsort(entries, (size_t)count, sizeof *entries, entry_compare);
     strbuf_add(buf, "\0\0\0\0\0\0\0\0", 8);
     json_write_begin_object(&json);
     json_write_key(&json, "__metadata__");
@@ -75,6 +77,16 @@ static uint64_t make_header(struct strbuf *buf, const struct safetensors_entry *
     return at;
 }
 
+uint64_t safetensors_file_bytes(struct safetensors_entry *entries, int count)
+{
+    struct strbuf header = {0};
+    uint64_t bytes = make_header(&header, entries, count);
+
+    bytes += header.len;
+    strbuf_deinit(&header);
+    return bytes;
+}
+
 static bool put(struct safetensors_writer *writer, const void *at, uint64_t bytes, struct err *err)
 {
     sha256_add(&writer->hash, at, bytes);
@@ -89,8 +101,6 @@ bool safetensors_write_begin(struct safetensors_writer *writer, const char *path
     bool ok = false;
 
     *writer = (struct safetensors_writer){.path = path, .fd = -1};
-    if (count)
-        qsort(entries, (size_t)count, sizeof *entries, entry_compare);
     writer->expected_bytes = make_header(&header, entries, count);
     writer->expected_bytes += header.len;
     writer->fd = file_create(path, err);

@@ -10,7 +10,7 @@ static void *view_part(const struct param_view *view, char kind)
     return kind == 'p' ? view->master : kind == 'm' ? view->m : view->v;
 }
 
-static int make_entries(struct model *m, struct arena *arena, struct safetensors_entry **entries)
+static int make_entries(const struct model *m, struct arena *arena, struct safetensors_entry **entries)
 {
     int count = 0;
 
@@ -33,6 +33,17 @@ static int make_entries(struct model *m, struct arena *arena, struct safetensors
 static struct param_view entry_view(struct model *m, const struct safetensors_entry *entry)
 {
     return model_param_view(m, (int)((const struct param *)entry->context - m->params.param));
+}
+
+uint64_t checkpoint_state_bytes(const struct model *m)
+{
+    struct safetensors_entry *entries;
+    struct arena arena = {0};
+    int count = make_entries(m, &arena, &entries);
+    uint64_t bytes = safetensors_file_bytes(entries, count);
+
+    arena_deinit(&arena);
+    return bytes;
 }
 
 bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, char sha256[65], struct err *err)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECOVERY_FORMAT = 1, STATE_BYTES_MAX = 1 << 20, KEPT = 2 };
+enum { RECOVERY_FORMAT = 1, STATE_BYTES_MAX = 1 << 20 };
 
 static const char *recovery_dir(struct arena *arena, const struct session *s, int64_t attempt)
 {
@@ -63,7 +63,7 @@ static bool read_state(const struct session *s, struct arena *arena, const char 
     return true;
 }
 
-/* All but the newest KEPT of this attempt; with as many here, earlier attempts' are not needed any more. */
+/* All but the newest RECOVERY_POINTS_KEPT of this attempt; with as many here, earlier attempts' are not needed any more. */
 static bool remove_old(struct session *s, struct arena *arena, struct err *err)
 {
     const char *here = recovery_dir(arena, s, s->run.attempt);
@@ -73,10 +73,10 @@ static bool remove_old(struct session *s, struct arena *arena, struct err *err)
 
     if (!dir_list(arena, here, &names, &count, err))
         return false;
-    for (size_t i = 0; i + KEPT < count; i++)
+    for (size_t i = 0; i + RECOVERY_POINTS_KEPT < count; i++)
         if (!dir_remove(path_join(arena, here, names[i]), err))
             return false;
-    if (count < KEPT)
+    if (count < RECOVERY_POINTS_KEPT)
         return true;
     if (!run_attempts(arena, s->options->dir, &attempts, &attempt_count, err))
         return false;

@@ -81,6 +81,19 @@ struct dpo_batch session_pairs(struct session *session, const struct micro_batch
  * attempt left it. */
 bool reference_open(struct session *session, struct err *err);
 
+enum { RECOVERY_POINTS_KEPT = 2 };
+
+/* disk.c: what a run writes, before it writes it. */
+struct disk_needs {
+    uint64_t checkpoint_bytes, recovery_bytes; /* of one */
+    int64_t checkpoints, recovery_points;      /* that lie there at once, with the one being written */
+    uint64_t other_bytes;                      /* prepared data, events, logs */
+    uint64_t total_bytes;
+};
+/* Upper bounds. The session has its data and its number of steps; plan is that of its model. Prepared data that another
+ * job shares is counted too. */
+struct disk_needs disk_needs(const struct session *session, const struct plan *plan);
+
 /* recovery.c */
 bool recovery_write(struct session *session, struct err *err);
 /* Loads the newest valid recovery point of any attempt; none is fine. */

@@ -122,6 +122,47 @@ static void every_familys_checkpoints_come_back(void **state)
     arena_deinit(&arena);
 }
 
+static uint64_t bytes_of(const struct checkpoint_files *files)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < files->count; i++)
+        bytes += files->file[i].bytes;
+    return bytes;
+}
+
+/* Told by the plan, from config.json alone. */
+static void the_bytes_of_checkpoints_are_known_before_they_are_written(void **state)
+{
+    enum { SMALL_TEXTS = 16384 };
+    struct pool *pool = pool_new(1);
+    struct arena arena = {0};
+
+    for (int k = 0; k < 2 * TINY_FAMILY_COUNT; k++) {
+        struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
+        const char *base = fixture_family(&arena, &tiny_families[k / 2]), *out = fixture_folder(&arena);
+        struct checkpoint_files files;
+        struct model *model;
+        struct plan plan;
+        uint64_t bytes;
+        struct err err;
+        char hex[65];
+        fixture_write(&arena, base, "tokenizer.json", "{\"a\": 1}");
+        options.is_random = true;
+        options.lora = k % 2 ? (struct lora_config){.rank = 3, .alpha = 6} : (struct lora_config){0};
+        assert_ok(model_plan(base, &options, &plan, &err), err);
+        model = fixture_open(base, &options);
+        assert_int_equal(model_plan_used(model)->checkpoint_bytes, plan.checkpoint_bytes);
+        assert_ok(checkpoint_write(model, out, "", &arena, &files, &err), err);
+        assert_in_range(plan.checkpoint_bytes, bytes_of(&files), bytes_of(&files) + SMALL_TEXTS);
+        assert_ok(checkpoint_write_state(model, path_join(&arena, out, "state.safetensors"), &bytes, hex, &err), err);
+        assert_int_equal(plan.state_bytes, bytes);
+        model_close(model);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 static const char gemma3_config[] =
     "{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\"," TINY_SIZES
     "\"query_pre_attn_scalar\":5,\"sliding_window\":3,\"sliding_window_pattern\":2},\"vision_config\":{}}";
@@ -411,6 +452,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_checkpoints_are_models_again),
         cmocka_unit_test(every_familys_checkpoints_come_back),
+        cmocka_unit_test(the_bytes_of_checkpoints_are_known_before_they_are_written),
         cmocka_unit_test(a_text_model_inside_another_leaves_the_rest_as_it_is),
         cmocka_unit_test(frozen_weights_in_the_file_give_the_same_bits),
         cmocka_unit_test(adapters_go_out_as_pefts_and_come_back),
