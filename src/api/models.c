@@ -240,9 +240,24 @@ void models_get(struct call *call)
     strbuf_deinit(&body);
 }
 
+/* Whoever may use a model sees it; it is its owner's to delete. */
+static void answer_not_deleted(struct call *call, const char *name, const struct err *err)
+{
+    struct store_model model;
+
+    if (err->code != ERR_NOT_FOUND)
+        answer_err(call, err, "model");
+    else if (store_model_get(call->api->config.store, &call->tenant, name, call->arena, &model, NULL))
+        answer_error(call, 403, "not_the_owner", "model", "%s belongs to another project, which lets this one use it.",
+                     name);
+    else
+        answer_error(call, 404, "model_not_found", "model", "The model '%s' does not exist.", name);
+}
+
 /* Base models are folders of the machine's owner: no key takes them away. */
 void models_delete(struct call *call)
 {
+    const char *name = str_copy(call->arena, call->parameter[0]);
     struct strbuf body = {0};
     struct json_writer w = {.buf = &body};
     struct model_place place;
@@ -254,12 +269,8 @@ void models_delete(struct call *call)
                      place.id);
         return;
     }
-    if (!store_model_delete(call->api->config.store, &call->tenant, str_copy(call->arena, call->parameter[0]), &err)) {
-        if (err.code == ERR_NOT_FOUND)
-            answer_error(call, 404, "model_not_found", "model", "The model '%.*s' does not exist.",
-                         STR_ARG(call->parameter[0]));
-        else
-            answer_err(call, &err, "model");
+    if (!store_model_delete(call->api->config.store, &call->tenant, name, &err)) {
+        answer_not_deleted(call, name, &err);
         return;
     }
     json_write_begin_object(&w);

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything the API answers. {name} matches one segment; a last {name...} matches the rest, slashes included: names of
- * models hold them. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
+/* Everything the API answers. {name} matches one segment; {name...} matches one or more, up to what the pattern has behind
+ * it: names of models hold slashes. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
  * ai_project_id: any other would be believed to work and is refused by name. "metadata[]" takes metadata[any]. */
 #define PAGE "limit after order "
 #define ROUTES(X)                                                                                                      \
@@ -31,6 +31,9 @@
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", PAGE, checkpoints_list)                                     \
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", "", checkpoints_get)                                   \
     X(GET, "v1/fine_tuning/jobs/{id}/receipt", "read", "", receipt_get)                                                \
+    X(POST, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", "", permissions_create)                      \
+    X(GET, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", PAGE "project_id", permissions_list)          \
+    X(DELETE, "v1/fine_tuning/checkpoints/{model...}/permissions/{id}", "admin", "", permissions_delete)               \
     X(GET, "v1/models", "read", "", models_list)                                                                       \
     X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
     X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \
@@ -56,13 +59,13 @@ static const struct route {
 #undef ROUTE
 };
 
-/* The rest of the path from a segment on, joined again. */
-static struct str join_rest(struct arena *arena, const struct url_path *path, size_t from)
+/* The segments from one on and before another, joined again. */
+static struct str join_segments(struct arena *arena, const struct url_path *path, size_t from, size_t to)
 {
     struct strbuf joined = {0};
     struct str text;
 
-    for (size_t i = from; i < path->count; i++) {
+    for (size_t i = from; i < to; i++) {
         if (i > from)
             strbuf_add_char(&joined, '/');
         strbuf_add_str(&joined, path->segment[i]);
@@ -70,6 +73,15 @@ static struct str join_rest(struct arena *arena, const struct url_path *path, si
     text = (struct str){arena_copy(arena, joined.at, joined.len), joined.len};
     strbuf_deinit(&joined);
     return text;
+}
+
+static size_t segment_count(const char *pattern)
+{
+    size_t count = *pattern != 0;
+
+    for (; *pattern; pattern++)
+        count += *pattern == '/';
+    return count;
 }
 
 static bool matches(const char *pattern, struct call *call)
@@ -81,16 +93,20 @@ static bool matches(const char *pattern, struct call *call)
         struct str want = {pattern, strcspn(pattern, "/")};
         if (segment == path->count)
             return false;
+        pattern += want.len + (pattern[want.len] == '/');
         if (str_ends(want, STR("...}"))) {
-            call->parameter[parameter] = join_rest(call->arena, path, segment);
-            return true;
+            size_t behind = segment_count(pattern);
+            if (path->count <= segment + behind)
+                return false;
+            call->parameter[parameter++] = join_segments(call->arena, path, segment, path->count - behind);
+            segment = path->count - behind;
+            continue;
         }
         if (want.at[0] == '{')
             call->parameter[parameter++] = path->segment[segment];
         else if (!str_equal(want, path->segment[segment]))
             return false;
         segment++;
-        pattern += want.len + (pattern[want.len] == '/');
     }
     return segment == path->count;
 }

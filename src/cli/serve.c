@@ -245,7 +245,7 @@ static bool open_all(struct serve *s, struct err *err)
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
-                                                      .encoded_slash_under = "/v1/models/"},
+                                                      .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
                                 &handler, err);
     return s->server != NULL;
 }

@@ -50,6 +50,19 @@ static void request_fill(struct http_exchange *exchange)
     exchange->connection->is_close |= head->is_close;
 }
 
+/* prefixes: words separated by spaces. */
+static bool begins_with_one(struct str path, const char *prefixes)
+{
+    for (const char *at = prefixes; at && *at; at += strspn(at, " ")) {
+        struct str prefix = {at, strcspn(at, " ")};
+
+        if (str_starts(path, prefix))
+            return true;
+        at += prefix.len;
+    }
+    return false;
+}
+
 static bool read_path(struct http_exchange *exchange, struct refusal *refusal)
 {
     const char *allowed = exchange->connection->server->config.encoded_slash_under;
@@ -57,7 +70,7 @@ static bool read_path(struct http_exchange *exchange, struct refusal *refusal)
     struct err err;
 
     if (url_path_decode(&exchange->arena, exchange->head.path, path, &err) &&
-        (!path->has_encoded_slash || (allowed && str_starts(exchange->head.path, str_of(allowed)))))
+        (!path->has_encoded_slash || begins_with_one(exchange->head.path, allowed)))
         return true;
     refusal->status = 400;
     snprintf(refusal->text, sizeof refusal->text, "The path is refused: %s.",

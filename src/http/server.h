@@ -86,7 +86,7 @@ struct http_handler {
 struct http_config {
     const char *host;             /* 127.0.0.1; an IPv4 or IPv6 address */
     int port;                     /* as given; 0: any free one, see http_server_port */
-    const char *encoded_slash_under; /* path prefix below which %2F is allowed, as "/v1/models/"; NULL: nowhere */
+    const char *encoded_slash_under; /* prefixes of paths, with spaces between, below which %2F is allowed; NULL: nowhere */
     size_t head_bytes_max;        /* 32 KiB → 431 */
     size_t line_bytes_max;        /* request line, 8 KiB → 414 */
     size_t header_count_max;      /* 64 → 431 */

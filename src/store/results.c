@@ -132,12 +132,19 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
     return query_run(&query, NULL, err);
 }
 
+/* Its own project's, and of projects that were given a permission. Parameters are organisation and project. */
+#define MODEL_IS_USABLE                                                                                                \
+    "((organization_id=?1 AND project_id=?2) OR name IN (SELECT model_name FROM checkpoint_permissions WHERE "         \
+    "organization_id=?1 AND granted_to=?2))"
+#define MODEL_LIST(compare, order)                                                                                     \
+    "SELECT number" STORE_MODEL_COLUMNS(SQL_NAME) " FROM models WHERE " MODEL_IS_USABLE                                \
+    " AND ?3 IS NULL AND (?4=0 OR number" compare "?4) ORDER BY number " order " LIMIT ?5"
+
 bool store_model_get(struct store *store, const struct tenant *tenant, const char *name, struct arena *arena,
                      struct store_model *model, struct err *err)
 {
-    struct query query =
-        query_open(store, "SELECT number" STORE_MODEL_COLUMNS(
-                              SQL_NAME) " FROM models WHERE organization_id=? AND project_id=? AND name=?");
+    struct query query = query_open(
+        store, "SELECT number" STORE_MODEL_COLUMNS(SQL_NAME) " FROM models WHERE " MODEL_IS_USABLE " AND name=?3");
 
     query_tenant(&query, tenant);
     query_text(&query, name);
@@ -147,7 +154,12 @@ bool store_model_get(struct store *store, const struct tenant *tenant, const cha
 bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
                       struct arena *arena, struct store_model_list *list, struct err *err)
 {
-    static const struct list_sql sql = LIST_OF(STORE_MODEL_COLUMNS, "models", "name", "?3 IS NULL", "model");
+    static const struct list_sql sql = {
+        .ascending = MODEL_LIST(">", "ASC"),
+        .descending = MODEL_LIST("<", "DESC"),
+        .cursor = "SELECT number FROM models WHERE " MODEL_IS_USABLE " AND ?3 IS NULL AND name=?4",
+        .what = "model",
+    };
 
     return row_list(store, tenant, NULL, page, &sql, &store_model_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);

@@ -229,6 +229,7 @@ struct store_model_list {
     size_t count;
     bool has_more;
 };
+/* Those of the tenant and those that others let it use (store/permissions.h). */
 bool store_model_get(struct store *store, const struct tenant *tenant, const char *name, struct arena *arena,
                      struct store_model *model, struct err *err);
 /* `after` is a name. */

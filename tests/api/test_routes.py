@@ -9,11 +9,11 @@ from conftest import BINARY, CONTRACT, Server, ask
 OPEN = ["/healthz", "/readyz"]  # to everybody
 ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item and template not in OPEN]
 WITH_JSON = ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads", "/v1/organization/projects"]
-WITH_BODY = [*WITH_JSON, "/v1/uploads/x/complete", "/v1/organization/projects/x", "/v1/organization/projects/x/api_keys"]
+WITH_BODY = [*WITH_JSON, "/v1/uploads/x/complete", "/v1/organization/projects/x", "/v1/organization/projects/x/api_keys", "/v1/fine_tuning/checkpoints/x/permissions"]
 
 
 def path_of(template):
-    for name in ("file_id", "project_id", "key_id", "upload_id", "job_id", "checkpoint_id", "model"):
+    for name in ("file_id", "project_id", "key_id", "upload_id", "job_id", "checkpoint_id", "permission_id", "model"):
         template = template.replace("{" + name + "}", "x")
     return template
 
@@ -44,7 +44,7 @@ def refused(answer, status, code=None):
 @pytest.mark.parametrize("method, template", ROUTES)
 def test_every_route_refuses_what_every_route_refuses(server, keyed, method, template):
     locked, keys = keyed
-    path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template else ("read", "write") if method == "GET" else ("write", "read"))
+    path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template or "permissions" in template else ("read", "write") if method == "GET" else ("write", "read"))
     refused(ask(server, method, path + "?limit=%zz"), 400, "invalid_query")
     refused(ask(server, method, path, Host="evil.example"), 421)
     for key in ("", "wrong", "at_aaaaaaaa_" + "b" * 43 + "_cccccc", keys[right][:-1]):
