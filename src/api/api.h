@@ -32,6 +32,7 @@ struct api_config {
     struct http_loop *loop;
     struct store *store;
     struct blobs *blobs;
+    struct disk *disk;           /* where uploads ask for room */
     struct job_manager *jobs;
     const char *data_dir;
     const char *models_dir;      /* base models: org/name below it */

@@ -102,7 +102,8 @@ static bool on_part(void *context, const struct multipart_part *part, struct err
         upload->filename = part->filename.len ? str_copy(upload->call->arena, part->filename) : "upload";
         upload->put = blob_put_begin(upload->call->api->config.blobs, err);
         upload->check = upload->call->api->config.checker.begin();
-        return upload->put != NULL;
+        return upload->put && blob_put_promise(upload->put, upload->call->api->config.disk,
+                                               upload->call->request->content_length, err);
     }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (str_is(part->name, fields[i])) {
@@ -264,9 +265,13 @@ void files_create(struct call *call)
         answer_error(call, 400, NULL, NULL, "%s", err.text);
         return;
     }
+    http_exchange_on_close(call->exchange, upload_end, upload);
+    if (!disk_has_room(call->api->config.disk, call->request->content_length, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
     if (http_request_header(call->request, "Idempotency-Key").len)
         sha256_begin(&upload->hash);
-    http_exchange_on_close(call->exchange, upload_end, upload);
     http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
 }
 

@@ -153,6 +153,11 @@ static void create(struct call *call, const struct json *body)
         answer_problems(call, &problems);
         return;
     }
+    /* At the completion the parts and the file that they become are there together. */
+    if (!disk_has_room(call->api->config.disk, 2 * upload.bytes, &err)) {
+        answer_err(call, &err, "bytes");
+        return;
+    }
     store_id_upload(id);
     upload.id = id;
     upload.purpose = str_copy(call->arena, purpose);
@@ -219,7 +224,8 @@ static bool on_part(void *context, const struct multipart_part *header, struct e
     if (part->put)
         return err_set(err, ERR_INPUT, "'data' occurs twice: one part a request");
     part->put = blob_put_begin(part->call->api->config.blobs, err);
-    return part->put != NULL;
+    return part->put &&
+           blob_put_promise(part->put, part->call->api->config.disk, part->call->request->content_length, err);
 }
 
 static bool on_data(void *context, struct str bytes, struct err *err)
@@ -334,9 +340,13 @@ void uploads_add_part(struct call *call)
         answer_error(call, 400, NULL, NULL, "%s", err.text);
         return;
     }
+    http_exchange_on_close(call->exchange, part_end, part);
+    if (!disk_has_room(call->api->config.disk, call->request->content_length, &err)) {
+        answer_err(call, &err, NULL);
+        return;
+    }
     if (http_request_header(call->request, "Idempotency-Key").len)
         sha256_begin(&part->hash);
-    http_exchange_on_close(call->exchange, part_end, part);
     http_take_stream(call->exchange, PART_BODY_MAX, &body, part);
 }
 
@@ -546,7 +556,8 @@ static void complete(struct call *call, const struct json *body)
         !read_md5(c, json_get(body, "md5")))
         return;
     c->put = blob_put_begin(call->api->config.blobs, &err);
-    if (!c->put) {
+    if (!c->put || !blob_put_promise(c->put, call->api->config.disk, c->upload.bytes, &err)) {
+        blob_put_abort(c->put);
         answer_err(call, &err, NULL);
         return;
     }

@@ -21,7 +21,7 @@ enum { STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
     const char *data, *models, *host, *public_host;
-    int64_t port, jobs, memory, recovery_steps;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min;
     bool is_open;
 };
 
@@ -30,6 +30,7 @@ struct serve {
     struct http_loop *loop;
     struct store *store;
     struct blobs *blobs;
+    struct disk *disk;
     struct job_manager *jobs;
     struct http_timer *jobs_timer;
     struct api *api;
@@ -223,12 +224,14 @@ static bool open_all(struct serve *s, struct err *err)
     size_t orphans;
 
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
+        !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
                                           .blobs = s->blobs,
+                                          .disk = s->disk,
                                           .jobs = s->jobs,
                                           .data_dir = s->data_dir,
                                           .models_dir = s->models_dir,
@@ -257,6 +260,7 @@ static void close_all(struct serve *s)
     job_manager_free(s->jobs);
     http_timer_remove(s->jobs_timer);
     blobs_close(s->blobs);
+    disk_close(s->disk);
     store_close(s->store);
     http_loop_free(s->loop);
     arena_deinit(&s->arena);
@@ -305,15 +309,16 @@ static bool check_options(const struct serve_options *o, struct err *err)
             err, ERR_INPUT,
             "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it",
             o->host);
-    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0)
+    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0 ||
+        o->disk_free_min < -1)
         return err_set(err, ERR_INPUT,
-                       "--port is 0 to 65535, --jobs 1 to 1024, --memory and --recovery-steps at least 0");
+                       "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
     return true;
 }
 
 int cli_serve(int argc, char **argv)
 {
-    struct serve s = {.options = {.host = "127.0.0.1", .port = 8080, .jobs = 1}};
+    struct serve s = {.options = {.host = "127.0.0.1", .port = 8080, .jobs = 1, .disk_free_min = -1}};
     bool has_auth = true;
     const struct option list[] = {
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
@@ -330,6 +335,8 @@ int cli_serve(int argc, char **argv)
          "a recovery point every N steps (default: every two minutes)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES",
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
+        {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
+         "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",

@@ -482,6 +482,43 @@ bool disk_free(const char *path, uint64_t *bytes, struct err *err)
     return true;
 }
 
+/* What is kept for root counts as used. */
+bool disk_size(const char *path, uint64_t *bytes, struct err *err)
+{
+    struct statvfs info;
+
+    if (statvfs(path, &info) != 0)
+        return fail(err, "read the size of", path);
+    *bytes = (uint64_t)(info.f_blocks - info.f_bfree + info.f_bavail) * info.f_frsize;
+    return true;
+}
+
+static bool add_bytes(const char *path, uint64_t *bytes, struct err *err)
+{
+    struct arena arena = {0};
+    struct err problem = {0};
+    struct stat info;
+    char **names;
+    size_t count = 0;
+    bool ok = true;
+
+    if (lstat(path, &info) != 0)
+        return errno == ENOENT || fail(err, "read", path);
+    *bytes += (uint64_t)info.st_blocks * 512;
+    if (S_ISDIR(info.st_mode) && !dir_list(&arena, path, &names, &count, &problem))
+        ok = problem.code == ERR_NOT_FOUND || err_set(err, problem.code, "%s", problem.text); /* removed meanwhile */
+    for (size_t i = 0; ok && i < count; i++)
+        ok = add_bytes(path_join(&arena, path, names[i]), bytes, err);
+    arena_deinit(&arena);
+    return ok;
+}
+
+bool dir_bytes(const char *path, uint64_t *bytes, struct err *err)
+{
+    *bytes = 0;
+    return add_bytes(path, bytes, err);
+}
+
 char *path_join(struct arena *arena, const char *folder, const char *name)
 {
     size_t len = strlen(folder);

@@ -67,6 +67,11 @@ bool file_remove(const char *path, struct err *err);                 /* absent i
 
 /* Free bytes for an unprivileged user on the file system that holds path. */
 bool disk_free(const char *path, uint64_t *bytes, struct err *err);
+/* Bytes that an unprivileged user could have there if it was empty. */
+bool disk_size(const char *path, uint64_t *bytes, struct err *err);
+/* Bytes that the disk gives to everything in the folder, sparse and short files as they lie there; absent is 0. A file
+ * with several names there counts for each. */
+bool dir_bytes(const char *path, uint64_t *bytes, struct err *err);
 
 /* "a/b" in the arena. */
 char *path_join(struct arena *arena, const char *folder, const char *name);

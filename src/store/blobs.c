@@ -13,8 +13,12 @@ struct blobs {
     const char *files_dir, *tmp_dir;
 };
 
+enum { PROMISE_STEP_BYTES = 8 << 20 };
+
 struct blob_put {
     struct blobs *blobs;
+    struct disk *disk; /* NULL: nothing was promised */
+    int64_t promised_bytes;
     char *path;
     int fd;
     struct sha256 hash;
@@ -67,11 +71,36 @@ struct blob_put *blob_put_begin(struct blobs *blobs, struct err *err)
     return NULL;
 }
 
+bool blob_put_promise(struct blob_put *put, struct disk *disk, int64_t bytes, struct err *err)
+{
+    if (!disk_promise(disk, put->path, bytes < 0 ? PROMISE_STEP_BYTES : bytes, 0, err))
+        return false;
+    put->disk = disk;
+    put->promised_bytes = bytes < 0 ? PROMISE_STEP_BYTES : bytes;
+    return true;
+}
+
+static bool promise_more(struct blob_put *put, struct err *err)
+{
+    int64_t wanted = (int64_t)put->bytes + PROMISE_STEP_BYTES;
+
+    if (!disk_promise(put->disk, put->path, wanted, (int64_t)put->bytes, err))
+        return false;
+    put->promised_bytes = wanted;
+    return true;
+}
+
 bool blob_put_add(struct blob_put *put, const void *at, size_t bytes, struct err *err)
 {
+    if (put->disk && (int64_t)(put->bytes + bytes) > put->promised_bytes && !promise_more(put, err))
+        return false;
     sha256_add(&put->hash, at, bytes);
     put->bytes += bytes;
-    return fd_write_all(put->fd, at, bytes, put->path, err);
+    if (!fd_write_all(put->fd, at, bytes, put->path, err))
+        return false;
+    if (put->disk)
+        disk_note_written(put->disk, put->path, (int64_t)put->bytes);
+    return true;
 }
 
 uint64_t blob_put_bytes(const struct blob_put *put)
@@ -81,6 +110,8 @@ uint64_t blob_put_bytes(const struct blob_put *put)
 
 static void put_free(struct blob_put *put)
 {
+    if (put->disk)
+        disk_release(put->disk, put->path);
     fd_close(&put->fd);
     free(put->path);
     free(put);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "store/disk.h"
 #include "store/store.h"
 
 #include <stdint.h>
@@ -19,6 +20,9 @@ void blobs_close(struct blobs *blobs);
 /* One upload: put_begin, put_add any number of times, then put_commit or put_abort, which both free it. */
 struct blob_put;
 struct blob_put *blob_put_begin(struct blobs *blobs, struct err *err);
+/* Before the first byte: the blob takes no more of the disk than is free for it, or ERR_NO_SPACE, now or from
+ * blob_put_add. bytes are how many it will have; -1: not known, then room is promised as they come. */
+bool blob_put_promise(struct blob_put *put, struct disk *disk, int64_t bytes, struct err *err);
 bool blob_put_add(struct blob_put *put, const void *at, size_t bytes, struct err *err);
 uint64_t blob_put_bytes(const struct blob_put *put);
 /* The blob is durable under `id` (store_id_file, store_id_part); sha256_hex gets its hash. On failure nothing is left. */

@@ -117,19 +117,19 @@ static bool find_key(struct store *store, const char *id, struct arena *arena, s
     return query_close(&query, err);
 }
 
-/* To the hour: not a write for every request. */
-static bool note_use(struct store *store, struct store_key *row, struct err *err)
+/* To the hour: not a write for every request. One that fails (a full disk, say) refuses nobody: the next tries again. */
+static void note_use(struct store *store, struct store_key *row)
 {
     const int64_t hour_ms = 3600 * 1000, now = clock_unix_ms() / hour_ms * hour_ms;
     struct query query;
 
     if (row->last_used_ms == now)
-        return true;
+        return;
     row->last_used_ms = now;
     query = query_open(store, "UPDATE api_keys SET last_used_ms=? WHERE id=?");
     query_integer(&query, now);
     query_text(&query, row->id);
-    return query_run(&query, NULL, err);
+    query_run(&query, NULL, NULL);
 }
 
 bool key_check(struct store *store, struct str key, struct arena *arena, struct tenant *tenant, struct store_key *row,
@@ -148,7 +148,8 @@ bool key_check(struct store *store, struct str key, struct arena *arena, struct 
         return false;
     if (strlen(stored) != 64 || CRYPTO_memcmp(stored, hash, 64) != 0 || row->revoked_ms != 0)
         return err_set(err, ERR_AUTH, "%s", refusal);
-    return note_use(store, row, err);
+    note_use(store, row);
+    return true;
 }
 
 bool key_has_scope(const struct store_key *row, const char *scope)

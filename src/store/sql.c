@@ -1,5 +1,6 @@
 #include "store/store_int.h"
 
+#include <errno.h>
 #include <string.h>
 
 static sqlite3_stmt *prepare(struct store *store, const char *sql, int *code)
@@ -73,11 +74,16 @@ int64_t query_get_integer(struct query *query, int column)
     return sqlite3_column_int64(query->stmt, column);
 }
 
-static enum err_code err_code_of(int code)
+/* Of the last failure. A full disk shows as SQLITE_FULL in a write, elsewhere (the shared memory of the WAL) as an I/O
+ * error. */
+static enum err_code err_code_of(struct store *store, int code)
 {
     switch (code & 0xff) {
     case SQLITE_FULL:
         return ERR_NO_SPACE;
+    case SQLITE_IOERR:
+        return sqlite3_system_errno(store->db) == ENOSPC || sqlite3_system_errno(store->db) == EDQUOT ? ERR_NO_SPACE
+                                                                                                       : ERR_IO;
     case SQLITE_BUSY:
     case SQLITE_CONSTRAINT:
         return ERR_CONFLICT;
@@ -89,7 +95,7 @@ static enum err_code err_code_of(int code)
 bool query_close(struct query *query, struct err *err)
 {
     if (query->code != SQLITE_OK)
-        err_set(err, err_code_of(query->code), "database: %s", sqlite3_errmsg(query->store->db));
+        err_set(err, err_code_of(query->store, query->code), "database: %s", sqlite3_errmsg(query->store->db));
     if (query->stmt) {
         sqlite3_reset(query->stmt);
         sqlite3_clear_bindings(query->stmt);

@@ -29,13 +29,13 @@ LINES = "".join(json.dumps({"messages": [{"role": "user", "content": f"Say {i} a
 
 
 class Service:
-    def __init__(self, folder):
-        self.folder, self.data, self.models = folder, folder / "data", folder / "models"
+    def __init__(self, folder, *options):
+        self.folder, self.data, self.models, self.options = folder, folder / "data", folder / "models", options
         make_tiny_model(self.models / "test/tiny", hidden=64, layers=3)
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen([BIN, "serve", "--no-auth", "--data", self.data, "--models", self.models, "--port", "0", "--recovery-steps", "5"],
+        self.process = subprocess.Popen([BIN, "serve", "--no-auth", "--data", self.data, "--models", self.models, "--port", "0", "--recovery-steps", "5", *self.options],
                                         stdout=subprocess.PIPE, stderr=open(self.folder / "server.log", "ab"))
         line = self.process.stdout.readline().decode()
         assert "http://" in line, (line, (self.folder / "server.log").read_text())

@@ -44,10 +44,39 @@ static void a_secret_file_is_its_owners_alone(void **state)
     unlink(path);
 }
 
+/* Blocks are counted, so a sparse file is small; what is not there has none. */
+static void a_folder_counts_what_lies_in_it(void **state)
+{
+    char dir[] = "/tmp/attune-file-XXXXXX", text[65536];
+    struct arena arena = {0};
+    struct err err = {0};
+    const char *folder;
+    uint64_t empty, bytes, room, size;
+    int fd;
+
+    assert_non_null(mkdtemp(dir));
+    folder = path_join(&arena, dir, "a/b");
+    assert_ok(dir_make(folder, &err) && dir_bytes(dir, &empty, &err), err);
+    memset(text, 'x', sizeof text);
+    fd = file_create(path_join(&arena, folder, "c"), &err);
+    assert_ok(fd_pwrite_all(fd, text, sizeof text, 0, "c", &err) && fd_sync(fd, "c", &err), err);
+    assert_int_equal(ftruncate(fd, 1 << 30), 0);
+    assert_ok(dir_bytes(dir, &bytes, &err), err);
+    assert_in_range(bytes - empty, sizeof text, 2 * sizeof text);
+    fd_close(&fd);
+    assert_ok(dir_bytes(path_join(&arena, dir, "none"), &bytes, &err), err);
+    assert_int_equal(bytes, 0);
+    assert_ok(disk_free(dir, &room, &err) && disk_size(dir, &size, &err), err);
+    assert_true(room <= size);
+    dir_remove(dir, NULL);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
-                                       cmocka_unit_test(a_secret_file_is_its_owners_alone)};
+                                       cmocka_unit_test(a_secret_file_is_its_owners_alone),
+                                       cmocka_unit_test(a_folder_counts_what_lies_in_it)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
