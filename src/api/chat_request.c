@@ -207,8 +207,8 @@ static bool read_shared(struct reader *r, const struct json *value)
 static void read_field(struct reader *r, const struct json *value)
 {
     static const char *const labels[] = {
-        "model",           "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
-        "prompt_cache_key"};
+        "model",        "user",                "metadata",          "store",
+        "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"};
     static const char *const neutral[] = {"frequency_penalty", "presence_penalty", "logit_bias", "tools",
                                           "tool_choice",       "functions",        "best_of",    "suffix",
                                           "function_call"};

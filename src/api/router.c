@@ -34,6 +34,8 @@
     X(POST, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", "", permissions_create)                      \
     X(GET, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", PAGE "project_id", permissions_list)          \
     X(DELETE, "v1/fine_tuning/checkpoints/{model...}/permissions/{id}", "admin", "", permissions_delete)               \
+    X(POST, "v1/fine_tuning/alpha/graders/run", "write", "", graders_refuse)                                           \
+    X(POST, "v1/fine_tuning/alpha/graders/validate", "write", "", graders_refuse)                                      \
     X(GET, "v1/models", "read", "", models_list)                                                                       \
     X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
     X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \

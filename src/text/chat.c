@@ -48,10 +48,16 @@ static struct json *add_member(struct json *object, struct json **end, const str
     return (*end)++;
 }
 
+static bool is_developer_role(const struct json *member)
+{
+    return str_is(member->key, "role") && str_is(json_string_or(member, STR_NONE), "developer");
+}
+
 /* A message as templates get it from transformers: members that are null are left out, and reasoning stands under both
  * names that templates know. */
-static struct json clean_message(const struct json *message, struct arena *arena)
+static struct json clean_message(const struct json *message, bool no_developer, struct arena *arena)
 {
+    static const struct json system_role = {.type = JSON_STRING, .string = {"system", 6}};
     struct json clean = *message, *end = arena_new_array(arena, struct json, message->count + 2);
     const struct json *reasoning = reasoning_of(message);
 
@@ -61,7 +67,7 @@ static struct json clean_message(const struct json *message, struct arena *arena
         add_member(&clean, &end, reasoning, STR("thinking"));
     for json_each (member, message)
         if (member->type != JSON_NULL)
-            add_member(&clean, &end, member, member->key);
+            add_member(&clean, &end, no_developer && is_developer_role(member) ? &system_role : member, member->key);
     if (reasoning && json_is_null(json_get(message, "reasoning_content")))
         add_member(&clean, &end, reasoning, STR("reasoning_content"));
     if (clean.count)
@@ -71,14 +77,14 @@ static struct json clean_message(const struct json *message, struct arena *arena
     return clean;
 }
 
-static struct json *clean_messages(const struct json *messages, struct arena *arena)
+static struct json *clean_messages(const struct json *messages, bool no_developer, struct arena *arena)
 {
     struct json *clean = arena_new(arena, struct json), *item = arena_new_array(arena, struct json, messages->count);
 
     *clean = *messages;
     clean->first = item;
     for json_each (message, messages) {
-        *item = clean_message(message, arena);
+        *item = clean_message(message, no_developer, arena);
         item->next = message->next ? item + 1 : NULL;
         item++;
     }
@@ -264,7 +270,7 @@ static bool clean_input(const struct chat_input *input, struct arena *arena, str
     if (!check_input(input, err))
         return false;
     *clean = *input;
-    clean->messages = clean_messages(input->messages, arena);
+    clean->messages = clean_messages(input->messages, input->no_developer, arena);
     return true;
 }
 

@@ -2,8 +2,10 @@
  *
  * The text is what the chat template renders for all messages, without a generation prompt. Messages come to it as
  * transformers hands them over: members that are null are left out, and what stands under reasoning_content, thinking
- * or reasoning is there under both of the first two names. A span is one assistant turn with its end-of-turn token:
- * what training supervises. Spans come from one of two places:
+ * or reasoning is there under both of the first two names. OpenAI's later name of the system role, "developer",
+ * stays where the template has the word; most have not, and would refuse the message or drop it silently.
+ *
+ * A span is one assistant turn with its end-of-turn token: what training supervises. Spans come from one of two places:
  *
  * 1. {% generation %} marks, when the template has them, taken as they are: their author decided.
  * 2. Rendered prefixes. For the assistant message i, A = the messages before it with a generation prompt, B =
@@ -26,6 +28,7 @@ struct chat_input {
     const struct json *variables;     /* object: bos_token, eos_token, documents, chat_template_kwargs …; or NULL */
     const struct str *special_tokens; /* texts of the tokenizer's special tokens; rule 2 needs them */
     size_t special_token_count;
+    bool no_developer; /* the template knows no role "developer": such messages come to it as "system" */
     struct template_options options;
 };
 

@@ -89,6 +89,8 @@ void chat_format_close(struct chat_format *format)
 static bool make_input(const struct chat_format *format, const struct template *template, const struct json *messages,
                        const struct json *tools, struct chat_input *input, struct err *err)
 {
+    struct str source = tools ? format->template_tools_source : format->template_source;
+
     if (!template)
         return err_set(err, ERR_UNSUPPORTED,
                        "the model has no chat template: put a chat_template.jinja into its folder, or use prompts and "
@@ -100,6 +102,7 @@ static bool make_input(const struct chat_format *format, const struct template *
         .variables = format->variables,
         .special_tokens = format->specials,
         .special_token_count = format->special_count,
+        .no_developer = str_find(source, STR("developer"), 0) < 0,
         .options = {.now = format->now},
     };
     return true;

@@ -15,7 +15,8 @@ static char *mark(const char *source, const char *messages, const char *variable
     struct strbuf text = {0};
     struct err err = {0};
     struct chat_text chat;
-    struct chat_input input = {.special_tokens = special, .special_token_count = 3};
+    struct chat_input input = {
+        .special_tokens = special, .special_token_count = 3, .no_developer = !strstr(source, "developer")};
     size_t at = 0;
 
     input.template = template_parse(&arena, str_of(source), &err);
@@ -55,6 +56,10 @@ static void spans_hold_the_turn_with_its_end_token(void **state)
          "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]!\n<|im_start|>user\nc<|im_end|>\n<|im_"
          "start|>"
          "assistant\n[d<|im_end|>]\n"},
+        {CHATML, "[{\"role\": \"developer\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]", NULL,
+         "<|im_start|>system\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]\n"},
+        {"{% for m in messages %}{{ '(developer)' if m.role == 'developer' else m.role }}{{ m.content }}{% endfor %}",
+         "[{\"role\": \"developer\", \"content\": \"a\"}]", NULL, "(developer)a"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}",
          "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]", NULL, "a[b]?"},
         {"{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}{{ tools is none }}{{ documents is none }}",
