@@ -44,6 +44,7 @@ struct api_config {
     uint64_t file_bytes_max;     /* 0: 50 GB */
     int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
+    int64_t auth_failures_per_minute; /* wrong keys of one address, after five at once; 0: 10; -1: no limit */
     struct api_checker checker;
 };
 

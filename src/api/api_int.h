@@ -9,6 +9,7 @@ struct chat_workers; /* api/workers.h */
 struct expiry;
 struct event_streams;
 struct rates;
+struct failures;
 
 struct api {
     struct api_config config;
@@ -16,6 +17,7 @@ struct api {
     struct expiry *expiry;
     struct event_streams *streams;
     struct rates *rates;
+    struct failures *failures; /* NULL: not limited */
 };
 
 /* One request, from routing to its answer. Lives in the exchange's arena. */
@@ -26,6 +28,7 @@ struct call {
     struct arena *arena;
     struct tenant tenant;
     bool is_admin;
+    const char *key_id;          /* "" without keys */
     bool is_openai_profile;      /* newest first */
     struct url_query query;
     struct str parameter[2];     /* what the {…} of the route's path matched */
@@ -132,6 +135,13 @@ struct rates *rates_new(void);
 void rates_free(struct rates *rates); /* NULL is fine */
 /* False: the project has used its minute; it may ask again in *wait_s seconds. */
 bool rates_take(struct rates *rates, const struct tenant *tenant, int64_t limit, int64_t now_ms, int64_t *wait_s);
+
+/* --- wrong keys a minute (failures.c) --- */
+
+struct failures *failures_new(int64_t per_minute);
+void failures_free(struct failures *failures); /* NULL is fine */
+/* A wrong key came from this source. False: there were too many, the next is due in *wait_s seconds. */
+bool failures_note(struct failures *failures, uint64_t source, int64_t now_ms, int64_t *wait_s);
 
 /* --- jobs (jobs.c) --- */
 

@@ -8,6 +8,7 @@
 enum {
     EVENTS_AT_ONCE = 200,
     KEEP_ALIVE_MS = 15000,
+    STREAMS_PER_KEY_MAX = 16,
     PENDING_BYTES_MAX = 1 << 20, /* a client that reads slowly gets the rest when it has read this */
 };
 
@@ -190,13 +191,26 @@ static bool read_start(struct call *call, struct event_stream *s)
     return false;
 }
 
+static bool check_streams_of_key(struct call *call)
+{
+    int count = 0;
+
+    for (const struct event_stream *s = call->api->streams->first; s; s = s->next)
+        count += strcmp(s->call->key_id, call->key_id) == 0;
+    if (count < STREAMS_PER_KEY_MAX)
+        return true;
+    answer_too_many(call, "too_many_streams", NULL, 10,
+                    "This key has 16 event streams open already; close one, or ask for the list of events.");
+    return false;
+}
+
 static void begin_stream(struct call *call)
 {
     struct event_stream *s = arena_new(call->arena, struct event_stream);
     struct event_streams *all = call->api->streams;
 
     *s = (struct event_stream){.all = all, .call = call, .job_id = call_find_job(call)};
-    if (!s->job_id || !read_start(call, s))
+    if (!s->job_id || !check_streams_of_key(call) || !read_start(call, s))
         return;
     s->next = all->first;
     all->first = s;

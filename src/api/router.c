@@ -173,6 +173,24 @@ static void answer_unauthorized(struct call *call, const char *message)
     strbuf_deinit(&body);
 }
 
+/* A key that was right until it was revoked is no guess. */
+static void refuse_key(struct call *call, const struct store_key *row, const struct err *err)
+{
+    struct failures *failures = call->api->failures;
+    int64_t wait_s;
+
+    if (err->code != ERR_AUTH)
+        answer_err(call, err, NULL);
+    else if (!failures || row->revoked_ms != 0 ||
+        failures_note(failures, call->request->source, http_loop_now_ms(call->api->config.loop), &wait_s))
+        answer_unauthorized(call, err->text);
+    else
+        answer_too_many(call, "rate_limit_exceeded", NULL, wait_s,
+                        arena_printf(call->arena,
+                                     "Too many wrong API keys came from this address. Try again in %lld s.",
+                                     (long long)wait_s));
+}
+
 /* Who calls, and whether they may: fills the tenant or answers. */
 static bool authenticate(struct call *call, const char *scope)
 {
@@ -181,6 +199,7 @@ static bool authenticate(struct call *call, const char *scope)
     struct err err = {0};
 
     call->tenant = tenant_default();
+    call->key_id = "";
     call->is_admin = call->api->config.is_open;
     if (call->is_admin)
         return true;
@@ -190,9 +209,10 @@ static bool authenticate(struct call *call, const char *scope)
         return false;
     }
     if (!key_check(call->api->config.store, key, call->arena, &call->tenant, &row, &err)) {
-        answer_unauthorized(call, err.text);
+        refuse_key(call, &row, &err);
         return false;
     }
+    call->key_id = row.id;
     call->is_admin = key_has_scope(&row, "admin");
     if (!key_has_scope(&row, scope) && !call->is_admin) {
         answer_error(call, 403, "insufficient_scope", NULL, "This key may not %s.", scope);
@@ -341,6 +361,8 @@ struct api *api_new(const struct api_config *config, struct err *err)
     api->expiry = expiry_new(&api->config);
     api->streams = event_streams_new(&api->config);
     api->rates = rates_new();
+    if (config->auth_failures_per_minute >= 0)
+        api->failures = failures_new(config->auth_failures_per_minute ? config->auth_failures_per_minute : 10);
     return api;
 }
 
@@ -349,6 +371,7 @@ void api_free(struct api *api)
     if (!api)
         return;
     rates_free(api->rates);
+    failures_free(api->failures);
     event_streams_free(api->streams);
     expiry_free(api->expiry);
     workers_free(api->workers);

@@ -6,6 +6,7 @@
 #include "http/server.h"
 #include "job/manager.h"
 #include "os/file.h"
+#include "os/process.h"
 #include "store/blobs.h"
 #include "store/keys.h"
 #include "store/store.h"
@@ -17,11 +18,11 @@
 
 #define FIRST_KEY "first-key"
 
-enum { STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
+enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
     const char *data, *models, *host, *public_host;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures;
     bool is_open;
 };
 
@@ -219,6 +220,20 @@ static bool make_first_key(struct serve *s, struct err *err)
     return ok;
 }
 
+/* A connection may hold three descriptors: its socket, a file it downloads or uploads, a model's worker. */
+static int connections_max(void)
+{
+    int most = process_reserve_descriptors(DESCRIPTORS) / 3;
+
+    return most < CONNECTIONS_MAX ? most : CONNECTIONS_MAX;
+}
+
+/* An operator's 0 lifts a limit, which is -1 in the rooms' configurations. */
+static int64_t none_at_zero(int64_t limit)
+{
+    return limit ? limit : -1;
+}
+
 static bool open_all(struct serve *s, struct err *err)
 {
     size_t orphans;
@@ -238,6 +253,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .hub_cache = s->hub_cache,
                                           .is_open = s->options.is_open,
                                           .recovery_steps = s->options.recovery_steps,
+                                          .auth_failures_per_minute = none_at_zero(s->options.auth_failures),
                                           .is_local = is_loopback(s->options.host),
                                           .public_host = s->options.public_host,
                                           .checker = {check_begin, check_add, check_end, check_free}},
@@ -248,6 +264,9 @@ static bool open_all(struct serve *s, struct err *err)
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
+                                                      .connections_max = connections_max(),
+                                                      .connections_per_address_max =
+                                                          (int)none_at_zero(s->options.connections_per_address),
                                                       .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
                                 &handler, err);
     return s->server != NULL;
@@ -313,12 +332,19 @@ static bool check_options(const struct serve_options *o, struct err *err)
         o->disk_free_min < -1)
         return err_set(err, ERR_INPUT,
                        "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
+    if (o->connections_per_address < 0 || o->connections_per_address > 1024 || o->auth_failures < 0)
+        return err_set(err, ERR_INPUT, "--connections-per-address is 0 to 1024, --auth-failures at least 0");
     return true;
 }
 
 int cli_serve(int argc, char **argv)
 {
-    struct serve s = {.options = {.host = "127.0.0.1", .port = 8080, .jobs = 1, .disk_free_min = -1}};
+    struct serve s = {.options = {.host = "127.0.0.1",
+                                  .port = 8080,
+                                  .jobs = 1,
+                                  .connections_per_address = 64,
+                                  .auth_failures = 10,
+                                  .disk_free_min = -1}};
     bool has_auth = true;
     const struct option list[] = {
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
@@ -337,6 +363,10 @@ int cli_serve(int argc, char **argv)
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
+        {"connections-per-address", OPTION_INT, &s.options.connections_per_address, "N",
+         "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
+        {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
+         "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READS_PER_TURN = 16, FILE_BYTES_PER_TURN = 4 << 20, BUFFER_KEPT_BYTES = 64 << 10, BODY_BYTES_PER_S = 64 << 10 };
+enum { READS_PER_TURN = 16, FILE_BYTES_PER_TURN = 4 << 20, BUFFER_KEPT_BYTES = 4 << 10, BODY_BYTES_PER_S = 64 << 10 };
 
 static int64_t now_ms(const struct connection *connection)
 {
@@ -63,6 +63,7 @@ void connection_open(struct http_server *server, int fd, const char *address, bo
     connection->server = server;
     connection->fd = fd;
     memcpy(connection->address, address, sizeof connection->address);
+    connection->source = socket_source(address);
     connection->since_ms = now_ms(connection);
     connection->watch = http_loop_add_fd(server->loop, fd, EPOLLIN, on_ready, connection, &err);
     connection->timer = http_loop_add_timer(server->loop, INT64_MAX, on_deadline, connection);
@@ -370,7 +371,7 @@ static int64_t body_deadline(const struct connection *connection)
     const struct http_exchange *exchange = connection->exchange;
     int64_t gap_end = exchange->body_last_ms + config->body_gap_ms;
     int64_t end = exchange->body_started_ms + config->body_ms +
-                  (int64_t)(exchange->body_bytes / (BODY_BYTES_PER_S / 1000));
+                  (int64_t)(exchange->body_bytes * 1000 / BODY_BYTES_PER_S);
 
     return gap_end < end ? gap_end : end;
 }

@@ -25,7 +25,8 @@ static struct http_exchange *exchange_new(struct connection *connection)
     memcpy(exchange->id, "req_", 4);
     entropy_hex(exchange->id + 4, 16);
     exchange->request = (struct http_request){
-        .method = HTTP_METHOD_COUNT, .address = connection->address, .id = exchange->id, .arena = &exchange->arena};
+        .method = HTTP_METHOD_COUNT, .address = connection->address, .source = connection->source, .id = exchange->id,
+        .arena = &exchange->arena};
     connection->exchange = exchange;
     connection->state = CONNECTION_EXCHANGE;
     return exchange;
@@ -112,9 +113,16 @@ void exchange_begin_refused(struct connection *connection, const struct refusal 
 
 void exchange_refuse(struct http_exchange *exchange, const struct refusal *refusal)
 {
+    static const struct http_header retry = {{"Retry-After", 11}, {"5", 1}};
+    struct http_response response = {.status = refusal->status, .headers = &retry,
+                                     .header_count = refusal->status == 503};
+    struct strbuf body = {0};
+
     exchange->connection->is_close = true;
-    http_answer_error(exchange, refusal->status, NULL, NULL, NULL, refusal->text);
+    http_error_body(&body, refusal->status, NULL, NULL, NULL, refusal->text);
+    http_answer_bytes(exchange, &response, strbuf_view(&body));
     exchange->is_refused = true;
+    strbuf_deinit(&body);
 }
 
 void exchange_end(struct http_exchange *exchange, bool is_complete)

@@ -30,13 +30,14 @@ static struct http_config with_defaults(const struct http_config *given)
     return config;
 }
 
-static int count_address(const struct http_server *server, const char *address)
+static bool is_crowded(const struct http_server *server, const char *address)
 {
+    uint64_t source = socket_source(address);
     int count = 0;
 
     for (const struct connection *connection = server->connections; connection; connection = connection->next)
-        count += strcmp(connection->address, address) == 0;
-    return count;
+        count += connection->source == source;
+    return server->config.connections_per_address_max >= 0 && count >= server->config.connections_per_address_max;
 }
 
 static void admit(struct http_server *server, int fd, const char *address)
@@ -44,7 +45,7 @@ static void admit(struct http_server *server, int fd, const char *address)
     const struct http_config *config = &server->config;
     bool is_overload = server->connection_count >= config->connections_max;
 
-    if (count_address(server, address) >= config->connections_per_address_max ||
+    if (is_crowded(server, address) ||
         server->connection_count >= config->connections_max + OVERLOAD_ANSWERS_MAX)
         close(fd);
     else

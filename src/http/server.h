@@ -65,6 +65,7 @@ struct http_request {
     const struct http_header *headers;
     size_t header_count;
     const char *address;       /* the client's, as text */
+    uint64_t source;           /* of the address, for limits (os/socket.h) */
     const char *id;            /* what x-request-id says: "req_" and 32 hexadecimal digits */
     struct arena *arena;       /* goes with the exchange; use it for whatever has that lifetime */
 };
@@ -90,13 +91,13 @@ struct http_config {
     size_t head_bytes_max;        /* 32 KiB → 431 */
     size_t line_bytes_max;        /* request line, 8 KiB → 414 */
     size_t header_count_max;      /* 64 → 431 */
-    int connections_max;          /* 1,024 → 503 */
-    int connections_per_address_max; /* 64 → closed */
+    int connections_max;          /* 1,024 → 503 with Retry-After */
+    int connections_per_address_max; /* 64 → closed; addresses as socket_source tells them apart; -1: no limit */
     int64_t head_ms;              /* 10 s from the first byte → 408 */
     int64_t body_gap_ms;          /* 10 s between bytes of a body → 408 */
     int64_t body_ms;              /* 30 s, plus the time that the bytes so far take at 64 KiB/s → 408 */
     int64_t idle_ms;              /* 30 s without a request → closed */
-    int64_t send_stall_ms;        /* 15 s without progress in sending → closed */
+    int64_t send_stall_ms;        /* 15 s in which the client takes nothing of what waits for it → closed */
     int64_t linger_ms;            /* 5 s in which a client may still read the last answer */
 };
 

@@ -59,6 +59,7 @@ struct connection {
     struct http_watch *watch;
     struct http_timer *timer;
     char address[SOCKET_ADDRESS_BYTES];
+    uint64_t source;
     enum connection_state state;
     struct head_scan scan;
     struct strbuf in, out;

@@ -49,5 +49,7 @@ void process_close(struct process *process); /* lets it run on */
 
 /* Path of the running program. */
 bool process_self_path(char *path, size_t cap, struct err *err);
+/* Lets this process have `wanted` descriptors open at once, or as many as the system allows: the number. */
+int process_reserve_descriptors(int wanted);
 /* Memory of the host in bytes. */
 bool host_memory_bytes(int64_t *bytes, struct err *err);

@@ -85,6 +85,18 @@ static void address_text(const struct sockaddr_storage *address, char text[SOCKE
         inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, SOCKET_ADDRESS_BYTES);
 }
 
+uint64_t socket_source(const char *address)
+{
+    unsigned char bytes[16] = {0};
+    bool is_v6 = inet_pton(AF_INET6, address, bytes) == 1, is_v4;
+    uint64_t source = 0;
+
+    is_v4 = is_v6 ? IN6_IS_ADDR_V4MAPPED((struct in6_addr *)bytes) : inet_pton(AF_INET, address, bytes + 12) == 1;
+    for (int i = is_v4 ? 12 : 0; i < (is_v4 ? 16 : 8); i++)
+        source = source << 8 | bytes[i];
+    return source;
+}
+
 int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err)
 {
     struct sockaddr_storage peer = {0};

@@ -5,8 +5,13 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { SOCKET_ADDRESS_BYTES = 64 }; /* room for any address as text */
+
+/* Whom limits by address count: an IPv4 address, mapped ones too, or the first 64 bits of an IPv6 one, because one
+ * customer has all addresses below them. 0 for what is no address. */
+uint64_t socket_source(const char *address);
 
 /* host: an IPv4 or IPv6 address, no name. port 0: any free one. */
 int socket_listen_tcp(const char *host, int port, struct err *err);

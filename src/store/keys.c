@@ -146,7 +146,11 @@ bool key_check(struct store *store, struct str key, struct arena *arena, struct 
     sha256_hex(key, hash);
     if (!find_key(store, id, arena, tenant, row, &stored, err))
         return false;
-    if (strlen(stored) != 64 || CRYPTO_memcmp(stored, hash, 64) != 0 || row->revoked_ms != 0)
+    if (strlen(stored) != 64 || CRYPTO_memcmp(stored, hash, 64) != 0) {
+        *row = (struct store_key){0};
+        return err_set(err, ERR_AUTH, "%s", refusal);
+    }
+    if (row->revoked_ms != 0)
         return err_set(err, ERR_AUTH, "%s", refusal);
     note_use(store, row);
     return true;

@@ -29,7 +29,8 @@ struct store_key_list {
 /* key gets the text to hand out; it cannot be read again. */
 bool key_create(struct store *store, const struct tenant *tenant, const char *name, const char *scopes,
                 char key[API_KEY_BYTES], struct err *err);
-/* Whose key this is and what it may. ERR_AUTH, always with the same text, when it is malformed, unknown or revoked. */
+/* Whose key this is and what it may. ERR_AUTH, always with the same text, when it is malformed, unknown or revoked;
+ * only when the whole key was right and is revoked, *row is filled then. */
 bool key_check(struct store *store, struct str key, struct arena *arena, struct tenant *tenant, struct store_key *row,
                struct err *err);
 bool key_has_scope(const struct store_key *row, const char *scope);

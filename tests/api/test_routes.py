@@ -28,7 +28,7 @@ def keyed(tmp_path_factory, models):
     data = tmp_path_factory.mktemp("keyed") / "data"
     keys = {scope: subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", scope], check=True, capture_output=True,
                                   text=True).stdout.strip() for scope in ("read", "write", "admin")}
-    running = Server(data, models).start()
+    running = Server(data, models, "--auth-failures", "0").start()
     project = organize(running, keys["admin"], "", {"name": "slow", "limits": {"requests_per_minute": 1}})
     keys["slow"] = organize(running, keys["admin"], f"/{project['id']}/api_keys", {"scopes": ["read", "write", "admin"]})["value"]
     yield running, keys

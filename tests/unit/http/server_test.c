@@ -401,6 +401,7 @@ static void more_connections_than_allowed_get_503_or_nothing(void **state)
             assert_true(!is_closed && str_starts(strbuf_view(&buf), STR("HTTP/1.1 200")));
         else
             assert_true(is_closed && (i < 5 ? str_starts(strbuf_view(&buf), STR("HTTP/1.1 503")) : buf.len == 0));
+        assert_true((i == 3 || i == 4) == (str_find(strbuf_view(&buf), STR("\r\nRetry-After: 5\r\n"), 0) > 0));
     }
     for (int i = 0; i < 6; i++)
         close(fds[i]);
@@ -408,6 +409,23 @@ static void more_connections_than_allowed_get_503_or_nothing(void **state)
     assert_int_equal(http_server_connection_count(site.server), 0);
     site_close(&site);
     strbuf_deinit(&buf);
+}
+
+static void the_limit_of_an_address_can_be_lifted(void **state)
+{
+    struct http_config config = {.connections_per_address_max = -1};
+    struct site site;
+    int fds[100];
+
+    site_open(&site, &config);
+    for (int i = 0; i < 100; i++) {
+        fds[i] = site_connect(&site);
+        site_settle(&site);
+    }
+    assert_int_equal(http_server_connection_count(site.server), 100);
+    for (int i = 0; i < 100; i++)
+        close(fds[i]);
+    site_close(&site);
 }
 
 static void note_stop(void *context)
@@ -473,6 +491,7 @@ int main(void)
         cmocka_unit_test(files_are_sent_whole_or_by_one_range),
         cmocka_unit_test(dispositions_hold_any_name),
         cmocka_unit_test(more_connections_than_allowed_get_503_or_nothing),
+        cmocka_unit_test(the_limit_of_an_address_can_be_lifted),
         cmocka_unit_test(a_stopping_server_finishes_what_it_began),
     };
 

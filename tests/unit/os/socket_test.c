@@ -59,11 +59,28 @@ static void wrong_places_are_refused(void **state)
     close(first);
 }
 
+static void limits_count_ipv4_addresses_and_ipv6_networks(void **state)
+{
+    static const struct {
+        const char *address;
+        uint64_t source;
+    } cases[] = {
+        {"127.0.0.1", 0x7f000001},           {"10.1.2.3", 0x0a010203},
+        {"::ffff:10.1.2.3", 0x0a010203},     {"2001:db8:1:2::1", 0x20010db800010002},
+        {"2001:db8:1:2:9:8:7:6", 0x20010db800010002}, {"2001:db8:1:3::1", 0x20010db800010003},
+        {"unix", 0},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(socket_source(cases[i].address), cases[i].source);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unix_sockets_connect_and_replace_stale_files),
         cmocka_unit_test(wrong_places_are_refused),
+        cmocka_unit_test(limits_count_ipv4_addresses_and_ipv6_networks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
