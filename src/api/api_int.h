@@ -78,7 +78,7 @@ void list_write_end(struct json_writer *writer, enum list_ids ids, const char *f
 /* --- objects (view.c) --- */
 
 void view_file(struct json_writer *writer, const struct store_file *file);
-void view_job(struct json_writer *writer, const struct store_job *job);
+void view_job(struct json_writer *writer, const struct store_job *job, int64_t queue_place); /* 0: does not wait */
 void view_event(struct json_writer *writer, const struct store_event *event);
 void view_checkpoint(struct json_writer *writer, const struct store_checkpoint *checkpoint);
 

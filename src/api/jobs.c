@@ -175,9 +175,15 @@ static const char *text_or_null(struct arena *arena, struct str text)
 static void answer_job(struct call *call, const struct store_job *job)
 {
     struct strbuf body = {0};
+    struct err err = {0};
+    int64_t place;
 
-    view_job(&(struct json_writer){.buf = &body}, job);
-    answer_json(call, 200, &body);
+    if (store_queue_place(call->api->config.store, job, &place, &err)) {
+        view_job(&(struct json_writer){.buf = &body}, job, place);
+        answer_json(call, 200, &body);
+    } else {
+        answer_err(call, &err, NULL);
+    }
     strbuf_deinit(&body);
 }
 
@@ -357,10 +363,18 @@ void jobs_list(struct call *call)
         return;
     }
     list_write_begin(&w);
-    for (size_t i = 0; i < jobs.count; i++)
-        view_job(&w, &jobs.at[i]);
+    err = (struct err){0};
+    for (size_t i = 0; i < jobs.count && !err.code; i++) {
+        int64_t place;
+
+        if (store_queue_place(call->api->config.store, &jobs.at[i], &place, &err))
+            view_job(&w, &jobs.at[i], place);
+    }
     list_write_end(&w, LIST_WITHOUT_IDS, NULL, NULL, jobs.has_more);
-    answer_json(call, 200, &body);
+    if (err.code)
+        answer_err(call, &err, NULL);
+    else
+        answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }
 

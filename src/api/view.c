@@ -73,7 +73,7 @@ static void put_count(struct json_writer *w, const char *key, bool is_known, int
         json_put_null(w, key);
 }
 
-void view_job(struct json_writer *w, const struct store_job *job)
+void view_job(struct json_writer *w, const struct store_job *job, int64_t queue_place)
 {
     bool is_final = job_state_is_final(job->state);
     bool is_started = job->total_steps > 0;
@@ -103,6 +103,7 @@ void view_job(struct json_writer *w, const struct store_job *job)
     json_put_null(w, "from_checkpoint");
     put_raw(w, "metadata", job->metadata_json);
     put_raw(w, "tags", job->tags_json);
+    put_count(w, "queue_position", queue_place > 0, queue_place);
     json_put_bool(w, "paused", !is_final && job->wanted == JOB_WANT_pause);
     json_write_end_object(w);
 }

@@ -105,6 +105,7 @@ bool store_project_update(struct store *store, const struct tenant *tenant, cons
 #define BIND_LIMIT(name) query_integer(&query, project->limits.name);
     STORE_LIMITS(BIND_LIMIT)
     query_tenant(&query, tenant);
+    queue_places_changed(store);
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || err_set(err, ERR_NOT_FOUND, "No such project: '%s'", tenant->project_id);

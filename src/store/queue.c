@@ -47,6 +47,7 @@ bool store_queue_insert(struct store *store, const struct store_job *job, struct
 {
     struct tenant tenant = tenant_of(job);
 
+    queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
     return transaction_end(store,
@@ -90,7 +91,8 @@ static bool claim(struct store *store, const char *id, struct arena *arena, stru
                   struct err *err)
 {
     struct query query =
-        query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0 "
+        query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0, "
+                          "turn=(SELECT MAX(last_turn) + 1 FROM projects) "
                           "WHERE id=? AND state='queued' AND wanted='run' "
                           "RETURNING number" STORE_JOB_COLUMNS(SQL_NAME));
 
@@ -115,6 +117,7 @@ static bool take_turn(struct store *store, const struct store_job *job, struct e
 bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
                        struct err *err)
 {
+    queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
     return transaction_end(store, claim(store, id, arena, job, found, err) && (!*found || take_turn(store, job, err)),
@@ -244,6 +247,7 @@ bool store_queue_move(struct store *store, const struct store_move *move, struct
     struct store_job job;
     bool ok;
 
+    queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
     ok = store_queue_get(store, move->id, &arena, &job, err);
@@ -274,6 +278,7 @@ bool store_queue_want(struct store *store, const char *id, enum job_want want, c
     struct store_job job;
     bool ok;
 
+    queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
     ok = store_queue_get(store, id, &arena, &job, err) && set_wanted(store, id, want, err) &&

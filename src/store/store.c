@@ -111,6 +111,7 @@ void store_close(struct store *store)
 {
     if (!store)
         return;
+    queue_places_free(store);
     for (size_t i = 0; i < store->prepared_count; i++)
         sqlite3_finalize(store->prepared[i].stmt);
     sqlite3_close(store->db);

@@ -16,6 +16,7 @@ struct store {
     int lock_fd;
     struct prepared prepared[128];
     size_t prepared_count;
+    struct queue_places *places; /* places.c; NULL: nobody asked yet */
 };
 
 /* One run of a prepared statement. Errors stick and are told once, by query_close:
@@ -104,6 +105,10 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
 
 /* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
 bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);
+
+/* The order of the queue may be another now: what waits, what is at work, a project's limits. */
+void queue_places_changed(struct store *store);
+void queue_places_free(struct store *store);
 
 /* Brings an opened database to the newest schema. */
 bool schema_migrate(struct store *store, struct err *err);

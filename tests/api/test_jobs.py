@@ -273,3 +273,27 @@ def test_lists_of_jobs_events_and_checkpoints_check_their_queries(client, finish
             client.get(path, options={"params": {"limit": -1}}, cast_to=object)
         assert client.get(path, options={"params": {"limit": 0}}, cast_to=object)["data"] == []
 
+
+
+def test_waiting_jobs_tell_their_place_in_the_queue(client, training_file):
+    jobs = [client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 100}, extra_body={"priority": priority})
+            for priority in (9, 0, 0, 5)]
+
+    def places():
+        listed = {job.id: job.queue_position for job in client.fine_tuning.jobs.list(limit=10).data}
+        assert all(client.fine_tuning.jobs.retrieve(job.id).queue_position == listed[job.id] for job in jobs[1:])
+        return [listed[job.id] for job in jobs]
+
+    try:
+        while client.fine_tuning.jobs.retrieve(jobs[0].id).status == "queued":
+            time.sleep(0.05)
+        assert places() == [None, 2, 3, 1]
+        assert client.fine_tuning.jobs.pause(jobs[3].id).queue_position is None
+        assert places() == [None, 1, 2, None]
+        assert client.fine_tuning.jobs.resume(jobs[3].id).queue_position == 1
+        assert client.fine_tuning.jobs.cancel(jobs[1].id).queue_position is None
+        assert places() == [None, None, 2, 1]
+    finally:
+        for job in jobs[::-1]:
+            if client.fine_tuning.jobs.retrieve(job.id).status != "cancelled":
+                client.fine_tuning.jobs.cancel(job.id)

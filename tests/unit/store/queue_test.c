@@ -1,5 +1,7 @@
 #include "fixture.h"
 
+#include "os/clock.h"
+
 static struct err move(struct fixture *f, const char *id, int64_t attempt, enum job_state to)
 {
     struct store_move move = {
@@ -146,6 +148,127 @@ static void projects_take_turns_at_the_queue(void **state)
     one = add_job(f, &f->theirs);
     expect_next(f, one); /* ours had the last turn */
     expect_next(f, many[2]);
+}
+
+static int64_t place_of(struct fixture *f, const char *id)
+{
+    struct store_job job = get_job(f, id);
+    struct err err = {0};
+    int64_t place = -1;
+
+    assert_ok(store_queue_place(f->store, &job, &place, &err), err);
+    return place;
+}
+
+static void a_place_moves_with_what_happens_in_the_queue(void **state)
+{
+    struct fixture *f = *state;
+    const char *first = add_job(f, &f->ours), *second = add_job(f, &f->ours), *theirs = add_job(f, &f->theirs);
+    struct err err = {0};
+
+    assert_int_equal(place_of(f, first), 1);
+    assert_int_equal(place_of(f, theirs), 2); /* by turns */
+    assert_int_equal(place_of(f, second), 3);
+    assert_ok(store_queue_want(f->store, theirs, JOB_WANT_pause, "paused", "Job is paused", &err), err);
+    assert_int_equal(place_of(f, theirs), 0);
+    assert_int_equal(place_of(f, second), 2);
+    expect_next(f, first);
+    assert_int_equal(place_of(f, first), 0);
+    assert_int_equal(place_of(f, second), 1);
+    assert_ok(store_queue_want(f->store, theirs, JOB_WANT_run, "resumed", "Job is resumed", &err), err);
+    assert_int_equal(place_of(f, theirs), 1); /* they have none at work */
+    assert_int_equal(move(f, first, 1, JOB_STATE_queued).code, ERR_OK);
+    assert_int_equal(place_of(f, first), 2);
+}
+
+static uint64_t draw(uint64_t *state, uint64_t below)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (*state >> 33) % below;
+}
+
+enum { DRAWN_PROJECTS = 4, DRAWN_JOBS = 12 };
+
+static void add_drawn_projects(struct fixture *f, uint64_t *seed, struct tenant tenants[DRAWN_PROJECTS])
+{
+    for (int i = 0; i < DRAWN_PROJECTS; i++) {
+        struct store_limits limits = {.running_jobs = (int64_t)draw(seed, 3)};
+        struct err err = {0};
+
+        tenants[i] = f->ours;
+        store_id_project(tenants[i].project_id);
+        assert_ok(store_project_create(f->store, &tenants[i], "x", "drawn", "nebius", &limits, &err), err);
+    }
+}
+
+static size_t index_of(const char *const ids[DRAWN_JOBS], const char *id)
+{
+    size_t index = 0;
+
+    while (strcmp(ids[index], id) != 0)
+        index++;
+    return index;
+}
+
+/* Starts the next job when one may start; false: the limits of the projects forbid it. */
+static bool start_next(struct fixture *f, const char **id)
+{
+    struct store_job job;
+    struct err err = {0};
+    bool found;
+
+    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+    if (found)
+        run_job(f, *id = job.id);
+    return found;
+}
+
+/* `slots` jobs are at work and end in the order in which they began: the others start in the order of their places. */
+static void expect_told_order(struct fixture *f, const char *const ids[DRAWN_JOBS], size_t slots)
+{
+    const char *begun[DRAWN_JOBS];
+    size_t count = 0, ended = 0, before;
+    int64_t told[DRAWN_JOBS];
+
+    while (count < slots && start_next(f, &begun[count]))
+        count++;
+    slots = before = count;
+    for (size_t i = 0; i < DRAWN_JOBS; i++)
+        told[i] = place_of(f, ids[i]);
+    while (count < DRAWN_JOBS) {
+        if (count - ended < slots && start_next(f, &begun[count])) {
+            assert_int_equal(told[index_of(ids, begun[count])], count - before + 1);
+            count++;
+        } else {
+            assert_int_equal(move(f, begun[ended++], 1, JOB_STATE_failed).code, ERR_OK);
+        }
+    }
+    while (ended < count)
+        assert_int_equal(move(f, begun[ended++], 1, JOB_STATE_failed).code, ERR_OK);
+}
+
+static void jobs_start_in_the_order_of_their_places(void **state)
+{
+    struct fixture *f = *state;
+    const char *given = getenv("ATTUNE_TEST_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_unix_ms();
+
+    print_message("seed %llu (ATTUNE_TEST_SEED)\n", (unsigned long long)seed);
+    for (size_t round = 0; round < 20; round++) {
+        struct tenant tenants[DRAWN_PROJECTS];
+        const char *ids[DRAWN_JOBS];
+
+        add_drawn_projects(f, &seed, tenants);
+        for (int i = 0; i < DRAWN_JOBS; i++) {
+            struct store_job job = make_job(f, &tenants[draw(&seed, DRAWN_PROJECTS)]);
+            struct err err = {0};
+
+            job.priority = (int64_t)draw(&seed, 3);
+            assert_ok(store_queue_insert(f->store, &job, &err), err);
+            ids[i] = job.id;
+        }
+        expect_told_order(f, ids, 1 + round % 4);
+    }
 }
 
 static void limits_hold_in_the_transaction_that_would_pass_them(void **state)
@@ -353,6 +476,8 @@ int main(void)
         QUEUE_TEST(a_second_claim_gives_no_row),
         QUEUE_TEST(a_projects_jobs_go_by_priority_then_age_and_paused_ones_wait),
         QUEUE_TEST(projects_take_turns_at_the_queue),
+        QUEUE_TEST(a_place_moves_with_what_happens_in_the_queue),
+        QUEUE_TEST(jobs_start_in_the_order_of_their_places),
         QUEUE_TEST(limits_hold_in_the_transaction_that_would_pass_them),
         QUEUE_TEST(a_stale_attempt_is_refused_everywhere),
         QUEUE_TEST(events_are_stored_once_with_their_offset),
