@@ -107,7 +107,7 @@ bool safetensors_write_begin(struct safetensors_writer *writer, const char *path
     if (writer->fd < 0)
         goto out;
     sha256_begin(&writer->hash);
-    ok = put(writer, header.at, header.len, err);
+    ok = fd_reserve(writer->fd, writer->expected_bytes, path, err) && put(writer, header.at, header.len, err);
 out:
     strbuf_deinit(&header);
     if (!ok)

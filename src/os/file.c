@@ -326,6 +326,23 @@ bool fd_wait_readable(int fd, int timeout_ms)
     return poll(&wait, 1, timeout_ms) > 0;
 }
 
+bool fd_reserve(int fd, uint64_t bytes, const char *path, struct err *err)
+{
+    int status;
+
+    if (bytes == 0)
+        return true;
+    do
+        status = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes);
+    while (status != 0 && errno == EINTR);
+    return status == 0 || (errno != ENOSPC && errno != EDQUOT) || fail(err, "reserve room for", path);
+}
+
+bool fd_cut(int fd, uint64_t bytes, const char *path, struct err *err)
+{
+    return ftruncate(fd, (off_t)bytes) == 0 || fail(err, "cut", path);
+}
+
 bool fd_sync(int fd, const char *path, struct err *err)
 {
     return fsync(fd) == 0 || fail(err, "sync", path);

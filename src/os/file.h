@@ -38,6 +38,10 @@ bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct
 /* Up to `bytes` at `offset`; *got is less only at the end of the file. */
 bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, const char *path, struct err *err);
 bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const char *path, struct err *err);
+/* The disk keeps room for so many bytes from the file's beginning; its size stays. ERR_NO_SPACE when there is none; file
+ * systems that cannot do it are left to find out while writing. */
+bool fd_reserve(int fd, uint64_t bytes, const char *path, struct err *err);
+bool fd_cut(int fd, uint64_t bytes, const char *path, struct err *err); /* what is behind so many bytes goes */
 bool fd_sync(int fd, const char *path, struct err *err);
 void fd_close(int *fd); /* sets -1 */
 /* What is there now, of a pipe or socket: bytes read, 0 at the end, -1 when nothing is there yet or `bytes` could not be taken,

@@ -5,12 +5,32 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MANIFEST_FORMAT = 1, MANIFEST_BYTES_MAX = 4 << 20 };
+enum { MANIFEST_FORMAT = 1, MANIFEST_BYTES_MAX = 4 << 20, SMALL_BYTES = 4 << 20 };
 
-bool folder_begin(struct arena *arena, const char *path, const char **temporary, struct err *err)
+static bool has_room(const char *folder, uint64_t bytes, struct err *err)
+{
+    uint64_t room, wanted = bytes + bytes / 10 + SMALL_BYTES;
+
+    if (!disk_free(folder, &room, err))
+        return false;
+    return wanted <= room || err_set(err, ERR_NO_SPACE, "the disk has no room: %llu MiB are needed, %llu MiB are free",
+                                     (unsigned long long)(wanted >> 20) + 1, (unsigned long long)(room >> 20));
+}
+
+bool folder_begin(struct arena *arena, const char *path, uint64_t bytes, const char **temporary, struct err *err)
 {
     *temporary = arena_printf(arena, "%s.tmp", path);
-    return dir_remove(*temporary, err) && dir_make(*temporary, err);
+    if (!dir_remove(*temporary, err) || !dir_make(*temporary, err))
+        return false;
+    if (has_room(*temporary, bytes, err))
+        return true;
+    folder_abort(*temporary);
+    return false;
+}
+
+void folder_abort(const char *temporary)
+{
+    dir_remove(temporary, NULL);
 }
 
 void folder_put_files(struct json_writer *w, const struct checkpoint_files *files)

@@ -12,8 +12,10 @@ struct folder_label {
     int64_t attempt, step;
 };
 
-/* An empty `<path>.tmp`; what an earlier try left is removed. */
-bool folder_begin(struct arena *arena, const char *path, const char **temporary, struct err *err);
+/* An empty `<path>.tmp`; what an earlier try left is removed. ERR_NO_SPACE unless the disk has room for the bytes that
+ * are to come, a tenth more, and what small files need meanwhile. */
+bool folder_begin(struct arena *arena, const char *path, uint64_t bytes, const char **temporary, struct err *err);
+void folder_abort(const char *temporary); /* a save that failed leaves nothing */
 bool folder_commit(const char *temporary, const char *path, const struct folder_label *label,
                    const struct checkpoint_files *files, struct err *err);
 /* The member "files" of MANIFEST and of events: [{name, bytes, sha256}]. */

@@ -255,9 +255,36 @@ static bool write_checkpoint(struct session *s, struct arena *arena, const char 
                                  s->progress.step};
     const char *temporary;
 
-    return folder_begin(arena, path, &temporary, err) &&
-           checkpoint_write(s->model, temporary, s->config.model_id, arena, files, err) &&
-           folder_commit(temporary, path, &label, files, err);
+    if (folder_begin(arena, path, checkpoint_bytes(s->model), &temporary, err) &&
+        checkpoint_write(s->model, temporary, s->config.model_id, arena, files, err) &&
+        folder_commit(temporary, path, &label, files, err))
+        return true;
+    folder_abort(temporary);
+    return false;
+}
+
+static bool tell_wait(struct session *s, const struct err *why, struct err *err)
+{
+    return run_message(&s->run, "warn", "waiting_for_disk", s->progress.step, err,
+                       "The checkpoint of step %" PRId64 " waits for room: %s", s->progress.step, why->text);
+}
+
+/* Waits while the disk has no room; what else is wanted meanwhile ends the wait, and the attempt. */
+static bool write_when_there_is_room(struct session *s, struct arena *arena, const char *path,
+                                     struct checkpoint_files *files, struct err *err)
+{
+    struct err problem = {0};
+    int64_t since_ms = 0;
+
+    while (!write_checkpoint(s, arena, path, files, &problem)) {
+        if (run_wanted(&s->run) != RUN_GO_ON)
+            return err_set(err, ERR_CANCELLED, "the checkpoint was waiting for room");
+        if (since_ms == 0 && problem.code == ERR_NO_SPACE && !tell_wait(s, &problem, err))
+            return false;
+        if (!run_wait_for_room(&s->run, &problem, &since_ms))
+            return err_set(err, problem.code, "checkpoint of step %" PRId64 ": %s", s->progress.step, problem.text);
+    }
+    return true;
 }
 
 static bool tell_checkpoint(struct session *s, const char *path, const struct checkpoint_files *files,
@@ -288,7 +315,7 @@ static bool checkpoint(struct session *s, const struct eval_result *valid, struc
     struct checkpoint_files files = {0};
     struct eval_result full;
     bool ok = eval_full(s, &full, err) &&
-              write_checkpoint(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
+              write_when_there_is_room(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
               tell_checkpoint(s, name, &files, valid, &full, err) && run_beat(&s->run, err);
 
     s->last_checkpoint = name;

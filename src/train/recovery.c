@@ -98,7 +98,7 @@ static bool write_folder(struct session *s, struct arena *arena, struct err *err
     bool ok;
 
     write_state(s, &state);
-    ok = folder_begin(arena, path, &temporary, err) &&
+    ok = folder_begin(arena, path, checkpoint_state_bytes(s->model), &temporary, err) &&
          folder_add_file(arena, temporary, "state.json", strbuf_view(&state), &files, err);
     if (ok) {
         struct checkpoint_file *weights = &file[files.count++];
@@ -107,21 +107,35 @@ static bool write_folder(struct session *s, struct arena *arena, struct err *err
                                     weights->sha256, err) &&
              folder_commit(temporary, path, &label, &files, err);
     }
+    if (!ok)
+        folder_abort(temporary);
     strbuf_deinit(&state);
     return ok;
+}
+
+/* A run goes on without: were it to die, it would begin at an earlier point again. */
+static bool do_without(struct session *s, const struct err *why, struct err *err)
+{
+    return run_message(&s->run, "warn", "recovery_point_skipped", s->progress.step, err,
+                       "The recovery point of step %" PRId64 " is left out: %s", s->progress.step, why->text);
 }
 
 bool recovery_write(struct session *s, struct err *err)
 {
     struct arena arena = {0};
+    struct err problem = {0};
     bool ok;
 
     if (s->recovery_step == s->progress.step)
         return true;
-    ok = run_sync(&s->run, err) && write_folder(s, &arena, err) && remove_old(s, &arena, err) && run_beat(&s->run, err);
-
     s->last_recovery_at = clock_monotonic();
     s->recovery_step = s->progress.step;
+    ok = run_sync(&s->run, err);
+    if (ok && write_folder(s, &arena, &problem))
+        ok = remove_old(s, &arena, err);
+    else if (ok)
+        ok = problem.code == ERR_NO_SPACE ? do_without(s, &problem, err) : err_set(err, problem.code, "%s", problem.text);
+    ok = ok && run_beat(&s->run, err);
     arena_deinit(&arena);
     return ok || err_prefix(err, "recovery point of step %" PRId64, s->progress.step);
 }

@@ -63,7 +63,7 @@ static bool write_reference(struct session *s, struct arena *arena, const char *
     bool ok;
 
     write_state(s, &state);
-    ok = folder_begin(arena, path, &temporary, err) &&
+    ok = folder_begin(arena, path, logps.len, &temporary, err) &&
          folder_add_file(arena, temporary, "state.json", strbuf_view(&state), &files, err) &&
          folder_add_file(arena, temporary, "logps.bin", logps, &files, err) &&
          folder_commit(temporary, path, &label, &files, err);

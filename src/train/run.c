@@ -100,7 +100,7 @@ static bool open_files(struct run *run, struct err *err)
 
 bool run_open(struct run *run, const char *dir, int64_t attempt, struct err *err)
 {
-    *run = (struct run){.attempt = attempt, .events_fd = -1, .heartbeat_fd = -1};
+    *run = (struct run){.attempt = attempt, .events_fd = -1, .heartbeat_fd = -1, .room_wait_ms = ROOM_WAIT_MS};
     run->dir = str_copy(&run->arena, str_of(dir));
     run->attempt_dir = run_attempt_dir(&run->arena, dir, attempt);
     if (dir_make(run->attempt_dir, err) && open_files(run, err) && write_identity(run, err))
@@ -168,11 +168,34 @@ struct json_writer *run_event_begin(struct run *run, const char *kind, const cha
     return w;
 }
 
+bool run_wait_for_room(struct run *run, const struct err *problem, int64_t *since_ms)
+{
+    int64_t now = clock_monotonic_ms();
+
+    if (*since_ms == 0)
+        *since_ms = now;
+    if (problem->code != ERR_NO_SPACE || now - *since_ms >= run->room_wait_ms)
+        return false;
+    clock_sleep_ms(1000);
+    return run_beat(run, NULL);
+}
+
+/* A line that went in part is taken back: readers have not seen it, for they stop at the last newline. */
 bool run_event_end(struct run *run, struct err *err)
 {
+    struct err problem = {0};
+    int64_t since_ms = 0;
+
     json_write_end_object(&run->writer);
     strbuf_add_char(&run->line, '\n');
-    return fd_write_all(run->events_fd, run->line.at, run->line.len, run->events_path, err);
+    while (!fd_write_all(run->events_fd, run->line.at, run->line.len, run->events_path, &problem)) {
+        if (!fd_cut(run->events_fd, run->events_bytes, run->events_path, err))
+            return false;
+        if (!run_wait_for_room(run, &problem, &since_ms))
+            return err_set(err, problem.code, "%s", problem.text);
+    }
+    run->events_bytes += run->line.len;
+    return true;
 }
 
 bool run_message(struct run *run, const char *level, const char *code, int64_t step, struct err *err,
@@ -216,8 +239,11 @@ static void put_end(struct json_writer *w, enum run_status status, const struct 
 bool run_finish(struct run *run, enum run_status status, int64_t step, const struct err *failure, const char *param,
                 struct err *err)
 {
+    const char *path = path_join(&run->arena, run->attempt_dir, "exit.json");
     struct strbuf text = {0};
     struct json_writer w = {.buf = &text};
+    struct err problem = {0};
+    int64_t since_ms = 0;
     bool ok;
 
     put_end(run_event_begin(run, "end", "", step), status, failure, param);
@@ -228,7 +254,8 @@ bool run_finish(struct run *run, enum run_status status, int64_t step, const str
     put_end(&w, status, failure, param);
     json_write_end_object(&w);
     strbuf_add_char(&text, '\n');
-    ok = file_replace(path_join(&run->arena, run->attempt_dir, "exit.json"), strbuf_view(&text), err);
+    while (!(ok = file_replace(path, strbuf_view(&text), &problem)) && run_wait_for_room(run, &problem, &since_ms))
+        continue;
     strbuf_deinit(&text);
-    return ok;
+    return ok || err_set(err, problem.code, "%s", problem.text);
 }

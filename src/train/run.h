@@ -2,18 +2,24 @@
  *
  * One process has one run open. Events are appended whole, one line each; run_sync makes what was appended durable, and
  * whatever relies on events (a recovery point, the exit file) is written after it. The server only reads here, except
- * for `control`, which it replaces and the trainer looks at between two steps. */
+ * for `control`, which it replaces and the trainer looks at between two steps.
+ *
+ * A full disk is waited for: what the run has to say is said when there is room again, ROOM_WAIT_MS later at most. */
 #pragma once
 
 #include "base/json.h"
 
 #include <stdint.h>
 
+enum { ROOM_WAIT_MS = 10 * 60 * 1000 };
+
 struct run {
     const char *dir;         /* runs/<job id> */
     const char *attempt_dir; /* <dir>/attempts/0001 */
     int64_t attempt;
     int events_fd, heartbeat_fd;
+    uint64_t events_bytes;
+    int64_t room_wait_ms; /* how long at most a write waits for room on the disk */
     const char *events_path, *heartbeat_path;
     int64_t seq; /* of the last event */
     uint64_t beats;
@@ -47,6 +53,10 @@ enum run_wanted run_wanted(struct run *run);
 
 /* Counts one unit of work. */
 bool run_beat(struct run *run, struct err *err);
+
+/* After a write that failed: whether to try it again. A failure for lack of room is worth it; this waits a second and
+ * counts as a sign of life. since_ms is when the first failed, 0 before. */
+bool run_wait_for_room(struct run *run, const struct err *problem, int64_t *since_ms);
 
 /* An event: begin, put further members through the writer, end (which appends the line). */
 struct json_writer *run_event_begin(struct run *run, const char *kind, const char *code, int64_t step);

@@ -214,3 +214,72 @@ def test_a_server_starts_on_a_full_disk(service):
         assert ask(service, "GET", f"/v1/files/{file_id}/content") == (200, LINE)
         assert is_no_space(*upload(service, LINE))
     eventually_created(service)
+
+
+def create(service, file_id, epochs=3, **more):
+    body = {"model": "test/tiny", "training_file": file_id, "seed": 5,
+            "hyperparameters": {"n_epochs": epochs, "batch_size": 2, "learning_rate": 1e-3, "packing": False, "context_length": 64}, **more}
+    return service.call("POST", "/v1/fine_tuning/jobs", body)["id"]
+
+
+def codes(service, job_id):
+    """Codes of the job's messages: what the events tell by id and text alone is read from the trainer's own file."""
+    lines = []
+    for events in sorted((service.data / "runs" / job_id / "attempts").glob("*/events.jsonl")):
+        lines += [json.loads(line) for line in events.read_text().splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1)), "one attempt, every event once"
+    return [line["code"] for line in lines if line["kind"] == "message"]
+
+
+def checkpoints(service, job_id):
+    return service.call("GET", f"/v1/fine_tuning/jobs/{job_id}/checkpoints?limit=100")["data"]
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_checkpoint_waits_for_room_and_the_ones_before_it_stay(service):
+    job_id = create(service, service.upload(), epochs=6)
+    wait_until(lambda: len(checkpoints(service, job_id)) >= 1)
+    with full(service.data, leave=3 * MIB):
+        wait_until(lambda: "waiting_for_disk" in codes(service, job_id))
+        before = checkpoints(service, job_id)
+        for file_id in before[-1]["result_files"]:
+            assert ask(service, "GET", f"/v1/files/{file_id}/content")[0] == 200
+        assert service.job(job_id)["status"] == "running"
+        time.sleep(1.5)  # and it goes on waiting
+        assert checkpoints(service, job_id) == before
+        assert not list((service.data / "runs" / job_id / "attempts").glob("*/checkpoints/*.tmp"))
+    wait_until(lambda: len(checkpoints(service, job_id)) > len(before), seconds=5)
+    service.wait(job_id)
+    assert len(checkpoints(service, job_id)) == 6
+    messages = [event["message"] for event in service.call("GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=1000")["data"]]
+    assert any("waits for room" in message for message in messages)
+
+
+def test_a_run_on_a_disk_without_a_byte_left_goes_on_when_there_is_room(service):
+    file_id = service.upload()
+    reference = create(service, file_id)
+    service.wait(reference)
+    job_id = create(service, file_id)
+    wait_until(lambda: service.job(job_id)["trained_steps"] and service.job(job_id)["status"] == "running")
+    with full(service.data):
+        time.sleep(2)
+        assert service.job(job_id)["status"] == "running"
+    service.wait(job_id)
+    codes(service, job_id)
+    assert service.result(job_id) == service.result(reference)
+
+
+def test_a_job_that_waits_for_room_can_be_cancelled(service):
+    job_id = create(service, service.upload(), epochs=20)
+    with full(service.data, leave=3 * MIB):
+        wait_until(lambda: "waiting_for_disk" in codes(service, job_id))
+        service.call("POST", f"/v1/fine_tuning/jobs/{job_id}/cancel")
+        wait_until(lambda: list((service.data / "runs" / job_id / "attempts").glob("*/exit.json")), seconds=5)
+    assert service.job(job_id)["status"] == "cancelled"
+    eventually_created(service)

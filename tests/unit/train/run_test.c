@@ -108,7 +108,7 @@ static void a_committed_folder_verifies_until_a_byte_changes(void **state)
     const char *path = path_join(&arena, *state, "recovery/step-00000005"), *temporary;
     struct err err = {0};
 
-    assert_ok(folder_begin(&arena, path, &temporary, &err), err);
+    assert_ok(folder_begin(&arena, path, 100, &temporary, &err), err);
     assert_ok(folder_add_file(&arena, temporary, "a", STR("hello"), &files, &err), err);
     assert_ok(folder_add_file(&arena, temporary, "b", STR(""), &files, &err), err);
     assert_false(dir_exists(path));
