@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READS_PER_TURN = 16, FILE_BYTES_PER_TURN = 4 << 20, BUFFER_KEPT_BYTES = 4 << 10, BODY_BYTES_PER_S = 64 << 10 };
+enum { READS_PER_TURN = 4, FILE_BYTES_PER_TURN = 4 << 20, BUFFER_KEPT_BYTES = 4 << 10, BODY_BYTES_PER_S = 64 << 10 };
 
 static int64_t now_ms(const struct connection *connection)
 {
@@ -311,7 +311,7 @@ static enum step step_exchange(struct connection *connection)
     struct http_exchange *exchange = connection->exchange;
 
     if (exchange->status == 0)
-        return exchange->body == BODY_READING ? step_body(connection, exchange) : STEP_WAIT;
+        return exchange->body == BODY_READING && !exchange->is_paused ? step_body(connection, exchange) : STEP_WAIT;
     if (exchange->file_left > 0)
         return send_file(connection, exchange);
     if (!exchange->is_ended)
@@ -360,9 +360,9 @@ static uint32_t wanted_events(const struct connection *connection)
 {
     if (is_sending(connection))
         return EPOLLOUT;
-    if (connection->state != CONNECTION_EXCHANGE || is_reading_body(connection))
-        return EPOLLIN;
-    return EPOLLRDHUP;
+    if (is_reading_body(connection))
+        return connection->exchange->is_paused ? 0 : EPOLLIN;
+    return connection->state == CONNECTION_EXCHANGE ? EPOLLRDHUP : EPOLLIN;
 }
 
 static int64_t body_deadline(const struct connection *connection)
@@ -383,7 +383,7 @@ static int64_t deadline(const struct connection *connection)
     if (is_sending(connection))
         return connection->progress_ms + config->send_stall_ms;
     if (is_reading_body(connection))
-        return body_deadline(connection);
+        return connection->exchange->is_paused ? INT64_MAX : body_deadline(connection);
     switch (connection->state) {
     case CONNECTION_HEAD:
         return connection->since_ms + (unread(connection).len > 0 ? config->head_ms : config->idle_ms);

@@ -246,6 +246,24 @@ void http_take_stream(struct http_exchange *exchange, uint64_t bytes_max, const 
     take(exchange, bytes_max);
 }
 
+void http_body_pause(struct http_exchange *exchange)
+{
+    if (exchange->is_paused)
+        return;
+    exchange->is_paused = true;
+    exchange->paused_ms = now_ms(exchange);
+}
+
+void http_body_resume(struct http_exchange *exchange)
+{
+    if (!exchange->is_paused)
+        return;
+    exchange->is_paused = false;
+    exchange->body_started_ms += now_ms(exchange) - exchange->paused_ms;
+    exchange->body_last_ms = now_ms(exchange);
+    connection_mark_due(exchange->connection);
+}
+
 /* What handlers ask. */
 
 const struct http_request *http_exchange_request(const struct http_exchange *exchange)

@@ -134,6 +134,12 @@ struct http_body_sink {
 void http_take_stream(struct http_exchange *exchange, uint64_t bytes_max, const struct http_body_sink *sink,
                       void *context);
 
+/* No more of the body until it goes on: for a handler that is behind, whose client then waits. on_bytes may still be
+ * called for what was read already, and on_end behind the last byte. Time does not count against the client meanwhile.
+ * Both do nothing once the body is over, and calling one twice is fine. */
+void http_body_pause(struct http_exchange *exchange);
+void http_body_resume(struct http_exchange *exchange);
+
 /* Answers: exactly one per exchange. Header names and values with CR, LF or NUL turn the answer into a 500. */
 struct http_response {
     int status;

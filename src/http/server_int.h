@@ -32,6 +32,8 @@ struct http_exchange {
     uint64_t body_left;                  /* with a length */
     struct chunked chunked;
     int64_t body_started_ms, body_last_ms;
+    bool is_paused; /* the handler wants no more of the body for now */
+    int64_t paused_ms;
     struct http_body_sink sink;
     void (*on_body)(void *context, struct http_exchange *exchange, struct str body);
     void *body_context;

@@ -77,6 +77,63 @@ static void a_connection_serves_one_request_after_another(void **state)
     strbuf_deinit(&buf);
 }
 
+static void a_paused_body_waits_without_a_deadline_and_goes_on(void **state)
+{
+    const size_t bytes = 3 << 20;
+    char *body = calloc(1, bytes);
+    struct strbuf buf = {0};
+    struct site site;
+    bool is_closed;
+    size_t sent = 0;
+    int pauses = 0, fd;
+
+    site_open(&site, NULL);
+    fd = site_connect(&site);
+    site_send(&site, fd, STR("POST /pausing HTTP/1.1\r\nHost: x\r\nContent-Length: 3145728\r\n\r\n"));
+    while (sent < bytes || site.paused) {
+        ssize_t took = sent < bytes ? send(fd, body + sent, bytes - sent, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
+        sent += took > 0 ? (size_t)took : 0;
+        site_settle(&site);
+        if (site.paused) {
+            uint64_t before = site.body_bytes;
+            pauses++;
+            site_move_clock(&site, 3600 * 1000);
+            assert_int_equal(site.body_bytes, before);
+            assert_int_equal(site.closes, 0);
+            http_body_resume(site.paused);
+            site.paused = NULL;
+            site_settle(&site);
+        }
+    }
+    site_receive(&site, fd, &buf, &is_closed);
+    assert_memory_equal(buf.at, "HTTP/1.1 200", 12);
+    assert_int_equal(site.body_bytes, bytes);
+    assert_true(pauses > 1);
+    close(fd);
+    site_close(&site);
+    strbuf_deinit(&buf);
+    free(body);
+}
+
+static void a_client_that_goes_while_its_body_is_paused_is_noticed_behind_it(void **state)
+{
+    struct site site;
+    int fd;
+
+    site_open(&site, NULL);
+    fd = site_connect(&site);
+    site_send(&site, fd, STR("POST /pausing HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"));
+    assert_non_null(site.paused);
+    close(fd);
+    site_settle(&site);
+    assert_int_equal(site.closes, 0);
+    http_body_resume(site.paused);
+    site_settle(&site);
+    assert_int_equal(site.closes, 1);
+    assert_int_equal(site.completes, 0);
+    site_close(&site);
+}
+
 static void head_answers_have_the_length_but_no_body(void **state)
 {
     struct strbuf buf = {0};
@@ -479,6 +536,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refusals_of_the_core_have_openai_error_bodies),
         cmocka_unit_test(a_connection_serves_one_request_after_another),
+        cmocka_unit_test(a_paused_body_waits_without_a_deadline_and_goes_on),
+        cmocka_unit_test(a_client_that_goes_while_its_body_is_paused_is_noticed_behind_it),
         cmocka_unit_test(head_answers_have_the_length_but_no_body),
         cmocka_unit_test(continue_comes_only_when_the_handler_takes_the_body),
         cmocka_unit_test(slow_clients_are_ended_by_absolute_deadlines),

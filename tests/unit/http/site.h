@@ -1,7 +1,8 @@
 /* tests/unit/http/site.h - a small site behind the real server, in the test's own process and thread.
  *
  * Its routes are those that the probes use: /healthz, files (multipart, JSON Lines checked), jobs (an empty one is 422),
- * models, and a few for the tests: /stream, /late, /file, /sink. The clock stands still unless a test moves it. */
+ * models, and a few for the tests: /stream, /late, /file, /sink,
+ * /pausing. The clock stands still unless a test moves it. */
 #pragma once
 
 #include "test.h"
@@ -31,7 +32,7 @@ struct site {
     /* what the tests look at */
     int heads, closes, completes, dones, last_status;
     uint64_t body_bytes;
-    struct http_exchange *late;
+    struct http_exchange *late, *paused;
     struct http_stream *stream;
     const char *file_path;
     struct http_header bad_header;
@@ -173,6 +174,7 @@ static void site_closed(void *context, bool is_complete)
     site->closes++;
     site->completes += is_complete;
     site->late = NULL;
+    site->paused = NULL;
     site->stream = NULL;
 }
 
@@ -194,6 +196,15 @@ static void sink_end(void *context, struct http_exchange *exchange)
     http_answer_bytes(exchange, &(struct http_response){.status = 200}, STR("{}"));
 }
 
+static void pausing_bytes(void *context, struct http_exchange *exchange, struct str bytes)
+{
+    struct site *site = context;
+
+    site->body_bytes += bytes.len;
+    site->paused = exchange;
+    http_body_pause(exchange);
+}
+
 static void serve_file(struct site *site, struct http_exchange *exchange)
 {
     uint64_t bytes;
@@ -206,7 +217,7 @@ static void serve_file(struct site *site, struct http_exchange *exchange)
 
 static void route(struct site *site, struct http_exchange *exchange, const char *path)
 {
-    static const struct http_body_sink sink = {sink_bytes, sink_end};
+    static const struct http_body_sink sink = {sink_bytes, sink_end}, pausing_sink = {pausing_bytes, sink_end};
     const struct http_request *request = http_exchange_request(exchange);
     bool is_get = request->method == HTTP_GET || request->method == HTTP_HEAD;
 
@@ -224,6 +235,8 @@ static void route(struct site *site, struct http_exchange *exchange, const char 
         http_take_whole(exchange, 4 << 20, job_body, site);
     else if (!strcmp(path, "/sink"))
         http_take_stream(exchange, UINT64_MAX / 4, &sink, site);
+    else if (!strcmp(path, "/pausing"))
+        http_take_stream(exchange, UINT64_MAX / 4, &pausing_sink, site);
     else if (!strcmp(path, "/file"))
         serve_file(site, exchange);
     else if (!strcmp(path, "/late"))
