@@ -22,7 +22,7 @@ enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, STOP_GRACE_MS = 5000, STATUS_
 
 struct serve_options {
     const char *data, *models, *host, *public_host;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice;
     bool is_open;
 };
 
@@ -182,6 +182,7 @@ static bool open_jobs(struct serve *s, struct err *err)
                  .unwatch = jobs_unwatch,
                  .set_deadline = jobs_deadline},
         .jobs_max = (int)s->options.jobs,
+        .nice = (int)s->options.nice,
         .memory_bytes = s->options.memory,
         .on_change = jobs_changed,
         .on_change_context = s,
@@ -334,6 +335,8 @@ static bool check_options(const struct serve_options *o, struct err *err)
                        "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
     if (o->connections_per_address < 0 || o->connections_per_address > 1024 || o->auth_failures < 0)
         return err_set(err, ERR_INPUT, "--connections-per-address is 0 to 1024, --auth-failures at least 0");
+    if (o->nice < 0 || o->nice > 19)
+        return err_set(err, ERR_INPUT, "--nice is 0 to 19");
     return true;
 }
 
@@ -344,7 +347,8 @@ int cli_serve(int argc, char **argv)
                                   .jobs = 1,
                                   .connections_per_address = 64,
                                   .auth_failures = 10,
-                                  .disk_free_min = -1}};
+                                  .disk_free_min = -1,
+                                  .nice = 10}};
     bool has_auth = true;
     const struct option list[] = {
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
@@ -357,6 +361,8 @@ int cli_serve(int argc, char **argv)
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
         {"auth", OPTION_FLAG, &has_auth, NULL, "requests need an API key; --no-auth works on loopback only", NULL},
         {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
+        {"nice", OPTION_INT, &s.options.nice, "N",
+         "how far trainers stand back behind the server for the processors, 0 to 19 (default 10)", NULL},
         {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",
          "a recovery point every N steps (default: every two minutes)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES",

@@ -75,7 +75,8 @@ bool attempt_launch(struct attempt *attempt, struct err *err)
     struct job_launch launch = {.program = attempt->manager->program,
                                 .run_dir = attempt->run_dir,
                                 .log_path = path_join(&attempt->arena, attempt->dir, "log.txt"),
-                                .attempt = attempt->job.attempt};
+                                .attempt = attempt->job.attempt,
+                                .nice = attempt->manager->config.nice};
 
     if (!rundir_begin_attempt(attempt->run_dir, attempt->job.attempt, err) ||
         !launcher->launch(&attempt->process, &launch, err) || !store_identity(attempt, err))

@@ -10,6 +10,7 @@
 struct job_launch {
     const char *program, *run_dir, *log_path;
     int64_t attempt;
+    int nice;
 };
 
 struct job_launcher {

@@ -43,6 +43,7 @@ struct job_config {
     const struct job_launcher *launcher; /* NULL: processes of this machine */
     const char *program;                 /* what to run as "PROGRAM train --run DIR --attempt N"; NULL: this binary */
     int jobs_max;                        /* at once; 0: 1 */
+    int nice;                            /* of trainers, added to ours */
     int attempts_max;                    /* 0: 3 */
     int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
     int64_t hung_ms;                     /* without a heartbeat; 0: 10 minutes */

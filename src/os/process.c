@@ -36,6 +36,8 @@ _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int o
     char go;
 
     setsid();
+    if (spawn->nice)
+        setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + spawn->nice);
     signal(SIGUSR1, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGINT, SIG_DFL);

@@ -25,6 +25,7 @@ struct process_spawn {
     const char *const *argv; /* ends with NULL; argv[0] is the path */
     const char *cwd;         /* NULL: ours */
     const char *output_path; /* stdout and stderr, appended */
+    int nice;                /* added to ours, as nice(2) does */
     int io_fd;               /* becomes stdin and stdout, stderr alone goes to output_path; 0: stdin is empty */
 };
 bool process_spawn(struct process *process, const struct process_spawn *spawn, struct err *err);

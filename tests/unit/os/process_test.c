@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static char output[64];
@@ -61,6 +62,22 @@ static void output_is(const char *expected)
     assert_ok(file_read(&arena, output, 1000, &text, &err), err);
     assert_string_equal(text.at, expected);
     arena_deinit(&arena);
+}
+
+static void a_child_stands_back_as_far_as_asked(void **state)
+{
+    const char *argv[] = {"/bin/sh", "-c", "nice", NULL};
+    struct process_spawn spawn = {.argv = argv, .cwd = "/", .output_path = output, .nice = 3};
+    struct process process;
+    struct err err = {0};
+    char expected[16];
+
+    assert_int_equal(truncate(output, 0), 0);
+    assert_ok(process_spawn(&process, &spawn, &err), err);
+    assert_true(process_go(&process, &err));
+    end_of(&process);
+    snprintf(expected, sizeof expected, "%d\n", getpriority(PRIO_PROCESS, 0) + 3);
+    output_is(expected);
 }
 
 static void a_child_begins_when_told_and_its_end_is_known(void **state)
@@ -179,6 +196,7 @@ int main(void)
 #define PROCESS_TEST(name) cmocka_unit_test_setup_teardown(name, make_output, remove_output)
     const struct CMUnitTest tests[] = {
         PROCESS_TEST(a_child_begins_when_told_and_its_end_is_known),
+        PROCESS_TEST(a_child_stands_back_as_far_as_asked),
         PROCESS_TEST(a_child_that_is_never_told_does_nothing),
         PROCESS_TEST(a_child_leads_its_group_and_has_no_descriptor_of_ours),
         PROCESS_TEST(sigusr1_before_a_handler_is_there_does_no_harm),
