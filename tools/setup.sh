@@ -4,7 +4,10 @@ set -eu
 build="gcc make meson ninja-build pkg-config libsqlite3-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libutf8proc-dev"
 case "${1:-build}" in
 build) packages=$build ;;
-test) packages="$build libcmocka-dev python3 python3-venv python3-pip" ;;
+test)
+    packages="$build libcmocka-dev python3 python3-venv python3-pip"
+    command -v npm >/dev/null || packages="$packages nodejs npm"
+    ;;
 check) packages="$build libcmocka-dev clang python3" ;;
 demo) packages="$build python3" ;;
 fuzz) packages="$build libcmocka-dev clang libclang-rt-14-dev" ;;

@@ -8,46 +8,13 @@ import pathlib
 
 import openai
 import pytest
-from conftest import Server, chat_lines, check_response, make_client, wait_for_job
+from conftest import Server, chat_lines, check_response, make_client
+from sdk_world import World
 
 AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
 GRADER = {"input": "input", "name": "name", "operation": "eq", "reference": "reference", "type": "string_check"}
 EXPIRES = {"anchor": "created_at", "seconds": 3600}
 MESSAGES = [{"role": "developer", "content": "string", "name": "name"}, {"role": "user", "content": "string"}]
-
-
-class World:
-    """What the calls are about. A long job holds the only place in the queue, so fresh jobs stay queued and cost nothing."""
-
-    def __init__(self, server):
-        self.server, self.client = server, make_client(server)
-        self.file = self.upload_file()
-        done = self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file, hyperparameters={"n_epochs": 1})
-        self.done = wait_for_job(self.client, done.id)
-        assert self.done.status == "succeeded", self.done.error
-        self.model = self.done.fine_tuned_model
-        self.holder = self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.upload_file(2000),
-                                                          hyperparameters={"n_epochs": 100, "batch_size": 1}).id
-
-    def upload_file(self, lines=24):
-        return self.client.files.create(file=("train.jsonl", chat_lines(lines).encode()), purpose="fine-tune").id
-
-    def job(self, paused=False):
-        job = self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file).id
-        if paused:
-            self.client.fine_tuning.jobs.pause(job)
-        return job
-
-    def upload(self, size=0):
-        return self.client.uploads.create(bytes=size, filename="filename", mime_type="mime_type", purpose="assistants").id
-
-    def full_upload(self):
-        upload = self.upload(12)
-        return {"upload_id": upload, "part_ids": [self.client.uploads.parts.create(upload, data=b"Example data").id]}
-
-    def tuned_model(self):
-        job = self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file, hyperparameters={"n_epochs": 1})
-        return wait_for_job(self.client, job.id).fine_tuned_model
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +48,15 @@ CALLS = [
     ("fine_tuning.jobs", "list_events", lambda w: {"fine_tuning_job_id": w.done.id, "after": "string", "limit": 0}, "CursorPage[FineTuningJobEvent]"),
     ("fine_tuning.jobs.checkpoints", "list", lambda w: {"fine_tuning_job_id": w.done.id}, "CursorPage[FineTuningJobCheckpoint]"),
     ("fine_tuning.jobs.checkpoints", "list", lambda w: {"fine_tuning_job_id": w.done.id, "after": "string", "limit": 0}, "CursorPage[FineTuningJobCheckpoint]"),
+    ("fine_tuning.checkpoints.permissions", "create", lambda w: {"fine_tuned_model_checkpoint": w.model, "project_ids": [w.project]}, "Page[PermissionCreateResponse]"),
+    ("fine_tuning.checkpoints.permissions", "retrieve", lambda w: {"fine_tuned_model_checkpoint": w.model}, "PermissionRetrieveResponse"),
+    ("fine_tuning.checkpoints.permissions", "retrieve", lambda w: {
+        "fine_tuned_model_checkpoint": w.model, "after": "after", "limit": 0, "order": "ascending", "project_id": "project_id"}, "PermissionRetrieveResponse"),
+    ("fine_tuning.checkpoints.permissions", "list", lambda w: {"fine_tuned_model_checkpoint": w.model}, "ConversationCursorPage[PermissionListResponse]"),
+    ("fine_tuning.checkpoints.permissions", "list", lambda w: {
+        "fine_tuned_model_checkpoint": w.model, "after": "after", "limit": 0, "order": "ascending", "project_id": "project_id"},
+     "ConversationCursorPage[PermissionListResponse]"),
+    ("fine_tuning.checkpoints.permissions", "delete", lambda w: {"fine_tuned_model_checkpoint": w.model, "permission_id": w.permission()}, "PermissionDeleteResponse"),
     ("files", "create", lambda w: {"file": b"Example data", "purpose": "assistants"}, "FileObject"),
     ("files", "create", lambda w: {"file": b"Example data", "purpose": "assistants", "expires_after": EXPIRES}, "FileObject"),
     ("files", "retrieve", lambda w: {"file_id": w.file}, "FileObject"),
@@ -185,7 +161,7 @@ class TestEveryCall:
 
 
 def test_a_tuned_model_is_deleted_through_both_clients(world):
-    world.client.fine_tuning.jobs.cancel(world.holder)
+    world.release_queue()
     first, second = world.tuned_model(), world.tuned_model()
     assert world.client.models.delete(first).deleted
     assert run_async(world.server, lambda client: client.models.delete(second)).deleted
