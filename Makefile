@@ -50,9 +50,9 @@ fuzz: ## a processor minute of libFuzzer per target (SECONDS_EACH=60), added to 
 	@tools/setup.sh fuzz
 	@tools/fuzz.py --seconds $(or $(SECONDS_EACH),60) --log
 
-fault: build/attune ## servers and trainers killed at any moment
+fault: build/attune ## servers and trainers killed at every point (make test takes a sample)
 	@tools/setup.sh test
-	@tools/run_tests.py $(TEST) --only fault
+	@ATTUNE_FAULT_FULL=1 tools/run_tests.py $(TEST) --only fault
 
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh

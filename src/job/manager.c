@@ -161,6 +161,39 @@ static bool collect_run_dirs(struct job_manager *manager, struct err *err)
     return ok;
 }
 
+static bool clean(struct job_manager *manager, struct arena *arena, const char *job_id, struct err *err)
+{
+    struct store *store = manager->config.store;
+    struct store_texts kept;
+
+    return store_queue_checkpoint_paths(store, job_id, arena, &kept, err) &&
+           rundir_clean(rundir_path(arena, manager->data_dir, job_id), &kept, err) &&
+           store_queue_cleaned(store, job_id, err);
+}
+
+void manager_clean(struct job_manager *manager, const char *job_id)
+{
+    struct arena arena = {0};
+    struct err err = {0};
+
+    if (!clean(manager, &arena, job_id, &err))
+        manager_complain(job_id, "cleaning its run directory", &err);
+    arena_deinit(&arena);
+}
+
+/* Jobs that ended without being cleaned: the server stopped between the two. */
+static bool clean_ended(struct job_manager *manager, struct err *err)
+{
+    struct arena arena = {0};
+    struct store_texts ids;
+    bool ok = store_queue_to_clean(manager->config.store, &arena, &ids, err);
+
+    for (size_t i = 0; ok && i < ids.count; i++)
+        manager_clean(manager, ids.at[i]);
+    arena_deinit(&arena);
+    return ok;
+}
+
 /* "go" is said only after the move to running, so a job in `starting` has no process that did anything. */
 static bool queue_again(struct job_manager *manager, const struct store_job *job, struct err *err)
 {
@@ -228,7 +261,7 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
     size_t removed;
 
     if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
-        !collect_run_dirs(manager, err) || !recover_jobs(manager, err))
+        !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
     job_manager_tick(manager);
     return true;

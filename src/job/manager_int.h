@@ -51,6 +51,8 @@ enum { READ_INTERVAL_MS = 100, CHECK_INTERVAL_MS = 1000, RETRY_INTERVAL_MS = 100
 void manager_complain(const char *job_id, const char *what, const struct err *err);
 int64_t manager_now_ms(const struct job_manager *manager);
 void manager_wake(struct job_manager *manager); /* tick as soon as possible */
+/* Takes from an ended job's run directory what nobody needs. What fails now is tried again at the next start. */
+void manager_clean(struct job_manager *manager, const char *job_id);
 void manager_changed(struct job_manager *manager, const struct tenant *tenant, const char *job_id);
 
 /* attempt.c: one attempt from its start to the end of its process. */

@@ -212,16 +212,67 @@ int64_t rundir_recovery_step(const char *run_dir)
     return newest;
 }
 
-void rundir_drop_recovery(const char *run_dir)
+static bool is_kept(const char *path, const char *run_dir, const struct store_texts *kept)
 {
-    struct arena arena = {0};
-    const char *attempts_dir = path_join(&arena, run_dir, "attempts");
-    char **names;
-    size_t count = 0;
+    const char *relative = path + strlen(run_dir); /* the data folder may have moved since the row was written */
 
-    if (!dir_list(&arena, attempts_dir, &names, &count, NULL))
-        count = 0;
+    for (size_t i = 0; i < kept->count; i++)
+        if (str_ends(str_of(kept->at[i]), str_of(relative)))
+            return true;
+    return false;
+}
+
+/* Every entry of a folder that is there. */
+static bool for_each(struct arena *arena, const char *folder, bool (*take)(void *context, const char *path, struct err *err),
+                     void *context, struct err *err)
+{
+    char **names;
+    size_t count;
+
+    if (!dir_exists(folder))
+        return true;
+    if (!dir_list(arena, folder, &names, &count, err))
+        return false;
     for (size_t i = 0; i < count; i++)
-        dir_remove(arena_printf(&arena, "%s/%s/recovery", attempts_dir, names[i]), NULL);
-    arena_deinit(&arena);
+        if (!take(context, path_join(arena, folder, names[i]), err))
+            return false;
+    return true;
+}
+
+struct cleaning {
+    struct arena arena;
+    const char *run_dir;
+    const struct store_texts *kept;
+};
+
+static bool clean_entry(void *context, const char *path, struct err *err)
+{
+    return str_find(str_of(path_name(path)), STR(".tmp"), 0) < 0 || dir_remove(path, err);
+}
+
+static bool clean_checkpoint(void *context, const char *path, struct err *err)
+{
+    struct cleaning *c = context;
+
+    return is_kept(path, c->run_dir, c->kept) || dir_remove(path, err);
+}
+
+static bool clean_attempt(void *context, const char *path, struct err *err)
+{
+    struct cleaning *c = context;
+
+    return dir_remove(path_join(&c->arena, path, "recovery"), err) && for_each(&c->arena, path, clean_entry, c, err) &&
+           for_each(&c->arena, path_join(&c->arena, path, "checkpoints"), clean_checkpoint, c, err);
+}
+
+bool rundir_clean(const char *run_dir, const struct store_texts *kept, struct err *err)
+{
+    struct cleaning c = {.run_dir = run_dir, .kept = kept};
+    bool ok = for_each(&c.arena, run_dir, clean_entry, &c, err) &&
+              for_each(&c.arena, path_join(&c.arena, run_dir, "data"), clean_entry, &c, err) &&
+              for_each(&c.arena, path_join(&c.arena, run_dir, "reference"), clean_entry, &c, err) &&
+              for_each(&c.arena, path_join(&c.arena, run_dir, "attempts"), clean_attempt, &c, err);
+
+    arena_deinit(&c.arena);
+    return ok;
 }

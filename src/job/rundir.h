@@ -29,5 +29,6 @@ struct exit_record rundir_exit(struct arena *arena, const char *attempt_dir);
 const char *rundir_log_tail(struct arena *arena, const char *attempt_dir, size_t bytes_max);
 /* Step of the newest complete recovery point of any attempt; 0: none. */
 int64_t rundir_recovery_step(const char *run_dir);
-/* Frees what only a further attempt would need. */
-void rundir_drop_recovery(const char *run_dir);
+/* Removes what an ended job does not need: recovery points, unfinished files, and checkpoints that are not among the
+ * `kept` paths (an attempt that died may have left one that no event told of). */
+bool rundir_clean(const char *run_dir, const struct store_texts *kept, struct err *err);

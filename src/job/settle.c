@@ -159,7 +159,7 @@ bool attempt_settle(struct attempt *attempt, struct err *err)
     if (!store_queue_get(attempt->manager->config.store, attempt->job.id, &arena, &job, err))
         goto out;
     if (job_state_is_final(job.state))
-        rundir_drop_recovery(attempt->run_dir);
+        manager_clean(attempt->manager, attempt->job.id);
     manager_changed(attempt->manager, &attempt->tenant, attempt->job.id);
     ok = true;
 out:

@@ -196,7 +196,7 @@ bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const 
     if (job->state != JOB_STATE_queued && attempt)
         attempt_tell(attempt, JOB_WANT_cancel);
     if (job->state == JOB_STATE_queued)
-        rundir_drop_recovery(rundir_path(arena, manager->data_dir, id));
+        manager_clean(manager, id);
     return read_again(manager, tenant, id, arena, job, err);
 }
 

@@ -370,3 +370,48 @@ bool store_queue_has_checkpoint(struct store *store, const char *id, int64_t ste
     *found = query_step(&query);
     return query_close(&query, err);
 }
+
+/* The first column of every row; closes the query. */
+static bool get_texts(struct query *query, struct arena *arena, struct store_texts *texts, struct err *err)
+{
+    size_t capacity = 0;
+
+    *texts = (struct store_texts){0};
+    while (query_step(query)) {
+        if (texts->count == capacity) {
+            const char **old = texts->at;
+
+            capacity = capacity ? 2 * capacity : 16;
+            texts->at = arena_new_array(arena, const char *, capacity);
+            if (old)
+                memcpy(texts->at, old, texts->count * sizeof *old);
+        }
+        texts->at[texts->count++] = query_get_text(query, 0, arena);
+    }
+    return query_close(query, err);
+}
+
+bool store_queue_checkpoint_paths(struct store *store, const char *id, struct arena *arena, struct store_texts *paths,
+                                  struct err *err)
+{
+    struct query query = query_open(store, "SELECT path FROM checkpoints WHERE job_id=?");
+
+    query_text(&query, id);
+    return get_texts(&query, arena, paths, err);
+}
+
+bool store_queue_to_clean(struct store *store, struct arena *arena, struct store_texts *ids, struct err *err)
+{
+    struct query query = query_open(store, "SELECT id FROM jobs WHERE has_leftovers = 1 AND state IN ('succeeded', "
+                                           "'failed', 'cancelled') ORDER BY number");
+
+    return get_texts(&query, arena, ids, err);
+}
+
+bool store_queue_cleaned(struct store *store, const char *id, struct err *err)
+{
+    struct query query = query_open(store, "UPDATE jobs SET has_leftovers = 0 WHERE id=?");
+
+    query_text(&query, id);
+    return query_run(&query, NULL, err);
+}

@@ -7,6 +7,11 @@
 
 #include "store/store.h"
 
+struct store_texts {
+    const char **at;
+    size_t count;
+};
+
 /* Inserts the job as `queued` with its first event. The job names its tenant. ERR_QUOTA when that has too many. */
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err);
 
@@ -68,3 +73,10 @@ struct store_advance {
 /* ERR_CONFLICT when the attempt is stale or from_offset is not where the last advance ended. */
 bool store_queue_advance(struct store *store, const struct store_advance *advance, struct err *err);
 bool store_queue_has_checkpoint(struct store *store, const char *id, int64_t step, bool *found, struct err *err);
+
+/* Folders of the job's checkpoints. */
+bool store_queue_checkpoint_paths(struct store *store, const char *id, struct arena *arena, struct store_texts *paths,
+                                  struct err *err);
+/* Jobs that have ended and whose run directory was not cleaned yet; store_queue_cleaned says that it was. */
+bool store_queue_to_clean(struct store *store, struct arena *arena, struct store_texts *ids, struct err *err);
+bool store_queue_cleaned(struct store *store, const char *id, struct err *err);

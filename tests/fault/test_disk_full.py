@@ -4,16 +4,11 @@ import contextlib
 import http.client
 import json
 import os
-import pathlib
 import subprocess
-import sys
 import time
 
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests/api"))
-from test_server_kill import Service  # noqa: E402
+from service import Service
 
 MIB = 1 << 20
 SIZE, FLOOR = 48 * MIB, 8 * MIB

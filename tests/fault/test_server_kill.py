@@ -2,110 +2,30 @@
 left alone, every step is told once.
 
 Seeds are printed; set ATTUNE_FAULT_SEED to take one back, ATTUNE_BIN to test another binary."""
-import json
 import os
-import pathlib
 import random
-import re
 import signal
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-import uuid
 
 import pytest
+from service import BIN, Service, chat_lines
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests/api"))
-from tiny_model import make_tiny_model  # noqa: E402
-
-BIN = os.environ.get("ATTUNE_BIN", str(ROOT / "build/attune"))
 SEED = int(os.environ.get("ATTUNE_FAULT_SEED", random.SystemRandom().randrange(1 << 30)))
 STEPS = 60
-LINES = "".join(json.dumps({"messages": [{"role": "user", "content": f"Say {i} and {i * 7 % 50}."}, {"role": "assistant", "content": f"The answer is {i}."}]}) + "\n"
-                for i in range(40))
 
 
-class Service:
-    def __init__(self, folder, *options):
-        self.folder, self.data, self.models, self.options = folder, folder / "data", folder / "models", options
-        make_tiny_model(self.models / "test/tiny", hidden=64, layers=3)
-        self.start()
+def result(service, job_id):
+    """The last checkpoint's files by name, and the steps that the events tell."""
+    return {name: content for (step, name), content in service.checkpoint_files(job_id).items() if step == STEPS}, service.steps(job_id)
 
-    def start(self):
-        self.process = subprocess.Popen([BIN, "serve", "--no-auth", "--data", self.data, "--models", self.models, "--port", "0", "--recovery-steps", "5", *self.options],
-                                        stdout=subprocess.PIPE, stderr=open(self.folder / "server.log", "ab"))
-        line = self.process.stdout.readline().decode()
-        assert "http://" in line, (line, (self.folder / "server.log").read_text())
-        self.url = re.search(r"http://[\d.]+:\d+", line).group(0)
 
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        self.process.terminate()
-        assert self.process.wait(timeout=30) == 0
-
-    def call(self, method, path, body=None, headers=None):
-        if isinstance(body, dict):
-            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers or {}, method=method), timeout=30) as answer:
-            content = answer.read()
-        return json.loads(content) if answer.headers["Content-Type"].startswith("application/json") else content
-
-    def upload(self):
-        boundary = uuid.uuid4().hex
-        body = "".join(f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n" for head, content in
-                       (('name="purpose"', "fine-tune"), ('name="file"; filename="train.jsonl"', LINES))) + f"--{boundary}--\r\n"
-        return self.call("POST", "/v1/files", body.encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"})["id"]
-
-    def create(self, file_id):
-        return self.call("POST", "/v1/fine_tuning/jobs", {"model": "test/tiny", "training_file": file_id, "seed": 5, "hyperparameters": {
-            "n_epochs": STEPS // 20, "batch_size": 2, "learning_rate": 1e-3, "packing": False, "context_length": 64}})["id"]
-
-    def job(self, job_id):
-        return self.call("GET", f"/v1/fine_tuning/jobs/{job_id}")
-
-    def wait(self, job_id):
-        deadline = time.monotonic() + 180
-        while (job := self.job(job_id))["status"] not in ("succeeded", "failed", "cancelled"):
-            assert time.monotonic() < deadline, job
-            time.sleep(0.05)
-        assert job["status"] == "succeeded", job["error"]
-        return job
-
-    def trainer(self, job_id):
-        """Pid of the newest attempt's process, once it is known."""
-        attempts = self.data / "runs" / job_id / "attempts"
-        while True:
-            for identity in sorted(attempts.glob("*/identity.json"), reverse=True):
-                try:
-                    return int(json.loads(identity.read_text())["pid"]), identity.parent
-                except ValueError:
-                    pass
-            time.sleep(0.005)
-
-    def result(self, job_id):
-        """Bytes of the last checkpoint's files by name, and the steps that the events tell."""
-        last = self.call("GET", f"/v1/fine_tuning/jobs/{job_id}/checkpoints?limit=100")["data"][-1]
-        files = {}
-        for file_id in last["result_files"]:
-            name = self.call("GET", f"/v1/files/{file_id}")["filename"].split("/")[1]
-            files[name] = self.call("GET", f"/v1/files/{file_id}/content")
-        events = self.call("GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=10000")["data"]
-        assert len({event["id"] for event in events}) == len(events)
-        steps = [(event["data"]["step"], event["data"]["train_loss"]) for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
-        return files, steps
-
-    def check(self, job_id, reference):
-        assert self.wait(job_id)["trained_steps"] == STEPS
-        files, steps = self.result(job_id)
-        assert [step for step, _ in steps] == list(range(1, STEPS + 1))
-        assert steps == reference[1]
-        assert {name: content == reference[0][name] for name, content in files.items()} == {name: True for name in reference[0]}
+def check(service, job_id, reference):
+    assert service.wait(job_id)["trained_steps"] == STEPS
+    files, steps = result(service, job_id)
+    assert [step for step, _ in steps] == list(range(1, STEPS + 1))
+    assert steps == reference[1]
+    assert {name: content == reference[0][name] for name, content in files.items()} == {name: True for name in reference[0]}
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +40,11 @@ def service(tmp_path_factory):
 def undisturbed(service):
     """A job that was left alone: its files, its steps, its seconds."""
     begin = time.monotonic()
-    service.file = service.upload()
+    service.file = service.upload(chat_lines(40))
     job_id = service.create(service.file)
     service.wait(job_id)
     seconds = time.monotonic() - begin
-    return *service.result(job_id), seconds
+    return *result(service, job_id), seconds
 
 
 def kill_trainer(service, job_id, rng, span):
@@ -145,7 +65,7 @@ def test_ten_jobs_whose_trainer_is_killed_once(service, undisturbed):
     for _ in range(10):
         job_id = service.create(service.file)
         kill_trainer(service, job_id, rng, undisturbed[2])
-        service.check(job_id, undisturbed)
+        check(service, job_id, undisturbed)
 
 
 def test_a_job_whose_trainer_is_killed_ten_times(service, undisturbed):
@@ -166,7 +86,7 @@ def test_a_job_whose_trainer_is_killed_ten_times(service, undisturbed):
             except ProcessLookupError:
                 pass
         time.sleep(0.002)
-    service.check(job_id, undisturbed)
+    check(service, job_id, undisturbed)
     print(f"trainer killed {kills} times")
     assert kills >= 8
 
@@ -179,7 +99,7 @@ def test_the_server_is_killed_ten_times_under_running_jobs(service, undisturbed)
         service.kill()
         service.start()
     for job_id in jobs:
-        service.check(job_id, undisturbed)
+        check(service, job_id, undisturbed)
 
 
 def test_server_and_trainer_are_killed_together(service, undisturbed):
@@ -189,7 +109,7 @@ def test_server_and_trainer_are_killed_together(service, undisturbed):
         kill_trainer(service, job_id, rng, undisturbed[2] / 3)
         service.kill()
         service.start()
-    service.check(job_id, undisturbed)
+    check(service, job_id, undisturbed)
 
 
 def test_a_second_server_on_the_same_data_is_refused(service):

@@ -415,6 +415,31 @@ static void what_a_crash_left_without_a_row_is_removed_at_start(void **state)
     assert_false(dir_exists(orphan));
 }
 
+/* A server that was killed between the move to a final state and the cleaning. */
+static void what_an_ended_job_left_unfinished_is_removed_at_the_next_start(void **state)
+{
+    struct server *server = *state;
+    const char *id = server_create(server, "{\"steps\":3,\"recovery_every\":1}"), *run_dir, *gone[5];
+    struct store_move cancel = {
+        .id = id, .to = JOB_STATE_cancelled, .level = "info", .code = "cancelled", .message = "Job is cancelled"};
+    struct err err = {0};
+
+    assert_ok(store_queue_move(server->store, &cancel, &err), err);
+    run_dir = rundir_path(&server->arena, server->dir, id);
+    gone[0] = arena_printf(&server->arena, "%s/control.tmp.77", run_dir);
+    gone[1] = arena_printf(&server->arena, "%s/attempts/0001/exit.json.tmp.77", run_dir);
+    gone[2] = arena_printf(&server->arena, "%s/attempts/0001/recovery/step-00000001", run_dir);
+    gone[3] = arena_printf(&server->arena, "%s/attempts/0001/checkpoints/step-00000001", run_dir);
+    gone[4] = arena_printf(&server->arena, "%s/attempts/0001/checkpoints/step-00000002.tmp", run_dir);
+    for (size_t i = 0; i < 5; i++)
+        assert_ok(dir_make(gone[i], &err), err);
+    server_stop(server);
+    server_start(server);
+    for (size_t i = 0; i < 5; i++)
+        assert_false(dir_exists(gone[i]));
+    assert_true(file_exists(path_join(&server->arena, run_dir, "job.json")));
+}
+
 int main(void)
 {
 #define MANAGER_TEST(name) cmocka_unit_test_setup_teardown(name, server_setup, server_teardown)
@@ -445,6 +470,7 @@ int main(void)
         MANAGER_TEST(a_job_that_can_never_fit_is_refused),
         MANAGER_TEST(chat_gives_way_to_a_job),
         MANAGER_TEST(what_a_crash_left_without_a_row_is_removed_at_start),
+        MANAGER_TEST(what_an_ended_job_left_unfinished_is_removed_at_the_next_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
