@@ -1,4 +1,5 @@
 #include "api/api.h"
+#include "cli/certificates.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "data/jsonl.h"
@@ -21,7 +22,7 @@
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
-    const char *data, *models, *host, *public_host;
+    const char *data, *models, *host, *public_host, *tls_cert, *tls_key;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice;
     bool is_open;
 };
@@ -35,6 +36,7 @@ struct serve {
     struct job_manager *jobs;
     struct http_timer *jobs_timer;
     struct api *api;
+    struct certificates *certificates;
     struct http_server *server;
     struct arena arena; /* the paths */
     const char *data_dir, *models_dir, *hub_cache;
@@ -242,7 +244,8 @@ static bool open_all(struct serve *s, struct err *err)
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
-        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err))
+        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
+        !certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
@@ -265,6 +268,7 @@ static bool open_all(struct serve *s, struct err *err)
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
+                                                      .tls = certificates_tls(s->certificates),
                                                       .connections_max = connections_max(),
                                                       .connections_per_address_max =
                                                           (int)none_at_zero(s->options.connections_per_address),
@@ -276,6 +280,7 @@ static bool open_all(struct serve *s, struct err *err)
 static void close_all(struct serve *s)
 {
     http_server_free(s->server);
+    certificates_close(s->certificates);
     api_free(s->api);
     job_manager_free(s->jobs);
     http_timer_remove(s->jobs_timer);
@@ -299,6 +304,17 @@ static void on_stopped(void *context)
     http_loop_stop(((struct serve *)context)->loop);
 }
 
+static void print_place(const struct serve *s)
+{
+    bool is_v6 = strchr(s->options.host, ':');
+
+    printf("attune is listening on %s://%s%s%s:%d%s\n", s->certificates ? "https" : "http", is_v6 ? "[" : "",
+           s->options.host, is_v6 ? "]" : "", http_server_port(s->server),
+           s->certificates || is_loopback(s->options.host)
+               ? ""
+               : ", without TLS: whoever is on the way can read keys and data (--tls-cert, or a proxy in front)");
+}
+
 /* Requests that run may finish; a second signal ends at once. Trainers run on and are adopted at the next start. */
 static bool run(struct serve *s, struct err *err)
 {
@@ -307,9 +323,7 @@ static bool run(struct serve *s, struct err *err)
     signalled_loop = s->loop;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    printf(strchr(s->options.host, ':') ? "attune is listening on http://[%s]:%d\n"
-                                        : "attune is listening on http://%s:%d\n",
-           s->options.host, http_server_port(s->server));
+    print_place(s);
     if (s->has_first_key)
         printf("no API key yet: the first one is in %s/" FIRST_KEY "\n", s->options.data);
     fflush(stdout);
@@ -369,6 +383,9 @@ int cli_serve(int argc, char **argv)
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
+        {"tls-cert", OPTION_TEXT, &s.options.tls_cert, "FILE",
+         "speak HTTPS alone, with this certificate and its chain (PEM; SIGHUP loads it anew)", NULL},
+        {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
         {"connections-per-address", OPTION_INT, &s.options.connections_per_address, "N",
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",

@@ -5,6 +5,7 @@
 
 #include <curl/curl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -152,7 +153,10 @@ static void set_options(struct transfer *transfer)
 {
     const struct http_client_request *request = transfer->request;
     CURL *curl = transfer->curl;
+    const char *authorities = getenv("SSL_CERT_FILE"); /* as Python's clients read it */
 
+    if (authorities)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, authorities);
     curl_easy_setopt(curl, CURLOPT_URL, request->url);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);

@@ -1,44 +1,14 @@
 #include "http/server_int.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-enum { READS_PER_TURN = 4, FILE_BYTES_PER_TURN = 4 << 20, BUFFER_KEPT_BYTES = 4 << 10, BODY_BYTES_PER_S = 64 << 10 };
+enum { READS_PER_TURN = 4, BUFFER_KEPT_BYTES = 4 << 10, BODY_BYTES_PER_S = 64 << 10 };
 
 static int64_t now_ms(const struct connection *connection)
 {
     return http_loop_now_ms(connection->server->loop);
-}
-
-/* The wire. */
-
-static ssize_t wire_result(ssize_t moved)
-{
-    if (moved >= 0)
-        return moved;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -1 : -2;
-}
-
-ssize_t wire_read(struct connection *connection, void *at, size_t bytes)
-{
-    return wire_result(recv(connection->fd, at, bytes, 0));
-}
-
-ssize_t wire_write(struct connection *connection, const void *at, size_t bytes)
-{
-    return wire_result(send(connection->fd, at, bytes, MSG_NOSIGNAL));
-}
-
-ssize_t wire_send_file(struct connection *connection, int fd, uint64_t at, uint64_t bytes)
-{
-    off_t offset = (off_t)at;
-    ssize_t sent = sendfile(connection->fd, fd, &offset, bytes < FILE_BYTES_PER_TURN ? bytes : FILE_BYTES_PER_TURN);
-
-    return sent == 0 ? -2 : wire_result(sent); /* 0: the file is shorter than it was when the answer began */
 }
 
 /* Life. */
@@ -73,8 +43,9 @@ void connection_open(struct http_server *server, int fd, const char *address, bo
     server->connections = connection;
     server->connection_count++;
     connection->is_cut = !connection->watch;
-    if (is_overload)
-        exchange_begin_refused(connection, &(struct refusal){503, "The server has too many connections; try again."});
+    connection->is_overload = is_overload;
+    if (server->config.tls)
+        connection->tls = tls_wire_new(server->config.tls, fd);
     connection_drive(connection);
 }
 
@@ -115,6 +86,7 @@ void connection_close(struct connection *connection)
     due_remove(connection);
     http_watch_remove(connection->watch);
     http_timer_remove(connection->timer);
+    tls_wire_free(connection->tls);
     close(connection->fd);
     strbuf_deinit(&connection->in);
     strbuf_deinit(&connection->out);
@@ -168,7 +140,7 @@ static enum step send_queued(struct connection *connection)
         ssize_t sent = wire_write(connection, connection->out.at + connection->out_from,
                                   connection_pending(connection));
         if (sent < 0)
-            return sent == -1 ? STEP_WAIT : STEP_CLOSE;
+            return sent == WIRE_WAIT ? STEP_WAIT : STEP_CLOSE;
         connection->out_from += (size_t)sent;
         connection->progress_ms = now_ms(connection);
     }
@@ -181,7 +153,7 @@ static enum step send_file(struct connection *connection, struct http_exchange *
     ssize_t sent = wire_send_file(connection, exchange->file_fd, exchange->file_at, exchange->file_left);
 
     if (sent < 0)
-        return sent == -1 ? STEP_WAIT : STEP_CLOSE;
+        return sent == WIRE_WAIT ? STEP_WAIT : STEP_CLOSE;
     exchange->file_at += (uint64_t)sent;
     exchange->file_left -= (uint64_t)sent;
     exchange->bytes_sent += (uint64_t)sent;
@@ -223,11 +195,28 @@ static enum step read_some(struct connection *connection, size_t bytes_max, stru
     if (connection->reads_left-- <= 0)
         return STEP_WAIT;
     got = wire_read(connection, connection->server->scratch, bytes_max);
-    if (got == -1)
+    if (got == WIRE_WAIT)
         return STEP_WAIT;
     if (got <= 0)
         return STEP_CLOSE;
     *bytes = (struct str){connection->server->scratch, (size_t)got};
+    return STEP_AGAIN;
+}
+
+static enum step step_opening(struct connection *connection)
+{
+    static const struct refusal overload = {503, "The server has too many connections; try again."};
+    static const struct refusal not_tls = {400, "This port speaks HTTPS: ask for https:// in place of http://."};
+    int result = connection->server->is_stopping ? WIRE_BROKEN : wire_open(connection);
+
+    if (result == WIRE_WAIT)
+        return STEP_WAIT;
+    if (result <= 0 && result != WIRE_NOT_TLS)
+        return STEP_CLOSE;
+    connection->state = CONNECTION_HEAD;
+    connection->since_ms = now_ms(connection);
+    if (result == WIRE_NOT_TLS || connection->is_overload)
+        exchange_begin_refused(connection, result == WIRE_NOT_TLS ? &not_tls : &overload);
     return STEP_AGAIN;
 }
 
@@ -301,7 +290,7 @@ static void finish_exchange(struct connection *connection)
     connection->since_ms = now_ms(connection);
     connection->state = CONNECTION_HEAD;
     if (connection->is_close) {
-        shutdown(connection->fd, SHUT_WR);
+        wire_end_output(connection);
         connection->state = CONNECTION_LINGER;
     }
 }
@@ -337,6 +326,7 @@ static enum step step_once(struct connection *connection)
     if (step != STEP_AGAIN)
         return step;
     switch (connection->state) {
+    case CONNECTION_OPENING:  return step_opening(connection);
     case CONNECTION_HEAD:     return step_head(connection);
     case CONNECTION_EXCHANGE: return step_exchange(connection);
     case CONNECTION_LINGER:   return step_linger(connection);
@@ -358,6 +348,8 @@ static bool is_reading_body(const struct connection *connection)
 
 static uint32_t wanted_events(const struct connection *connection)
 {
+    if (connection->blocked_on)
+        return connection->blocked_on;
     if (is_sending(connection))
         return EPOLLOUT;
     if (is_reading_body(connection))
@@ -385,6 +377,8 @@ static int64_t deadline(const struct connection *connection)
     if (is_reading_body(connection))
         return connection->exchange->is_paused ? INT64_MAX : body_deadline(connection);
     switch (connection->state) {
+    case CONNECTION_OPENING:
+        return connection->since_ms + config->head_ms;
     case CONNECTION_HEAD:
         return connection->since_ms + (unread(connection).len > 0 ? config->head_ms : config->idle_ms);
     case CONNECTION_EXCHANGE:
@@ -402,6 +396,7 @@ void connection_drive(struct connection *connection)
     ASSERT(!connection->is_driving);
     connection->is_driving = true;
     connection->reads_left = READS_PER_TURN;
+    connection->blocked_on = 0;
     due_remove(connection);
     do
         step = step_once(connection);
@@ -411,6 +406,8 @@ void connection_drive(struct connection *connection)
         connection_close(connection);
         return;
     }
+    if (!connection->blocked_on && (wanted_events(connection) & EPOLLIN) && wire_has_pending(connection))
+        connection_mark_due(connection);
     http_watch_set(connection->watch, wanted_events(connection));
     http_timer_set(connection->timer, deadline(connection));
 }

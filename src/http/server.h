@@ -34,6 +34,7 @@
 #include "http/url.h"
 
 struct http_server;
+struct tls;
 struct http_exchange;
 struct http_stream;
 
@@ -86,6 +87,7 @@ struct http_handler {
 /* Zero fields mean the default in the comment. */
 struct http_config {
     const char *host;             /* 127.0.0.1; an IPv4 or IPv6 address */
+    struct tls *tls;              /* of http/tls.h, which outlives the server; NULL: plain HTTP */
     int port;                     /* as given; 0: any free one, see http_server_port */
     const char *encoded_slash_under; /* prefixes of paths, with spaces between, below which %2F is allowed; NULL: nowhere */
     size_t head_bytes_max;        /* 32 KiB → 431 */
@@ -93,7 +95,7 @@ struct http_config {
     size_t header_count_max;      /* 64 → 431 */
     int connections_max;          /* 1,024 → 503 with Retry-After */
     int connections_per_address_max; /* 64 → closed; addresses as socket_source tells them apart; -1: no limit */
-    int64_t head_ms;              /* 10 s from the first byte → 408 */
+    int64_t head_ms;              /* 10 s from the first byte → 408; a handshake of TLS: 10 s → closed */
     int64_t body_gap_ms;          /* 10 s between bytes of a body → 408 */
     int64_t body_ms;              /* 30 s, plus the time that the bytes so far take at 64 KiB/s → 408 */
     int64_t idle_ms;              /* 30 s without a request → closed */

@@ -8,6 +8,7 @@
 
 #include "http/chunked.h"
 #include "http/message.h"
+#include "http/tls.h"
 #include "os/socket.h"
 
 enum { STREAM_PENDING_MAX = 8 << 20, SCRATCH_BYTES = 256 << 10 };
@@ -51,13 +52,15 @@ struct http_exchange {
     void *close_context;
 };
 
-enum connection_state { CONNECTION_HEAD, CONNECTION_EXCHANGE, CONNECTION_LINGER };
+enum connection_state { CONNECTION_OPENING, CONNECTION_HEAD, CONNECTION_EXCHANGE, CONNECTION_LINGER };
 
 struct connection {
     struct http_server *server;
     struct connection *next, *previous;
     struct connection *due_next, *due_previous;
     int fd;
+    struct tls_wire *tls; /* NULL: none */
+    uint32_t blocked_on;  /* the event that the last drive ended in wait for; 0: for none of the wire's */
     struct http_watch *watch;
     struct http_timer *timer;
     char address[SOCKET_ADDRESS_BYTES];
@@ -66,12 +69,13 @@ struct connection {
     struct head_scan scan;
     struct strbuf in, out;
     size_t in_from, out_from;
-    int64_t since_ms;    /* idle, head begun, or lingering since */
+    int64_t since_ms;    /* open, idle, head begun, or lingering since */
     int64_t progress_ms; /* last time that the kernel took output */
     struct http_exchange *exchange;
     int reads_left;      /* in this turn, so that one fast sender does not starve the others */
     bool is_close;       /* ends after this exchange */
     bool is_cut;         /* ends now */
+    bool is_overload;    /* one too many: refused as soon as it can be told */
     bool is_driving, is_due;
 };
 
@@ -101,11 +105,15 @@ void connection_mark_due(struct connection *connection);
 void connection_queue(struct connection *connection, struct str bytes);
 size_t connection_pending(const struct connection *connection);
 
-/* The seam for TLS: everything a connection moves goes through these. Bytes moved, 0 at the end of input, -1 when it
- * would block, -2 when the connection is broken. */
+/* wire.c: everything that a connection moves. Bytes moved, 0 at the end of input, or one of these. */
+enum { WIRE_WAIT = -1, WIRE_BROKEN = -2, WIRE_NOT_TLS = -3 };
+/* First of all, until it is positive. WIRE_NOT_TLS: the client speaks plainly to a port of TLS; it is answered so. */
+int wire_open(struct connection *connection);
 ssize_t wire_read(struct connection *connection, void *at, size_t bytes);
 ssize_t wire_write(struct connection *connection, const void *at, size_t bytes);
 ssize_t wire_send_file(struct connection *connection, int fd, uint64_t at, uint64_t bytes);
+bool wire_has_pending(const struct connection *connection); /* input that the descriptor does not tell of */
+void wire_end_output(struct connection *connection);
 
 /* exchange.c */
 /* Reads the head and asks the handler, or refuses. */
