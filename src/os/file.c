@@ -134,6 +134,38 @@ out:
     return ok;
 }
 
+/* Both names of a link are there for a moment, so that a file that somebody else makes meanwhile is never lost. */
+static bool publish(const char *temporary, const char *path, bool may_replace, struct err *err)
+{
+    char folder[4096];
+
+    if (may_replace)
+        return file_rename(temporary, path, err);
+    if (link(temporary, path) != 0)
+        return errno == EEXIST ? err_set(err, ERR_CONFLICT, "%s is there already", path) : fail(err, "create", path);
+    unlink(temporary);
+    snprintf(folder, sizeof folder, "%.*s", (int)(path_name(path) - path), path);
+    return dir_sync(folder[0] ? folder : ".", err);
+}
+
+bool file_write_secret(const char *path, struct str content, bool may_replace, struct err *err)
+{
+    char temporary[4096];
+    bool ok = false;
+    int fd;
+
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
+        return err_set(err, ERR_LIMIT, "path too long: %s", path);
+    fd = file_create_secret(temporary, err);
+    if (fd >= 0)
+        ok = fd_write_all(fd, content.at, content.len, temporary, err) && fd_sync(fd, temporary, err) &&
+             publish(temporary, path, may_replace, err);
+    fd_close(&fd);
+    if (!ok)
+        unlink(temporary);
+    return ok;
+}
+
 bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(void *context), void *context, struct err *err)
 {
     enum { BLOCK_BYTES = 4 << 20 };
@@ -244,6 +276,16 @@ int file_lock(const char *path, struct err *err)
         fail(err, "lock", path);
     fd_close(&fd);
     return -1;
+}
+
+bool fd_is_private(int fd, const char *path, struct err *err)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0)
+        return fail(err, "look at", path);
+    return !(info.st_mode & 077) ||
+           err_set(err, ERR_INPUT, "%s can be read by others: give it mode 0600 (chmod 600)", path);
 }
 
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err)

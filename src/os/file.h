@@ -22,6 +22,9 @@ bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct s
  * old content or the new, never a mixture. */
 bool file_replace(const char *path, struct str content, struct err *err);
 
+/* The same with mode 0600. Unless may_replace, a file that is there stays: ERR_CONFLICT. */
+bool file_write_secret(const char *path, struct str content, bool may_replace, struct err *err);
+
 /* SHA-256 of the content in hexadecimal. go_on (optional) is asked every few MiB; false ends with ERR_CANCELLED. */
 bool file_sha256(const char *path, uint64_t *bytes, char hex[65], bool (*go_on)(void *context), void *context, struct err *err);
 
@@ -43,6 +46,8 @@ bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const 
 bool fd_reserve(int fd, uint64_t bytes, const char *path, struct err *err);
 bool fd_cut(int fd, uint64_t bytes, const char *path, struct err *err); /* what is behind so many bytes goes */
 bool fd_sync(int fd, const char *path, struct err *err);
+/* ERR_INPUT when anybody but its owner may read or write the file. */
+bool fd_is_private(int fd, const char *path, struct err *err);
 void fd_close(int *fd); /* sets -1 */
 /* What is there now, of a pipe or socket: bytes read, 0 at the end, -1 when nothing is there yet or `bytes` could not be taken,
  * -2 when it is broken. fd_write_some never raises SIGPIPE's default: the program ignores it. */

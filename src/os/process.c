@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -178,6 +179,15 @@ void process_close(struct process *process)
 {
     fd_close(&process->go_fd);
     fd_close(&process->pidfd);
+}
+
+/* The limit holds for files; handlers that the kernel pipes cores to look at the dumpable flag alone. */
+bool process_forbid_core(struct err *err)
+{
+    const struct rlimit none = {0, 0};
+
+    return (setrlimit(RLIMIT_CORE, &none) == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) ||
+           fail(err, "turn core dumps off");
 }
 
 bool process_self_path(char *path, size_t cap, struct err *err)

@@ -48,6 +48,10 @@ struct process_end {
 bool process_has_ended(struct process *process, struct process_end *end);
 void process_close(struct process *process); /* lets it run on */
 
+/* No core file and no debugger's attachment from now on (a crash handler is refused, too), for a process that holds
+ * secrets. Children inherit the limit alone. */
+bool process_forbid_core(struct err *err);
+
 /* Path of the running program. */
 bool process_self_path(char *path, size_t cap, struct err *err);
 /* Lets this process have `wanted` descriptors open at once, or as many as the system allows: the number. */

@@ -44,6 +44,12 @@ void query_integer(struct query *query, int64_t value)
     keep_code(query, query->stmt ? sqlite3_bind_int64(query->stmt, ++query->bound, value) : SQLITE_OK);
 }
 
+void query_blob(struct query *query, struct str bytes)
+{
+    keep_code(query, query->stmt ? sqlite3_bind_blob64(query->stmt, ++query->bound, bytes.at, bytes.len, SQLITE_STATIC)
+                                 : SQLITE_OK);
+}
+
 void query_tenant(struct query *query, const struct tenant *tenant)
 {
     query_text(query, tenant->organization_id);
@@ -72,6 +78,14 @@ const char *query_get_text(struct query *query, int column, struct arena *arena)
 int64_t query_get_integer(struct query *query, int column)
 {
     return sqlite3_column_int64(query->stmt, column);
+}
+
+struct str query_get_blob(struct query *query, int column, struct arena *arena)
+{
+    const void *at = sqlite3_column_blob(query->stmt, column);
+    const size_t len = (size_t)sqlite3_column_bytes(query->stmt, column);
+
+    return (struct str){arena_copy(arena, at, len), len};
 }
 
 /* Of the last failure. A full disk shows as SQLITE_FULL in a write, elsewhere (the shared memory of the WAL) as an I/O

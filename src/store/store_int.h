@@ -2,6 +2,7 @@
  */
 #pragma once
 
+#include "store/keyring.h"
 #include "store/store.h"
 
 #include <sqlite3.h>
@@ -14,6 +15,7 @@ struct prepared {
 struct store {
     sqlite3 *db;
     int lock_fd;
+    const struct keyring *keyring; /* NULL: no secrets */
     struct prepared prepared[128];
     size_t prepared_count;
     struct queue_places *places; /* places.c; NULL: nobody asked yet */
@@ -37,10 +39,12 @@ struct query {
 struct query query_open(struct store *store, const char *sql_literal);
 void query_text(struct query *query, const char *text); /* NULL binds NULL */
 void query_integer(struct query *query, int64_t value);
+void query_blob(struct query *query, struct str bytes);
 void query_tenant(struct query *query, const struct tenant *tenant); /* organisation, project */
 bool query_step(struct query *query);                                /* true: a row is there */
 const char *query_get_text(struct query *query, int column, struct arena *arena);
 int64_t query_get_integer(struct query *query, int column);
+struct str query_get_blob(struct query *query, int column, struct arena *arena);
 bool query_close(struct query *query, struct err *err);
 /* For a statement without rows: step and close. changed may be NULL. */
 bool query_run(struct query *query, int *changed, struct err *err);
@@ -102,6 +106,10 @@ bool file_insert(struct store *store, const struct tenant *tenant, const struct 
 bool event_insert(struct store *store, const struct tenant *tenant, const char *job_id, const struct store_event *event,
                   struct err *err);
 bool model_insert(struct store *store, const struct tenant *tenant, const struct store_model *model, struct err *err);
+
+/* Within a transaction; see store/secrets.h. */
+bool secret_insert(struct store *store, const struct tenant *tenant, const char *owner, const char *name,
+                   const struct secret *value, struct err *err);
 
 /* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
 bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);
