@@ -9,6 +9,7 @@ struct chat_workers; /* api/workers.h */
 struct expiry;
 struct event_streams;
 struct rates;
+struct usage_book;
 struct failures;
 
 struct api {
@@ -17,6 +18,7 @@ struct api {
     struct expiry *expiry;
     struct event_streams *streams;
     struct rates *rates;
+    struct usage_book *usage;
     struct failures *failures; /* NULL: not limited */
 };
 
@@ -143,6 +145,12 @@ void failures_free(struct failures *failures); /* NULL is fine */
 /* A wrong key came from this source. False: there were too many, the next is due in *wait_s seconds. */
 bool failures_note(struct failures *failures, uint64_t source, int64_t now_ms, int64_t *wait_s);
 
+/* --- what models answered (usage.c): in the store some seconds later --- */
+
+struct usage_book *usage_book_new(const struct api_config *config);
+void usage_book_free(struct usage_book *book); /* NULL is fine */
+void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_t input_tokens, int64_t output_tokens);
+
 /* --- jobs (jobs.c) --- */
 
 /* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
@@ -153,5 +161,6 @@ call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
+call_fn usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

@@ -11,6 +11,7 @@
  * it: names of models hold slashes. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
  * ai_project_id: any other would be believed to work and is refused by name. "metadata[]" takes metadata[any]. */
 #define PAGE "limit after order "
+#define USAGE "start_time end_time bucket_width limit page group_by group_by[] project_ids project_ids[]"
 #define ROUTES(X)                                                                                                      \
     X(POST, "v1/files", "write", "", files_create)                                                                     \
     X(GET, "v1/files", "read", PAGE "purpose", files_list)                                                             \
@@ -46,6 +47,9 @@
     X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
     X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
     X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \
+    X(GET, "v1/organization/usage/completions", "admin", USAGE, usage_completions)                                     \
+    X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE, usage_fine_tuning)                                     \
+    X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
     X(POST, "v1/chat/completions", "write", "", chat_create)                                                           \
     X(POST, "v1/completions", "write", "", completions_create)                                                         \
     X(GET, "healthz", NULL, "", health_get)                                                                            \
@@ -361,6 +365,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     api->expiry = expiry_new(&api->config);
     api->streams = event_streams_new(&api->config);
     api->rates = rates_new();
+    api->usage = usage_book_new(&api->config);
     if (config->auth_failures_per_minute >= 0)
         api->failures = failures_new(config->auth_failures_per_minute ? config->auth_failures_per_minute : 10);
     return api;
@@ -370,6 +375,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    usage_book_free(api->usage);
     rates_free(api->rates);
     failures_free(api->failures);
     event_streams_free(api->streams);

@@ -154,7 +154,7 @@ static bool set_running(struct store *store, const char *id, int64_t attempt, co
                         struct err *err)
 {
     struct query query = query_open(store, "UPDATE jobs SET state='running', pid=?3, pid_start_time=?4, boot_id=?5, "
-                                           "started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
+                                           "device_until_ms=?6, started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
                                            "WHERE id=?1 AND attempt=?2 AND state='starting'");
     int changed;
 
@@ -186,6 +186,10 @@ bool store_queue_running(struct store *store, const char *id, int64_t attempt, c
     return ok;
 }
 
+/* What is counted as time on the device without an event in it: a trainer that is silent for longer has died, perhaps while no
+ * server was there to see it. */
+enum { SILENCE_MS_MAX = 10 * 60 * 1000 };
+
 static bool set_state(struct store *store, const struct store_move *move, struct err *err)
 {
     struct query query = query_open(
@@ -193,6 +197,8 @@ static bool set_state(struct store *store, const struct store_move *move, struct
                "recovery_step=?8, estimated_finish_ms=0, "
                "wanted=CASE WHEN ?3 IN ('cancelling', 'cancelled') THEN 'cancel' ELSE wanted END, "
                "pid=CASE ?3 WHEN 'cancelling' THEN pid ELSE 0 END, "
+               "device_ms=device_ms + CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(0, MIN(?9 - device_until_ms, ?10)) END, "
+               "device_until_ms=CASE WHEN ?3='cancelling' AND device_until_ms>0 THEN ?9 ELSE 0 END, "
                "fine_tuned_model=CASE ?3 WHEN 'succeeded' THEN output_name END, "
                "finished_ms=CASE WHEN ?3='queued' THEN 0 WHEN finished_ms=0 THEN ?9 ELSE finished_ms END "
                "WHERE id=?1 AND attempt=?2");
@@ -207,6 +213,7 @@ static bool set_state(struct store *store, const struct store_move *move, struct
     query_integer(&query, move->failed_attempts);
     query_integer(&query, move->recovery_step);
     query_integer(&query, clock_unix_ms());
+    query_integer(&query, SILENCE_MS_MAX);
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || stale(move->id, move->attempt, err);
@@ -309,12 +316,25 @@ static bool commit_checkpoint(struct store *store, const struct tenant *tenant, 
     return query_run(&query, NULL, err) && model_insert(store, tenant, &commit->model, err);
 }
 
+/* 0: there is none. A clock that ran ahead counts no time that has not been. */
+static int64_t newest_event_ms(const struct store_advance *advance)
+{
+    int64_t newest = 0, now = clock_unix_ms();
+
+    for (size_t i = 0; i < advance->event_count; i++)
+        if (advance->events[i].created_ms > newest)
+            newest = advance->events[i].created_ms;
+    return newest < now ? newest : now;
+}
+
 static bool set_progress(struct store *store, const struct store_advance *advance, struct err *err)
 {
     struct query query =
         query_open(store, "UPDATE jobs SET events_offset=?4, trained_tokens=MAX(trained_tokens, ?5), "
                           "trained_steps=MAX(trained_steps, ?6), total_steps=MAX(total_steps, ?7), estimated_finish_ms="
-                          "CASE WHEN finished_ms=0 AND ?8<>0 THEN ?8 ELSE estimated_finish_ms END "
+                          "CASE WHEN finished_ms=0 AND ?8<>0 THEN ?8 ELSE estimated_finish_ms END, "
+                          "device_ms=device_ms + CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(0, ?9 - device_until_ms) "
+                          "END, device_until_ms=CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(device_until_ms, ?9) END "
                           "WHERE id=?1 AND attempt=?2 AND events_offset=?3 AND state IN ('running', 'cancelling')");
     int changed;
 
@@ -326,6 +346,7 @@ static bool set_progress(struct store *store, const struct store_advance *advanc
     query_integer(&query, advance->trained_steps);
     query_integer(&query, advance->total_steps);
     query_integer(&query, advance->estimated_finish_ms);
+    query_integer(&query, newest_event_ms(advance));
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || stale(advance->id, advance->attempt, err);
