@@ -1,11 +1,10 @@
 /* attune data: what a training file holds, and what a model will be trained on, token by token. */
 #include "cli/cli.h"
 #include "cli/data_rows.h"
+#include "cli/encoder.h"
 #include "cli/options.h"
-#include "data/encode.h"
 #include "data/jsonl.h"
-#include "model/config.h"
-#include "os/clock.h"
+#include "data/preview.h"
 #include "os/file.h"
 #include "text/tokenizer.h"
 
@@ -132,20 +131,6 @@ static void print_tokens(const struct encoder *encoder, const struct encoded *e)
     printf("%u tokens, %u train\n", e->count, e->trained_count);
 }
 
-static bool open_encoder(struct arena *arena, const char *model, struct encoder **encoder, struct err *err)
-{
-    struct model_config config;
-    struct encoder_options options = {.folder = model, .now = clock_unix(), .eos_id = -1};
-
-    if (!config_read(arena, model, &config, err))
-        return false;
-    options.vocab = config.vocab;
-    if (config.eos_count > 0)
-        options.eos_id = config.eos_ids[0];
-    *encoder = encoder_open(&options, err);
-    return *encoder != NULL;
-}
-
 static bool show_pair(const struct encoder *encoder, struct encoder_scratch *scratch, const struct example *example,
                       struct err *err)
 {
@@ -193,95 +178,16 @@ static bool show(const struct data_arguments *a, const struct encoder *encoder, 
     return ok;
 }
 
-/* Every line as JSON. */
-struct printing {
-    struct jsonl_cutter cutter;
-    const struct encoder *encoder;
-    struct encoder_scratch *scratch;
-    struct arena arena; /* one line */
-    struct strbuf out;
-};
-
-static void write_example(struct json_writer *w, const struct encoded *e)
+static void print_line(void *context, struct str json)
 {
-    json_write_key(w, "ids");
-    json_write_begin_array(w);
-    for (uint32_t i = 0; i < e->count; i++)
-        json_write_integer(w, e->ids[i]);
-    json_write_end_array(w);
-    json_write_key(w, "labels");
-    json_write_begin_array(w);
-    for (uint32_t i = 0; i < e->count; i++)
-        json_write_integer(w, e->trains[i] ? e->ids[i] : EXAMPLE_NO_LABEL);
-    json_write_end_array(w);
-}
-
-static bool write_line(struct printing *p, struct str text, struct json_writer *w, struct err *err)
-{
-    static const char *const names[] = {"chosen", "rejected"};
-    struct example example;
-    struct encoded encoded[EXAMPLE_SEQUENCES_MAX];
-
-    if (!example_parse(&p->arena, text, &example, err))
-        return false;
-    if (example.kind != EXAMPLE_PREFERENCE) {
-        if (!encode_example(p->encoder, p->scratch, &example, &encoded[0], err))
-            return false;
-        write_example(w, &encoded[0]);
-        return true;
-    }
-    if (!encode_pair(p->encoder, p->scratch, &example, encoded, err))
-        return false;
-    for (int i = 0; i < 2; i++) {
-        json_write_key(w, names[i]);
-        json_write_begin_object(w);
-        write_example(w, &encoded[i]);
-        json_write_end_object(w);
-    }
-    return true;
-}
-
-static bool print_line(void *context, const struct jsonl_line *line)
-{
-    struct printing *p = context;
-    struct json_writer w = {.buf = &p->out};
-    struct err err = {0};
-
-    if (!line->is_too_long && str_trim(line->text).len == 0)
-        return true;
-    strbuf_clear(&p->out);
-    json_write_begin_object(&w);
-    json_put_integer(&w, "line", (int64_t)line->number);
-    if (line->is_too_long)
-        json_put_text(&w, "error", "the line is longer than 8 MiB");
-    else if (!write_line(p, line->text, &w, &err))
-        json_put_text(&w, "error", err.text);
-    json_write_end_object(&w);
-    puts(p->out.at);
-    arena_reset(&p->arena);
-    return true;
-}
-
-static bool print_bytes(void *context, struct str bytes, struct err *err)
-{
-    struct printing *p = context;
-
-    jsonl_cut(&p->cutter, bytes, print_line, p);
-    if (bytes.len < BLOCK_BYTES)
-        jsonl_cut_end(&p->cutter, print_line, p);
-    return true;
+    puts(json.at);
 }
 
 static bool show_all(const struct data_arguments *a, const struct encoder *encoder, struct err *err)
 {
-    struct printing p = {.encoder = encoder, .scratch = encoder_scratch_new(encoder)};
-    bool ok = read_blocks(a->file, print_bytes, &p, err);
+    const struct preview_options options = {.encoder = encoder, .first = 1, .count = UINT64_MAX, .on_line = print_line};
 
-    encoder_scratch_free(p.scratch);
-    arena_deinit(&p.arena);
-    strbuf_deinit(&p.out);
-    jsonl_cutter_deinit(&p.cutter);
-    return ok;
+    return preview_file(a->file, &options, err);
 }
 
 static bool run_with_model(const struct data_arguments *a, bool is_rows, struct err *err)
@@ -292,7 +198,7 @@ static bool run_with_model(const struct data_arguments *a, bool is_rows, struct 
 
     if (!a->model)
         err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
-    else if (open_encoder(&arena, a->model, &encoder, err))
+    else if ((encoder = encoder_of_model(&arena, a->model, err)))
         ok = is_rows      ? data_rows_print(a->file, encoder, &a->rows, err)
              : a->is_json ? show_all(a, encoder, err)
                           : show(a, encoder, &arena, err);

@@ -3,6 +3,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SLICE_ROWS_MIN = 256 };
+
+static int32_t share(int32_t count, int32_t slice, int32_t least)
+{
+    return count / slice > least ? count / slice : least < count ? least : count;
+}
+
+/* A model of the same proportions. Its layers are the first ones, so an adapter is on all of them. */
+static void cut_slice(struct model *m, int32_t slice)
+{
+    m->config.layers = share(m->config.layers, slice, 1);
+    m->config.vocab = share(m->config.vocab, slice, SLICE_ROWS_MIN);
+    m->config.quantization = (struct quantization){0};
+    if (slice > 1) {
+        m->lora.layers = NULL;
+        m->lora.rank_pattern = m->lora.alpha_pattern = (struct lora_patterns){0};
+    }
+}
+
 /* What is known before memory: the config, the table of params and how the plan is asked for. */
 static bool describe(struct model *m, const char *folder, const struct model_options *options, struct err *err)
 {
@@ -15,7 +34,11 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
         return false;
     if (options->is_nf4 && !m->config.quantization.is_nf4)
         m->config.quantization = (struct quantization){.is_nf4 = true, .is_nested = true};
-    return !options->adapter_folder || adapter_config_read(&m->arena, options->adapter_folder, &m->lora, err);
+    if (options->adapter_folder && !adapter_config_read(&m->arena, options->adapter_folder, &m->lora, err))
+        return false;
+    if (options->slice)
+        cut_slice(m, options->slice);
+    return true;
 }
 
 static struct plan_request plan_request_of(const struct model *m, const struct model_options *options)
@@ -50,16 +73,36 @@ static bool make_plan(struct model *m, const struct model_options *options, stru
     return ok;
 }
 
+/* A model that reads no weights. */
+static bool describe_unread(struct model *m, const char *folder, const struct model_options *options, struct err *err)
+{
+    return describe(m, folder, options, err) &&
+           params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained,
+                       options->is_random || options->slice, NULL, &m->params, err);
+}
+
 bool model_plan(const char *folder, const struct model_options *options, struct plan *plan, struct err *err)
 {
     struct model *m = mem_alloc_zero(1, sizeof *m);
     bool ok;
 
-    ok = describe(m, folder, options, err) &&
-         params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, options->is_random, NULL,
-                     &m->params, err) &&
-         make_plan(m, options, err);
+    ok = describe_unread(m, folder, options, err) && make_plan(m, options, err);
     *plan = m->plan;
+    model_close(m);
+    return ok;
+}
+
+bool model_cost(const char *folder, const struct model_options *options, const struct batch *batch,
+                struct plan_cost *cost, struct err *err)
+{
+    struct model *m = mem_alloc_zero(1, sizeof *m);
+    struct plan_request request;
+    bool ok = describe_unread(m, folder, options, err);
+
+    if (ok) {
+        request = plan_request_of(m, options);
+        ok = plan_cost(&request, options->plan, batch, cost, err);
+    }
     model_close(m);
     return ok;
 }
@@ -87,11 +130,11 @@ static bool fill(struct model *m, const struct model_options *options, struct er
 {
     if (options->is_random)
         init_random(m, options->seed);
-    else
+    else if (!options->slice)
         load_base(m);
-    if (options->adapter_folder && !load_adapter(m, options->adapter_folder, err))
+    if (options->adapter_folder && !options->slice && !load_adapter(m, options->adapter_folder, err))
         return false;
-    if (m->params.lora_rank && !options->adapter_folder)
+    if (m->params.lora_rank && !options->adapter_folder && !options->slice)
         init_adapter(m, options->seed);
     for (int i = 0; i < m->config.rope_count; i++)
         rope_table(&m->config, i, m->plan.positions, m->cos_sin[i]);
@@ -103,7 +146,7 @@ static bool fill(struct model *m, const struct model_options *options, struct er
 bool model_open(struct model **model, const char *folder, const struct model_options *options, struct err *err)
 {
     struct model *m = mem_alloc_zero(1, sizeof *m);
-    const struct safetensors_set *set = options->is_random ? NULL : &m->set;
+    const struct safetensors_set *set = options->is_random || options->slice ? NULL : &m->set;
     bool ok = false;
 
     *model = NULL;
@@ -111,7 +154,7 @@ bool model_open(struct model **model, const char *folder, const struct model_opt
         goto out;
     if (set && !safetensors_set_open(&m->set, &m->arena, folder, err))
         goto out;
-    if (!params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, options->is_random, set,
+    if (!params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, !set, set,
                      &m->params, err))
         goto out;
     if (!make_plan(m, options, err))

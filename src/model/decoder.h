@@ -26,6 +26,9 @@ struct model_options {
     struct pool *pool;                                       /* borrowed */
     int32_t row_tokens, tokens_wanted, positions, head_rows; /* as in struct plan_request */
     uint64_t limit_bytes;                                    /* 0: none */
+    /* Above 0: for timing. Weights are zero and of plain numbers, nothing but config.json is read, and only one in
+     * `slice` of the layers and of the rows of the vocabulary is there. */
+    int32_t slice;
     const struct plan *plan;                                 /* obeyed when given (plan.json of an earlier attempt) */
     int fixed_keep_plus_one; /* tests: keep mask + 1 for every layer; 0: the plan chooses */
 };
@@ -34,6 +37,10 @@ bool model_open(struct model **model, const char *folder, const struct model_opt
 void model_close(struct model *model); /* NULL is fine */
 /* What model_open would allocate, from config.json (and the adapter's config) alone: the dry run. */
 bool model_plan(const char *folder, const struct model_options *options, struct plan *plan, struct err *err);
+
+/* The same of plan_cost; options->plan is given. */
+bool model_cost(const char *folder, const struct model_options *options, const struct batch *batch,
+                struct plan_cost *cost, struct err *err);
 
 const struct model_config *model_config(const struct model *model);
 const struct params *model_params(const struct model *model);

@@ -13,21 +13,21 @@ enum slot linear_bias(enum linear linear);
 /* Everything a model allocates, one block each; mapped weights are not allocated but counted: their pages are read in
  * every step. */
 #define REGIONS(X)                                                                                                     \
-    X(MASTERS, "masters")                                                                                              \
-    X(GRADS, "gradients")                                                                                              \
-    X(MOMENT_M, "moment m")                                                                                            \
-    X(MOMENT_V, "moment v")                                                                                            \
-    X(COPY, "compute copy")                                                                                            \
-    X(FROZEN, "frozen weights")                                                                                        \
-    X(MAPPED, "mapped weights")                                                                                        \
-    X(KEPT, "kept activations")                                                                                        \
-    X(WORKING, "working set")                                                                                          \
-    X(HEAD, "head chunk")                                                                                              \
-    X(TABLES, "tables")                                                                                                \
-    X(SCRATCH, "op scratch")
+    X(MASTERS, "masters", WEIGHTS)                                                                                     \
+    X(GRADS, "gradients", GRADIENTS)                                                                                   \
+    X(MOMENT_M, "moment m", OPTIMIZER)                                                                                 \
+    X(MOMENT_V, "moment v", OPTIMIZER)                                                                                 \
+    X(COPY, "compute copy", WEIGHTS)                                                                                   \
+    X(FROZEN, "frozen weights", WEIGHTS)                                                                               \
+    X(MAPPED, "mapped weights", WEIGHTS)                                                                               \
+    X(KEPT, "kept activations", ACTIVATIONS)                                                                           \
+    X(WORKING, "working set", ACTIVATIONS)                                                                             \
+    X(HEAD, "head chunk", ACTIVATIONS)                                                                                 \
+    X(TABLES, "tables", ACTIVATIONS)                                                                                   \
+    X(SCRATCH, "op scratch", ACTIVATIONS)
 
 enum region_id {
-#define REGION_ENUM(id, name) REGION_##id,
+#define REGION_ENUM(id, name, part) REGION_##id,
     REGIONS(REGION_ENUM)
 #undef REGION_ENUM
         REGION_COUNT

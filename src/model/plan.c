@@ -46,10 +46,13 @@ static bool probe(struct planner *p, struct err *err)
     return true;
 }
 
-static const char *const region_names[] = {
-#define REGION_NAME(id, name) name,
-    REGIONS(REGION_NAME)
-#undef REGION_NAME
+static const struct {
+    const char *name;
+    enum plan_part part;
+} region_kinds[] = {
+#define REGION_KIND(id, name, part) {name, PLAN_##part},
+    REGIONS(REGION_KIND)
+#undef REGION_KIND
 };
 
 /* Where a region's bytes come from, in words. */
@@ -87,10 +90,32 @@ static void describe(const struct model *m, struct plan *plan)
         struct plan_region *region = &plan->region[plan->region_count];
         if (!m->region_bytes[i])
             continue;
-        *region = (struct plan_region){.name = region_names[i], .bytes = m->region_bytes[i]};
+        *region = (struct plan_region){
+            .name = region_kinds[i].name, .part = region_kinds[i].part, .bytes = m->region_bytes[i]};
         region_formula(m, i, region->formula, sizeof region->formula);
         plan->region_count++;
     }
+}
+
+const char *plan_part_name(enum plan_part part)
+{
+    static const char *const names[] = {
+#define PART_NAME(id, name) name,
+        PLAN_PARTS(PART_NAME)
+#undef PART_NAME
+    };
+
+    return names[part];
+}
+
+uint64_t plan_part_bytes(const struct plan *plan, enum plan_part part)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < plan->region_count; i++)
+        if (plan->region[i].part == part)
+            bytes += plan->region[i].bytes;
+    return bytes;
 }
 
 static uint64_t total_bytes(const struct model *m)
@@ -286,4 +311,33 @@ bool plan_settle(const struct plan_request *request, struct plan *plan, struct e
 out:
     arena_deinit(&p.model.arena);
     return ok;
+}
+
+bool plan_cost(const struct plan_request *request, const struct plan *plan, const struct batch *batch,
+               struct plan_cost *cost, struct err *err)
+{
+    struct count count = {.of = request->backend, .thread_count = request->thread_count};
+    struct pass pass = {.batch = batch, .step = &(struct model_step){0}};
+    struct planner p;
+    struct model *m = &p.model;
+
+    planner_init(&p, request);
+    m->plan = *plan;
+    m->backend = &backend_count;
+    m->queue.state = &count;
+    *cost = (struct plan_cost){.parameters = m->params.total_count, .trained_parameters = m->params.trained_count};
+    model_carve(m);
+    forward_layers(m, &pass);
+    cost->forward_flops = count_flops(&count);
+    head_pass(m, &pass, false);
+    cost->head_flops = count_flops(&count) - cost->forward_flops;
+    cost->flops = -cost->head_flops;
+    head_pass(m, &pass, m->is_trained);
+    if (m->is_trained)
+        backward_layers(m, &pass);
+    cost->flops += count_flops(&count);
+    arena_deinit(&m->arena);
+    if (count.is_refused)
+        *err = count.err;
+    return !count.is_refused;
 }

@@ -28,8 +28,18 @@ enum keep {
     KEEP_ALL = 127
 };
 
+#define PLAN_PARTS(X) X(WEIGHTS, "weights") X(GRADIENTS, "gradients") X(OPTIMIZER, "optimizer") X(ACTIVATIONS, "activations")
+enum plan_part {
+#define PLAN_PART_ENUM(id, name) PLAN_##id,
+    PLAN_PARTS(PLAN_PART_ENUM)
+#undef PLAN_PART_ENUM
+    PLAN_PART_COUNT
+};
+const char *plan_part_name(enum plan_part part);
+
 struct plan_region {
     const char *name;
+    enum plan_part part;
     char formula[96];
     uint64_t bytes;
 };
@@ -62,6 +72,20 @@ struct plan_request {
 };
 bool plan_make(const struct plan_request *request, struct plan *plan, struct err *err);
 
+uint64_t plan_part_bytes(const struct plan *plan, enum plan_part part);
+
+/* What a pass over a batch costs, forward and backward, under a plan whose choices are made; with the parameters that
+ * there are. Nothing is allocated or computed: the counting backend runs the pass. */
+struct plan_cost {
+    double forward_flops, head_flops; /* of the layers; of the head, without its gradient */
+    double flops;                     /* of everything, what the plan computes again included */
+    uint64_t parameters, trained_parameters;
+};
+bool plan_cost(const struct plan_request *request, const struct plan *plan, const struct batch *batch,
+               struct plan_cost *cost, struct err *err);
+
+/* What is computed again, for people: "norms in 4 of 16 layers", "nothing". */
+void plan_recomputed(const struct plan *plan, int32_t layers, struct strbuf *out);
 /* Region lines, the choice and the total, for people. */
 void plan_print(const struct plan *plan, const struct model_config *config, struct strbuf *out);
 /* plan.json, {"format":1,"tokens":…,"head_rows":…,"positions":…,"keep":[…],"regions":[…],"total_bytes":…}; plan_read

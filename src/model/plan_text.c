@@ -1,7 +1,6 @@
 #include "model/plan.h"
 
-/* Layers that lack a kept activation, in words: "norms (all), gate-up (3 of 16 layers)". */
-static void add_recomputed(const struct plan *plan, int32_t layers, struct strbuf *out)
+void plan_recomputed(const struct plan *plan, int32_t layers, struct strbuf *out)
 {
     static const struct {
         const char *name;
@@ -33,7 +32,7 @@ void plan_print(const struct plan *plan, const struct model_config *config, stru
         strbuf_printf(out, "  %-18s %12.3f MB  %s\n", plan->region[i].name, (double)plan->region[i].bytes / 1e6,
                       plan->region[i].formula);
     strbuf_printf(out, "  %-18s %12.3f MB\n  recomputed: ", "total", (double)plan->total_bytes / 1e6);
-    add_recomputed(plan, config->layers, out);
+    plan_recomputed(plan, config->layers, out);
     strbuf_add_text(out, "\n");
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECOVERY_SECONDS = 120, FEW_STEPS = 10 };
+enum { RECOVERY_SECONDS = 120 };
 static const float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-8f;
 
 static bool tell_start(struct session *s, struct err *err)
@@ -31,17 +31,10 @@ static bool tell_start(struct session *s, struct err *err)
 
 static bool tell_warnings(struct session *s, struct err *err)
 {
-    const struct hyperparameters *hp = &s->config.hp;
+    struct warning_events events = {&s->run, err, true};
 
-    if (s->total_steps < FEW_STEPS &&
-        !run_message(&s->run, "warn", "few_steps", 0, err,
-                     "%" PRId64 " optimizer steps will hardly move the model: lower batch_size (now %" PRId64
-                     "), raise n_epochs or learning_rate%s",
-                     s->total_steps, hp->batch_size, hp->packing ? ", or set packing to false" : ""))
-        return false;
-    return !hp->lora || s->config.method == METHOD_DPO || hp->learning_rate != HYPERPARAMETERS_DEFAULT.learning_rate ||
-           run_message(&s->run, "warn", "lora_default_rate", 0, err,
-                       "learning_rate is at its default 1e-5, which is little for LoRA: 1e-4 to 2e-4 is usual");
+    warn_of_run(s, warning_event, &events);
+    return events.ok;
 }
 
 struct step_numbers {
@@ -51,8 +44,7 @@ struct step_numbers {
     int64_t tokens, supervised, scored; /* scored: labels that the model gave a loss */
 };
 
-/* AdamW over all stretches of the arenas, scaled by the clip factor of the whole gradient. */
-static void update(struct session *s, const double *sumsq, double rate, int64_t step)
+void session_update(struct session *s, const double *sumsq, double rate, int64_t step)
 {
     const struct backend *backend = model_backend(s->model);
 
@@ -139,7 +131,7 @@ static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
     if (!check_finite(s, n, err))
         return false;
     n->rate = s->config.hp.learning_rate * schedule_factor(s->config.schedule, k, s->warmup_steps, s->total_steps);
-    update(s, &sumsq, n->rate, k + 1);
+    session_update(s, &sumsq, n->rate, k + 1);
     n->tokens = step.tokens;
     n->supervised = step.supervised;
     n->seconds = clock_monotonic() - started;

@@ -15,15 +15,10 @@ enum {
     HEADER_BYTES_MAX = 100000000
 };
 
-bool session_read(struct session *s, const char *dir, struct err *err)
+static bool read_model(struct session *s, struct err *err)
 {
-    const char *folder;
-
     s->resumed_from = -1;
-    if (!train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err))
-        return false;
-    folder = s->config.model_path;
-    if (!config_read(&s->arena, folder, &s->model_config, err))
+    if (!config_read(&s->arena, s->config.model_path, &s->model_config, err))
         return false;
     s->context_length = (uint32_t)s->config.hp.context_length;
     if (s->context_length == 0)
@@ -35,6 +30,16 @@ bool session_read(struct session *s, const char *dir, struct err *err)
                        s->model_config.positions_max);
     s->pool = pool_new((int)s->config.threads);
     return true;
+}
+
+bool session_read(struct session *s, const char *dir, struct err *err)
+{
+    return train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err) && read_model(s, err);
+}
+
+bool session_parse(struct session *s, struct str job_json, struct err *err)
+{
+    return train_config_parse(&s->arena, job_json, &s->config, err) && read_model(s, err);
 }
 
 /* While data is prepared: a sign of life, and a look at what is wanted. */
@@ -77,35 +82,15 @@ static bool tell_errors(struct session *s, const char *which, const struct jsonl
     return run_event_end(&s->run, err);
 }
 
-static bool tell_lines(struct session *s, const char *which, const char *what, const uint64_t *named, uint64_t count,
-                       const char *fate, struct err *err)
-{
-    struct strbuf lines = {0};
-    char code[64];
-    bool ok;
-
-    if (count == 0)
-        return true;
-    for (uint64_t i = 0; i < count && i < DATASET_LINES_NAMED; i++)
-        strbuf_printf(&lines, "%s%" PRIu64, i ? ", " : "", named[i]);
-    snprintf(code, sizeof code, "%s_%s", which, what);
-    ok = run_message(&s->run, "warn", code, 0, err, "%s: %" PRIu64 " line%s %s: %s%s", which, count,
-                     count == 1 ? "" : "s", fate, lines.at, count > DATASET_LINES_NAMED ? ", …" : "");
-    strbuf_deinit(&lines);
-    return ok;
-}
-
 /* What became of the file's lines. Nebius' words, which people's scripts look for. */
 static bool tell_dataset(struct session *s, const char *which, const struct dataset_summary *sum, struct err *err)
 {
-    char over[96], code[64];
+    struct warning_events events = {&s->run, err, true};
+    char code[64];
     struct json_writer *w;
 
-    snprintf(over, sizeof over, "longer than context_length %u tokens %s", sum->context_length,
-             sum->policy == OVER_LENGTH_TRUNCATE ? "cut" : "left out");
-    if (!tell_lines(s, which, "over_length", sum->over_length_named, sum->over_length_lines, over, err) ||
-        !tell_lines(s, which, "untrained", sum->untrained_named, sum->untrained_lines,
-                    "left out because nothing in them trains", err))
+    warn_of_lines(which, sum, warning_event, &events);
+    if (!events.ok)
         return false;
     snprintf(code, sizeof code, "%s_dataset", which);
     w = run_event_begin(&s->run, "message", code, 0);
@@ -165,21 +150,21 @@ static bool prepare_one(struct session *s, const char *dir, const struct train_f
         .on_progress = on_prepared,
         .context = s,
     };
-    const char *linked = arena_printf(&s->arena, "%s/data/%s", dir, which), *folder;
+    const char *linked = dir ? arena_printf(&s->arena, "%s/data/%s", dir, which) : NULL, *folder = linked;
     struct jsonl_report *report = arena_new(&s->arena, struct jsonl_report);
 
-    if (!dir_exists(linked)) {
+    if (!dir || !dir_exists(linked)) {
         s->param = str_is(str_of(which), "training") ? "training_file" : "validation_file";
         if (!prepare_file(file->path, file->name, s->config.cache, &options, &s->arena, &folder, report, err)) {
             if (report->error_count > 0 && s->run.dir)
                 tell_errors(s, which, report, NULL);
             return false;
         }
-        if (!link_dataset(&s->arena, folder, linked, err))
+        if (dir && !link_dataset(&s->arena, folder, linked, err))
             return false;
         s->param = NULL;
     }
-    return dataset_open(dataset, linked, err) && check_kind(s, file, which, dataset, err) &&
+    return dataset_open(dataset, dir ? linked : folder, err) && check_kind(s, file, which, dataset, err) &&
            (!s->run.dir || tell_dataset(s, which, &dataset->summary, err));
 }
 
@@ -230,10 +215,11 @@ bool session_prepare_data(struct session *s, const char *dir, struct err *err)
 
     s->has_valid = s->config.valid.path != NULL;
     s->encoder = encoder_open(&options, err);
-    return s->encoder && dir_make(s->config.cache, err) && dir_make(path_join(&s->arena, dir, "data"), err) &&
+    return s->encoder && dir_make(s->config.cache, err) &&
+           (!dir || dir_make(path_join(&s->arena, dir, "data"), err)) &&
            (!s->has_valid || prepare_one(s, dir, &s->config.valid, "validation", &s->valid, err)) &&
            prepare_one(s, dir, &s->config.train, "training", &s->train, err) && tell_template(s, err) &&
-           hash_summaries(s, dir, err);
+           (!dir || hash_summaries(s, dir, err));
 }
 
 static bool hash_header(struct sha256 *hash, struct arena *arena, const char *path, struct err *err)
@@ -320,7 +306,7 @@ static enum model_profile profile_of(enum train_dtype dtype)
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
 }
 
-static struct model_options make_options(const struct session *s)
+struct model_options session_model_options(const struct session *s)
 {
     uint64_t row = row_tokens(s), wanted = row * (uint64_t)s->config.hp.batch_size;
     struct model_options options = {
@@ -372,6 +358,15 @@ static bool read_plan(struct session *s, const char *path, struct plan *plan, st
     return root && plan_read(root, &s->model_config, plan, err);
 }
 
+void session_make_rows(struct session *s)
+{
+    feed_init(&s->feed, &s->arena, &s->train, s->config.hp.packing, s->context_length,
+              (uint32_t)s->config.hp.batch_size, (uint64_t)s->config.seed);
+    s->total_steps = s->feed.steps_per_epoch * s->config.hp.n_epochs;
+    s->warmup_steps = schedule_warmup_steps(s->config.hp.warmup_ratio, s->total_steps);
+    s->eval_every = s->config.eval_steps ? s->config.eval_steps : (s->total_steps + 19) / 20;
+}
+
 bool session_open_model(struct session *s, struct err *err)
 {
     const char *path = path_join(&s->arena, s->options->dir, "plan.json");
@@ -379,12 +374,8 @@ bool session_open_model(struct session *s, struct err *err)
     struct model_options options;
     bool has_plan = file_exists(path);
 
-    feed_init(&s->feed, &s->arena, &s->train, s->config.hp.packing, s->context_length,
-              (uint32_t)s->config.hp.batch_size, (uint64_t)s->config.seed);
-    s->total_steps = s->feed.steps_per_epoch * s->config.hp.n_epochs;
-    s->warmup_steps = schedule_warmup_steps(s->config.hp.warmup_ratio, s->total_steps);
-    s->eval_every = s->config.eval_steps ? s->config.eval_steps : (s->total_steps + 19) / 20;
-    options = make_options(s);
+    session_make_rows(s);
+    options = session_model_options(s);
     if (has_plan) {
         if (!read_plan(s, path, plan, err))
             return false;

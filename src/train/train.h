@@ -33,3 +33,10 @@ enum run_status train_run(const struct train_options *options, struct arena *are
 
 /* `attune prepare`: the data of the run, into the cache and linked into the run directory; nothing else. */
 bool train_prepare(const char *dir, struct err *err);
+
+/* What a job of this job.json would be, as one JSON object: lines, tokens, rows, steps, the plan, bytes of memory and
+ * disk, seconds, warnings (docs/openapi.yaml, FineTuningJobEstimate, from training_data on). Its data comes into the
+ * cache, nothing else is left. The probe that measures time takes at most memory_bytes (0: no bound). *param: what a failure is about,
+ * static or NULL. */
+bool train_estimate(struct str job_json, uint64_t memory_bytes, struct json_writer *writer, const char **param,
+                    struct err *err);

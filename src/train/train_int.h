@@ -70,7 +70,12 @@ struct session {
 
 /* session.c: from job.json to a model that is ready for its next step. */
 bool session_read(struct session *session, const char *dir, struct err *err);
+bool session_parse(struct session *session, struct str job_json, struct err *err);
+/* dir NULL: the data stays in the cache, nothing is told. */
 bool session_prepare_data(struct session *session, const char *dir, struct err *err);
+/* Rows and steps, which follow from data and hyperparameters. */
+void session_make_rows(struct session *session);
+struct model_options session_model_options(const struct session *session);
 bool session_open_model(struct session *session, struct err *err);
 void session_close(struct session *session);
 /* How dpo_weigh reads a micro-batch of this session. */
@@ -80,6 +85,35 @@ struct dpo_batch session_pairs(struct session *session, const struct micro_batch
 /* reference.c: with method dpo, before the first step and before anything is resumed. Measured, or read as an earlier
  * attempt left it. */
 bool reference_open(struct session *session, struct err *err);
+
+/* loop.c: AdamW over all trained weights. sumsq is that of the whole gradient, for clipping; steps count from 1. */
+void session_update(struct session *session, const double *sumsq, double rate, int64_t step);
+
+/* warnings.c: what is allowed and hardly meant. Codes are stable; texts are for people. */
+typedef void warning_fn(void *context, const char *code, const char *text);
+/* Of a file's lines: those that are cut or left out. which is "training" or "validation". */
+void warn_of_lines(const char *which, const struct dataset_summary *summary, warning_fn *take, void *context);
+/* Of a run whose rows are made: as it begins, and before there is one. */
+void warn_of_run(const struct session *session, warning_fn *take, void *context);
+void warn_of_settings(const struct session *session, warning_fn *take, void *context);
+
+/* A warning_fn that makes events of them; context is a struct warning_events. */
+struct warning_events {
+    struct run *run;
+    struct err *err;
+    bool ok; /* true at the beginning */
+};
+void warning_event(void *context, const char *code, const char *text);
+
+/* timing.c: how long a run would take, measured on a slice of its model that fits into memory_bytes (0: any). */
+struct timing {
+    bool has_value;    /* false: not even a slice could be run */
+    double seconds;    /* of all steps, of the reference and of validation */
+    double probe_seconds;
+    double share;      /* of a micro-batch's operations: what was run */
+};
+struct timing timing_measure(struct session *session, const struct plan *plan, const struct plan_cost *cost,
+                             const struct batch *batch, uint64_t memory_bytes);
 
 enum { RECOVERY_POINTS_KEPT = 2 };
 

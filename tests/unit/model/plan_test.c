@@ -74,6 +74,41 @@ static void every_familys_dry_run_is_what_opening_takes(void **state)
     arena_deinit(&arena);
 }
 
+/* Of every family, in full and as an adapter: weights that are not read, and half of the layers. */
+static void a_slice_runs_and_costs_its_share(void **state)
+{
+    static const int32_t cu_seqlens[2] = {0, 16};
+    const struct batch batch = {.T = 16, .doc_count = 1, .cu_seqlens = cu_seqlens, .head_row_count = 15};
+    struct pool *pool = pool_new(1);
+    struct arena arena = {0};
+
+    for (int k = 0; k < 2 * TINY_FAMILY_COUNT; k++) {
+        const char *folder = fixture_family(&arena, &tiny_families[k / 2]);
+        struct model_options options = fixture_options(PROFILE_F32, &backend_cpu, pool);
+        struct plan_cost cost[2];
+        struct plan plan;
+        struct err err;
+        options.lora = k % 2 ? (struct lora_config){.rank = 2, .alpha = 2} : (struct lora_config){0};
+        for (options.slice = 1; options.slice <= 2; options.slice++) {
+            struct model *model;
+            options.plan = NULL;
+            assert_ok(model_plan(folder, &options, &plan, &err), err);
+            model = fixture_open(folder, &options);
+            run(model);
+            assert_int_equal(model_plan_used(model)->total_bytes, plan.total_bytes);
+            options.plan = &plan;
+            assert_ok(model_cost(folder, &options, &batch, &cost[options.slice - 1], &err), err);
+            assert_int_equal(cost[options.slice - 1].parameters, model_params(model)->total_count);
+            model_close(model);
+        }
+        assert_true(cost[1].flops < cost[0].flops && cost[1].flops > 0.3 * cost[0].flops);
+        assert_true(cost[0].flops > 2 * (cost[0].forward_flops + cost[0].head_flops));
+        assert_true(cost[0].head_flops == cost[1].head_flops);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 /* From all activations kept down to the least: each limit is met, each plan computes the same loss, and below the least
  * the refusal says what to change. */
 static void check_limits(struct pool *pool, const char *folder)
@@ -233,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_dry_run_is_what_opening_takes),
         cmocka_unit_test(every_familys_dry_run_is_what_opening_takes),
+        cmocka_unit_test(a_slice_runs_and_costs_its_share),
         cmocka_unit_test(every_limit_is_met_or_refused),
         cmocka_unit_test(a_stored_plan_is_obeyed),
         cmocka_unit_test(damaged_plans_are_refused),
