@@ -162,6 +162,7 @@ static void check(struct attempt *attempt, int64_t now_ms)
         attempt->heartbeat_ms = now_ms;
         kill_process(attempt);
     }
+    room_note(attempt, now_ms);
 }
 
 static void read_news(struct attempt *attempt, int64_t now_ms)

@@ -5,7 +5,8 @@
 #include <string.h>
 
 enum { CODE_BYTES_MAX = 64, TEXT_BYTES_MAX = 8192, NAME_BYTES_MAX = 255 };
-#define STEP_MAX ((int64_t)1 << 40)
+#define STEP_MAX       ((int64_t)1 << 40)
+#define DISK_BYTES_MAX ((int64_t)1 << 50)
 
 /* A member's text for a C string: cut at the limit, behind a whole character, and at a NUL. */
 static const char *text_of(struct arena *arena, const struct json *value, size_t bytes_max)
@@ -125,6 +126,9 @@ static bool read_start(struct arena *arena, const struct json *line, struct job_
     if (total <= 0 || total > STEP_MAX)
         return err_set(err, ERR_INPUT, "start needs total_steps");
     event->total_steps = total;
+    event->disk_bytes = json_integer_or(json_get(line, "disk_bytes"), 0);
+    if (event->disk_bytes < 0 || event->disk_bytes > DISK_BYTES_MAX)
+        return err_set(err, ERR_INPUT, "start: disk_bytes is not a size");
     event->row.message = arena_printf(arena, "Training for %lld steps: %lld examples, %lld tokens an epoch",
                                       (long long)total, (long long)json_integer_or(json_get(line, "train_examples"), 0),
                                       (long long)json_integer_or(json_get(line, "train_tokens"), 0));

@@ -26,7 +26,7 @@ struct job_event {
     struct store_event row; /* id and seq are the store's */
     bool is_end;            /* of the attempt; exit.json says it better, not stored */
     bool is_checkpoint;
-    int64_t total_steps, trained_steps, trained_tokens, estimated_finish_ms; /* 0: not said */
+    int64_t total_steps, trained_steps, trained_tokens, estimated_finish_ms, disk_bytes; /* 0: not said */
     /* of a checkpoint */
     const char *path; /* relative to the run directory, cannot leave it */
     const char *model_name, *metrics_json;

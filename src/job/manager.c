@@ -23,6 +23,8 @@ static void set_deadline(struct job_manager *manager)
 {
     int64_t deadline = manager->is_woken ? manager_now_ms(manager) : manager->retry_ms ? manager->retry_ms : INT64_MAX;
 
+    if (manager->room_retry_ms && manager->room_retry_ms < deadline)
+        deadline = manager->room_retry_ms;
     for (struct attempt *attempt = manager->first; attempt; attempt = attempt->next)
         if (attempt_deadline_ms(attempt) < deadline)
             deadline = attempt_deadline_ms(attempt);
@@ -129,6 +131,7 @@ void job_manager_free(struct job_manager *manager)
         manager->config.loop.unwatch(manager->config.loop.context, manager->inotify_watch);
     fd_close(&manager->inotify_fd);
     ledger_free(manager->ledger);
+    strbuf_deinit(&manager->passed_over);
     free(manager->read_buf);
     arena_deinit(&manager->arena);
     free(manager);
@@ -216,6 +219,7 @@ static void reserve_again(struct job_manager *manager, const struct store_job *j
 
     if (!ledger_reserve(manager->ledger, &claim, &err))
         manager_complain(job->id, "it runs on without a reservation", &err);
+    room_hold(manager, job);
 }
 
 static bool recover_job(struct job_manager *manager, const struct store_job *job, struct err *err)
@@ -290,6 +294,12 @@ static bool give_up_start(struct job_manager *manager, const struct store_job *j
     return ok;
 }
 
+static void release(struct job_manager *manager, const char *job_id)
+{
+    ledger_release(manager->ledger, LEDGER_JOB, job_id);
+    room_release(manager, job_id);
+}
+
 /* Claimed, with its memory reserved: starts it, or puts it back. */
 static bool start_claimed(struct job_manager *manager, const struct store_job *job, struct err *err)
 {
@@ -305,30 +315,36 @@ static bool start_claimed(struct job_manager *manager, const struct store_job *j
     manager_complain(job->id, "starting it", &problem);
     if (attempt)
         attempt_close(attempt); /* a child that waits for "go" ends when its pipe is closed */
-    ledger_release(manager->ledger, LEDGER_JOB, job->id);
+    release(manager, job->id);
     return give_up_start(manager, job, &problem, err);
 }
 
-static bool start_next(struct job_manager *manager, bool *started, struct err *err)
+static bool start_next(struct job_manager *manager, bool *started, bool *passed_over, struct err *err)
 {
     struct arena arena = {0};
     struct store_job job;
     struct ledger_claim claim = {.owner = LEDGER_JOB};
     bool found, ok;
 
-    *started = false;
-    ok = store_queue_peek(manager->config.store, &arena, &job, &found, err);
+    *started = *passed_over = false;
+    ok = store_queue_peek(manager->config.store, room_passed_over(manager, &arena), &arena, &job, &found, err);
     if (!ok || !found)
         goto out;
+    if (!room_promise(manager, &job)) {
+        *passed_over = true;
+        goto out;
+    }
     claim.id = job.id;
     claim.bytes =
         job.memory_bytes < ledger_capacity(manager->ledger) ? job.memory_bytes : ledger_capacity(manager->ledger);
     /* Strictly in turn: a large job is not passed by small ones for ever. A release wakes us. */
-    if (!ledger_reserve(manager->ledger, &claim, NULL))
+    if (!ledger_reserve(manager->ledger, &claim, NULL)) {
+        room_release(manager, job.id);
         goto out;
+    }
     ok = store_queue_claim(manager->config.store, job.id, &arena, &job, &found, err);
     if (!ok || !found) {
-        ledger_release(manager->ledger, LEDGER_JOB, claim.id);
+        release(manager, claim.id);
         goto out;
     }
     ok = start_claimed(manager, &job, err);
@@ -340,10 +356,10 @@ out:
 
 static bool start_jobs(struct job_manager *manager, struct err *err)
 {
-    bool started = true;
+    bool started = true, passed_over = false;
 
-    while (started && manager->attempt_count < manager->config.jobs_max)
-        if (!start_next(manager, &started, err))
+    while ((started || passed_over) && manager->attempt_count < manager->config.jobs_max)
+        if (!start_next(manager, &started, &passed_over, err))
             return false;
     return true;
 }
@@ -372,10 +388,12 @@ void job_manager_tick(struct job_manager *manager)
     for (struct attempt *attempt = manager->first; attempt; attempt = next) {
         next = attempt->next;
         if (attempt_tick(attempt, now_ms)) {
-            ledger_release(manager->ledger, LEDGER_JOB, attempt->job.id);
+            release(manager, attempt->job.id);
             attempt_close(attempt);
         }
     }
+    if (manager->room_retry_ms && now_ms >= manager->room_retry_ms)
+        room_look_again(manager);
     fill_slots(manager, now_ms);
     set_deadline(manager);
 }

@@ -18,6 +18,7 @@
 
 #include "job/ledger.h"
 #include "store/blobs.h"
+#include "store/disk.h"
 #include "store/store.h"
 
 struct job_manager;
@@ -39,6 +40,7 @@ struct job_config {
     const char *data_dir;
     struct store *store;
     struct blobs *blobs;
+    struct disk *disk; /* where jobs ask for room; NULL: they do not */
     struct job_loop loop;
     const struct job_launcher *launcher; /* NULL: processes of this machine */
     const char *program;                 /* what to run as "PROGRAM train --run DIR --attempt N"; NULL: this binary */
@@ -78,9 +80,11 @@ struct job_spec {
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
+    int64_t disk_bytes;   /* what it comes to on disk; 0: the trainer's start says */
 };
 /* The run directory, then the row, with the event "Job is submitted": `queued`. It starts on the next tick, which is
- * asked for at once. ERR_NOT_FOUND for a file that does not exist, ERR_NO_SPACE when memory_bytes can never be had. */
+ * asked for at once. ERR_NOT_FOUND for a file that does not exist, ERR_NO_SPACE when memory_bytes or
+ * disk_bytes can never be had. */
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                 struct arena *arena, struct store_job *job, struct err *err);
 /* Each gives the job as it is afterwards. ERR_CONFLICT when its state does not allow it (final ones; resume of a job

@@ -29,6 +29,7 @@ struct attempt {
     int64_t next_check_ms;
     int64_t heartbeat, heartbeat_ms;
     int64_t settle_ms;  /* when it has ended: not before */
+    int64_t next_room_ms; /* when its bytes on disk are added up again */
     int64_t kill_at_ms; /* INT64_MAX: not asked to stop */
 };
 
@@ -44,6 +45,8 @@ struct job_manager {
     char *read_buf;   /* EVENT_LINE_BYTES_MAX */
     bool is_woken;    /* a tick is wanted at once */
     int64_t retry_ms; /* the store refused: not before */
+    struct strbuf passed_over; /* ids of jobs that wait for room on the disk: a JSON list without its end; empty: none */
+    int64_t room_retry_ms;     /* when they are looked at again */
 };
 
 enum { READ_INTERVAL_MS = 100, CHECK_INTERVAL_MS = 1000, RETRY_INTERVAL_MS = 1000 };
@@ -71,6 +74,19 @@ void attempt_tell(struct attempt *attempt, enum job_want want);
 /* True when the attempt is settled: its row has moved on, and it is to be closed. */
 bool attempt_tick(struct attempt *attempt, int64_t now_ms);
 int64_t attempt_deadline_ms(const struct attempt *attempt);
+
+/* room.c: room on the disk. */
+
+/* ERR_NO_SPACE when it can never be had. */
+bool room_can_ever_be(struct job_manager *manager, int64_t disk_bytes, struct err *err);
+/* False when the job has to wait: it is told so, and passed over until room_look_again. */
+bool room_promise(struct job_manager *manager, const struct store_job *job);
+/* For a job that runs already: what cannot be promised is not. */
+void room_hold(struct job_manager *manager, const struct store_job *job);
+const char *room_passed_over(struct job_manager *manager, struct arena *arena); /* JSON list; NULL: none */
+void room_look_again(struct job_manager *manager);
+void room_note(struct attempt *attempt, int64_t now_ms); /* every ten seconds: how much of it is written */
+void room_release(struct job_manager *manager, const char *job_id);
 
 /* tail.c: events.jsonl into the store. */
 

@@ -130,7 +130,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     if (spec->memory_bytes > ledger_capacity(manager->ledger))
         return err_set(err, ERR_NO_SPACE, "The job needs %lld MiB of memory, this server gives at most %lld MiB",
                        (long long)(spec->memory_bytes >> 20), (long long)(ledger_capacity(manager->ledger) >> 20));
-    if (!store_project_get(store, tenant, arena, &project, err))
+    if (!room_can_ever_be(manager, spec->disk_bytes, err) || !store_project_get(store, tenant, arena, &project, err))
         return false;
     if (spec->id)
         strcpy(id, spec->id);
@@ -139,6 +139,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     row.id = id;
     row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
     row.memory_bytes = spec->memory_bytes ? spec->memory_bytes : estimate_memory(manager, arena, spec->model_path);
+    row.disk_bytes = spec->disk_bytes;
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))
         return false;
     if (!store_queue_insert(store, &row, err)) {

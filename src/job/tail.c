@@ -143,6 +143,7 @@ static void add_progress(struct store_advance *advance, const struct job_event *
 {
     advance->total_steps = greatest(advance->total_steps, event->total_steps);
     advance->trained_steps = greatest(advance->trained_steps, event->trained_steps);
+    advance->disk_bytes = greatest(advance->disk_bytes, event->disk_bytes);
     advance->trained_tokens = greatest(advance->trained_tokens, event->trained_tokens);
     if (event->estimated_finish_ms)
         advance->estimated_finish_ms = event->estimated_finish_ms;
@@ -230,6 +231,10 @@ static bool store_lines(struct attempt *attempt, struct str text, struct err *er
     ok = add_lines(&batch, text, err) && store_queue_advance(attempt->manager->config.store, &batch.advance, err);
     if (ok) {
         attempt->offset = batch.advance.to_offset;
+        if (batch.advance.disk_bytes > attempt->job.disk_bytes) {
+            attempt->job.disk_bytes = batch.advance.disk_bytes;
+            room_hold(attempt->manager, &attempt->job);
+        }
         manager_changed(attempt->manager, &attempt->tenant, attempt->job.id);
     }
     arena_deinit(&arena);

@@ -73,7 +73,8 @@ static bool get_if_any(struct query *query, struct arena *arena, struct store_jo
     return query_close(query, err);
 }
 
-bool store_queue_peek(struct store *store, struct arena *arena, struct store_job *job, bool *found, struct err *err)
+bool store_queue_peek(struct store *store, const char *passed_over_json, struct arena *arena, struct store_job *job,
+                      bool *found, struct err *err)
 {
     struct query query = query_open(
         store, SELECT_JOB
@@ -81,9 +82,11 @@ bool store_queue_peek(struct store *store, struct arena *arena, struct store_job
         "j.project_id LEFT JOIN (SELECT organization_id, project_id, COUNT(*) AS active FROM jobs WHERE state IN "
         "('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
         "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND "
-        "(p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) ORDER BY COALESCE(a.active, 0), "
+        "(p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) AND "
+        "j.id NOT IN (SELECT value FROM json_each(?)) ORDER BY COALESCE(a.active, 0), "
         "p.last_turn, j.priority DESC, j.number LIMIT 1)");
 
+    query_text(&query, passed_over_json);
     return get_if_any(&query, arena, job, found, err);
 }
 
@@ -334,7 +337,8 @@ static bool set_progress(struct store *store, const struct store_advance *advanc
                           "trained_steps=MAX(trained_steps, ?6), total_steps=MAX(total_steps, ?7), estimated_finish_ms="
                           "CASE WHEN finished_ms=0 AND ?8<>0 THEN ?8 ELSE estimated_finish_ms END, "
                           "device_ms=device_ms + CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(0, ?9 - device_until_ms) "
-                          "END, device_until_ms=CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(device_until_ms, ?9) END "
+                          "END, device_until_ms=CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(device_until_ms, ?9) END, "
+                          "disk_bytes=MAX(disk_bytes, ?10) "
                           "WHERE id=?1 AND attempt=?2 AND events_offset=?3 AND state IN ('running', 'cancelling')");
     int changed;
 
@@ -347,6 +351,7 @@ static bool set_progress(struct store *store, const struct store_advance *advanc
     query_integer(&query, advance->total_steps);
     query_integer(&query, advance->estimated_finish_ms);
     query_integer(&query, newest_event_ms(advance));
+    query_integer(&query, advance->disk_bytes);
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || stale(advance->id, advance->attempt, err);

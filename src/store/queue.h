@@ -18,8 +18,9 @@ bool store_queue_insert(struct store *store, const struct store_job *job, struct
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err);
 /* The job whose turn it is, of those that are queued and want to run. Projects take turns: first those with fewest jobs
  * at work, then the one whose last turn is longest ago; one at its limit of running jobs is passed over. Within a
- * project: highest priority, then oldest. */
-bool store_queue_peek(struct store *store, struct arena *arena, struct store_job *job, bool *found, struct err *err);
+ * project: highest priority, then oldest. passed_over_json: a list of ids that are not looked at; NULL: none. */
+bool store_queue_peek(struct store *store, const char *passed_over_json, struct arena *arena, struct store_job *job,
+                      bool *found, struct err *err);
 /* queued → starting with a new attempt number. found is false when somebody else was first. */
 bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
                        struct err *err);
@@ -67,7 +68,7 @@ struct store_advance {
     size_t event_count;
     struct store_checkpoint_commit *checkpoints;
     size_t checkpoint_count;
-    int64_t trained_tokens, trained_steps, total_steps; /* never shrink */
+    int64_t trained_tokens, trained_steps, total_steps, disk_bytes; /* never shrink */
     int64_t estimated_finish_ms;
 };
 /* ERR_CONFLICT when the attempt is stale or from_offset is not where the last advance ended. */

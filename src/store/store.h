@@ -133,7 +133,8 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(INTEGER, pid)             /* of this attempt's process; 0: none */                                               \
     X(INTEGER, pid_start_time)                                                                                         \
     X(TEXT, boot_id)                                                                                                   \
-    X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */
+    X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */                             \
+    X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)

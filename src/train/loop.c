@@ -21,6 +21,7 @@ static bool tell_start(struct session *s, struct err *err)
     json_put_integer(w, "train_tokens", (int64_t)s->train.summary.tokens);
     json_put_integer(w, "supervised_tokens", (int64_t)s->train.summary.trained_tokens);
     json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
+    json_put_integer(w, "disk_bytes", (int64_t)disk_needs(s, model_plan_used(s->model)).total_bytes);
     json_write_key(w, "resumed_from_step");
     if (s->resumed_from >= 0)
         json_write_integer(w, s->resumed_from);

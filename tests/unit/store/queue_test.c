@@ -101,7 +101,7 @@ static void expect_next(struct fixture *f, const char *id)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_peek(f->store, NULL, &f->arena, &job, &found, &err), err);
     assert_int_equal(found, id != NULL);
     if (id) {
         assert_string_equal(job.id, id);
@@ -217,7 +217,7 @@ static bool start_next(struct fixture *f, const char **id)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_peek(f->store, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_peek(f->store, NULL, &f->arena, &job, &found, &err), err);
     if (found)
         run_job(f, *id = job.id);
     return found;
