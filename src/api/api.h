@@ -13,6 +13,7 @@
 #include "store/store.h"
 
 struct api;
+struct background;
 
 /* What the check of a training file found. Text lives as long as the check. */
 struct api_check_result {
@@ -32,6 +33,7 @@ struct api_config {
     struct http_loop *loop;
     struct store *store;
     struct blobs *blobs;
+    struct background *background; /* for what would hold the loop up; NULL: it is done at once */
     struct disk *disk;           /* where uploads ask for room */
     struct job_manager *jobs;
     const char *data_dir;

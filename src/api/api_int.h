@@ -102,17 +102,19 @@ bool model_find(struct call *call, struct str id, struct model_place *place, str
 
 enum { FILENAME_CHARACTERS_MAX = 255, EXPIRES_SECONDS_MIN = 3600, EXPIRES_SECONDS_MAX = 2592000 };
 bool file_purpose_is_known(struct str purpose);
-/* Ends the check of a file for fine-tuning, whose texts the row then borrows, and makes the blob durable: file gets the id,
- * status, hash, bytes, created_ms; filename and purpose are there. The row itself is the caller's to store. put is
- * gone in any case. */
-bool file_commit(struct call *call, const char *id, struct blob_put *put, void *check, struct store_file *file,
-                 struct err *err);
+
+/* --- discard.c --- */
+
+/* In the background, behind the deletion of their rows. Ids are copied. */
+void discard_blobs(const struct api_config *config, const char **ids, size_t count);
 
 /* --- Idempotency-Key (idempotency.c) --- */
 
 /* When the request is complete; content is what distinguishes it from others on its path. False: answered, with the
  * answer of the first time or with what is wrong. take_json does this for JSON bodies. */
 bool idempotency_check(struct call *call, struct str content);
+/* Once more, behind work that took a while: another request under the key may have come to its end meanwhile. */
+bool idempotency_again(struct call *call);
 /* Right before something is made under `id`, which becomes the id of an earlier try when there was one: then
  * call->resource_id is set, and the handler looks whether it exists. */
 bool idempotency_begin(struct call *call, char id[STORE_ID_BYTES], struct err *err);

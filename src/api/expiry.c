@@ -19,8 +19,8 @@ static bool sweep(const struct api_config *config, struct arena *arena, struct e
     size_t count;
     bool ok = store_expire(config->store, clock_unix_ms(), arena, &ids, &count, err);
 
-    for (size_t i = 0; ok && i < count; i++)
-        ok = blob_remove(config->blobs, ids[i], err);
+    if (ok && count > 0)
+        discard_blobs(config, ids, count);
     return ok;
 }
 

@@ -1,5 +1,4 @@
-#include "api/api_int.h"
-#include "base/hash.h"
+#include "api/intake.h"
 #include "http/multipart.h"
 #include "os/clock.h"
 #include "os/file.h"
@@ -15,8 +14,7 @@ enum { FIELD_BYTES_MAX = 256 };
 struct upload {
     struct call *call;
     struct multipart *reader;
-    struct blob_put *put;
-    void *check;
+    struct intake *intake;
     const char *filename;
     char field[32]; /* name of the text field that is being read; "": the file or nothing */
     char value[FIELD_BYTES_MAX];
@@ -25,7 +23,6 @@ struct upload {
     const char *purpose;
     const char *expires_anchor;
     int64_t expires_seconds;
-    struct sha256 hash; /* of the file, where an Idempotency-Key asks for it */
     bool is_refused; /* answered already */
 };
 
@@ -39,40 +36,12 @@ bool file_purpose_is_known(struct str purpose)
     return false;
 }
 
-bool file_commit(struct call *call, const char *id, struct blob_put *put, void *check, struct store_file *file, struct err *err)
-{
-    const struct api_config *config = &call->api->config;
-    char *sha256 = arena_alloc(call->arena, 65);
-    struct api_check_result result = {0};
-
-    file->status = "processed";
-    if (strcmp(file->purpose, "fine-tune") == 0) {
-        config->checker.end(check, &result);
-        file->kind = result.kind;
-        file->line_count = (int64_t)result.line_count;
-        file->bad_line_count = (int64_t)result.bad_line_count;
-        file->status = result.details ? "error" : "processed";
-        file->status_details = result.details;
-    }
-    file->id = id;
-    file->sha256 = sha256;
-    file->bytes = (int64_t)blob_put_bytes(put);
-    file->created_ms = clock_unix_ms();
-    return blob_put_commit(put, id, sha256, err);
-}
-
 static void upload_end(void *context, bool is_complete)
 {
     struct upload *upload = context;
-    uint8_t digest[32];
 
-    if (upload->hash.state)
-        sha256_end(&upload->hash, digest);
     multipart_free(upload->reader);
-    blob_put_abort(upload->put);
-    if (upload->check)
-        upload->call->api->config.checker.free(upload->check);
-    (void)is_complete;
+    intake_free(upload->intake);
 }
 
 static void refuse(struct upload *upload, const struct err *err, const char *param)
@@ -100,10 +69,8 @@ static bool on_part(void *context, const struct multipart_part *part, struct err
             return err_set(err, ERR_INPUT, "the file's name has more than %d characters", FILENAME_CHARACTERS_MAX);
         upload->has_file = true;
         upload->filename = part->filename.len ? str_copy(upload->call->arena, part->filename) : "upload";
-        upload->put = blob_put_begin(upload->call->api->config.blobs, err);
-        upload->check = upload->call->api->config.checker.begin();
-        return upload->put && blob_put_promise(upload->put, upload->call->api->config.disk,
-                                               upload->call->request->content_length, err);
+        upload->intake = intake_begin(upload->call, true, upload->call->request->content_length, err);
+        return upload->intake != NULL;
     }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (str_is(part->name, fields[i])) {
@@ -119,12 +86,8 @@ static bool on_data(void *context, struct str bytes, struct err *err)
 {
     struct upload *upload = context;
 
-    if (!upload->field[0]) {
-        upload->call->api->config.checker.add(upload->check, bytes.at, bytes.len);
-        if (upload->hash.state)
-            sha256_add(&upload->hash, bytes.at, bytes.len);
-        return blob_put_add(upload->put, bytes.at, bytes.len, err);
-    }
+    if (!upload->field[0])
+        return intake_add(upload->intake, bytes, err);
     if (upload->value_len + bytes.len > sizeof upload->value)
         return err_set(err, ERR_INPUT, "the form field '%s' is too long", upload->field);
     memcpy(upload->value + upload->value_len, bytes.at, bytes.len);
@@ -194,62 +157,72 @@ static void answer_file(struct call *call, const struct store_file *file)
     strbuf_deinit(&body);
 }
 
-static void store_upload(struct upload *upload)
+/* Boundaries differ from try to try, so the body is told by what it means. */
+static bool is_new(struct upload *upload, const struct store_file *file)
 {
-    const struct api_config *config = &upload->call->api->config;
-    struct store_file file = {.filename = upload->filename, .purpose = upload->purpose};
-    struct blob_put *put = upload->put;
-    struct err err = {0};
-    char id[STORE_ID_BYTES];
-
-    store_id_file(id);
-    if (!idempotency_begin(upload->call, id, &err)) {
-        refuse(upload, &err, NULL);
-        return;
-    }
-    if (upload->call->resource_id &&
-        store_file_get(config->store, &upload->call->tenant, id, upload->call->arena, &file, NULL)) {
-        answer_file(upload->call, &file);
-        return;
-    }
-    upload->put = NULL;
-    if (!file_commit(upload->call, id, put, upload->check, &file, &err)) {
-        refuse(upload, &err, NULL);
-        return;
-    }
-    file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
-    if (!store_file_create(config->store, &upload->call->tenant, &file, &err)) {
-        blob_remove(config->blobs, file.id, NULL);
-        refuse(upload, &err, NULL);
-        return;
-    }
-    answer_file(upload->call, &file);
+    return idempotency_check(upload->call, str_of(arena_printf(upload->call->arena, "%s\n%lld\n%s\n%s", upload->purpose,
+                                                               (long long)upload->expires_seconds, file->sha256,
+                                                               upload->filename)));
 }
 
-/* Boundaries differ from try to try, so the body is told by what it means. */
-static bool is_new(struct upload *upload)
+/* Under the id that the blob has, or that an earlier try under the same Idempotency-Key was about to give it: then its
+ * file may be there already. */
+static bool store_upload(struct upload *upload, struct store_file *file, struct err *err)
 {
-    char sha256[65] = "";
-    const char *content;
+    const struct api_config *config = &upload->call->api->config;
+    struct store_file earlier;
+    char id[STORE_ID_BYTES];
 
-    if (upload->hash.state)
-        sha256_end_hex(&upload->hash, sha256);
-    content = arena_printf(upload->call->arena, "%s\n%lld\n%s\n%s", upload->purpose, (long long)upload->expires_seconds,
-                           sha256, upload->filename);
-    return idempotency_check(upload->call, str_of(content));
+    strcpy(id, file->id);
+    if (!idempotency_begin(upload->call, id, err))
+        return false;
+    if (upload->call->resource_id &&
+        store_file_get(config->store, &upload->call->tenant, id, upload->call->arena, &earlier, NULL)) {
+        *file = earlier;
+        return true;
+    }
+    if (strcmp(id, file->id) != 0 && !intake_rename(upload->intake, id, err))
+        return false;
+    if (!store_file_create(config->store, &upload->call->tenant, file, err))
+        return false;
+    intake_keep(upload->intake);
+    return true;
+}
+
+static void on_committed(void *context, const struct err *failure)
+{
+    struct upload *upload = context;
+    struct store_file file = {.filename = upload->filename, .purpose = upload->purpose};
+    struct err err = {0};
+
+    if (failure) {
+        refuse(upload, failure, NULL);
+        return;
+    }
+    intake_describe(upload->intake, &file);
+    file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
+    if (!is_new(upload, &file))
+        return;
+    if (store_upload(upload, &file, &err))
+        answer_file(upload->call, &file);
+    else
+        refuse(upload, &err, NULL);
 }
 
 static void on_end(void *context, struct http_exchange *exchange)
 {
     struct upload *upload = context;
+    char id[STORE_ID_BYTES];
     struct err err = {0};
 
     if (upload->is_refused)
         return;
-    if (!multipart_finish(upload->reader, &err))
+    if (!multipart_finish(upload->reader, &err)) {
         refuse(upload, &err, NULL);
-    else if (fields_are_complete(upload) && is_new(upload))
-        store_upload(upload);
+    } else if (fields_are_complete(upload)) {
+        store_id_file(id);
+        intake_commit(upload->intake, id, on_committed, upload);
+    }
 }
 
 void files_create(struct call *call)
@@ -270,8 +243,6 @@ void files_create(struct call *call)
         answer_err(call, &err, NULL);
         return;
     }
-    if (http_request_header(call->request, "Idempotency-Key").len)
-        sha256_begin(&upload->hash);
     http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
 }
 
@@ -338,11 +309,11 @@ void files_delete(struct call *call)
 
     if (!find_file(call, &file))
         return;
-    if (!store_file_delete(call->api->config.store, &call->tenant, file.id, &err) ||
-        !blob_remove(call->api->config.blobs, file.id, &err)) {
+    if (!store_file_delete(call->api->config.store, &call->tenant, file.id, &err)) {
         answer_err(call, &err, "id");
         return;
     }
+    discard_blobs(&call->api->config, &file.id, 1);
     json_write_begin_object(&w);
     json_put_text(&w, "id", file.id);
     json_put_text(&w, "object", "file");

@@ -1,6 +1,6 @@
 /* Idempotency-Key: a request that is sent again under the same key gets the answer of the first time, and nothing is made
- * twice. Handlers run on one thread and make things in one go, so of many such requests at once the first to be complete
- * does the work and the others find its answer. Only success is kept: what failed may be tried again. */
+ * twice. Handlers run on one thread, and from idempotency_begin to the answer in one go; what takes longer comes before. So
+ * of many such requests at once the first to be ready makes its thing and the others find its answer. Only success is kept: what failed may be tried again. */
 #include "api/api_int.h"
 #include "base/hash.h"
 #include "os/clock.h"
@@ -58,15 +58,21 @@ static void replay(struct call *call, const struct store_idempotency *row)
 
 bool idempotency_check(struct call *call, struct str content)
 {
+    if (!read_key(call, &call->idempotency_key))
+        return false;
+    if (call->idempotency_key)
+        call->fingerprint = fingerprint_of(call, content);
+    return idempotency_again(call);
+}
+
+bool idempotency_again(struct call *call)
+{
     struct problems problems = {.arena = call->arena};
     struct store_idempotency row;
     struct err err = {0};
 
-    if (!read_key(call, &call->idempotency_key))
-        return false;
     if (!call->idempotency_key)
         return true;
-    call->fingerprint = fingerprint_of(call, content);
     if (!store_idempotency_get(call->api->config.store, &call->tenant, call->idempotency_key, call->arena, &row, &err)) {
         if (err.code == ERR_NOT_FOUND)
             return true;

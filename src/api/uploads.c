@@ -1,6 +1,6 @@
 /* Uploads: a large file in parts, which may come side by side and in any order. The completion names the order; parts
- * are then put together a slice at a time, so that the loop serves everybody else meanwhile. */
-#include "api/api_int.h"
+ * are then put together in the background. */
+#include "api/intake.h"
 #include "base/hash.h"
 #include "http/multipart.h"
 #include "os/clock.h"
@@ -186,21 +186,16 @@ struct part {
     struct call *call;
     struct store_upload upload;
     struct multipart *reader;
-    struct blob_put *put;
-    struct sha256 hash; /* of the data, where an Idempotency-Key asks for it */
-    bool is_refused;    /* answered already */
+    struct intake *intake;
+    bool is_refused; /* answered already */
 };
 
 static void part_end(void *context, bool is_complete)
 {
     struct part *part = context;
-    uint8_t digest[32];
-
-    if (part->hash.state)
-        sha256_end(&part->hash, digest);
 
     multipart_free(part->reader);
-    blob_put_abort(part->put);
+    intake_free(part->intake);
 }
 
 static void refuse_part(struct part *part, const struct err *err)
@@ -221,22 +216,19 @@ static bool on_part(void *context, const struct multipart_part *header, struct e
     if (!str_is(header->name, "data"))
         return err_set(err, ERR_INPUT, "unknown form field '%.*s': a part of an upload has 'data' alone",
                        STR_ARG(header->name));
-    if (part->put)
+    if (part->intake)
         return err_set(err, ERR_INPUT, "'data' occurs twice: one part a request");
-    part->put = blob_put_begin(part->call->api->config.blobs, err);
-    return part->put &&
-           blob_put_promise(part->put, part->call->api->config.disk, part->call->request->content_length, err);
+    part->intake = intake_begin(part->call, false, part->call->request->content_length, err);
+    return part->intake != NULL;
 }
 
 static bool on_data(void *context, struct str bytes, struct err *err)
 {
     struct part *part = context;
 
-    if (blob_put_bytes(part->put) + bytes.len > PART_BYTES_MAX)
+    if (intake_bytes(part->intake) + bytes.len > PART_BYTES_MAX)
         return err_set(err, ERR_LIMIT, "a part has at most %d bytes", PART_BYTES_MAX);
-    if (part->hash.state)
-        sha256_add(&part->hash, bytes.at, bytes.len);
-    return blob_put_add(part->put, bytes.at, bytes.len, err);
+    return intake_add(part->intake, bytes, err);
 }
 
 static bool on_part_end(void *context, struct err *err)
@@ -268,60 +260,62 @@ static void answer_part(struct part *part, const char *id)
     strbuf_deinit(&body);
 }
 
-static void store_part(struct part *part)
+/* As for a file: see store_upload in files.c. */
+static bool store_part(struct part *part, const struct store_file *blob, char id[STORE_ID_BYTES], struct err *err)
 {
-    const struct api_config *config = &part->call->api->config;
-    char id[STORE_ID_BYTES], sha256[65];
-    struct store_part row = {.id = id, .upload_id = part->upload.id, .bytes = (int64_t)blob_put_bytes(part->put)};
-    struct blob_put *put = part->put;
-    struct err err = {0};
+    struct store *store = part->call->api->config.store;
+    struct store_part row = {.id = id, .upload_id = part->upload.id, .bytes = blob->bytes}, earlier;
 
-    store_id_part(id);
-    if (!idempotency_begin(part->call, id, &err)) {
-        refuse_part(part, &err);
-        return;
-    }
+    strcpy(id, blob->id);
+    if (!idempotency_begin(part->call, id, err))
+        return false;
     if (part->call->resource_id &&
-        store_part_get(config->store, &part->call->tenant, part->upload.id, id, part->call->arena, &row, NULL)) {
-        answer_part(part, id);
-        return;
-    }
-    part->put = NULL;
-    if (!blob_put_commit(put, id, sha256, &err)) {
-        refuse_part(part, &err);
-    } else if (!store_part_create(config->store, &part->call->tenant, &row, &err)) {
-        blob_remove(config->blobs, id, NULL);
-        refuse_part(part, &err);
-    } else {
-        answer_part(part, id);
-    }
+        store_part_get(store, &part->call->tenant, part->upload.id, id, part->call->arena, &earlier, NULL))
+        return true;
+    if (strcmp(id, blob->id) != 0 && !intake_rename(part->intake, id, err))
+        return false;
+    if (!store_part_create(store, &part->call->tenant, &row, err))
+        return false;
+    intake_keep(part->intake);
+    return true;
 }
 
-static const char *part_sha256(struct part *part)
+static void on_part_committed(void *context, const struct err *failure)
 {
-    char *sha256 = arena_alloc(part->call->arena, 65);
+    struct part *part = context;
+    struct store_file blob = {.purpose = ""};
+    char id[STORE_ID_BYTES];
+    struct err err = {0};
 
-    if (part->hash.state)
-        sha256_end_hex(&part->hash, sha256);
+    if (failure) {
+        refuse_part(part, failure);
+        return;
+    }
+    intake_describe(part->intake, &blob);
+    if (!idempotency_check(part->call, str_of(blob.sha256)))
+        return;
+    if (store_part(part, &blob, id, &err))
+        answer_part(part, id);
     else
-        sha256[0] = 0;
-    return sha256;
+        refuse_part(part, &err);
 }
 
 static void on_end(void *context, struct http_exchange *exchange)
 {
     struct part *part = context;
+    char id[STORE_ID_BYTES];
     struct err err = {0};
 
     if (part->is_refused)
         return;
     if (!multipart_finish(part->reader, &err)) {
         refuse_part(part, &err);
-    } else if (!part->put) {
+    } else if (!part->intake) {
         err_set(&err, ERR_INPUT, "'data' is a required property");
         refuse_part(part, &err);
-    } else if (idempotency_check(part->call, str_of(part_sha256(part)))) {
-        store_part(part);
+    } else {
+        store_id_part(id);
+        intake_commit(part->intake, id, on_part_committed, part);
     }
 }
 
@@ -345,186 +339,121 @@ void uploads_add_part(struct call *call)
         answer_err(call, &err, NULL);
         return;
     }
-    if (http_request_header(call->request, "Idempotency-Key").len)
-        sha256_begin(&part->hash);
     http_take_stream(call->exchange, PART_BODY_MAX, &body, part);
 }
 
 /* --- complete --- */
 
-struct completion {
-    struct call *call;
-    struct store_upload upload;
-    struct store_part *part; /* in the order asked for */
-    size_t part_count, part_index;
-    const char *md5; /* that the whole must have; NULL: not asked */
-    struct md5 hash;
+/* The parts in the order asked for, read on a background thread: it lives as long as the intake that takes from it. */
+struct parts {
+    struct arena arena;
+    struct blobs *blobs;
+    struct store_part *part;
+    size_t count, index;
     int fd; /* of the part at hand; -1: none */
     uint64_t at;
     char *slice;
-    struct blob_put *put;
-    void *check;
-    struct http_timer *timer;
+    const char *md5; /* that the whole must have; NULL: not asked */
+    struct md5 hash;
+    bool is_md5_wrong;
 };
+
+struct completion {
+    struct call *call;
+    struct store_upload upload;
+    struct parts *parts;
+    struct intake *intake;
+};
+
+static void parts_free(void *context)
+{
+    struct parts *parts = context;
+
+    fd_close(&parts->fd);
+    md5_end(&parts->hash, NULL);
+    free(parts->slice);
+    arena_deinit(&parts->arena);
+    free(parts);
+}
+
+static struct parts *parts_new(struct blobs *blobs)
+{
+    struct parts *parts = mem_alloc_zero(1, sizeof *parts);
+
+    parts->blobs = blobs;
+    parts->fd = -1;
+    parts->slice = mem_alloc(SLICE_BYTES);
+    md5_begin(&parts->hash);
+    return parts;
+}
+
+static bool check_md5(struct parts *parts, struct err *err)
+{
+    char md5[33];
+
+    if (!parts->md5)
+        return true;
+    md5_end(&parts->hash, md5);
+    parts->is_md5_wrong = !str_is(str_of(md5), parts->md5);
+    return !parts->is_md5_wrong ||
+           err_set(err, ERR_INPUT, "The parts together have the MD5 %s, not %s.", md5, parts->md5);
+}
+
+/* Up to a slice of the part at hand. */
+static bool read_slice(struct parts *parts, struct str *slice, struct err *err)
+{
+    const struct store_part *part = &parts->part[parts->index];
+    uint64_t left = (uint64_t)part->bytes - parts->at, bytes;
+    size_t wanted = left < SLICE_BYTES ? (size_t)left : SLICE_BYTES, got;
+
+    if (parts->fd < 0 && (parts->fd = blob_open(parts->blobs, part->id, &bytes, err)) < 0)
+        return false;
+    if (!fd_pread(parts->fd, parts->slice, wanted, parts->at, &got, part->id, err))
+        return false;
+    if (got != wanted)
+        return err_set(err, ERR_IO, "the part '%s' is shorter than it was", part->id);
+    parts->at += wanted;
+    if (parts->md5)
+        md5_add(&parts->hash, parts->slice, wanted);
+    *slice = (struct str){parts->slice, wanted};
+    return true;
+}
+
+static bool parts_next(void *context, struct str *piece, struct err *err)
+{
+    struct parts *parts = context;
+
+    *piece = STR_NONE;
+    while (parts->index < parts->count && parts->at == (uint64_t)parts->part[parts->index].bytes) {
+        fd_close(&parts->fd);
+        parts->at = 0;
+        parts->index++;
+    }
+    return parts->index == parts->count ? check_md5(parts, err) : read_slice(parts, piece, err);
+}
 
 static void completion_end(void *context, bool is_complete)
 {
     struct completion *c = context;
 
-    http_timer_remove(c->timer);
-    fd_close(&c->fd);
-    md5_end(&c->hash, NULL);
-    free(c->slice);
-    blob_put_abort(c->put);
-    c->call->api->config.checker.free(c->check);
-}
-
-/* Rows are gone by now; a blob that stays behind is collected at the next start. */
-static void remove_blobs(struct call *call, const char **ids, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        blob_remove(call->api->config.blobs, ids[i], NULL);
-}
-
-static bool has_wanted_md5(struct completion *c)
-{
-    char md5[33];
-
-    if (!c->md5)
-        return true;
-    md5_end(&c->hash, md5);
-    if (str_is(str_of(md5), c->md5))
-        return true;
-    answer_error(c->call, 400, "md5_mismatch", "md5", "The parts together have the MD5 %s, not %s.", md5, c->md5);
-    return false;
-}
-
-static void finish(struct completion *c)
-{
-    const struct api_config *config = &c->call->api->config;
-    struct store_file file = {.filename = c->upload.filename, .purpose = c->upload.purpose};
-    struct blob_put *put = c->put;
-    struct err err = {0};
-    char id[STORE_ID_BYTES], upload_id[STORE_ID_BYTES];
-    const char **ids;
-    size_t count;
-
-    if (!has_wanted_md5(c))
-        return;
-    store_id_file(id);
-    strcpy(upload_id, c->upload.id);
-    if (!idempotency_begin(c->call, upload_id, &err)) {
-        answer_err(c->call, &err, NULL);
-        return;
-    }
-    c->put = NULL;
-    if (!store_part_ids(config->store, &c->call->tenant, c->upload.id, c->call->arena, &ids, &count, &err) ||
-        !file_commit(c->call, id, put, c->check, &file, &err)) {
-        answer_err(c->call, &err, NULL);
-        return;
-    }
-    file.expires_ms = c->upload.file_seconds ? file.created_ms + c->upload.file_seconds * 1000 : 0;
-    if (!store_upload_complete(config->store, &c->call->tenant, c->upload.id, &file, &err)) {
-        blob_remove(config->blobs, file.id, NULL);
-        answer_err(c->call, &err, "upload_id");
-        return;
-    }
-    remove_blobs(c->call, ids, count);
-    c->upload.status = "completed";
-    answer_upload(c->call, &c->upload, &file);
-}
-
-/* Up to a slice of the part at hand into the file. */
-static bool add_slice(struct completion *c, struct err *err)
-{
-    const struct store_part *part = &c->part[c->part_index];
-    uint64_t left = (uint64_t)part->bytes - c->at, bytes;
-    size_t wanted = left < SLICE_BYTES ? (size_t)left : SLICE_BYTES, got;
-
-    if (c->fd < 0 && (c->fd = blob_open(c->call->api->config.blobs, part->id, &bytes, err)) < 0)
-        return false;
-    if (!fd_pread(c->fd, c->slice, wanted, c->at, &got, part->id, err))
-        return false;
-    if (got != wanted)
-        return err_set(err, ERR_IO, "the part '%s' is shorter than it was", part->id);
-    c->at += wanted;
-    c->call->api->config.checker.add(c->check, c->slice, wanted);
-    if (c->md5)
-        md5_add(&c->hash, c->slice, wanted);
-    if (!blob_put_add(c->put, c->slice, wanted, err))
-        return false;
-    if (c->at == (uint64_t)part->bytes) {
-        fd_close(&c->fd);
-        c->at = 0;
-        c->part_index++;
-    }
-    return true;
-}
-
-static void on_turn(void *context)
-{
-    struct completion *c = context;
-    struct err err = {0};
-
-    if (c->part_index == c->part_count)
-        finish(c);
-    else if (!add_slice(c, &err))
-        answer_err(c->call, &err, NULL);
+    if (c->intake)
+        intake_free(c->intake);
     else
-        http_timer_set(c->timer, http_loop_now_ms(c->call->api->config.loop));
+        parts_free(c->parts);
 }
 
-/* The parts that the request names, each once; false when it answered. */
-static bool read_parts(struct completion *c, const struct json *ids)
+static bool store_completion(struct completion *c, const struct store_file *file, const char ***ids, size_t *count,
+                             struct err *err)
 {
-    struct call *call = c->call;
-    struct err err = {0};
-    int64_t bytes = 0;
+    struct store *store = c->call->api->config.store;
+    char upload_id[STORE_ID_BYTES];
 
-    if (!ids || ids->type != JSON_ARRAY || ids->count > PARTS_MAX) {
-        answer_error(call, 400, NULL, "part_ids", "part_ids: must be a list of at most %d ids of parts, in their order",
-                     PARTS_MAX);
+    strcpy(upload_id, c->upload.id);
+    if (!idempotency_begin(c->call, upload_id, err) ||
+        !store_part_ids(store, &c->call->tenant, c->upload.id, c->call->arena, ids, count, err) ||
+        !store_upload_complete(store, &c->call->tenant, c->upload.id, file, err))
         return false;
-    }
-    c->part = arena_new_array(call->arena, struct store_part, ids->count + 1);
-    for json_each (id, ids) {
-        struct store_part *part = &c->part[c->part_count];
-        if (id->type != JSON_STRING) {
-            answer_error(call, 400, NULL, "part_ids", "part_ids: must be strings, not %s", json_type_name(id));
-            return false;
-        }
-        if (!store_part_get(call->api->config.store, &call->tenant, c->upload.id, str_copy(call->arena, id->string),
-                            call->arena, part, &err)) {
-            if (err.code == ERR_NOT_FOUND)
-                answer_error(call, 400, "part_not_found", "part_ids", "part_ids: this upload has no part '%.*s'",
-                             STR_ARG(str_clip(id->string, 64)));
-            else
-                answer_err(call, &err, "part_ids");
-            return false;
-        }
-        bytes += part->bytes;
-        c->part_count++;
-    }
-    if (bytes == c->upload.bytes)
-        return true;
-    answer_error(call, 400, "bytes_mismatch", "part_ids",
-                 "The parts have %lld bytes together; the upload was created for %lld.", (long long)bytes,
-                 (long long)c->upload.bytes);
-    return false;
-}
-
-static bool read_md5(struct completion *c, const struct json *value)
-{
-    if (json_is_null(value))
-        return true;
-    if (value->type != JSON_STRING || value->string.len != 32) {
-        answer_error(c->call, 400, NULL, "md5", "md5: must be 32 hexadecimal digits");
-        return false;
-    }
-    c->md5 = str_copy(c->call->arena, value->string);
-    for (char *digit = (char *)(uintptr_t)c->md5; *digit; digit++)
-        if (*digit >= 'A' && *digit <= 'F')
-            *digit = (char)(*digit - 'A' + 'a');
+    intake_keep(c->intake);
     return true;
 }
 
@@ -543,29 +472,111 @@ static bool answer_if_complete(struct call *call)
     return true;
 }
 
+static void on_assembled(void *context, const struct err *failure)
+{
+    struct completion *c = context;
+    struct store_file file = {.filename = c->upload.filename, .purpose = c->upload.purpose};
+    struct err err = {0};
+    const char **ids;
+    size_t count;
+
+    if (failure) {
+        if (c->parts->is_md5_wrong)
+            answer_error(c->call, 400, "md5_mismatch", "md5", "%s", failure->text);
+        else
+            answer_err(c->call, failure, NULL);
+        return;
+    }
+    if (!idempotency_again(c->call) || answer_if_complete(c->call))
+        return;
+    intake_describe(c->intake, &file);
+    file.expires_ms = c->upload.file_seconds ? file.created_ms + c->upload.file_seconds * 1000 : 0;
+    if (!store_completion(c, &file, &ids, &count, &err)) {
+        answer_err(c->call, &err, "upload_id");
+        return;
+    }
+    discard_blobs(&c->call->api->config, ids, count);
+    c->upload.status = "completed";
+    answer_upload(c->call, &c->upload, &file);
+}
+
+/* The parts that the request names, each once; false when it answered. */
+static bool read_parts(struct completion *c, const struct json *ids)
+{
+    struct call *call = c->call;
+    struct parts *parts = c->parts;
+    struct err err = {0};
+    int64_t bytes = 0;
+
+    if (!ids || ids->type != JSON_ARRAY || ids->count > PARTS_MAX) {
+        answer_error(call, 400, NULL, "part_ids", "part_ids: must be a list of at most %d ids of parts, in their order",
+                     PARTS_MAX);
+        return false;
+    }
+    parts->part = arena_new_array(&parts->arena, struct store_part, ids->count + 1);
+    for json_each (id, ids) {
+        struct store_part *part = &parts->part[parts->count];
+        if (id->type != JSON_STRING) {
+            answer_error(call, 400, NULL, "part_ids", "part_ids: must be strings, not %s", json_type_name(id));
+            return false;
+        }
+        if (!store_part_get(call->api->config.store, &call->tenant, c->upload.id, str_copy(call->arena, id->string),
+                            &parts->arena, part, &err)) {
+            if (err.code == ERR_NOT_FOUND)
+                answer_error(call, 400, "part_not_found", "part_ids", "part_ids: this upload has no part '%.*s'",
+                             STR_ARG(str_clip(id->string, 64)));
+            else
+                answer_err(call, &err, "part_ids");
+            return false;
+        }
+        bytes += part->bytes;
+        parts->count++;
+    }
+    if (bytes == c->upload.bytes)
+        return true;
+    answer_error(call, 400, "bytes_mismatch", "part_ids",
+                 "The parts have %lld bytes together; the upload was created for %lld.", (long long)bytes,
+                 (long long)c->upload.bytes);
+    return false;
+}
+
+static bool read_md5(struct completion *c, const struct json *value)
+{
+    if (json_is_null(value))
+        return true;
+    if (value->type != JSON_STRING || value->string.len != 32) {
+        answer_error(c->call, 400, NULL, "md5", "md5: must be 32 hexadecimal digits");
+        return false;
+    }
+    c->parts->md5 = str_copy(&c->parts->arena, value->string);
+    for (char *digit = (char *)(uintptr_t)c->parts->md5; *digit; digit++)
+        if (*digit >= 'A' && *digit <= 'F')
+            *digit = (char)(*digit - 'A' + 'a');
+    return true;
+}
+
 static void complete(struct call *call, const struct json *body)
 {
     struct completion *c = arena_new(call->arena, struct completion);
+    char id[STORE_ID_BYTES];
     struct err err = {0};
 
-    c->call = call;
-    c->fd = -1;
     if (answer_if_complete(call))
         return;
+    c->call = call;
+    c->parts = parts_new(call->api->config.blobs);
+    http_exchange_on_close(call->exchange, completion_end, c);
     if (!find_pending(call, &c->upload) || !read_parts(c, json_get(body, "part_ids")) ||
         !read_md5(c, json_get(body, "md5")))
         return;
-    c->put = blob_put_begin(call->api->config.blobs, &err);
-    if (!c->put || !blob_put_promise(c->put, call->api->config.disk, c->upload.bytes, &err)) {
-        blob_put_abort(c->put);
+    c->intake = intake_begin(call, strcmp(c->upload.purpose, "fine-tune") == 0, c->upload.bytes, &err);
+    if (!c->intake) {
         answer_err(call, &err, NULL);
         return;
     }
-    md5_begin(&c->hash);
-    c->slice = mem_alloc(SLICE_BYTES);
-    c->check = call->api->config.checker.begin();
-    c->timer = http_loop_add_timer(call->api->config.loop, http_loop_now_ms(call->api->config.loop), on_turn, c);
-    http_exchange_on_close(call->exchange, completion_end, c);
+    intake_take_from(c->intake, &(struct intake_source){parts_next, parts_free, c->parts});
+    store_id_file(id);
+    intake_commit(c->intake, id, on_assembled, c);
 }
 
 void uploads_complete(struct call *call)
@@ -590,7 +601,7 @@ void uploads_cancel(struct call *call)
         answer_err(call, &err, "upload_id");
         return;
     }
-    remove_blobs(call, ids, count);
+    discard_blobs(&call->api->config, ids, count);
     upload.status = "cancelled";
     answer_upload(call, &upload, NULL);
 }

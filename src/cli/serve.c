@@ -6,6 +6,7 @@
 #include "http/loop.h"
 #include "http/server.h"
 #include "job/manager.h"
+#include "os/background.h"
 #include "os/file.h"
 #include "os/process.h"
 #include "store/blobs.h"
@@ -19,7 +20,7 @@
 
 #define FIRST_KEY "first-key"
 
-enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
+enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key;
@@ -32,6 +33,8 @@ struct serve {
     struct http_loop *loop;
     struct store *store;
     struct blobs *blobs;
+    struct background *background;
+    struct http_watch *background_watch;
     struct disk *disk;
     struct job_manager *jobs;
     struct http_timer *jobs_timer;
@@ -147,6 +150,22 @@ static void jobs_deadline(void *context, int64_t at_ms)
     http_timer_set(((struct serve *)context)->jobs_timer, at_ms);
 }
 
+/* --- the background's ends on the loop --- */
+
+static void background_ready(void *context, uint32_t events)
+{
+    background_collect(((struct serve *)context)->background);
+}
+
+static bool open_background(struct serve *s, struct err *err)
+{
+    s->background = background_new(BACKGROUND_THREADS, err);
+    if (s->background)
+        s->background_watch =
+            http_loop_add_fd(s->loop, background_fd(s->background), EPOLLIN, background_ready, s, err);
+    return s->background_watch != NULL;
+}
+
 /* --- start and stop --- */
 
 static bool open_folders(struct serve *s, struct err *err)
@@ -242,7 +261,8 @@ static bool open_all(struct serve *s, struct err *err)
 {
     size_t orphans;
 
-    if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !(s->store = store_open(s->data_dir, err)) ||
+    if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
+        !(s->store = store_open(s->data_dir, err)) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
@@ -251,6 +271,7 @@ static bool open_all(struct serve *s, struct err *err)
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
                                           .blobs = s->blobs,
+                                          .background = s->background,
                                           .disk = s->disk,
                                           .jobs = s->jobs,
                                           .data_dir = s->data_dir,
@@ -282,9 +303,12 @@ static void close_all(struct serve *s)
 {
     http_server_free(s->server);
     certificates_close(s->certificates);
+    background_finish(s->background); /* what the last connections left */
     api_free(s->api);
     job_manager_free(s->jobs);
     http_timer_remove(s->jobs_timer);
+    http_watch_remove(s->background_watch);
+    background_free(s->background);
     blobs_close(s->blobs);
     disk_close(s->disk);
     store_close(s->store);

@@ -385,6 +385,15 @@ bool fd_cut(int fd, uint64_t bytes, const char *path, struct err *err)
     return ftruncate(fd, (off_t)bytes) == 0 || fail(err, "cut", path);
 }
 
+void fd_push(int fd, uint64_t offset, uint64_t bytes)
+{
+    const unsigned wait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+
+    sync_file_range(fd, (off_t)offset, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
+    if (offset >= bytes)
+        sync_file_range(fd, (off_t)(offset - bytes), (off_t)bytes, wait);
+}
+
 bool fd_sync(int fd, const char *path, struct err *err)
 {
     return fsync(fd) == 0 || fail(err, "sync", path);

@@ -45,6 +45,9 @@ bool fd_pwrite_all(int fd, const void *at, size_t bytes, uint64_t offset, const 
  * systems that cannot do it are left to find out while writing. */
 bool fd_reserve(int fd, uint64_t bytes, const char *path, struct err *err);
 bool fd_cut(int fd, uint64_t bytes, const char *path, struct err *err); /* what is behind so many bytes goes */
+/* Begins to write a range of the file to the disk and waits for the range of that length before it: a large file reaches the
+ * disk as it comes, not all at its sync, behind which the syncs of others would wait. Makes nothing durable. */
+void fd_push(int fd, uint64_t offset, uint64_t bytes);
 bool fd_sync(int fd, const char *path, struct err *err);
 /* ERR_INPUT when anybody but its owner may read or write the file. */
 bool fd_is_private(int fd, const char *path, struct err *err);

@@ -13,7 +13,7 @@ struct blobs {
     const char *files_dir, *tmp_dir;
 };
 
-enum { PROMISE_STEP_BYTES = 8 << 20 };
+enum { PROMISE_STEP_BYTES = 8 << 20, PUSH_BYTES = 8 << 20 };
 
 struct blob_put {
     struct blobs *blobs;
@@ -22,7 +22,7 @@ struct blob_put {
     char *path;
     int fd;
     struct sha256 hash;
-    uint64_t bytes;
+    uint64_t bytes, pushed_bytes;
 };
 
 struct blobs *blobs_open(const char *data_dir, struct err *err)
@@ -98,6 +98,10 @@ bool blob_put_add(struct blob_put *put, const void *at, size_t bytes, struct err
     put->bytes += bytes;
     if (!fd_write_all(put->fd, at, bytes, put->path, err))
         return false;
+    if (put->bytes - put->pushed_bytes >= PUSH_BYTES) {
+        fd_push(put->fd, put->pushed_bytes, put->bytes - put->pushed_bytes);
+        put->pushed_bytes = put->bytes;
+    }
     if (put->disk)
         disk_note_written(put->disk, put->path, (int64_t)put->bytes);
     return true;
@@ -167,6 +171,15 @@ bool blob_link_from_path(struct blobs *blobs, const char *id, const char *path, 
 {
     struct arena arena = {0};
     bool ok = file_link(path, path_of(blobs, &arena, id), err) && dir_sync(blobs->files_dir, err);
+
+    arena_deinit(&arena);
+    return ok;
+}
+
+bool blob_rename(struct blobs *blobs, const char *id, const char *new_id, struct err *err)
+{
+    struct arena arena = {0};
+    bool ok = file_rename(path_of(blobs, &arena, id), path_of(blobs, &arena, new_id), err);
 
     arena_deinit(&arena);
     return ok;

@@ -13,6 +13,8 @@
 
 struct blobs;
 
+/* Any thread may call what concerns one blob or one put, but for one put only one at a time. */
+
 /* Makes files/ and tmp/ and empties tmp/. */
 struct blobs *blobs_open(const char *data_dir, struct err *err);
 void blobs_close(struct blobs *blobs);
@@ -35,6 +37,8 @@ int blob_open(struct blobs *blobs, const char *id, uint64_t *bytes, struct err *
 bool blob_stage_to_path(struct blobs *blobs, const char *id, const char *path, struct err *err);
 /* A new blob `id` that shares the bytes of the file at `path`. */
 bool blob_link_from_path(struct blobs *blobs, const char *id, const char *path, struct err *err);
+/* The blob under another id; what had that goes. */
+bool blob_rename(struct blobs *blobs, const char *id, const char *new_id, struct err *err);
 bool blob_remove(struct blobs *blobs, const char *id, struct err *err); /* absent is fine */
 
 /* Removes blobs without a row. Only before the server takes requests. */
