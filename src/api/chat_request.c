@@ -85,30 +85,76 @@ static void read_stream_options(struct reader *r, const struct json *value)
         r->fields->has_usage = json_bool_or(usage, false);
 }
 
-static void read_messages(struct reader *r, const struct json *value)
+/* Content given as a list of text parts becomes one string, as templates expect it. NULL: it is no such list. */
+static const struct json *join_parts(struct reader *r, const struct json *content)
+{
+    struct json *joined = arena_new(r->arena, struct json);
+    struct strbuf text = {0};
+    bool is_text = content->type == JSON_ARRAY && content->count > 0;
+
+    for json_each (part, is_text ? content : NULL) {
+        const struct json *piece = json_get(part, "text");
+        is_text &= str_is(json_string_or(json_get(part, "type"), STR_NONE), "text") && piece &&
+                   piece->type == JSON_STRING;
+        strbuf_add_str(&text, json_string_or(piece, STR_NONE));
+    }
+    *joined = (struct json){.type = JSON_STRING, .string = {arena_copy(r->arena, text.at, text.len), text.len}};
+    strbuf_deinit(&text);
+    return is_text ? joined : NULL;
+}
+
+/* A copy with another content, which keeps its key and its place. */
+static struct json with_content(struct reader *r, const struct json *message, const struct json *content)
+{
+    struct json copy = *message, *member = arena_new_array(r->arena, struct json, message->count);
+
+    copy.first = member;
+    for json_each (old, message) {
+        *member = str_is(old->key, "content") ? *content : *old;
+        member->key = old->key;
+        member->next = old->next ? member + 1 : NULL;
+        member++;
+    }
+    return copy;
+}
+
+static bool is_role(struct str role)
 {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
+
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (str_is(role, roles[i]))
+            return true;
+    return false;
+}
+
+static void read_messages(struct reader *r, const struct json *value)
+{
+    struct json *list = arena_new(r->arena, struct json), *copy;
     int index = 0;
 
     if (value->type != JSON_ARRAY || value->count == 0 || value->count > MESSAGES_MAX) {
         wrong(r, "messages", "messages must be a list of 1 to %d messages", MESSAGES_MAX);
         return;
     }
+    copy = arena_new_array(r->arena, struct json, value->count);
+    *list = *value;
+    list->first = copy;
     for json_each (message, value) {
-        struct str role = json_string_or(json_get(message, "role"), STR_NONE);
         const struct json *content = json_get(message, "content");
-        bool is_known = false;
-        for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
-            is_known |= str_is(role, roles[i]);
-        if (!is_known)
+        const struct json *joined =
+            json_is_null(content) || content->type == JSON_STRING ? content : join_parts(r, content);
+        if (!is_role(json_string_or(json_get(message, "role"), STR_NONE)))
             problems_add(r->problems, "enum", "messages", arena_printf(r->arena, "%d", index), "role",
                          "messages[%d].role must be system, developer, user, assistant or tool", index);
-        else if (!json_is_null(content) && content->type != JSON_STRING)
+        else if (!json_is_null(content) && !joined)
             problems_add(r->problems, "string_type", "messages", arena_printf(r->arena, "%d", index), "content",
-                         "messages[%d].content must be a string: content parts are not supported here", index);
+                         "messages[%d].content must be a string or a list of text parts", index);
+        copy[index] = joined && joined != content ? with_content(r, message, joined) : *message;
+        copy[index].next = message->next ? &copy[index + 1] : NULL;
         index++;
     }
-    r->fields->messages = value;
+    r->fields->messages = list;
 }
 
 static void read_prompt(struct reader *r, const struct json *value)

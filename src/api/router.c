@@ -40,6 +40,10 @@
     X(GET, "v1/models", "read", "", models_list)                                                                       \
     X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
     X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \
+    X(POST, "v0/models", "write", "", deployments_create)                                                              \
+    X(GET, "v0/models", "read", "", deployments_list)                                                                  \
+    X(GET, "v0/models/{id...}", "read", "", deployments_get)                                                           \
+    X(DELETE, "v0/models/{id...}", "write", "", deployments_delete)                                                    \
     X(POST, "v1/organization/projects", "admin", "", projects_create)                                                  \
     X(GET, "v1/organization/projects", "admin", "", projects_list)                                                     \
     X(GET, "v1/organization/projects/{id}", "admin", "", projects_get)                                                 \

@@ -90,7 +90,10 @@ static void what_must_be_there_is_asked_for(void **state)
         {true, "{\"model\":\"m\",\"messages\":[]}", "messages"},
         {true, "{\"model\":\"m\",\"messages\":[5]}", "messages.0.role"},
         {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\"},{\"role\":\"wizard\"}]}", "messages.1.role"},
-        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}]}", "messages.0.content"},
+        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"text\":\"x\"}]}]}", "messages.0.content"},
+        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":5}]}]}", "messages.0.content"},
+        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[\"x\"]}]}", "messages.0.content"},
+        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "messages.0.content"},
         {false, "{\"model\":\"m\"}", "prompt"},
         {false, "{\"model\":\"m\",\"prompt\":null}", "prompt"},
         {false, "{\"model\":\"m\",\"prompt\":[]}", "prompt"},
@@ -144,6 +147,22 @@ static void the_worker_gets_every_field(void **state)
             fail_msg("%s is written as %s", cases[i].members, out.at);
         strbuf_deinit(&out);
     }
+}
+
+static void text_parts_reach_the_worker_as_one_text(void **state)
+{
+    struct chat_fields fields;
+    struct problems problems;
+    struct strbuf out = {0};
+    const char *written = "\"messages\": [{\"role\": \"system\", \"content\": null}, {\"name\": \"n\", \"content\": \"ab\", \"role\": \"user\"}], ";
+
+    assert_true(read_text("{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":null},{\"name\":\"n\",\"content\":"
+                          "[{\"type\":\"text\",\"text\":\"a\"},{\"text\":\"b\",\"type\":\"text\"}],\"role\":\"user\"}]}",
+                          true, &fields, &problems));
+    chat_fields_write(&fields, 0, &out);
+    if (strncmp(out.at, written, strlen(written)) != 0)
+        fail_msg("written as %s", out.at);
+    strbuf_deinit(&out);
 }
 
 static void prompts_are_texts_or_ids_one_or_many(void **state)
@@ -212,7 +231,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_bodies_name_the_field),       cmocka_unit_test(what_must_be_there_is_asked_for),
-        cmocka_unit_test(the_worker_gets_every_field),       cmocka_unit_test(prompts_are_texts_or_ids_one_or_many),
+        cmocka_unit_test(the_worker_gets_every_field),       cmocka_unit_test(text_parts_reach_the_worker_as_one_text),
+        cmocka_unit_test(prompts_are_texts_or_ids_one_or_many),
         cmocka_unit_test(streams_may_end_with_the_usage),    cmocka_unit_test(fields_that_are_repeated_without_end_are_refused),
     };
 
