@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "data/jsonl.h"
+#include "http/access_log.h"
 #include "http/loop.h"
 #include "http/server.h"
 #include "job/manager.h"
@@ -23,7 +24,7 @@
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
-    const char *data, *models, *host, *public_host, *tls_cert, *tls_key;
+    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice;
     bool is_open;
 };
@@ -40,6 +41,7 @@ struct serve {
     struct http_timer *jobs_timer;
     struct api *api;
     struct certificates *certificates;
+    struct access_log *access_log;
     struct http_server *server;
     struct arena arena; /* the paths */
     const char *data_dir, *models_dir, *hub_cache;
@@ -287,6 +289,10 @@ static bool open_all(struct serve *s, struct err *err)
     if (!s->api)
         return false;
     struct http_handler handler = api_handler(s->api);
+    if (s->options.access_log && !(s->access_log = access_log_open(s->options.access_log, err)))
+        return false;
+    handler.on_done = s->access_log ? access_log_note : NULL;
+    handler.done_context = s->access_log;
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
@@ -302,6 +308,7 @@ static bool open_all(struct serve *s, struct err *err)
 static void close_all(struct serve *s)
 {
     http_server_free(s->server);
+    access_log_close(s->access_log);
     certificates_close(s->certificates);
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);
@@ -408,6 +415,8 @@ int cli_serve(int argc, char **argv)
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
+        {"access-log", OPTION_TEXT, &s.options.access_log, "FILE",
+         "a line of JSON for each request: when, from where, method, path, status, bytes, time", NULL},
         {"tls-cert", OPTION_TEXT, &s.options.tls_cert, "FILE",
          "speak HTTPS alone, with this certificate and its chain (PEM; SIGHUP loads it anew)", NULL},
         {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},

@@ -76,12 +76,23 @@ struct str http_request_header(const struct http_request *request, const char *n
 /* The credential of `Authorization: Bearer …`, or an empty view. */
 struct str http_request_bearer(const struct http_request *request);
 
+/* How an exchange ended. */
+struct http_outcome {
+    int status;             /* 0: the client went away before an answer */
+    uint64_t request_bytes; /* head and body as they were read, framing included */
+    uint64_t body_bytes;    /* of the request, without framing */
+    uint64_t sent_bytes;    /* of the answer's body */
+    int64_t duration_ms;
+    bool is_complete;       /* the answer went to the kernel whole */
+    bool is_last;           /* the connection ends with it */
+};
+
 struct http_handler {
     void (*on_head)(void *context, struct http_exchange *exchange);
-    /* After each answered exchange, for the access log; may be NULL. status 0: the client went away before an answer. */
-    void (*on_done)(void *context, const struct http_request *request, int status, uint64_t bytes_sent,
-                    int64_t duration_ms);
     void *context;
+    /* When an exchange is over, for the access log; may be NULL. */
+    void (*on_done)(void *context, const struct http_request *request, const struct http_outcome *outcome);
+    void *done_context;
 };
 
 /* Zero fields mean the default in the comment. */
