@@ -55,6 +55,8 @@ void answer_too_many(struct call *call, const char *code, const char *param, int
 
 /* The body as JSON, at most 4 MiB, then `next`; answers by itself when it is not JSON. */
 void take_json(struct call *call, void (*next)(struct call *call, const struct json *body));
+/* For requests whose body is a secret: next takes it out (api/secret_json.h). No Idempotency-Key is looked at. */
+void take_secret_json(struct call *call, void (*next)(struct call *call, struct json *body));
 
 /* --- lists (list.c) --- */
 
@@ -158,7 +160,14 @@ void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_
 /* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
 const char *call_find_job(struct call *call);
 
+/* --- projects (organization.c) --- */
+
+/* The caller's organisation with the project that the path names; answers 404 when there is none. */
+struct store_project;
+bool project_find(struct call *call, struct tenant *tenant, struct store_project *project);
+
 /* --- handlers, one file a resource --- */
+call_fn secrets_put, secrets_list, secrets_delete;
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;

@@ -187,8 +187,7 @@ static void answer_job(struct call *call, const struct store_job *job)
     strbuf_deinit(&body);
 }
 
-static void submit(struct call *call, const struct json *body, const struct job_request *request,
-                   const struct model_place *place)
+static void submit(struct call *call, const struct job_request *request, const struct model_place *place)
 {
     struct job_spec spec = {
         .model = place->id,
@@ -203,7 +202,6 @@ static void submit(struct call *call, const struct json *body, const struct job_
         .options_json = options_json(call->arena, request, call->api->config.recovery_steps),
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
-        .request_json = json_text(call->arena, body),
         .priority = request->priority,
     };
     struct store_job job;
@@ -253,7 +251,7 @@ static void create_from(struct call *call, const struct json *body)
     if (problems.count)
         answer_problems(call, &problems);
     else
-        submit(call, body, request, &place);
+        submit(call, request, &place);
 }
 
 void jobs_create(struct call *call)

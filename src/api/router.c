@@ -48,6 +48,9 @@
     X(GET, "v1/organization/projects", "admin", "", projects_list)                                                     \
     X(GET, "v1/organization/projects/{id}", "admin", "", projects_get)                                                 \
     X(POST, "v1/organization/projects/{id}", "admin", "", projects_update)                                             \
+    X(POST, "v1/organization/projects/{id}/secrets", "admin", "", secrets_put)                                         \
+    X(GET, "v1/organization/projects/{id}/secrets", "admin", "", secrets_list)                                         \
+    X(DELETE, "v1/organization/projects/{id}/secrets/{id}", "admin", "", secrets_delete)                               \
     X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
     X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
     X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \

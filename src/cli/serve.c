@@ -1,7 +1,9 @@
 #include "api/api.h"
+#include "base/log.h"
 #include "cli/certificates.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/secret_key.h"
 #include "data/jsonl.h"
 #include "http/access_log.h"
 #include "http/loop.h"
@@ -12,6 +14,7 @@
 #include "os/process.h"
 #include "store/blobs.h"
 #include "store/keys.h"
+#include "store/secrets.h"
 #include "store/store.h"
 
 #include <signal.h>
@@ -27,11 +30,14 @@ struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice;
     bool is_open;
+    const char *secret_key_file;
+    int64_t secret_key_fd;
 };
 
 struct serve {
     struct serve_options options;
     struct http_loop *loop;
+    struct keyring *keyring; /* NULL: the server keeps no secrets */
     struct store *store;
     struct blobs *blobs;
     struct background *background;
@@ -259,12 +265,36 @@ static int64_t none_at_zero(int64_t limit)
     return limit ? limit : -1;
 }
 
+/* A server whose user has no place for a key keeps no secrets and says so, unless somebody named the place or there are
+ * secrets already. */
+static bool open_secrets(struct serve *s, struct err *err)
+{
+    struct master_key key = {0};
+    struct err problem = {0};
+    bool any = false, ok;
+
+    ok = store_secret_any(s->store, &any, err) &&
+         master_key_find(&key, &s->arena, s->options.secret_key_file, (int)s->options.secret_key_fd, s->data_dir, err);
+    if (ok && !(s->keyring = master_key_open(&key, !any, &problem))) {
+        ok = !any && key.is_standard;
+        if (ok)
+            log_line("attune serve: no secrets can be kept: %s", problem.text);
+        else
+            err_set(err, problem.code, "%s%s", any ? "the database holds secrets, and their master key is missing: " : "",
+                    problem.text);
+    }
+    if (ok && s->keyring && !store_use_keyring(s->store, s->keyring, err))
+        ok = err_prefix(err, "%s is not the right master key", key.from);
+    master_key_wipe(&key);
+    return ok;
+}
+
 static bool open_all(struct serve *s, struct err *err)
 {
     size_t orphans;
 
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) ||
+        !(s->store = store_open(s->data_dir, err)) || !open_secrets(s, err) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
@@ -319,6 +349,7 @@ static void close_all(struct serve *s)
     blobs_close(s->blobs);
     disk_close(s->disk);
     store_close(s->store);
+    keyring_free(s->keyring);
     http_loop_free(s->loop);
     arena_deinit(&s->arena);
 }
@@ -394,6 +425,7 @@ int cli_serve(int argc, char **argv)
                                   .connections_per_address = 64,
                                   .auth_failures = 10,
                                   .disk_free_min = -1,
+                                  .secret_key_fd = -1,
                                   .nice = 10}};
     bool has_auth = true;
     const struct option list[] = {
@@ -424,6 +456,9 @@ int cli_serve(int argc, char **argv)
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
+        {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
+         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
+        {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
@@ -441,7 +476,7 @@ int cli_serve(int argc, char **argv)
         return 2;
     }
     s.options.is_open = !has_auth;
-    if (!check_options(&s.options, &err)) {
+    if (!check_options(&s.options, &err) || !process_forbid_core(&err)) {
         fprintf(stderr, "attune serve: %s\n", err.text);
         return 2;
     }

@@ -113,7 +113,7 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, from_checkpoint_json)                                                                                      \
     X(TEXT, metadata_json)                                                                                             \
     X(TEXT, tags_json)                                                                                                 \
-    X(TEXT, request_json) /* what was asked, without secrets */                                                        \
+    X(TEXT, request_json) /* of older versions; NULL now  */                                                        \
     X(INTEGER, priority)                                                                                               \
     X(INTEGER, memory_bytes) /* what it reserves on the host */                                                        \
     X(TEXT, error_code)                                                                                                \
