@@ -126,6 +126,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_write_begin_object(&w);
     json_put_text(&w, "over_length", request->over_length);
     json_put_integer(&w, "checkpoint_steps", request->checkpoint_steps);
+    if (request->keep_checkpoints)
+        json_put_integer(&w, "keep_checkpoints", request->keep_checkpoints);
     json_put_integer(&w, "eval_steps", request->eval_steps);
 #define PUT_LORA_OPTION(name)                                                                                          \
     if (request->name)                                                                                                 \
@@ -203,6 +205,7 @@ static void submit(struct call *call, const struct job_request *request, const s
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
         .priority = request->priority,
+        .keep_checkpoints = request->keep_checkpoints,
     };
     struct store_job job;
     struct err err = {0};

@@ -267,6 +267,7 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
     if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
+    manager_retire(manager, NULL);
     job_manager_tick(manager);
     return true;
 }

@@ -111,6 +111,9 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
 bool secret_insert(struct store *store, const struct tenant *tenant, const char *owner, const char *name,
                    const struct secret *value, struct err *err);
 
+/* Within the transaction that stored a checkpoint: older ones that the job does not keep begin to leave. */
+bool checkpoints_retire(struct store *store, const char *job_id, struct err *err);
+
 /* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
 bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);
 
