@@ -42,6 +42,7 @@ void answer_too_many(struct call *call, const char *code, const char *param, int
     struct strbuf body = {0};
 
     idempotency_end(call, 429, NULL);
+    metrics_note_refusal(call->api->metrics, 429, code);
     if (wait_s > 0)
         header = (struct http_header){STR("Retry-After"), str_of(arena_printf(call->arena, "%lld", (long long)wait_s))};
     http_error_body(&body, 429, NULL, code, param, message);
@@ -62,6 +63,8 @@ void answer_err(struct call *call, const struct err *err, const char *param)
         answer_problems(call, &problems);
     } else {
         idempotency_end(call, status, NULL);
+        if (status == 503)
+            metrics_note_refusal(call->api->metrics, 503, err_code_name(err->code));
         http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
     }
 }
@@ -71,6 +74,8 @@ void answer_error(struct call *call, int status, const char *code, const char *p
     va_list args;
 
     idempotency_end(call, status, NULL);
+    if (status == 503)
+        metrics_note_refusal(call->api->metrics, 503, code);
     va_start(args, format);
     http_answer_error(call->exchange, status, NULL, code, param, arena_vprintf(call->arena, format, args));
     va_end(args);

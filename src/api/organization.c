@@ -259,14 +259,15 @@ static const char *read_scopes(struct call *call, const struct json *scopes, str
         return "read write";
     for json_each (scope, scopes->type == JSON_ARRAY ? scopes : NULL) {
         struct str word = json_string_or(scope, STR_NONE);
-        if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin"))
+        if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin") &&
+            !str_is(word, "metrics"))
             text = NULL;
         text = text ? arena_printf(call->arena, "%s%s%.*s", text, *text ? " " : "", STR_ARG(word)) : NULL;
         if (!text)
             break;
     }
     if (!text || !*text || strlen(text) > 64)
-        problems_add(problems, "value_error", "scopes", NULL, NULL, "scopes: a list of read, write and admin");
+        problems_add(problems, "value_error", "scopes", NULL, NULL, "scopes: a list of read, write, admin and metrics");
     return text;
 }
 

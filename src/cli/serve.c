@@ -289,6 +289,15 @@ static bool open_secrets(struct serve *s, struct err *err)
     return ok;
 }
 
+static void request_done(void *context, const struct http_request *request, const struct http_outcome *outcome)
+{
+    struct serve *s = context;
+
+    api_request_done(s->api, request, outcome);
+    if (s->access_log)
+        access_log_note(s->access_log, request, outcome);
+}
+
 static bool open_all(struct serve *s, struct err *err)
 {
     size_t orphans;
@@ -321,8 +330,8 @@ static bool open_all(struct serve *s, struct err *err)
     struct http_handler handler = api_handler(s->api);
     if (s->options.access_log && !(s->access_log = access_log_open(s->options.access_log, err)))
         return false;
-    handler.on_done = s->access_log ? access_log_note : NULL;
-    handler.done_context = s->access_log;
+    handler.on_done = request_done;
+    handler.done_context = s;
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
@@ -332,6 +341,7 @@ static bool open_all(struct serve *s, struct err *err)
                                                           (int)none_at_zero(s->options.connections_per_address),
                                                       .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
                                 &handler, err);
+    api_set_server(s->api, s->server);
     return s->server != NULL;
 }
 
@@ -339,6 +349,8 @@ static void close_all(struct serve *s)
 {
     http_server_free(s->server);
     access_log_close(s->access_log);
+    if (s->api)
+        api_set_server(s->api, NULL);
     certificates_close(s->certificates);
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);

@@ -92,6 +92,11 @@ static bool read_head(struct http_exchange *exchange, struct str bytes, struct r
     return false;
 }
 
+void http_exchange_note(struct http_exchange *exchange, void *note)
+{
+    exchange->request.note = note;
+}
+
 void exchange_begin(struct connection *connection, struct str head)
 {
     struct http_exchange *exchange = exchange_new(connection);

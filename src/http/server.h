@@ -68,6 +68,7 @@ struct http_request {
     const char *address;       /* the client's, as text */
     uint64_t source;           /* of the address, for limits (os/socket.h) */
     const char *id;            /* what x-request-id says: "req_" and 32 hexadecimal digits */
+    void *note;                /* the handler's own, set with http_exchange_note, for on_done */
     struct arena *arena;       /* goes with the exchange; use it for whatever has that lifetime */
 };
 
@@ -127,6 +128,7 @@ void http_server_free(struct http_server *server);
 
 /* The exchange. */
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
+void http_exchange_note(struct http_exchange *exchange, void *note);
 bool http_exchange_is_answered(const struct http_exchange *exchange);
 /* on_close is called once: is_complete when the answer went to the kernel whole, otherwise the client is gone, too slow,
  * or was refused while its body came. One callback per exchange; a second call replaces it. */
