@@ -1,11 +1,8 @@
 #include "api/api.h"
-#include "base/log.h"
 #include "cli/certificates.h"
 #include "cli/cli.h"
 #include "cli/options.h"
-#include "cli/secret_key.h"
 #include "data/jsonl.h"
-#include "http/access_log.h"
 #include "http/loop.h"
 #include "http/server.h"
 #include "job/manager.h"
@@ -14,7 +11,6 @@
 #include "os/process.h"
 #include "store/blobs.h"
 #include "store/keys.h"
-#include "store/secrets.h"
 #include "store/store.h"
 
 #include <signal.h>
@@ -27,17 +23,14 @@
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
-    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice;
+    const char *data, *models, *host, *public_host, *tls_cert, *tls_key;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice, hung_seconds;
     bool is_open;
-    const char *secret_key_file;
-    int64_t secret_key_fd;
 };
 
 struct serve {
     struct serve_options options;
     struct http_loop *loop;
-    struct keyring *keyring; /* NULL: the server keeps no secrets */
     struct store *store;
     struct blobs *blobs;
     struct background *background;
@@ -47,7 +40,6 @@ struct serve {
     struct http_timer *jobs_timer;
     struct api *api;
     struct certificates *certificates;
-    struct access_log *access_log;
     struct http_server *server;
     struct arena arena; /* the paths */
     const char *data_dir, *models_dir, *hub_cache;
@@ -214,6 +206,7 @@ static bool open_jobs(struct serve *s, struct err *err)
         .jobs_max = (int)s->options.jobs,
         .nice = (int)s->options.nice,
         .memory_bytes = s->options.memory,
+        .hung_ms = 1000 * s->options.hung_seconds,
         .on_change = jobs_changed,
         .on_change_context = s,
     };
@@ -265,47 +258,12 @@ static int64_t none_at_zero(int64_t limit)
     return limit ? limit : -1;
 }
 
-/* A server whose user has no place for a key keeps no secrets and says so, unless somebody named the place or there are
- * secrets already. */
-static bool open_secrets(struct serve *s, struct err *err)
-{
-    struct master_key key = {0};
-    struct err problem = {0};
-    bool any = false, ok;
-
-    ok = store_secret_any(s->store, &any, err) &&
-         master_key_find(&key, &s->arena, s->options.secret_key_file, (int)s->options.secret_key_fd, s->data_dir, err);
-    if (ok && !(s->keyring = master_key_open(&key, !any, &problem))) {
-        ok = !any && key.is_standard;
-        if (ok)
-            log_line("attune serve: no secrets can be kept: %s", problem.text);
-        else
-            err_set(err, problem.code, "%s%s", any ? "the database holds secrets, and their master key is missing: " : "",
-                    problem.text);
-    }
-    if (ok && s->keyring && !store_use_keyring(s->store, s->keyring, err))
-        ok = err_prefix(err, "%s is not the right master key", key.from);
-    master_key_wipe(&key);
-    return ok;
-}
-
-static void request_done(void *context, const struct http_request *request, const struct http_outcome *outcome)
-{
-    struct serve *s = context;
-
-    api_request_done(s->api, request, outcome);
-    if (s->access_log)
-        access_log_note(s->access_log, request, outcome);
-}
-
 static bool open_all(struct serve *s, struct err *err)
 {
-    size_t orphans;
-
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) || !open_secrets(s, err) ||
+        !(s->store = store_open(s->data_dir, err)) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
-        !(s->blobs = blobs_open(s->data_dir, err)) || !blobs_collect(s->blobs, s->store, &orphans, err) ||
+        !(s->blobs = blobs_open(s->data_dir, err)) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
         !certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err))
         return false;
@@ -328,10 +286,6 @@ static bool open_all(struct serve *s, struct err *err)
     if (!s->api)
         return false;
     struct http_handler handler = api_handler(s->api);
-    if (s->options.access_log && !(s->access_log = access_log_open(s->options.access_log, err)))
-        return false;
-    handler.on_done = request_done;
-    handler.done_context = s;
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
@@ -341,16 +295,12 @@ static bool open_all(struct serve *s, struct err *err)
                                                           (int)none_at_zero(s->options.connections_per_address),
                                                       .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
                                 &handler, err);
-    api_set_server(s->api, s->server);
     return s->server != NULL;
 }
 
 static void close_all(struct serve *s)
 {
     http_server_free(s->server);
-    access_log_close(s->access_log);
-    if (s->api)
-        api_set_server(s->api, NULL);
     certificates_close(s->certificates);
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);
@@ -361,7 +311,6 @@ static void close_all(struct serve *s)
     blobs_close(s->blobs);
     disk_close(s->disk);
     store_close(s->store);
-    keyring_free(s->keyring);
     http_loop_free(s->loop);
     arena_deinit(&s->arena);
 }
@@ -424,6 +373,8 @@ static bool check_options(const struct serve_options *o, struct err *err)
                        "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
     if (o->connections_per_address < 0 || o->connections_per_address > 1024 || o->auth_failures < 0)
         return err_set(err, ERR_INPUT, "--connections-per-address is 0 to 1024, --auth-failures at least 0");
+    if (o->hung_seconds < 1 || o->hung_seconds > 24 * 60 * 60)
+        return err_set(err, ERR_INPUT, "--hung-seconds is 1 to 86400");
     if (o->nice < 0 || o->nice > 19)
         return err_set(err, ERR_INPUT, "--nice is 0 to 19");
     return true;
@@ -433,11 +384,10 @@ int cli_serve(int argc, char **argv)
 {
     struct serve s = {.options = {.host = "127.0.0.1",
                                   .port = 8080,
-                                  .jobs = 1,
+                                  .jobs = 1, .hung_seconds = 600,
                                   .connections_per_address = 64,
                                   .auth_failures = 10,
                                   .disk_free_min = -1,
-                                  .secret_key_fd = -1,
                                   .nice = 10}};
     bool has_auth = true;
     const struct option list[] = {
@@ -455,12 +405,12 @@ int cli_serve(int argc, char **argv)
          "how far trainers stand back behind the server for the processors, 0 to 19 (default 10)", NULL},
         {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",
          "a recovery point every N steps (default: every two minutes)", NULL},
+        {"hung-seconds", OPTION_INT, &s.options.hung_seconds, "N",
+         "a trainer without a sign of life for so long is ended and its job goes on (default 600)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES",
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
-        {"access-log", OPTION_TEXT, &s.options.access_log, "FILE",
-         "a line of JSON for each request: when, from where, method, path, status, bytes, time", NULL},
         {"tls-cert", OPTION_TEXT, &s.options.tls_cert, "FILE",
          "speak HTTPS alone, with this certificate and its chain (PEM; SIGHUP loads it anew)", NULL},
         {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
@@ -468,9 +418,6 @@ int cli_serve(int argc, char **argv)
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
-        {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
-         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
-        {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
@@ -488,7 +435,7 @@ int cli_serve(int argc, char **argv)
         return 2;
     }
     s.options.is_open = !has_auth;
-    if (!check_options(&s.options, &err) || !process_forbid_core(&err)) {
+    if (!check_options(&s.options, &err)) {
         fprintf(stderr, "attune serve: %s\n", err.text);
         return 2;
     }

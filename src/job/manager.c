@@ -1,9 +1,9 @@
 #include "job/manager_int.h"
 
-#include "base/log.h"
 #include "os/file.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -11,7 +11,7 @@
 
 void manager_complain(const char *job_id, const char *what, const struct err *err)
 {
-    log_line("job %s: %s: %s", job_id, what, err->text);
+    fprintf(stderr, "job %s: %s: %s\n", job_id, what, err->text);
 }
 
 int64_t manager_now_ms(const struct job_manager *manager)
@@ -147,19 +147,15 @@ static bool collect_run_dirs(struct job_manager *manager, struct err *err)
 {
     struct arena arena = {0};
     const char *runs_dir = path_join(&arena, manager->data_dir, "runs");
+    struct store_texts ids;
     char **names;
-    size_t count;
-    struct store_job job;
-    struct err problem = {0};
-    bool ok = dir_make(runs_dir, err) && dir_list(&arena, runs_dir, &names, &count, err);
+    size_t count = 0;
+    bool ok = dir_make(runs_dir, err) && store_queue_ids(manager->config.store, &arena, &ids, err) &&
+              dir_list(&arena, runs_dir, &names, &count, err);
 
-    for (size_t i = 0; ok && i < count; i++)
-        if (!store_queue_get(manager->config.store, names[i], &arena, &job, &problem)) {
-            if (problem.code != ERR_NOT_FOUND)
-                ok = err_set(err, problem.code, "%s", problem.text);
-            else
-                dir_remove(path_join(&arena, runs_dir, names[i]), NULL);
-        }
+    for (size_t i = 0; i < count; i++)
+        if (!store_texts_have(&ids, names[i]))
+            dir_remove(path_join(&arena, runs_dir, names[i]), NULL);
     arena_deinit(&arena);
     return ok;
 }
@@ -267,7 +263,6 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
     if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
-    manager_retire(manager, NULL);
     job_manager_tick(manager);
     return true;
 }

@@ -1,6 +1,8 @@
 /* What becomes of a job when its process has ended. */
 #include "job/manager_int.h"
 
+#include "os/file.h"
+
 #include <signal.h>
 #include <string.h>
 
@@ -143,6 +145,23 @@ static bool move_on(struct attempt *attempt, const struct store_job *job, struct
     return store_queue_move(store, &move, err);
 }
 
+/* What the process began in the shared cache: such folders end in its pid (docs/formats.md). */
+static bool clean_cache(struct attempt *attempt, struct err *err)
+{
+    struct arena arena = {0};
+    const char *cache = path_join(&arena, attempt->manager->data_dir, "cache");
+    const char *ending = arena_printf(&arena, ".tmp.%lld", (long long)attempt->process.identity.pid);
+    char **names;
+    size_t count = 0;
+    bool ok = !dir_exists(cache) || dir_list(&arena, cache, &names, &count, err);
+
+    for (size_t i = 0; ok && i < count; i++)
+        if (str_ends(str_of(names[i]), str_of(ending)))
+            ok = dir_remove(path_join(&arena, cache, names[i]), err);
+    arena_deinit(&arena);
+    return ok;
+}
+
 /* The state is what the store says, so this may run again after a crash at any point: then the job has moved on, or the
  * same is decided once more. */
 bool attempt_settle(struct attempt *attempt, struct err *err)
@@ -154,7 +173,7 @@ bool attempt_settle(struct attempt *attempt, struct err *err)
     if (!store_queue_get(attempt->manager->config.store, attempt->job.id, &arena, &job, err))
         goto out;
     if (job.attempt == attempt->job.attempt && !job_state_is_final(job.state) && job.state != JOB_STATE_queued)
-        if (!read_all_events(attempt, err) || !move_on(attempt, &job, &arena, err))
+        if (!read_all_events(attempt, err) || !clean_cache(attempt, err) || !move_on(attempt, &job, &arena, err))
             goto out;
     if (!store_queue_get(attempt->manager->config.store, attempt->job.id, &arena, &job, err))
         goto out;

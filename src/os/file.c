@@ -262,14 +262,20 @@ int file_open_append(const char *path, struct err *err)
 
 int file_lock(const char *path, struct err *err)
 {
+    enum { TRIES = 50, PAUSE_MS = 20 };
     int fd = open_retry(path, O_RDWR | O_CREAT, 0600);
 
     if (fd < 0) {
         fail(err, "open", path);
         return -1;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return fd;
+    for (int i = 0; i < TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return fd;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            break;
+        poll(NULL, 0, PAUSE_MS);
+    }
     if (errno == EWOULDBLOCK)
         err_set(err, ERR_CONFLICT, "%s is locked by another process", path);
     else

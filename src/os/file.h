@@ -61,7 +61,8 @@ bool fd_set_nonblocking(int fd, struct err *err);
 bool fd_wait_readable(int fd, int timeout_ms);
 
 /* Creates the file and takes the exclusive lock on it, for as long as the descriptor is open. -1 with ERR_CONFLICT when
- * another process has it. */
+ * another process has it, and has not ended within a second: a child that waits for its first order holds what its dead parent held
+ * until it sees that. */
 int file_lock(const char *path, struct err *err);
 
 /* Folders. */

@@ -139,14 +139,17 @@ bool process_signal(struct process *process, int signal, struct err *err)
     return fail(err, "signal a process");
 }
 
-/* While the leader lives, or is a child that was not reaped, its pid and with it the group's number is not reused. */
+/* While the leader lives, or is a child that was not reaped, its pid and with it the group's number is not reused. A child that was
+ * stopped before it led a group is hit by itself. */
 bool process_kill_group(struct process *process, struct err *err)
 {
     struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
 
     if (process->pidfd < 0 || (!process->is_child && poll(&ended, 1, 0) > 0))
         return true;
-    return kill(-(pid_t)process->identity.pid, SIGKILL) == 0 || errno == ESRCH || fail(err, "kill a process group");
+    if (kill(-(pid_t)process->identity.pid, SIGKILL) != 0 && errno != ESRCH)
+        return fail(err, "kill a process group");
+    return process_signal(process, SIGKILL, err);
 }
 
 static bool reap(struct process *process, struct process_end *end)

@@ -194,31 +194,22 @@ bool blob_remove(struct blobs *blobs, const char *id, struct err *err)
     return ok;
 }
 
-static bool has_row(struct store *store, const char *id, bool *found, struct err *err)
-{
-    struct query query = query_open(store, "SELECT 1 FROM files WHERE id=?1 UNION ALL SELECT 1 FROM upload_parts WHERE id=?1");
-
-    query_text(&query, id);
-    *found = query_step(&query);
-    return query_close(&query, err);
-}
-
 bool blobs_collect(struct blobs *blobs, struct store *store, size_t *removed, struct err *err)
 {
+    struct query query =
+        query_open(store, "SELECT id FROM files UNION ALL SELECT id FROM upload_parts ORDER BY id");
     struct arena arena = {0};
+    struct store_texts ids;
     char **names;
-    size_t count;
-    bool ok = dir_list(&arena, blobs->files_dir, &names, &count, err);
+    size_t count = 0;
+    bool ok = texts_get(&query, &arena, &ids, err) && dir_list(&arena, blobs->files_dir, &names, &count, err);
 
     *removed = 0;
     for (size_t i = 0; ok && i < count; i++) {
-        bool found;
-
-        ok = has_row(store, names[i], &found, err);
-        if (ok && !found) {
-            ok = file_remove(path_join(&arena, blobs->files_dir, names[i]), err);
-            *removed += ok;
-        }
+        if (store_texts_have(&ids, names[i]))
+            continue;
+        ok = file_remove(path_join(&arena, blobs->files_dir, names[i]), err);
+        *removed += ok;
     }
     arena_deinit(&arena);
     return ok;

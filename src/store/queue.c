@@ -372,7 +372,7 @@ static bool store_what_was_read(struct store *store, const struct store_advance 
     for (size_t i = 0; i < advance->checkpoint_count; i++)
         if (!commit_checkpoint(store, &tenant, advance->id, &advance->checkpoints[i], err))
             return false;
-    return advance->checkpoint_count == 0 || checkpoints_retire(store, advance->id, err);
+    return true;
 }
 
 bool store_queue_advance(struct store *store, const struct store_advance *advance, struct err *err)
@@ -397,33 +397,13 @@ bool store_queue_has_checkpoint(struct store *store, const char *id, int64_t ste
     return query_close(&query, err);
 }
 
-/* The first column of every row; closes the query. */
-static bool get_texts(struct query *query, struct arena *arena, struct store_texts *texts, struct err *err)
-{
-    size_t capacity = 0;
-
-    *texts = (struct store_texts){0};
-    while (query_step(query)) {
-        if (texts->count == capacity) {
-            const char **old = texts->at;
-
-            capacity = capacity ? 2 * capacity : 16;
-            texts->at = arena_new_array(arena, const char *, capacity);
-            if (old)
-                memcpy(texts->at, old, texts->count * sizeof *old);
-        }
-        texts->at[texts->count++] = query_get_text(query, 0, arena);
-    }
-    return query_close(query, err);
-}
-
 bool store_queue_checkpoint_paths(struct store *store, const char *id, struct arena *arena, struct store_texts *paths,
                                   struct err *err)
 {
     struct query query = query_open(store, "SELECT path FROM checkpoints WHERE job_id=?");
 
     query_text(&query, id);
-    return get_texts(&query, arena, paths, err);
+    return texts_get(&query, arena, paths, err);
 }
 
 bool store_queue_to_clean(struct store *store, struct arena *arena, struct store_texts *ids, struct err *err)
@@ -431,7 +411,7 @@ bool store_queue_to_clean(struct store *store, struct arena *arena, struct store
     struct query query = query_open(store, "SELECT id FROM jobs WHERE has_leftovers = 1 AND state IN ('succeeded', "
                                            "'failed', 'cancelled') ORDER BY number");
 
-    return get_texts(&query, arena, ids, err);
+    return texts_get(&query, arena, ids, err);
 }
 
 bool store_queue_cleaned(struct store *store, const char *id, struct err *err)
@@ -440,4 +420,11 @@ bool store_queue_cleaned(struct store *store, const char *id, struct err *err)
 
     query_text(&query, id);
     return query_run(&query, NULL, err);
+}
+
+bool store_queue_ids(struct store *store, struct arena *arena, struct store_texts *ids, struct err *err)
+{
+    struct query query = query_open(store, "SELECT id FROM jobs ORDER BY id");
+
+    return texts_get(&query, arena, ids, err);
 }

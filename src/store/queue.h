@@ -7,11 +7,6 @@
 
 #include "store/store.h"
 
-struct store_texts {
-    const char **at;
-    size_t count;
-};
-
 /* Inserts the job as `queued` with its first event. The job names its tenant. ERR_QUOTA when that has too many. */
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err);
 
@@ -53,19 +48,6 @@ bool store_queue_move(struct store *store, const struct store_move *move, struct
 bool store_queue_want(struct store *store, const char *id, enum job_want want, const char *code, const char *message,
                       struct err *err);
 
-/* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them at
- * a time. store_queue_left says that one is gone. */
-struct store_leaving {
-    const char *id, *job_id, *path, *result_files_json;
-};
-struct store_leaving_list {
-    struct store_leaving at[64];
-    size_t count;
-};
-bool store_queue_leaving(struct store *store, const char *job_id, struct arena *arena, struct store_leaving_list *list,
-                         struct err *err);
-bool store_queue_left(struct store *store, const char *checkpoint_id, struct err *err);
-
 struct store_checkpoint_commit {
     struct store_checkpoint checkpoint;
     struct store_file *files; /* their blobs are there already */
@@ -88,6 +70,8 @@ struct store_advance {
 bool store_queue_advance(struct store *store, const struct store_advance *advance, struct err *err);
 bool store_queue_has_checkpoint(struct store *store, const char *id, int64_t step, bool *found, struct err *err);
 
+/* All jobs that there are, in byte order. */
+bool store_queue_ids(struct store *store, struct arena *arena, struct store_texts *ids, struct err *err);
 /* Folders of the job's checkpoints. */
 bool store_queue_checkpoint_paths(struct store *store, const char *id, struct arena *arena, struct store_texts *paths,
                                   struct err *err);

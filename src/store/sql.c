@@ -1,7 +1,5 @@
 #include "store/store_int.h"
 
-#include "os/clock.h"
-
 #include <errno.h>
 #include <string.h>
 
@@ -121,15 +119,8 @@ bool query_close(struct query *query, struct err *err)
 
 bool query_run(struct query *query, int *changed, struct err *err)
 {
-    sqlite3 *db = query->store->db;
-    bool is_within = !sqlite3_get_autocommit(db), is_write = query->stmt && !sqlite3_stmt_readonly(query->stmt);
-    double begin = clock_monotonic();
-
     while (query_step(query))
         continue;
-    /* What leaves no transaction open has waited for the disk. */
-    if (sqlite3_get_autocommit(db) && (is_within || is_write))
-        commit_note(query->store, clock_monotonic() - begin);
     if (changed)
         *changed = query->code == SQLITE_OK ? sqlite3_changes(query->store->db) : 0;
     return query_close(query, err);
@@ -269,4 +260,23 @@ bool row_list(struct store *store, const struct tenant *tenant, const char *scop
         row_get(&query, type, arena, at + (*count)++ * type->bytes);
     }
     return query_close(&query, err);
+}
+
+bool texts_get(struct query *query, struct arena *arena, struct store_texts *texts, struct err *err)
+{
+    size_t capacity = 0;
+
+    *texts = (struct store_texts){0};
+    while (query_step(query)) {
+        if (texts->count == capacity) {
+            const char **old = texts->at;
+
+            capacity = capacity ? 2 * capacity : 16;
+            texts->at = arena_new_array(arena, const char *, capacity);
+            if (old)
+                memcpy(texts->at, old, texts->count * sizeof *old);
+        }
+        texts->at[texts->count++] = query_get_text(query, 0, arena);
+    }
+    return query_close(query, err);
 }

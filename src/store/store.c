@@ -14,6 +14,16 @@ struct tenant tenant_default(void)
     return (struct tenant){"org-default", "proj-default"};
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool store_texts_have(const struct store_texts *sorted, const char *text)
+{
+    return sorted->count && bsearch(&text, sorted->at, sorted->count, sizeof *sorted->at, compare_texts);
+}
+
 void store_id_job(char id[STORE_ID_BYTES])
 {
     memcpy(id, "ftjob-", 6);

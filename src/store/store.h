@@ -36,6 +36,13 @@ struct store_page {
     bool ascending;    /* oldest first */
 };
 
+struct store_texts {
+    const char **at;
+    size_t count;
+};
+/* Whether a list in byte order has it. */
+bool store_texts_have(const struct store_texts *sorted, const char *text);
+
 /* New ids; the result is NUL-terminated. */
 #define STORE_ID_BYTES 48
 void store_id_job(char id[STORE_ID_BYTES]);        /* ftjob-<32 hex> */
@@ -113,7 +120,7 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, from_checkpoint_json)                                                                                      \
     X(TEXT, metadata_json)                                                                                             \
     X(TEXT, tags_json)                                                                                                 \
-    X(TEXT, request_json) /* of older versions; NULL now  */                                                        \
+    X(TEXT, request_json) /* what was asked, without secrets */                                                        \
     X(INTEGER, priority)                                                                                               \
     X(INTEGER, memory_bytes) /* what it reserves on the host */                                                        \
     X(TEXT, error_code)                                                                                                \
@@ -134,8 +141,7 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(INTEGER, pid_start_time)                                                                                         \
     X(TEXT, boot_id)                                                                                                   \
     X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */                             \
-    X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */                                            \
-    X(INTEGER, keep_checkpoints) /* how many of them stay; 0: all */
+    X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)

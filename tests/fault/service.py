@@ -1,5 +1,6 @@
 """A service on a data folder of its own for the fault tests: started, killed, asked; and a ledger of what it acknowledged, held
 against what a later server shows and what lies on the disk."""
+import contextlib
 import hashlib
 import http.client
 import json
@@ -171,7 +172,7 @@ class Ledger:
     def wait(self, service, job_id):
         self.jobs[job_id] = service.end_of(job_id)["status"]
 
-    def check(self, service):
+    def check(self, service, ends=("succeeded", "cancelled")):
         """Nothing acknowledged is lost, and what is listed is whole. Jobs are followed to their ends."""
         files = {file["id"]: file for file in service.list("/v1/files")}
         assert self.files.keys() <= files.keys() and not self.deleted & files.keys()
@@ -179,8 +180,11 @@ class Ledger:
         assert self.jobs.keys() <= jobs
         for job_id in jobs:
             job, told = service.end_of(job_id), self.jobs.get(job_id)
-            assert job["status"] in ("succeeded", "cancelled") and told in (None, job["status"]), (told, job)
+            assert job["status"] in ends and told in (None, job["status"]), (told, job)
             assert (service.data / "runs" / job_id / "job.json").exists()
+        with contextlib.closing(sqlite3.connect(f"file:{service.data}/attune.db?mode=ro", uri=True)) as db:  # clients see "cancelled" at once
+            while db.execute("SELECT 1 FROM jobs WHERE state = 'cancelling'").fetchall():
+                time.sleep(0.05)
         for file_id, file in {file["id"]: file for file in service.list("/v1/files")}.items():
             content = service.content(file_id)
             assert len(content) == file["bytes"]
@@ -214,3 +218,17 @@ def check_folder(path):
     for file in manifest["files"]:
         content = (path / file["name"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (file["bytes"], file["sha256"])
+
+
+def fault_library():
+    """fault.c as a library to preload (fault.h tells the rules)."""
+    source, library = ROOT / "tests/fault/fault.c", ROOT / "build/fault/libfault.so"
+    if not library.exists() or library.stat().st_mtime < max(source.stat().st_mtime, source.with_suffix(".h").stat().st_mtime):
+        library.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cc", "-std=gnu17", "-O1", "-g", "-fPIC", "-shared", "-D_GNU_SOURCE", "-DFAULT_MEMORY", str(source), "-o", str(library)], check=True)
+    return library
+
+
+def faults(*rules):
+    """The environment in which these rules hold."""
+    return {"LD_PRELOAD": str(fault_library()), "FAULT_RULES": ";".join(rules)}
