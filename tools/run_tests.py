@@ -14,6 +14,7 @@ root = pathlib.Path(__file__).resolve().parent.parent
 build = pathlib.Path(sys.argv[1])
 only = sys.argv[3] if len(sys.argv) > 3 and sys.argv[2] == "--only" else None
 env = dict(os.environ)
+env["XDG_CONFIG_HOME"] = str(build.resolve() / "config")  # where servers make their master key
 env.setdefault("ATTUNE_SHARED", str(root.parent / "shared"))
 env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
 env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")

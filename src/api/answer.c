@@ -1,4 +1,5 @@
 #include "api/api_int.h"
+#include "api/secret_json.h"
 
 #include <stdio.h>
 
@@ -41,6 +42,7 @@ void answer_too_many(struct call *call, const char *code, const char *param, int
     struct strbuf body = {0};
 
     idempotency_end(call, 429, NULL);
+    metrics_note_refusal(call->api->metrics, 429, code);
     if (wait_s > 0)
         header = (struct http_header){STR("Retry-After"), str_of(arena_printf(call->arena, "%lld", (long long)wait_s))};
     http_error_body(&body, 429, NULL, code, param, message);
@@ -61,6 +63,8 @@ void answer_err(struct call *call, const struct err *err, const char *param)
         answer_problems(call, &problems);
     } else {
         idempotency_end(call, status, NULL);
+        if (status == 503)
+            metrics_note_refusal(call->api->metrics, 503, err_code_name(err->code));
         http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
     }
 }
@@ -70,6 +74,8 @@ void answer_error(struct call *call, int status, const char *code, const char *p
     va_list args;
 
     idempotency_end(call, status, NULL);
+    if (status == 503)
+        metrics_note_refusal(call->api->metrics, 503, code);
     va_start(args, format);
     http_answer_error(call->exchange, status, NULL, code, param, arena_vprintf(call->arena, format, args));
     va_end(args);
@@ -87,25 +93,64 @@ void answer_problems(struct call *call, const struct problems *problems)
 struct json_taker {
     struct call *call;
     void (*next)(struct call *call, const struct json *body);
+    void (*next_secret)(struct call *call, struct json *body); /* instead of next */
 };
+
+static struct str json_text(struct arena *arena, const struct json *json)
+{
+    struct strbuf text = {0};
+    struct str copy;
+
+    json_write_value(&(struct json_writer){.buf = &text}, json);
+    copy = (struct str){arena_copy(arena, text.at, text.len), text.len};
+    strbuf_deinit(&text);
+    return copy;
+}
+
+/* Secrets leave the body first, so that what tells a repetition does not depend on them. */
+static void take_body(struct json_taker *taker, struct json *json, struct str body)
+{
+    struct call *call = taker->call;
+    struct job_secrets secrets;
+    const char *wrong;
+
+    if (!job_secrets_take(call->arena, json, &secrets, &wrong)) {
+        struct problems problems = {.arena = call->arena};
+        problems_add(&problems, "value_error", NULL, NULL, NULL, "%s", wrong);
+        answer_problems(call, &problems);
+    } else if (idempotency_check(call, secrets.count ? json_text(call->arena, json) : body)) {
+        taker->next(call, json);
+    }
+    job_secrets_wipe(&secrets);
+}
 
 static void on_body(void *context, struct http_exchange *exchange, struct str body)
 {
     struct json_taker *taker = context;
     struct err err = {0};
-    const struct json *json;
+    struct json *json;
 
     json = json_parse(taker->call->arena, body, &(struct json_limits){.members = 4096, .string_bytes = 1 << 20}, &err);
-    if (json && idempotency_check(taker->call, body))
-        taker->next(taker->call, json);
-    else if (!json)
+    if (!json)
         answer_error(taker->call, 400, "invalid_json", NULL, "The body is not valid JSON: %s", err.text);
+    else if (taker->next_secret)
+        taker->next_secret(taker->call, json);
+    else
+        take_body(taker, json, body);
 }
 
 void take_json(struct call *call, void (*next)(struct call *call, const struct json *body))
 {
     struct json_taker *taker = arena_new(call->arena, struct json_taker);
 
-    *taker = (struct json_taker){call, next};
+    *taker = (struct json_taker){.call = call, .next = next};
+    http_take_whole(call->exchange, JSON_BODY_BYTES_MAX, on_body, taker);
+}
+
+void take_secret_json(struct call *call, void (*next)(struct call *call, struct json *body))
+{
+    struct json_taker *taker = arena_new(call->arena, struct json_taker);
+
+    *taker = (struct json_taker){.call = call, .next_secret = next};
     http_take_whole(call->exchange, JSON_BODY_BYTES_MAX, on_body, taker);
 }

@@ -59,5 +59,8 @@ void api_job_changed(struct api *api);
 /* The server is about to stop: streams that would go on for ever end. Clients come back with Last-Event-ID. */
 void api_stop(struct api *api);
 
-/* For http_server_new. */
+/* For http_server_new, whose on_done is the caller's, to call api_request_done with what it is told. */
 struct http_handler api_handler(struct api *api);
+void api_request_done(struct api *api, const struct http_request *request, const struct http_outcome *outcome);
+/* The server that calls the handler, for the count of its connections; NULL: it is about to go. */
+void api_set_server(struct api *api, const struct http_server *server);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "api/api.h"
+#include "api/metrics.h"
 #include "api/problems.h"
 #include "store/keys.h"
 
@@ -19,6 +20,8 @@ struct api {
     struct event_streams *streams;
     struct rates *rates;
     struct usage_book *usage;
+    struct metrics *metrics;
+    const struct http_server *server; /* NULL: not yet, or not any more */
     struct failures *failures; /* NULL: not limited */
 };
 
@@ -33,6 +36,7 @@ struct call {
     const char *key_id;          /* "" without keys */
     bool is_openai_profile;      /* newest first */
     struct url_query query;
+    const char *route;           /* its pattern; NULL: there is none */
     struct str parameter[2];     /* what the {…} of the route's path matched */
     const char *idempotency_key; /* NULL: none; with what follows idempotency.c's alone but for resource_id */
     const char *fingerprint;
@@ -41,6 +45,10 @@ struct call {
 };
 
 typedef void call_fn(struct call *call);
+
+/* Whoever runs the server has an administering key of the organisation that is there from the start; what concerns all
+ * organisations is theirs. False: answered 403. */
+bool call_check_operator(struct call *call);
 
 /* --- answers (answer.c) --- */
 
@@ -55,6 +63,8 @@ void answer_too_many(struct call *call, const char *code, const char *param, int
 
 /* The body as JSON, at most 4 MiB, then `next`; answers by itself when it is not JSON. */
 void take_json(struct call *call, void (*next)(struct call *call, const struct json *body));
+/* For requests whose body is a secret: next takes it out (api/secret_json.h). No Idempotency-Key is looked at. */
+void take_secret_json(struct call *call, void (*next)(struct call *call, struct json *body));
 
 /* --- lists (list.c) --- */
 
@@ -158,12 +168,19 @@ void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_
 /* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
 const char *call_find_job(struct call *call);
 
+/* --- projects (organization.c) --- */
+
+/* The caller's organisation with the project that the path names; answers 404 when there is none. */
+struct store_project;
+bool project_find(struct call *call, struct tenant *tenant, struct store_project *project);
+
 /* --- handlers, one file a resource --- */
+call_fn secrets_put, secrets_list, secrets_delete;
 call_fn files_create, files_list, files_get, files_delete, files_content;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
-call_fn usage_completions, usage_fine_tuning, usage_storage;
 call_fn deployments_create, deployments_list, deployments_get, deployments_delete;
+call_fn metrics_get, usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

@@ -1,8 +1,8 @@
 #include "api/api_int.h"
+#include "base/log.h"
 #include "os/clock.h"
 #include "store/uploads.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { SWEEP_EVERY_MS = 60000 };
@@ -31,7 +31,7 @@ static void on_due(void *context)
     struct err err = {0};
 
     if (!sweep(expiry->config, &arena, &err))
-        fprintf(stderr, "attune serve: cannot remove what has expired: %s\n", err.text);
+        log_line("attune serve: cannot remove what has expired: %s", err.text);
     arena_deinit(&arena);
     http_timer_set(expiry->timer, http_loop_now_ms(expiry->config->loop) + SWEEP_EVERY_MS);
 }

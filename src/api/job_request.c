@@ -217,7 +217,8 @@ static void read_lora_option(struct reader *r, const struct json *value)
 }
 
 static const char *const extension_names[] = {
-    "over_length", "lr_scheduler_type", "checkpoint_steps", "eval_steps", "priority", "quantization",
+    "over_length", "lr_scheduler_type", "checkpoint_steps", "keep_checkpoints", "eval_steps", "priority",
+    "quantization",
 #define NAME(name) #name,
     LORA_OPTIONS(NAME)
 #undef NAME
@@ -238,6 +239,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_choice(r, value, quantizations, COUNT(quantizations), &request->quantization);
     else if (str_is(value->key, "checkpoint_steps"))
         read_count(r, value, 1000000000, &request->checkpoint_steps);
+    else if (str_is(value->key, "keep_checkpoints"))
+        read_count(r, value, 1000000000, &request->keep_checkpoints);
     else if (str_is(value->key, "eval_steps"))
         read_count(r, value, 1000000000, &request->eval_steps);
     else if (str_is(value->key, "priority"))

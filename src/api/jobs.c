@@ -126,6 +126,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_write_begin_object(&w);
     json_put_text(&w, "over_length", request->over_length);
     json_put_integer(&w, "checkpoint_steps", request->checkpoint_steps);
+    if (request->keep_checkpoints)
+        json_put_integer(&w, "keep_checkpoints", request->keep_checkpoints);
     json_put_integer(&w, "eval_steps", request->eval_steps);
 #define PUT_LORA_OPTION(name)                                                                                          \
     if (request->name)                                                                                                 \
@@ -187,8 +189,7 @@ static void answer_job(struct call *call, const struct store_job *job)
     strbuf_deinit(&body);
 }
 
-static void submit(struct call *call, const struct json *body, const struct job_request *request,
-                   const struct model_place *place)
+static void submit(struct call *call, const struct job_request *request, const struct model_place *place)
 {
     struct job_spec spec = {
         .model = place->id,
@@ -203,8 +204,8 @@ static void submit(struct call *call, const struct json *body, const struct job_
         .options_json = options_json(call->arena, request, call->api->config.recovery_steps),
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
-        .request_json = json_text(call->arena, body),
         .priority = request->priority,
+        .keep_checkpoints = request->keep_checkpoints,
     };
     struct store_job job;
     struct err err = {0};
@@ -253,7 +254,7 @@ static void create_from(struct call *call, const struct json *body)
     if (problems.count)
         answer_problems(call, &problems);
     else
-        submit(call, body, request, &place);
+        submit(call, request, &place);
 }
 
 void jobs_create(struct call *call)

@@ -55,8 +55,7 @@ static void answer_project(struct call *call, const struct tenant *tenant)
     strbuf_deinit(&body);
 }
 
-/* The caller's organisation with the project that the path names; answers 404 when there is none. */
-static bool find_project(struct call *call, struct tenant *tenant, struct store_project *project)
+bool project_find(struct call *call, struct tenant *tenant, struct store_project *project)
 {
     struct str id = call->parameter[0];
     struct err err = {0};
@@ -177,7 +176,7 @@ static void update_project(struct call *call, const struct json *body)
     struct tenant tenant;
     struct err err = {0};
 
-    if (!find_project(call, &tenant, &project))
+    if (!project_find(call, &tenant, &project))
         return;
     read_project(call, body, &project, &problems);
     if (problems.count)
@@ -198,7 +197,7 @@ void projects_get(struct call *call)
     struct store_project project;
     struct tenant tenant;
 
-    if (find_project(call, &tenant, &project))
+    if (project_find(call, &tenant, &project))
         answer_project(call, &tenant);
 }
 
@@ -260,14 +259,15 @@ static const char *read_scopes(struct call *call, const struct json *scopes, str
         return "read write";
     for json_each (scope, scopes->type == JSON_ARRAY ? scopes : NULL) {
         struct str word = json_string_or(scope, STR_NONE);
-        if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin"))
+        if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin") &&
+            !str_is(word, "metrics"))
             text = NULL;
         text = text ? arena_printf(call->arena, "%s%s%.*s", text, *text ? " " : "", STR_ARG(word)) : NULL;
         if (!text)
             break;
     }
     if (!text || !*text || strlen(text) > 64)
-        problems_add(problems, "value_error", "scopes", NULL, NULL, "scopes: a list of read, write and admin");
+        problems_add(problems, "value_error", "scopes", NULL, NULL, "scopes: a list of read, write, admin and metrics");
     return text;
 }
 
@@ -284,7 +284,7 @@ static void create_key(struct call *call, const struct json *body)
     char key[API_KEY_BYTES];
     struct err err = {0};
 
-    if (!find_project(call, &tenant, &project))
+    if (!project_find(call, &tenant, &project))
         return;
     for json_each (item, body->type == JSON_OBJECT ? body : NULL)
         if (!str_is(item->key, "name") && !str_is(item->key, "scopes"))
@@ -321,7 +321,7 @@ void keys_list(struct call *call)
     struct tenant tenant;
     struct err err = {0};
 
-    if (!find_project(call, &tenant, &project) || !list_read(call, &limits, &list))
+    if (!project_find(call, &tenant, &project) || !list_read(call, &limits, &list))
         return;
     if (!list.is_empty && !key_list(call->api->config.store, &tenant, &list.page, call->arena, &keys, &err) &&
         !list_is_past_end(&list, &err)) {
@@ -346,7 +346,7 @@ void keys_revoke(struct call *call)
     struct tenant tenant;
     struct err err = {0};
 
-    if (!find_project(call, &tenant, &project))
+    if (!project_find(call, &tenant, &project))
         return;
     if (!key_revoke(call->api->config.store, &tenant, id, &err)) {
         answer_err(call, &err, "key_id");

@@ -48,12 +48,16 @@
     X(GET, "v1/organization/projects", "admin", "", projects_list)                                                     \
     X(GET, "v1/organization/projects/{id}", "admin", "", projects_get)                                                 \
     X(POST, "v1/organization/projects/{id}", "admin", "", projects_update)                                             \
+    X(POST, "v1/organization/projects/{id}/secrets", "admin", "", secrets_put)                                         \
+    X(GET, "v1/organization/projects/{id}/secrets", "admin", "", secrets_list)                                         \
+    X(DELETE, "v1/organization/projects/{id}/secrets/{id}", "admin", "", secrets_delete)                               \
     X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
     X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
     X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \
     X(GET, "v1/organization/usage/completions", "admin", USAGE, usage_completions)                                     \
     X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE, usage_fine_tuning)                                     \
     X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
+    X(GET, "metrics", "metrics", "", metrics_get)                                                                      \
     X(POST, "v1/chat/completions", "write", "", chat_create)                                                           \
     X(POST, "v1/completions", "write", "", completions_create)                                                         \
     X(GET, "healthz", NULL, "", health_get)                                                                            \
@@ -320,6 +324,14 @@ static bool check_query(struct call *call, const struct route *route)
     return problems.count == 0;
 }
 
+bool call_check_operator(struct call *call)
+{
+    if (strcmp(call->tenant.organization_id, tenant_default().organization_id) == 0)
+        return true;
+    answer_error(call, 403, "operator_only", NULL, "This is for keys of the organisation that runs the server.");
+    return false;
+}
+
 static void on_head(void *context, struct http_exchange *exchange)
 {
     const struct http_request *request = http_exchange_request(exchange);
@@ -328,15 +340,29 @@ static void on_head(void *context, struct http_exchange *exchange)
     struct err err = {0};
 
     *call = (struct call){.api = context, .exchange = exchange, .request = request, .arena = request->arena};
+    http_exchange_note(exchange, call);
     if (!check_host(call))
         return;
     route = find_route(call);
+    call->route = route ? route->pattern : NULL;
     if (!route)
         answer_no_route(call);
     else if (!url_query_decode(call->arena, request->query_text, &call->query, &err))
         answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
     else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route)))
         route->run(call);
+}
+
+void api_request_done(struct api *api, const struct http_request *request, const struct http_outcome *outcome)
+{
+    const struct call *call = request->note;
+
+    metrics_note_request(api->metrics, call ? call->route : NULL, request->method, outcome);
+}
+
+void api_set_server(struct api *api, const struct http_server *server)
+{
+    api->server = server;
 }
 
 void api_job_changed(struct api *api)
@@ -359,6 +385,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     struct api *api = mem_alloc_zero(1, sizeof *api);
 
     api->config = *config;
+    api->metrics = metrics_new();
     if (!api->config.file_bytes_max)
         api->config.file_bytes_max = 50ull << 30;
     api->workers = workers_new(&api->config, err);
@@ -385,5 +412,6 @@ void api_free(struct api *api)
     event_streams_free(api->streams);
     expiry_free(api->expiry);
     workers_free(api->workers);
+    metrics_free(api->metrics);
     free(api);
 }

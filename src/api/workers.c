@@ -48,6 +48,11 @@ struct chat_workers {
     int64_t next_id;
 };
 
+int workers_count(const struct chat_workers *workers)
+{
+    return workers->count;
+}
+
 /* --- ending --- */
 
 static void free_worker(struct worker *w)

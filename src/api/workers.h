@@ -14,6 +14,7 @@ struct model_place;
 
 struct chat_workers *workers_new(const struct api_config *config, struct err *err);
 void workers_free(struct chat_workers *workers); /* ends all; NULL is fine */
+int workers_count(const struct chat_workers *workers);
 
 /* Each line of the answer arrives at on_line; the one with "done" or "error" is the last. on_lost: the worker is gone
  * before that, with the reason; it is the last call then. */

@@ -30,6 +30,7 @@ struct json {
     union {
         int64_t integer;
         double number;  /* JSON_NUMBER that is not is_integer */
+        const char *raw; /* JSON_STRING: where its text begins in the input, behind the quote */
     };
     struct json *next;  /* sibling */
 };
@@ -58,6 +59,8 @@ struct str json_string_or(const struct json *value, struct str fallback);
 double json_number_or(const struct json *value, double fallback);
 int64_t json_integer_or(const struct json *value, int64_t fallback);
 bool json_bool_or(const struct json *value, bool fallback);
+/* The text of a string as it stands in the input, escapes and all. */
+struct str json_string_raw(const struct json *value);
 /* Number of any spelling as double. value must be JSON_NUMBER. */
 double json_number(const struct json *value);
 

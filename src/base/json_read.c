@@ -266,6 +266,7 @@ static bool read_scalar(struct reader *r, struct json *node)
 {
     if (*r->at == '"') {
         node->type = JSON_STRING;
+        node->raw = r->at + 1;
         return read_string(r, &node->string);
     }
     if (*r->at == '-' || (*r->at >= '0' && *r->at <= '9'))
@@ -434,6 +435,15 @@ const char *json_type_name(const struct json *value)
     static const char *const names[] = {"null", "a boolean", "a number", "a string", "an array", "an object"};
 
     return value ? names[value->type] : "nothing";
+}
+
+struct str json_string_raw(const struct json *value)
+{
+    const char *end = value->raw;
+
+    while (*end != '"')
+        end += *end == '\\' ? 2 : 1;
+    return (struct str){value->raw, (size_t)(end - value->raw)};
 }
 
 struct str json_string_or(const struct json *value, struct str fallback)

@@ -11,6 +11,7 @@
     X(models, "lists models of a running server; merges an adapter into its base") \
     X(chat, "talks with a model of a running server") \
     X(keys, "makes, lists and revokes API keys") \
+    X(secrets, "keeps secrets of a project at a running server; makes a new master key") \
     X(prepare, "prepares the data of a run directory, ahead of its training") \
     X(infer, "answers requests for one model; the server starts it") \
     X(bench, "speed of this machine: products") \

@@ -140,7 +140,7 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
 
 struct create_options {
     const char *model, *train, *valid, *suffix, *method;
-    int64_t seed;
+    int64_t seed, keep_checkpoints;
     struct hyperparameters values;
 #define GIVEN(name, kind, standard, min, max, help) bool has_##name;
     HYPERPARAMETERS(GIVEN)
@@ -212,6 +212,8 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     json_put_text(&w, "validation_file", valid);
     json_put_text(&w, "suffix", o->suffix);
     json_put_integer(&w, "seed", o->seed);
+    if (o->keep_checkpoints)
+        json_put_integer(&w, "keep_checkpoints", o->keep_checkpoints);
     if (o->method)
         write_method(&w, o);
     else
@@ -287,6 +289,8 @@ int cli_jobs(int argc, char **argv)
         {"method", OPTION_TEXT, &o.method, "NAME", "supervised (default) or dpo", NULL},
         {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
         {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
+        {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N", "how many checkpoints stay, the newest (default: all)",
+         NULL},
         {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},
 #define OPTION_INT_ARGUMENT   "N"
 #define OPTION_FLOAT_ARGUMENT "X"

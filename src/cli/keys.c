@@ -67,7 +67,7 @@ int cli_keys(int argc, char **argv)
     const struct option option[] = {
         {"data", OPTION_TEXT, &data, "DIR", "data folder of the server", NULL},
         {"name", OPTION_TEXT, &name, "TEXT", "what the key is for", NULL},
-        {"scopes", OPTION_TEXT, &scopes, "WORDS", "of read, write, admin (default: \"read write\")", NULL},
+        {"scopes", OPTION_TEXT, &scopes, "WORDS", "of read, write, admin, metrics (default: \"read write\")", NULL},
     };
     const struct options options = {.usage = "attune keys create|list|revoke [ID] --data DIR",
                                     .about = "API keys. Stop the server first: one process owns the data folder.",

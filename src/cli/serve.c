@@ -1,8 +1,11 @@
 #include "api/api.h"
+#include "base/log.h"
 #include "cli/certificates.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/secret_key.h"
 #include "data/jsonl.h"
+#include "http/access_log.h"
 #include "http/loop.h"
 #include "http/server.h"
 #include "job/manager.h"
@@ -11,6 +14,7 @@
 #include "os/process.h"
 #include "store/blobs.h"
 #include "store/keys.h"
+#include "store/secrets.h"
 #include "store/store.h"
 
 #include <signal.h>
@@ -23,14 +27,17 @@
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
 struct serve_options {
-    const char *data, *models, *host, *public_host, *tls_cert, *tls_key;
+    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice, hung_seconds;
     bool is_open;
+    const char *secret_key_file;
+    int64_t secret_key_fd;
 };
 
 struct serve {
     struct serve_options options;
     struct http_loop *loop;
+    struct keyring *keyring; /* NULL: the server keeps no secrets */
     struct store *store;
     struct blobs *blobs;
     struct background *background;
@@ -40,6 +47,7 @@ struct serve {
     struct http_timer *jobs_timer;
     struct api *api;
     struct certificates *certificates;
+    struct access_log *access_log;
     struct http_server *server;
     struct arena arena; /* the paths */
     const char *data_dir, *models_dir, *hub_cache;
@@ -258,10 +266,43 @@ static int64_t none_at_zero(int64_t limit)
     return limit ? limit : -1;
 }
 
+/* A server whose user has no place for a key keeps no secrets and says so, unless somebody named the place or there are
+ * secrets already. */
+static bool open_secrets(struct serve *s, struct err *err)
+{
+    struct master_key key = {0};
+    struct err problem = {0};
+    bool any = false, ok;
+
+    ok = store_secret_any(s->store, &any, err) &&
+         master_key_find(&key, &s->arena, s->options.secret_key_file, (int)s->options.secret_key_fd, s->data_dir, err);
+    if (ok && !(s->keyring = master_key_open(&key, !any, &problem))) {
+        ok = !any && key.is_standard;
+        if (ok)
+            log_line("attune serve: no secrets can be kept: %s", problem.text);
+        else
+            err_set(err, problem.code, "%s%s", any ? "the database holds secrets, and their master key is missing: " : "",
+                    problem.text);
+    }
+    if (ok && s->keyring && !store_use_keyring(s->store, s->keyring, err))
+        ok = err_prefix(err, "%s is not the right master key", key.from);
+    master_key_wipe(&key);
+    return ok;
+}
+
+static void request_done(void *context, const struct http_request *request, const struct http_outcome *outcome)
+{
+    struct serve *s = context;
+
+    api_request_done(s->api, request, outcome);
+    if (s->access_log)
+        access_log_note(s->access_log, request, outcome);
+}
+
 static bool open_all(struct serve *s, struct err *err)
 {
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) ||
+        !(s->store = store_open(s->data_dir, err)) || !open_secrets(s, err) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
@@ -286,6 +327,10 @@ static bool open_all(struct serve *s, struct err *err)
     if (!s->api)
         return false;
     struct http_handler handler = api_handler(s->api);
+    if (s->options.access_log && !(s->access_log = access_log_open(s->options.access_log, err)))
+        return false;
+    handler.on_done = request_done;
+    handler.done_context = s;
     s->server = http_server_new(s->loop,
                                 &(struct http_config){.host = s->options.host,
                                                       .port = (int)s->options.port,
@@ -295,12 +340,16 @@ static bool open_all(struct serve *s, struct err *err)
                                                           (int)none_at_zero(s->options.connections_per_address),
                                                       .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
                                 &handler, err);
+    api_set_server(s->api, s->server);
     return s->server != NULL;
 }
 
 static void close_all(struct serve *s)
 {
     http_server_free(s->server);
+    access_log_close(s->access_log);
+    if (s->api)
+        api_set_server(s->api, NULL);
     certificates_close(s->certificates);
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);
@@ -311,6 +360,7 @@ static void close_all(struct serve *s)
     blobs_close(s->blobs);
     disk_close(s->disk);
     store_close(s->store);
+    keyring_free(s->keyring);
     http_loop_free(s->loop);
     arena_deinit(&s->arena);
 }
@@ -388,6 +438,7 @@ int cli_serve(int argc, char **argv)
                                   .connections_per_address = 64,
                                   .auth_failures = 10,
                                   .disk_free_min = -1,
+                                  .secret_key_fd = -1,
                                   .nice = 10}};
     bool has_auth = true;
     const struct option list[] = {
@@ -411,6 +462,8 @@ int cli_serve(int argc, char **argv)
          "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
+        {"access-log", OPTION_TEXT, &s.options.access_log, "FILE",
+         "a line of JSON for each request: when, from where, method, path, status, bytes, time", NULL},
         {"tls-cert", OPTION_TEXT, &s.options.tls_cert, "FILE",
          "speak HTTPS alone, with this certificate and its chain (PEM; SIGHUP loads it anew)", NULL},
         {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
@@ -418,6 +471,9 @@ int cli_serve(int argc, char **argv)
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
+        {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
+         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
+        {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
@@ -435,7 +491,7 @@ int cli_serve(int argc, char **argv)
         return 2;
     }
     s.options.is_open = !has_auth;
-    if (!check_options(&s.options, &err)) {
+    if (!check_options(&s.options, &err) || !process_forbid_core(&err)) {
         fprintf(stderr, "attune serve: %s\n", err.text);
         return 2;
     }

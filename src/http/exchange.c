@@ -92,12 +92,18 @@ static bool read_head(struct http_exchange *exchange, struct str bytes, struct r
     return false;
 }
 
+void http_exchange_note(struct http_exchange *exchange, void *note)
+{
+    exchange->request.note = note;
+}
+
 void exchange_begin(struct connection *connection, struct str head)
 {
     struct http_exchange *exchange = exchange_new(connection);
     const struct http_handler *handler = &connection->server->handler;
     struct refusal refusal;
 
+    exchange->request_bytes = head.len;
     if (!read_head(exchange, head, &refusal))
         exchange_refuse(exchange, &refusal);
     else if (str_is(exchange->head.path, "*")) /* OPTIONS of the server as a whole */
@@ -132,8 +138,14 @@ void exchange_end(struct http_exchange *exchange, bool is_complete)
 
     connection->exchange = NULL;
     if (handler->on_done)
-        handler->on_done(handler->context, &exchange->request, exchange->status, exchange->bytes_sent,
-                         now_ms(exchange) - exchange->started_ms);
+        handler->on_done(handler->done_context, &exchange->request,
+                         &(struct http_outcome){.status = exchange->status,
+                                                .request_bytes = exchange->request_bytes,
+                                                .body_bytes = exchange->body_bytes,
+                                                .sent_bytes = exchange->bytes_sent,
+                                                .duration_ms = now_ms(exchange) - exchange->started_ms,
+                                                .is_complete = is_complete,
+                                                .is_last = !is_complete || connection->is_close});
     if (exchange->on_close)
         exchange->on_close(exchange->close_context, is_complete && !exchange->is_refused);
     if (exchange->file_fd >= 0)
@@ -198,10 +210,13 @@ static void feed_chunked(struct http_exchange *exchange, struct str *bytes)
 
 void exchange_body_feed(struct http_exchange *exchange, struct str *bytes)
 {
+    size_t offered = bytes->len;
+
     if (exchange->head.is_chunked)
         feed_chunked(exchange, bytes);
     else
         feed_length(exchange, bytes);
+    exchange->request_bytes += offered - bytes->len;
 }
 
 /* Common to both ways of taking a body: limits, then 100 Continue, then reading. */

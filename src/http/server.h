@@ -68,6 +68,7 @@ struct http_request {
     const char *address;       /* the client's, as text */
     uint64_t source;           /* of the address, for limits (os/socket.h) */
     const char *id;            /* what x-request-id says: "req_" and 32 hexadecimal digits */
+    void *note;                /* the handler's own, set with http_exchange_note, for on_done */
     struct arena *arena;       /* goes with the exchange; use it for whatever has that lifetime */
 };
 
@@ -76,12 +77,23 @@ struct str http_request_header(const struct http_request *request, const char *n
 /* The credential of `Authorization: Bearer …`, or an empty view. */
 struct str http_request_bearer(const struct http_request *request);
 
+/* How an exchange ended. */
+struct http_outcome {
+    int status;             /* 0: the client went away before an answer */
+    uint64_t request_bytes; /* head and body as they were read, framing included */
+    uint64_t body_bytes;    /* of the request, without framing */
+    uint64_t sent_bytes;    /* of the answer's body */
+    int64_t duration_ms;
+    bool is_complete;       /* the answer went to the kernel whole */
+    bool is_last;           /* the connection ends with it */
+};
+
 struct http_handler {
     void (*on_head)(void *context, struct http_exchange *exchange);
-    /* After each answered exchange, for the access log; may be NULL. status 0: the client went away before an answer. */
-    void (*on_done)(void *context, const struct http_request *request, int status, uint64_t bytes_sent,
-                    int64_t duration_ms);
     void *context;
+    /* When an exchange is over, for the access log; may be NULL. */
+    void (*on_done)(void *context, const struct http_request *request, const struct http_outcome *outcome);
+    void *done_context;
 };
 
 /* Zero fields mean the default in the comment. */
@@ -116,6 +128,7 @@ void http_server_free(struct http_server *server);
 
 /* The exchange. */
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
+void http_exchange_note(struct http_exchange *exchange, void *note);
 bool http_exchange_is_answered(const struct http_exchange *exchange);
 /* on_close is called once: is_complete when the answer went to the kernel whole, otherwise the client is gone, too slow,
  * or was refused while its body came. One callback per exchange; a second call replaces it. */

@@ -26,7 +26,7 @@ struct http_exchange {
     struct http_request request;
     char id[40];
     int64_t started_ms;
-    uint64_t bytes_sent;
+    uint64_t request_bytes, bytes_sent;
 
     enum body_state body;
     uint64_t body_bytes, body_bytes_max; /* delivered so far */

@@ -9,6 +9,8 @@
 
 /* For TLS 1.2; those of 1.3 are all good. */
 #define SUITES "ECDHE+AESGCM:ECDHE+CHACHA20"
+/* Without the finite fields, whose largest costs a thousand times what X25519 does, at the client's choice. */
+#define GROUPS "X25519:P-256:P-384"
 
 struct tls {
     SSL_CTX *context;
@@ -54,6 +56,7 @@ static void set_rules(SSL_CTX *context)
 {
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     SSL_CTX_set_cipher_list(context, SUITES);
+    SSL_CTX_set1_groups_list(context, GROUPS);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                      SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |

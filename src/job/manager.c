@@ -1,9 +1,9 @@
 #include "job/manager_int.h"
 
+#include "base/log.h"
 #include "os/file.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -11,7 +11,7 @@
 
 void manager_complain(const char *job_id, const char *what, const struct err *err)
 {
-    fprintf(stderr, "job %s: %s: %s\n", job_id, what, err->text);
+    log_line("job %s: %s: %s", job_id, what, err->text);
 }
 
 int64_t manager_now_ms(const struct job_manager *manager)
@@ -263,6 +263,7 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
     if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
+    manager_retire(manager, NULL);
     job_manager_tick(manager);
     return true;
 }

@@ -80,6 +80,7 @@ struct job_spec {
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
+    int64_t keep_checkpoints; /* 0: all */
     int64_t disk_bytes;   /* what it comes to on disk; 0: the trainer's start says */
 };
 /* The run directory, then the row, with the event "Job is submitted": `queued`. It starts on the next tick, which is

@@ -75,6 +75,9 @@ void attempt_tell(struct attempt *attempt, enum job_want want);
 bool attempt_tick(struct attempt *attempt, int64_t now_ms);
 int64_t attempt_deadline_ms(const struct attempt *attempt);
 
+/* retire.c: removes what a job does not keep (NULL: any job); complains by itself. */
+void manager_retire(struct job_manager *manager, const char *job_id);
+
 /* room.c: room on the disk. */
 
 /* ERR_NO_SPACE when it can never be had. */

@@ -140,6 +140,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
     row.memory_bytes = spec->memory_bytes ? spec->memory_bytes : estimate_memory(manager, arena, spec->model_path);
     row.disk_bytes = spec->disk_bytes;
+    row.keep_checkpoints = spec->keep_checkpoints;
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))
         return false;
     if (!store_queue_insert(store, &row, err)) {

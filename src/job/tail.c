@@ -229,6 +229,8 @@ static bool store_lines(struct attempt *attempt, struct str text, struct err *er
                     .checkpoints = arena_new_array(&arena, struct store_checkpoint_commit, line_count)},
     };
     ok = add_lines(&batch, text, err) && store_queue_advance(attempt->manager->config.store, &batch.advance, err);
+    if (ok && batch.advance.checkpoint_count > 0 && attempt->job.keep_checkpoints > 0)
+        manager_retire(attempt->manager, attempt->job.id);
     if (ok) {
         attempt->offset = batch.advance.to_offset;
         if (batch.advance.disk_bytes > attempt->job.disk_bytes) {

@@ -12,7 +12,7 @@
 #define STORE_KEY_COLUMNS(X)                                                                                           \
     X(TEXT, id) /* at_<8>: the beginning of the key */                                                                 \
     X(TEXT, name)                                                                                                      \
-    X(TEXT, scopes) /* words separated by spaces: read write admin */                                                  \
+    X(TEXT, scopes) /* words separated by spaces: read write admin metrics */                                          \
     X(INTEGER, created_ms)                                                                                             \
     X(INTEGER, last_used_ms) /* to the hour */                                                                         \
     X(INTEGER, revoked_ms)

@@ -372,7 +372,7 @@ static bool store_what_was_read(struct store *store, const struct store_advance 
     for (size_t i = 0; i < advance->checkpoint_count; i++)
         if (!commit_checkpoint(store, &tenant, advance->id, &advance->checkpoints[i], err))
             return false;
-    return true;
+    return advance->checkpoint_count == 0 || checkpoints_retire(store, advance->id, err);
 }
 
 bool store_queue_advance(struct store *store, const struct store_advance *advance, struct err *err)

@@ -48,6 +48,19 @@ bool store_queue_move(struct store *store, const struct store_move *move, struct
 bool store_queue_want(struct store *store, const char *id, enum job_want want, const char *code, const char *message,
                       struct err *err);
 
+/* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them at
+ * a time. store_queue_left says that one is gone. */
+struct store_leaving {
+    const char *id, *job_id, *path, *result_files_json;
+};
+struct store_leaving_list {
+    struct store_leaving at[64];
+    size_t count;
+};
+bool store_queue_leaving(struct store *store, const char *job_id, struct arena *arena, struct store_leaving_list *list,
+                         struct err *err);
+bool store_queue_left(struct store *store, const char *checkpoint_id, struct err *err);
+
 struct store_checkpoint_commit {
     struct store_checkpoint checkpoint;
     struct store_file *files; /* their blobs are there already */

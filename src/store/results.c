@@ -104,7 +104,8 @@ bool store_checkpoint_get(struct store *store, const struct tenant *tenant, cons
     if (!job_exists(store, tenant, job_id, err))
         return false;
     query = query_open(store,
-                       "SELECT number" STORE_CHECKPOINT_COLUMNS(SQL_NAME) " FROM checkpoints WHERE job_id=? AND id=?");
+                       "SELECT number" STORE_CHECKPOINT_COLUMNS(
+                                  SQL_NAME) " FROM checkpoints WHERE job_id=? AND id=? AND is_leaving=0");
     query_text(&query, job_id);
     query_text(&query, id);
     return row_get_one(&query, &store_checkpoint_row, arena, checkpoint, "checkpoint", id, err);
@@ -115,7 +116,7 @@ bool store_checkpoint_list(struct store *store, const struct tenant *tenant, con
                            struct err *err)
 {
     static const struct list_sql sql =
-        LIST_OF(STORE_CHECKPOINT_COLUMNS, "checkpoints", "id", "job_id=?3", "checkpoint");
+        LIST_OF(STORE_CHECKPOINT_COLUMNS, "checkpoints", "id", "job_id=?3 AND is_leaving=0", "checkpoint");
 
     return job_exists(store, tenant, job_id, err) &&
            row_list(store, tenant, job_id, page, &sql, &store_checkpoint_row, arena, (void **)&list->at, &list->count,

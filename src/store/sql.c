@@ -1,5 +1,7 @@
 #include "store/store_int.h"
 
+#include "os/clock.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -119,8 +121,15 @@ bool query_close(struct query *query, struct err *err)
 
 bool query_run(struct query *query, int *changed, struct err *err)
 {
+    sqlite3 *db = query->store->db;
+    bool is_within = !sqlite3_get_autocommit(db), is_write = query->stmt && !sqlite3_stmt_readonly(query->stmt);
+    double begin = clock_monotonic();
+
     while (query_step(query))
         continue;
+    /* What leaves no transaction open has waited for the disk. */
+    if (sqlite3_get_autocommit(db) && (is_within || is_write))
+        commit_note(query->store, clock_monotonic() - begin);
     if (changed)
         *changed = query->code == SQLITE_OK ? sqlite3_changes(query->store->db) : 0;
     return query_close(query, err);

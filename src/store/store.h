@@ -120,7 +120,7 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, from_checkpoint_json)                                                                                      \
     X(TEXT, metadata_json)                                                                                             \
     X(TEXT, tags_json)                                                                                                 \
-    X(TEXT, request_json) /* what was asked, without secrets */                                                        \
+    X(TEXT, request_json) /* of older versions; NULL now  */                                                        \
     X(INTEGER, priority)                                                                                               \
     X(INTEGER, memory_bytes) /* what it reserves on the host */                                                        \
     X(TEXT, error_code)                                                                                                \
@@ -141,7 +141,8 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(INTEGER, pid_start_time)                                                                                         \
     X(TEXT, boot_id)                                                                                                   \
     X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */                             \
-    X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */
+    X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */                                            \
+    X(INTEGER, keep_checkpoints) /* how many of them stay; 0: all */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "store/keyring.h"
+#include "store/statistics.h"
 #include "store/store.h"
 
 #include <sqlite3.h>
@@ -16,8 +17,9 @@ struct store {
     sqlite3 *db;
     int lock_fd;
     const struct keyring *keyring; /* NULL: no secrets */
-    struct prepared prepared[128];
+    struct prepared prepared[256];
     size_t prepared_count;
+    struct store_commits commits;
     struct queue_places *places; /* places.c; NULL: nobody asked yet */
 };
 
@@ -114,8 +116,13 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
 bool secret_insert(struct store *store, const struct tenant *tenant, const char *owner, const char *name,
                    const struct secret *value, struct err *err);
 
+/* Within the transaction that stored a checkpoint: older ones that the job does not keep begin to leave. */
+bool checkpoints_retire(struct store *store, const char *job_id, struct err *err);
+
 /* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
 bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);
+
+void commit_note(struct store *store, double seconds); /* a write that took so long to reach the disk */
 
 /* The order of the queue may be another now: what waits, what is at work, a project's limits. */
 void queue_places_changed(struct store *store);

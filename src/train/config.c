@@ -162,6 +162,7 @@ static bool read_options(struct arena *arena, const struct json *options, struct
 {
     return read_names(options, config, err) &&
            read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
+           read_integer(options, "keep_checkpoints", 0, INT32_MAX, &config->keep_checkpoints, err) &&
            read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
            read_integer(options, "recovery_steps", 0, INT32_MAX, &config->recovery_steps, err) &&
            read_flag(options, "gradient_norms", &config->has_gradient_norms, err) &&
@@ -294,6 +295,8 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_write_begin_object(w);
     json_put_text(w, "over_length", over_length_name(config->over_length));
     json_put_integer(w, "checkpoint_steps", config->checkpoint_steps);
+    if (config->keep_checkpoints)
+        json_put_integer(w, "keep_checkpoints", config->keep_checkpoints);
     json_put_integer(w, "eval_steps", config->eval_steps);
     json_put_integer(w, "recovery_steps", config->recovery_steps);
     write_lora(w, &config->lora);

@@ -33,6 +33,7 @@ struct train_config {
     bool is_random;                  /* "init": "random" */
     bool is_nf4;                     /* "quantization": "nf4": frozen linear layers as codes of four bits */
     int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
+    int64_t keep_checkpoints;        /* that stay; 0: all */
     int64_t eval_steps;              /* 0: twenty times a run */
     int64_t recovery_steps;          /* 0: by time */
     bool has_gradient_norms;         /* of every parameter, in each step's event */

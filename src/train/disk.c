@@ -24,6 +24,14 @@ static int64_t count_checkpoints(const struct session *s)
     return s->total_steps / epoch + s->total_steps / every - s->total_steps / every / both;
 }
 
+/* With the one being written: an older one goes when that is there. */
+static int64_t kept_at_once(const struct session *s)
+{
+    int64_t count = count_checkpoints(s), keep = s->config.keep_checkpoints;
+
+    return keep && keep + 1 < count ? keep + 1 : count;
+}
+
 static int64_t count_recovery_points(const struct session *s)
 {
     int64_t every = s->config.recovery_steps ? s->config.recovery_steps : 1;
@@ -45,7 +53,7 @@ struct disk_needs disk_needs(const struct session *s, const struct plan *plan)
     struct disk_needs needs = {
         .checkpoint_bytes = plan->checkpoint_bytes + FOLDER_BYTES,
         .recovery_bytes = plan->state_bytes + FOLDER_BYTES,
-        .checkpoints = count_checkpoints(s),
+        .checkpoints = kept_at_once(s),
         .recovery_points = count_recovery_points(s),
         .other_bytes = dataset_bytes(&s->train) + (s->has_valid ? dataset_bytes(&s->valid) : 0) +
                        (uint64_t)s->total_steps * EVENT_BYTES,

@@ -300,6 +300,12 @@ static bool tell_checkpoint(struct session *s, const char *path, const struct ch
     return run_event_end(&s->run, err);
 }
 
+static bool prune(struct session *s, struct err *err)
+{
+    return !s->options->owns_checkpoints || s->config.keep_checkpoints == 0 ||
+           checkpoints_prune(s->options->dir, s->config.keep_checkpoints, err);
+}
+
 static bool checkpoint(struct session *s, const struct eval_result *valid, struct err *err)
 {
     struct arena arena = {0};
@@ -309,7 +315,7 @@ static bool checkpoint(struct session *s, const struct eval_result *valid, struc
     struct eval_result full;
     bool ok = eval_full(s, &full, err) &&
               write_when_there_is_room(s, &arena, path_join(&arena, s->options->dir, name), &files, err) &&
-              tell_checkpoint(s, name, &files, valid, &full, err) && run_beat(&s->run, err);
+              tell_checkpoint(s, name, &files, valid, &full, err) && prune(s, err) && run_beat(&s->run, err);
 
     s->last_checkpoint = name;
     s->progress.window_tokens = s->progress.window_hits = s->progress.window_pairs = 0;

@@ -18,6 +18,7 @@ struct train_progress_line {
 struct train_options {
     const char *dir; /* the run directory, with job.json */
     int64_t attempt;
+    bool owns_checkpoints; /* nobody else lists them: the run itself removes those that keep_checkpoints does not keep */
     /* Called after each step and, with step 0, while data is prepared; NULL: not called. */
     void (*on_progress)(void *context, const struct train_progress_line *line);
     /* Called for message events; level is info, warn or error. NULL: not called. */

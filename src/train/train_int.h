@@ -128,6 +128,9 @@ struct disk_needs {
  * job shares is counted too. */
 struct disk_needs disk_needs(const struct session *session, const struct plan *plan);
 
+/* retention.c: checkpoints of the run directory go but for the newest `keep`. */
+bool checkpoints_prune(const char *dir, int64_t keep, struct err *err);
+
 /* recovery.c */
 bool recovery_write(struct session *session, struct err *err);
 /* Loads the newest valid recovery point of any attempt; none is fine. */

@@ -5,6 +5,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import openai
@@ -16,6 +17,7 @@ from tiny_model import make_tiny_model
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune" if (ROOT / "build/test/attune").exists() else ROOT / "build/attune"))
 CONTRACT = Contract()
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="attune-config-")  # where servers make their master key
 os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
 
 

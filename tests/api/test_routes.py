@@ -44,7 +44,7 @@ def refused(answer, status, code=None):
 @pytest.mark.parametrize("method, template", ROUTES)
 def test_every_route_refuses_what_every_route_refuses(server, keyed, method, template):
     locked, keys = keyed
-    path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template or "permissions" in template else ("read", "write") if method == "GET" else ("write", "read"))
+    path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template or "permissions" in template or template == "/metrics" else ("read", "write") if method == "GET" else ("write", "read"))
     refused(ask(server, method, path + "?limit=%zz"), 400, "invalid_query")
     refused(ask(server, method, path, Host="evil.example"), 421)
     for key in ("", "wrong", "at_aaaaaaaa_" + "b" * 43 + "_cccccc", keys[right][:-1]):

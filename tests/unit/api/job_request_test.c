@@ -156,10 +156,11 @@ static void extensions_are_taken_in_three_places(void **state)
     struct problems problems;
 
     assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"over_length\":\"truncate\",\"extra_body\":{\"eval_steps\":5,\"x\":1},"
-                          "\"hyperparameters\":{\"checkpoint_steps\":7},\"tags\":\"one\",\"surprise\":1}", &request, &problems));
+                          "\"hyperparameters\":{\"checkpoint_steps\":7,\"keep_checkpoints\":3},\"tags\":\"one\",\"surprise\":1}", &request, &problems));
     assert_string_equal(request.over_length, "truncate");
     assert_int_equal(request.eval_steps, 5);
     assert_int_equal(request.checkpoint_steps, 7);
+    assert_int_equal(request.keep_checkpoints, 3);
     assert_int_equal(request.warning_count, 2);
     assert_string_equal(request.quantization, "none");
     assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":{\"quantization\":\"nf4\",\"lora\":true}}", &request,

@@ -117,7 +117,7 @@ static struct host host;
 
 static int setup(void **state)
 {
-    struct http_handler handler = {on_head, NULL, &host};
+    struct http_handler handler = {.on_head = on_head, .context = &host};
     struct err err;
 
     memset(&host, 0, sizeof host);

@@ -485,6 +485,38 @@ static void the_limit_of_an_address_can_be_lifted(void **state)
     site_close(&site);
 }
 
+static void an_outcome_counts_the_bytes_of_its_request(void **state)
+{
+    static const struct {
+        const char *request;
+        uint64_t body_bytes, sent_bytes, behind; /* bytes that belong to no request */
+        int status;
+        bool is_last;
+    } cases[] = {
+        {HEALTH, 0, 15, 0, 200, false},
+        {"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 3, 2, 0, 200, false},
+        {"POST /sink HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n", 4, 2, 0, 200,
+         false},
+        {"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 0, 0, 3, 404, true},
+        {"HEAD /healthz HTTP/1.0\r\n\r\n", 0, 0, 0, 200, true},
+    };
+    struct strbuf buf = {0};
+    struct site site;
+    bool is_closed;
+
+    site_open(&site, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        site_ask(&site, str_of(cases[i].request), &buf, &is_closed);
+        assert_int_equal(site.last.status, cases[i].status);
+        assert_int_equal(site.last.request_bytes, strlen(cases[i].request) - cases[i].behind);
+        assert_int_equal(site.last.body_bytes, cases[i].body_bytes);
+        assert_true(!cases[i].sent_bytes || site.last.sent_bytes == cases[i].sent_bytes);
+        assert_true(site.last.is_complete && site.last.is_last == cases[i].is_last);
+    }
+    site_close(&site);
+    strbuf_deinit(&buf);
+}
+
 static void note_stop(void *context)
 {
     ++*(int *)context;
@@ -551,6 +583,7 @@ int main(void)
         cmocka_unit_test(dispositions_hold_any_name),
         cmocka_unit_test(more_connections_than_allowed_get_503_or_nothing),
         cmocka_unit_test(the_limit_of_an_address_can_be_lifted),
+        cmocka_unit_test(an_outcome_counts_the_bytes_of_its_request),
         cmocka_unit_test(a_stopping_server_finishes_what_it_began),
     };
 

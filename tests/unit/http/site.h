@@ -31,6 +31,7 @@ struct site {
     struct http_server *server;
     /* what the tests look at */
     int heads, closes, completes, dones, last_status;
+    struct http_outcome last;
     uint64_t body_bytes;
     struct http_exchange *late, *paused;
     struct http_stream *stream;
@@ -267,21 +268,21 @@ static void site_on_head(void *context, struct http_exchange *exchange)
     strbuf_deinit(&text);
 }
 
-static void site_on_done(void *context, const struct http_request *request, int status, uint64_t bytes_sent,
-                         int64_t duration_ms)
+static void site_on_done(void *context, const struct http_request *request, const struct http_outcome *outcome)
 {
     struct site *site = context;
 
     assert_non_null(http_method_name(request->method));
     site->dones++;
-    site->last_status = status;
+    site->last_status = outcome->status;
+    site->last = *outcome;
 }
 
 /* config may be NULL. */
 static void site_open(struct site *site, const struct http_config *config)
 {
     struct http_config own = config ? *config : (struct http_config){0};
-    struct http_handler handler = {site_on_head, site_on_done, site};
+    struct http_handler handler = {site_on_head, site, site_on_done, site};
     struct http_clock clock = {site_now, site};
     struct err err;
 

@@ -410,6 +410,59 @@ static void a_job_succeeds_with_the_weights_of_its_newest_checkpoint(void **stat
     assert_string_equal(model.path, "/run/step-5");
 }
 
+/* One model of a checkpoint that would leave is what another job starts from. */
+static void checkpoints_that_are_not_kept_leave_but_for_those_in_use(void **state)
+{
+    struct fixture *f = *state;
+    struct store_job job = make_job(f, &f->ours), user;
+    struct store_file files[4];
+    struct store_checkpoint_commit commits[4];
+    struct store_checkpoint_list list;
+    struct store_leaving_list leaving;
+    struct store_model model;
+    struct err err = {0};
+
+    job.keep_checkpoints = 1;
+    assert_ok(store_queue_insert(f->store, &job, &err), err);
+    run_job(f, job.id);
+    for (int i = 0; i < 4; i++) {
+        commits[i] = checkpoint_at(f, job.id, i + 1, &files[i]);
+        files[i] = make_file(f, "model.safetensors");
+        files[i].checkpoint_id = commits[i].checkpoint.id;
+    }
+    for (int i = 0; i < 4; i++) {
+        struct store_advance advance = {.id = job.id,
+                                        .attempt = 1,
+                                        .from_offset = i,
+                                        .to_offset = i + 1,
+                                        .checkpoints = &commits[i],
+                                        .checkpoint_count = 1};
+        assert_ok(store_queue_advance(f->store, &advance, &err), err);
+        if (i == 1) { /* the second one is in use from now on */
+            user = make_job(f, &f->ours);
+            user.model = commits[1].model.name;
+            assert_ok(store_queue_insert(f->store, &user, &err), err);
+        }
+    }
+    assert_ok(store_checkpoint_list(f->store, &f->ours, job.id, &(struct store_page){.limit = 9, .ascending = true},
+                                    &f->arena, &list, &err),
+              err);
+    assert_int_equal(list.count, 2);
+    assert_int_equal(list.at[0].step, 2);
+    assert_int_equal(list.at[1].step, 4);
+    assert_false(store_model_get(f->store, &f->ours, commits[0].model.name, &f->arena, &model, &err));
+    assert_false(store_file_get(f->store, &f->ours, files[2].id, &f->arena, &files[2], &err));
+    assert_true(store_model_get(f->store, &f->ours, commits[1].model.name, &f->arena, &model, NULL));
+    assert_ok(store_queue_leaving(f->store, NULL, &f->arena, &leaving, &err), err);
+    assert_int_equal(leaving.count, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_ok(store_queue_left(f->store, leaving.at[i].id, &err), err);
+    assert_ok(store_queue_left(f->store, list.at[0].id, &err), err); /* not one that is leaving: nothing happens */
+    assert_ok(store_queue_leaving(f->store, job.id, &f->arena, &leaving, &err), err);
+    assert_int_equal(leaving.count, 0);
+    assert_true(store_checkpoint_get(f->store, &f->ours, job.id, list.at[0].id, &f->arena, &list.at[0], NULL));
+}
+
 static void a_checkpoint_reported_again_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -482,6 +535,7 @@ int main(void)
         QUEUE_TEST(a_stale_attempt_is_refused_everywhere),
         QUEUE_TEST(events_are_stored_once_with_their_offset),
         QUEUE_TEST(a_job_succeeds_with_the_weights_of_its_newest_checkpoint),
+        QUEUE_TEST(checkpoints_that_are_not_kept_leave_but_for_those_in_use),
         QUEUE_TEST(a_checkpoint_reported_again_changes_nothing),
         QUEUE_TEST(cancelling_is_final_for_clients_at_once),
         QUEUE_TEST(every_move_writes_one_event),

@@ -48,6 +48,7 @@ static void a_job_reads_back_as_it_was_written(void **state)
                                 .has_gradient_norms = true,
                                 .is_random = true,
                                 .checkpoint_steps = 5,
+                                .keep_checkpoints = 2,
                                 .eval_steps = 6,
                                 .recovery_steps = 7,
                                 .threads = 2,

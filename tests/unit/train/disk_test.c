@@ -31,6 +31,15 @@ static void every_checkpoint_is_counted_once(void **state)
         }
 }
 
+static void a_run_that_keeps_few_has_one_more_while_it_writes(void **state)
+{
+    for (int64_t keep = 1; keep <= 8; keep++) {
+        struct session session = session_of(5, 4, 0);
+        session.config.keep_checkpoints = keep;
+        assert_int_equal(disk_needs(&session, &(struct plan){0}).checkpoints, keep < 4 ? keep + 1 : 5);
+    }
+}
+
 static void recovery_points_are_the_kept_ones_and_one_more(void **state)
 {
     static const struct {
@@ -59,6 +68,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_checkpoint_is_counted_once),
+        cmocka_unit_test(a_run_that_keeps_few_has_one_more_while_it_writes),
         cmocka_unit_test(recovery_points_are_the_kept_ones_and_one_more),
         cmocka_unit_test(the_total_holds_every_part),
     };

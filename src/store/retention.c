@@ -1,0 +1,66 @@
+/* Checkpoints that go because newer ones are there (keep_checkpoints). */
+#include "store/queue.h"
+#include "store/store_int.h"
+
+/* A model that an unfinished job starts from stays, and so does the final checkpoint. */
+static bool mark(struct store *store, const char *job_id, struct err *err)
+{
+    struct query query = query_open(
+        store,
+        "UPDATE checkpoints SET is_leaving=1 WHERE job_id=?1 AND is_leaving=0 AND is_final=0 AND "
+        "(SELECT keep_checkpoints FROM jobs WHERE id=?1) > 0 AND step NOT IN (SELECT step FROM checkpoints WHERE job_id=?1 "
+        "AND is_leaving=0 ORDER BY step DESC LIMIT (SELECT keep_checkpoints FROM jobs WHERE id=?1)) AND model_name NOT IN "
+        "(SELECT model FROM jobs WHERE finished_ms=0)");
+
+    query_text(&query, job_id);
+    return query_run(&query, NULL, err);
+}
+
+static bool forget_models(struct store *store, const char *job_id, struct err *err)
+{
+    struct query query = query_open(store, "DELETE FROM models WHERE checkpoint_id IN (SELECT id FROM checkpoints WHERE "
+                                           "job_id=? AND is_leaving=1)");
+
+    query_text(&query, job_id);
+    return query_run(&query, NULL, err);
+}
+
+static bool forget_files(struct store *store, const char *job_id, struct err *err)
+{
+    struct query query = query_open(store, "DELETE FROM files WHERE checkpoint_id IN (SELECT id FROM checkpoints WHERE "
+                                           "job_id=? AND is_leaving=1)");
+
+    query_text(&query, job_id);
+    return query_run(&query, NULL, err);
+}
+
+bool checkpoints_retire(struct store *store, const char *job_id, struct err *err)
+{
+    return mark(store, job_id, err) && forget_models(store, job_id, err) && forget_files(store, job_id, err);
+}
+
+bool store_queue_leaving(struct store *store, const char *job_id, struct arena *arena, struct store_leaving_list *list,
+                         struct err *err)
+{
+    struct query query = query_open(store, "SELECT id, job_id, path, result_files_json FROM checkpoints "
+                                           "WHERE is_leaving=1 AND (?1 IS NULL OR job_id=?1) LIMIT 64");
+
+    *list = (struct store_leaving_list){0};
+    query_text(&query, job_id);
+    while (query_step(&query))
+        list->at[list->count++] = (struct store_leaving){
+            .id = query_get_text(&query, 0, arena),
+            .job_id = query_get_text(&query, 1, arena),
+            .path = query_get_text(&query, 2, arena),
+            .result_files_json = query_get_text(&query, 3, arena),
+        };
+    return query_close(&query, err);
+}
+
+bool store_queue_left(struct store *store, const char *checkpoint_id, struct err *err)
+{
+    struct query query = query_open(store, "DELETE FROM checkpoints WHERE id=? AND is_leaving=1");
+
+    query_text(&query, checkpoint_id);
+    return query_run(&query, NULL, err);
+}

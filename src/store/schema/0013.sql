@@ -1,0 +1,2 @@
+-- For /metrics, which counts jobs by state and their attempts.
+CREATE INDEX jobs_by_state ON jobs(state, attempt);
