@@ -8,6 +8,7 @@
 
 struct chat_workers; /* api/workers.h */
 struct expiry;
+struct upkeep;
 struct event_streams;
 struct rates;
 struct usage_book;
@@ -17,6 +18,7 @@ struct api {
     struct api_config config;
     struct chat_workers *workers;
     struct expiry *expiry;
+    struct upkeep *upkeep;
     struct event_streams *streams;
     struct rates *rates;
     struct usage_book *usage;
@@ -135,6 +137,11 @@ void idempotency_end(struct call *call, int status, const char *body);
 
 struct expiry *expiry_new(const struct api_config *config);
 void expiry_free(struct expiry *expiry); /* NULL is fine */
+
+/* --- upkeep (upkeep.c): the database's log is moved in the background --- */
+
+struct upkeep *upkeep_new(const struct api_config *config);
+void upkeep_free(struct upkeep *upkeep); /* not while its task is under way; NULL is fine */
 
 /* --- events (events.c): streams that are open --- */
 

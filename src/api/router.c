@@ -332,12 +332,21 @@ bool call_check_operator(struct call *call)
     return false;
 }
 
+static void serve(struct call *call, const struct route *route)
+{
+    struct err err = {0};
+
+    if (!url_query_decode(call->arena, call->request->query_text, &call->query, &err))
+        answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
+    else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route)))
+        route->run(call);
+}
+
 static void on_head(void *context, struct http_exchange *exchange)
 {
     const struct http_request *request = http_exchange_request(exchange);
     struct call *call = arena_new(request->arena, struct call);
     const struct route *route;
-    struct err err = {0};
 
     *call = (struct call){.api = context, .exchange = exchange, .request = request, .arena = request->arena};
     http_exchange_note(exchange, call);
@@ -345,12 +354,14 @@ static void on_head(void *context, struct http_exchange *exchange)
         return;
     route = find_route(call);
     call->route = route ? route->pattern : NULL;
-    if (!route)
+    if (!route) {
         answer_no_route(call);
-    else if (!url_query_decode(call->arena, request->query_text, &call->query, &err))
-        answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
-    else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route)))
-        route->run(call);
+        return;
+    }
+    if (route->method == HTTP_GET)
+        store_view_begin(call->api->config.store);
+    serve(call, route);
+    store_view_end(call->api->config.store);
 }
 
 void api_request_done(struct api *api, const struct http_request *request, const struct http_outcome *outcome)
@@ -394,6 +405,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         return NULL;
     }
     api->expiry = expiry_new(&api->config);
+    api->upkeep = upkeep_new(&api->config);
     api->streams = event_streams_new(&api->config);
     api->rates = rates_new();
     api->usage = usage_book_new(&api->config);
@@ -411,6 +423,7 @@ void api_free(struct api *api)
     failures_free(api->failures);
     event_streams_free(api->streams);
     expiry_free(api->expiry);
+    upkeep_free(api->upkeep);
     workers_free(api->workers);
     metrics_free(api->metrics);
     free(api);

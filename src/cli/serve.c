@@ -302,7 +302,8 @@ static void request_done(void *context, const struct http_request *request, cons
 static bool open_all(struct serve *s, struct err *err)
 {
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) || !open_secrets(s, err) ||
+        !(s->store = store_open(s->data_dir, err)) || !store_take_checkpoints(s->store, err) ||
+        !open_secrets(s, err) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||

@@ -115,12 +115,13 @@ bool rundir_begin_attempt(const char *run_dir, int64_t attempt, struct err *err)
     return ok;
 }
 
+/* Not synced: a power cut takes the trainer too, and the next attempt gets its own. */
 bool rundir_write_control(const char *run_dir, int64_t attempt, enum job_want want, struct err *err)
 {
     struct arena arena = {0};
     const char *text = arena_printf(&arena, "{\"format\":1,\"attempt\":%lld,\"wanted\":\"%s\"}\n", (long long)attempt,
                                     job_want_name(want));
-    bool ok = file_replace(path_join(&arena, run_dir, "control"), str_of(text), err);
+    bool ok = file_swap(path_join(&arena, run_dir, "control"), str_of(text), err);
 
     arena_deinit(&arena);
     return ok;

@@ -80,7 +80,7 @@ static bool link_files(struct batch *batch, const struct job_event *event, const
             .created_ms = event->row.created_ms,
         };
     }
-    return true;
+    return blobs_sync(batch->attempt->manager->config.blobs, err);
 }
 
 static bool is_lora(const char *hyperparameters_json)

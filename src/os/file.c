@@ -111,7 +111,7 @@ static bool sync_parent(const char *path, struct err *err)
     return dir_sync(slash == path ? "/" : folder, err);
 }
 
-bool file_replace(const char *path, struct str content, struct err *err)
+static bool replace(const char *path, struct str content, bool is_durable, struct err *err)
 {
     char temporary[4096];
     int fd = -1;
@@ -122,16 +122,27 @@ bool file_replace(const char *path, struct str content, struct err *err)
     fd = file_create(temporary, err);
     if (fd < 0)
         return false;
-    if (!fd_write_all(fd, content.at, content.len, temporary, err) || !fd_sync(fd, temporary, err))
+    if (!fd_write_all(fd, content.at, content.len, temporary, err) || (is_durable && !fd_sync(fd, temporary, err)))
         goto out;
-    if (!file_rename(temporary, path, err))
-        goto out;
-    ok = true;
+    if (is_durable)
+        ok = file_rename(temporary, path, err);
+    else
+        ok = rename(temporary, path) == 0 || fail(err, "rename to", path);
 out:
     fd_close(&fd);
     if (!ok)
         unlink(temporary);
     return ok;
+}
+
+bool file_replace(const char *path, struct str content, struct err *err)
+{
+    return replace(path, content, true, err);
+}
+
+bool file_swap(const char *path, struct str content, struct err *err)
+{
+    return replace(path, content, false, err);
 }
 
 /* Both names of a link are there for a moment, so that a file that somebody else makes meanwhile is never lost. */

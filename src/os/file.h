@@ -21,6 +21,8 @@ bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct s
 /* Durable replacement: temporary name beside it, write, fsync, rename, fsync of the folder. Readers see the
  * old content or the new, never a mixture. */
 bool file_replace(const char *path, struct str content, struct err *err);
+/* The same for what a power cut may take: readers see old or new, but nothing is synced. */
+bool file_swap(const char *path, struct str content, struct err *err);
 
 /* The same with mode 0600. Unless may_replace, a file that is there stays: ERR_CONFLICT. */
 bool file_write_secret(const char *path, struct str content, bool may_replace, struct err *err);

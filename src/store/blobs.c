@@ -170,10 +170,15 @@ bool blob_stage_to_path(struct blobs *blobs, const char *id, const char *path, s
 bool blob_link_from_path(struct blobs *blobs, const char *id, const char *path, struct err *err)
 {
     struct arena arena = {0};
-    bool ok = file_link(path, path_of(blobs, &arena, id), err) && dir_sync(blobs->files_dir, err);
+    bool ok = file_link(path, path_of(blobs, &arena, id), err);
 
     arena_deinit(&arena);
     return ok;
+}
+
+bool blobs_sync(struct blobs *blobs, struct err *err)
+{
+    return dir_sync(blobs->files_dir, err);
 }
 
 bool blob_rename(struct blobs *blobs, const char *id, const char *new_id, struct err *err)

@@ -35,8 +35,9 @@ void blob_put_abort(struct blob_put *put); /* NULL is fine */
 int blob_open(struct blobs *blobs, const char *id, uint64_t *bytes, struct err *err);
 /* The blob at `path`: a hard link, or a copy across file systems. path must not exist. */
 bool blob_stage_to_path(struct blobs *blobs, const char *id, const char *path, struct err *err);
-/* A new blob `id` that shares the bytes of the file at `path`. */
+/* A new blob `id` that shares the bytes of the file at `path`; durable after blobs_sync, which serves any number. */
 bool blob_link_from_path(struct blobs *blobs, const char *id, const char *path, struct err *err);
+bool blobs_sync(struct blobs *blobs, struct err *err);
 /* The blob under another id; what had that goes. */
 bool blob_rename(struct blobs *blobs, const char *id, const char *new_id, struct err *err);
 bool blob_remove(struct blobs *blobs, const char *id, struct err *err); /* absent is fine */

@@ -380,7 +380,8 @@ bool store_queue_advance(struct store *store, const struct store_advance *advanc
     struct arena arena = {0};
     bool ok;
 
-    if (!transaction_begin(store, err))
+    /* The run directory has it too. What a checkpoint makes visible is for good. */
+    if (!(advance->checkpoint_count ? transaction_begin(store, err) : transaction_begin_relaxed(store, err)))
         return false;
     ok = transaction_end(store, store_what_was_read(store, advance, &arena, err), err);
     arena_deinit(&arena);

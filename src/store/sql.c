@@ -27,6 +27,8 @@ struct query query_open(struct store *store, const char *sql_literal)
     struct query query = {.store = store, .code = SQLITE_OK};
 
     query.stmt = prepare(store, sql_literal, &query.code);
+    if (store->is_viewing && query.stmt && !sqlite3_stmt_readonly(query.stmt))
+        store_view_end(store);
     return query;
 }
 
@@ -137,9 +139,30 @@ bool query_run(struct query *query, int *changed, struct err *err)
 
 bool transaction_begin(struct store *store, struct err *err)
 {
-    struct query query = query_open(store, "BEGIN IMMEDIATE");
+    struct query query;
 
+    store_view_end(store);
+    query = query_open(store, "BEGIN IMMEDIATE");
     return query_run(&query, NULL, err);
+}
+
+/* Takes effect where it is prepared, so it cannot be kept. */
+static bool set_synchronous(struct store *store, bool is_full, struct err *err)
+{
+    const char *sql = is_full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL";
+
+    store->is_relaxed = !is_full;
+    return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ||
+           err_set(err, ERR_IO, "database: %s", sqlite3_errmsg(store->db));
+}
+
+bool transaction_begin_relaxed(struct store *store, struct err *err)
+{
+    store_view_end(store);
+    if (set_synchronous(store, false, err) && transaction_begin(store, err))
+        return true;
+    set_synchronous(store, true, NULL);
+    return false;
 }
 
 bool transaction_end(struct store *store, bool ok, struct err *err)
@@ -148,15 +171,34 @@ bool transaction_end(struct store *store, bool ok, struct err *err)
 
     if (ok) {
         query = query_open(store, "COMMIT");
-        if (query_run(&query, NULL, err))
-            return true;
+        ok = query_run(&query, NULL, err);
     }
     /* Some failures have ended the transaction already. */
     if (!sqlite3_get_autocommit(store->db)) {
         query = query_open(store, "ROLLBACK");
         query_run(&query, NULL, NULL);
     }
-    return false;
+    if (store->is_relaxed)
+        set_synchronous(store, true, NULL);
+    return ok;
+}
+
+void store_view_begin(struct store *store)
+{
+    struct query query = query_open(store, "BEGIN");
+
+    store->is_viewing = sqlite3_get_autocommit(store->db) && query_run(&query, NULL, NULL);
+}
+
+void store_view_end(struct store *store)
+{
+    struct query query;
+
+    if (!store->is_viewing)
+        return;
+    store->is_viewing = false;
+    query = query_open(store, "COMMIT");
+    query_run(&query, NULL, NULL);
 }
 
 static void *field(const void *row, const struct column *column)

@@ -124,6 +124,7 @@ void store_close(struct store *store)
     queue_places_free(store);
     for (size_t i = 0; i < store->prepared_count; i++)
         sqlite3_finalize(store->prepared[i].stmt);
+    sqlite3_close(store->checkpoint_db);
     sqlite3_close(store->db);
     fd_close(&store->lock_fd);
     free(store);

@@ -15,6 +15,10 @@ struct prepared {
 
 struct store {
     sqlite3 *db;
+    sqlite3 *checkpoint_db; /* wal.c; a connection of its own, for another thread; NULL: SQLite does it */
+    int wal_pages;          /* after the last commit */
+    bool is_relaxed;        /* the transaction is */
+    bool is_viewing;        /* within store_view_begin and _end */
     int lock_fd;
     const struct keyring *keyring; /* NULL: no secrets */
     struct prepared prepared[256];
@@ -55,6 +59,9 @@ bool query_run(struct query *query, int *changed, struct err *err);
 bool texts_get(struct query *query, struct arena *arena, struct store_texts *texts, struct err *err);
 
 bool transaction_begin(struct store *store, struct err *err);
+/* One whose commit is not synced by itself: the next one that is, or a checkpoint, makes it durable too. Until the end of
+ * the transaction. */
+bool transaction_begin_relaxed(struct store *store, struct err *err);
 /* Commits when ok, else rolls back; returns whether it was committed. Keeps an error that is set. */
 bool transaction_end(struct store *store, bool ok, struct err *err);
 
