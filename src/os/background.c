@@ -4,8 +4,11 @@
 #include "os/file.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -14,89 +17,58 @@
 
 enum { THREAD_NICE = 5 };
 
-struct task_list {
-    struct background_task *first, **end;
+/* The queue is the owner's alone: it gives each idle thread its next task. So nothing is locked, and the owner never waits
+ * for a thread that lost the processor while it held a lock. */
+struct worker {
+    struct background *background;
+    pthread_t thread;
+    sem_t wake;
+    struct background_task *task; /* NULL: idle; woken without one: over */
+    atomic_bool is_done;
 };
 
 struct background {
-    pthread_t *threads;
-    int thread_count;
+    struct worker *workers;
+    int worker_count;
     int event_fd;
-    pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t more_waiting, more_done;
-    struct task_list waiting, done;
-    bool is_over;
-    int under_way; /* added and not collected: the owner's alone */
+    struct background_task *first, **end; /* waiting for a thread */
+    int under_way;                        /* added and not collected */
 };
-
-static void list_append(struct task_list *list, struct background_task *task)
-{
-    task->next = NULL;
-    *list->end = task;
-    list->end = &task->next;
-}
-
-static struct background_task *list_take(struct task_list *list)
-{
-    struct background_task *task = list->first;
-
-    list->first = task->next;
-    if (!list->first)
-        list->end = &list->first;
-    return task;
-}
-
-/* The next task, or NULL when there will be none. */
-static struct background_task *wait_for_task(struct background *background)
-{
-    struct background_task *task = NULL;
-
-    pthread_mutex_lock(&background->lock);
-    while (!background->waiting.first && !background->is_over)
-        pthread_cond_wait(&background->more_waiting, &background->lock);
-    if (background->waiting.first)
-        task = list_take(&background->waiting);
-    pthread_mutex_unlock(&background->lock);
-    return task;
-}
-
-static void tell_done(struct background *background, struct background_task *task)
-{
-    uint64_t one = 1;
-
-    pthread_mutex_lock(&background->lock);
-    list_append(&background->done, task);
-    pthread_cond_signal(&background->more_done);
-    /* Fails only when the counter is full: then the owner is being woken anyway. */
-    if (write(background->event_fd, &one, sizeof one) < 0)
-        ASSERT(errno == EAGAIN);
-    pthread_mutex_unlock(&background->lock);
-}
 
 static void *work(void *context)
 {
-    struct background *background = context;
-    struct background_task *task;
+    struct worker *worker = context;
+    uint64_t one = 1;
 
     setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, 0) + THREAD_NICE);
-    while ((task = wait_for_task(background))) {
-        task->run(task->context);
-        tell_done(background, task);
+    for (;;) {
+        while (sem_wait(&worker->wake) != 0)
+            continue;
+        if (!worker->task)
+            return NULL;
+        worker->task->run(worker->task->context);
+        atomic_store(&worker->is_done, true);
+        /* Fails only when the counter is full: then the owner is being woken anyway. */
+        if (write(worker->background->event_fd, &one, sizeof one) < 0)
+            ASSERT(errno == EAGAIN);
     }
-    return NULL;
 }
 
 /* Signals stay with the owner's thread. */
-static bool start_threads(struct background *background, int count, struct err *err)
+static bool start_workers(struct background *background, int count, struct err *err)
 {
     sigset_t all, before;
     int error = 0;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (background->thread_count < count && error == 0) {
-        error = pthread_create(&background->threads[background->thread_count], NULL, work, background);
-        background->thread_count += error == 0;
+    while (background->worker_count < count && error == 0) {
+        struct worker *worker = &background->workers[background->worker_count];
+
+        worker->background = background;
+        sem_init(&worker->wake, 0, 0);
+        error = pthread_create(&worker->thread, NULL, work, worker);
+        background->worker_count += error == 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error == 0 || err_set(err, ERR_IO, "cannot start a thread: %s", strerror(error));
@@ -107,15 +79,11 @@ struct background *background_new(int thread_count, struct err *err)
     struct background *background = mem_alloc_zero(1, sizeof *background);
     bool ok;
 
-    background->threads = mem_alloc_zero((size_t)thread_count, sizeof *background->threads);
-    background->waiting.end = &background->waiting.first;
-    background->done.end = &background->done.first;
-    pthread_mutex_init(&background->lock, NULL);
-    pthread_cond_init(&background->more_waiting, NULL);
-    pthread_cond_init(&background->more_done, NULL);
+    background->workers = mem_alloc_zero((size_t)thread_count, sizeof *background->workers);
+    background->end = &background->first;
     background->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ok = background->event_fd >= 0 || err_set(err, ERR_IO, "cannot make an event descriptor: %s", strerror(errno));
-    if (ok && start_threads(background, thread_count, err))
+    if (ok && start_workers(background, thread_count, err))
         return background;
     background_free(background);
     return NULL;
@@ -126,27 +94,37 @@ int background_fd(const struct background *background)
     return background->event_fd;
 }
 
-static struct background_task *take_done(struct background *background)
+static void give_out(struct background *background)
 {
-    struct background_task *task = NULL;
+    for (int i = 0; i < background->worker_count && background->first; i++) {
+        struct worker *worker = &background->workers[i];
 
-    pthread_mutex_lock(&background->lock);
-    if (background->done.first)
-        task = list_take(&background->done);
-    pthread_mutex_unlock(&background->lock);
-    return task;
+        if (worker->task)
+            continue;
+        worker->task = background->first;
+        background->first = worker->task->next;
+        if (!background->first)
+            background->end = &background->first;
+        sem_post(&worker->wake);
+    }
 }
 
 void background_collect(struct background *background)
 {
-    struct background_task *task;
     uint64_t count;
 
-    /* Emptied before the list is looked at: what is done meanwhile wakes the owner again. */
+    /* Emptied before the threads are looked at: who is done meanwhile wakes the owner again. */
     if (read(background->event_fd, &count, sizeof count) < 0 && errno != EAGAIN)
         return;
-    while ((task = take_done(background))) {
+    for (int i = 0; i < background->worker_count; i++) {
+        struct worker *worker = &background->workers[i];
+        struct background_task *task = worker->task;
+
+        if (!task || !atomic_exchange(&worker->is_done, false))
+            continue;
+        worker->task = NULL;
         background->under_way--;
+        give_out(background);
         task->done(task->context);
     }
 }
@@ -159,19 +137,18 @@ void background_add(struct background *background, struct background_task *task)
         return;
     }
     background->under_way++;
-    pthread_mutex_lock(&background->lock);
-    list_append(&background->waiting, task);
-    pthread_cond_signal(&background->more_waiting);
-    pthread_mutex_unlock(&background->lock);
+    task->next = NULL;
+    *background->end = task;
+    background->end = &task->next;
+    give_out(background);
 }
 
 void background_finish(struct background *background)
 {
     while (background && background->under_way > 0) {
-        pthread_mutex_lock(&background->lock);
-        while (!background->done.first)
-            pthread_cond_wait(&background->more_done, &background->lock);
-        pthread_mutex_unlock(&background->lock);
+        struct pollfd ready = {.fd = background->event_fd, .events = POLLIN};
+
+        poll(&ready, 1, -1);
         background_collect(background);
     }
 }
@@ -181,16 +158,14 @@ void background_free(struct background *background)
     if (!background)
         return;
     background_finish(background);
-    pthread_mutex_lock(&background->lock);
-    background->is_over = true;
-    pthread_cond_broadcast(&background->more_waiting);
-    pthread_mutex_unlock(&background->lock);
-    for (int i = 0; i < background->thread_count; i++)
-        pthread_join(background->threads[i], NULL);
-    pthread_cond_destroy(&background->more_done);
-    pthread_cond_destroy(&background->more_waiting);
-    pthread_mutex_destroy(&background->lock);
+    for (int i = 0; i < background->worker_count; i++) {
+        struct worker *worker = &background->workers[i];
+
+        sem_post(&worker->wake);
+        pthread_join(worker->thread, NULL);
+        sem_destroy(&worker->wake);
+    }
     fd_close(&background->event_fd);
-    free(background->threads);
+    free(background->workers);
     free(background);
 }
