@@ -36,19 +36,30 @@ static int status_of(enum err_code code)
     }
 }
 
-void answer_too_many(struct call *call, const char *code, const char *param, int64_t wait_s, const char *message)
+static void answer_later(struct call *call, int status, const char *code, const char *param, int64_t wait_s,
+                         const char *message)
 {
     struct http_header header = {STR("x-should-retry"), STR("false")};
     struct strbuf body = {0};
 
-    idempotency_end(call, 429, NULL);
-    metrics_note_refusal(call->api->metrics, 429, code);
+    idempotency_end(call, status, NULL);
+    metrics_note_refusal(call->api->metrics, status, code);
     if (wait_s > 0)
         header = (struct http_header){STR("Retry-After"), str_of(arena_printf(call->arena, "%lld", (long long)wait_s))};
-    http_error_body(&body, 429, NULL, code, param, message);
-    http_answer_bytes(call->exchange, &(struct http_response){.status = 429, .headers = &header, .header_count = 1},
+    http_error_body(&body, status, NULL, code, param, message);
+    http_answer_bytes(call->exchange, &(struct http_response){.status = status, .headers = &header, .header_count = 1},
                       strbuf_view(&body));
     strbuf_deinit(&body);
+}
+
+void answer_too_many(struct call *call, const char *code, const char *param, int64_t wait_s, const char *message)
+{
+    answer_later(call, 429, code, param, wait_s, message);
+}
+
+void answer_unavailable(struct call *call, const char *code, int64_t wait_s, const char *message)
+{
+    answer_later(call, 503, code, NULL, wait_s, message);
 }
 
 void answer_err(struct call *call, const struct err *err, const char *param)

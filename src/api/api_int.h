@@ -62,6 +62,8 @@ void answer_error(struct call *call, int status, const char *code, const char *p
 void answer_problems(struct call *call, const struct problems *problems);
 /* 429: with Retry-After in wait_s seconds, or 0 where waiting does not help and official clients shall not retry. */
 void answer_too_many(struct call *call, const char *code, const char *param, int64_t wait_s, const char *message);
+/* 503, which official clients send again. */
+void answer_unavailable(struct call *call, const char *code, int64_t wait_s, const char *message);
 
 /* The body as JSON, at most 4 MiB, then `next`; answers by itself when it is not JSON. */
 void take_json(struct call *call, void (*next)(struct call *call, const struct json *body));
@@ -188,6 +190,6 @@ call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, 
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
 call_fn deployments_create, deployments_list, deployments_get, deployments_delete;
-call_fn metrics_get, usage_completions, usage_fine_tuning, usage_storage;
+call_fn drain_get, drain_begin, drain_end, metrics_get, usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

@@ -26,7 +26,7 @@ void ready_get(struct call *call)
     struct err err = {0};
 
     if (store_project_get(call->api->config.store, &tenant, call->arena, &project, &err))
-        answer_status(call, 200, "ready");
+        answer_status(call, 200, job_manager_drain(call->api->config.jobs).is_on ? "draining" : "ready");
     else
         answer_error(call, 503, "store_unavailable", NULL, "The database does not answer.");
 }

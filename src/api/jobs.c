@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20, RECEIPT_BYTES_MAX = 4 << 20 };
+enum { DRAIN_RETRY_S = 60, CONTEXT_MAX = 8192, CONFIG_BYTES_MAX = 1 << 20, RECEIPT_BYTES_MAX = 4 << 20 };
 
 /* --- create --- */
 
@@ -211,6 +211,10 @@ static void submit(struct call *call, const struct job_request *request, const s
     struct err err = {0};
     char id[STORE_ID_BYTES];
 
+    if (job_manager_drain(call->api->config.jobs).refuses) {
+        answer_unavailable(call, "draining", DRAIN_RETRY_S, "The server is about to be maintained and takes no new jobs.");
+        return;
+    }
     store_id_job(id);
     spec.id = id;
     if (!idempotency_begin(call, id, &err)) {

@@ -210,6 +210,8 @@ static void write_machine(struct api *api, struct strbuf *out)
     if (api->server)
         put_one(out, "http_connections", "gauge", "Connections that are open.",
                 http_server_connection_count(api->server));
+    put_one(out, "draining", "gauge", "1: no job starts until the drain is ended.",
+            job_manager_drain(api->config.jobs).is_on);
     put_one(out, "chat_workers", "gauge", "Inference workers.", workers_count(api->workers));
     put_one(out, "memory_capacity_bytes", "gauge", "Memory that children may reserve.",
             (double)ledger_capacity(ledger));

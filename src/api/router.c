@@ -57,6 +57,9 @@
     X(GET, "v1/organization/usage/completions", "admin", USAGE, usage_completions)                                     \
     X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE, usage_fine_tuning)                                     \
     X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
+    X(GET, "v1/organization/drain", "admin", "", drain_get)                                                            \
+    X(POST, "v1/organization/drain", "admin", "", drain_begin)                                                         \
+    X(DELETE, "v1/organization/drain", "admin", "", drain_end)                                                         \
     X(GET, "metrics", "metrics", "", metrics_get)                                                                      \
     X(POST, "v1/chat/completions", "write", "", chat_create)                                                           \
     X(POST, "v1/completions", "write", "", completions_create)                                                         \

@@ -233,6 +233,8 @@ static bool recover_job(struct job_manager *manager, const struct store_job *job
     reserve_again(manager, job);
     if (job->wanted != JOB_WANT_run)
         attempt_tell(attempt, job->wanted);
+    else if (manager->drain.pauses && job->state == JOB_STATE_running)
+        attempt_tell(attempt, JOB_WANT_pause);
     return true;
 }
 
@@ -260,6 +262,8 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
 {
     size_t removed;
 
+    if (!drain_read(manager, err))
+        return false;
     if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
@@ -355,7 +359,7 @@ static bool start_jobs(struct job_manager *manager, struct err *err)
 {
     bool started = true, passed_over = false;
 
-    while ((started || passed_over) && manager->attempt_count < manager->config.jobs_max)
+    while (!manager->drain.is_on && (started || passed_over) && manager->attempt_count < manager->config.jobs_max)
         if (!start_next(manager, &started, &passed_over, err))
             return false;
     return true;

@@ -62,6 +62,16 @@ bool job_manager_start(struct job_manager *manager, struct err *err);
 void job_manager_tick(struct job_manager *manager);
 /* Leaves the processes running: the next manager adopts them. NULL is fine. */
 void job_manager_free(struct job_manager *manager);
+/* For a maintenance: no job starts until it is ended; jobs at work finish or, with pauses, write a recovery point, stop
+ * and wait. refuses: the API takes no new jobs, else they wait. Setting it again changes it. The store keeps it: a server that is
+ * started meanwhile starts no job either. */
+struct job_drain {
+    bool is_on, pauses, refuses;
+    int64_t since_ms;
+};
+bool job_manager_set_drain(struct job_manager *manager, bool is_on, bool pauses, bool refuses, struct err *err);
+struct job_drain job_manager_drain(const struct job_manager *manager);
+int job_manager_active(const struct job_manager *manager); /* attempts at work */
 /* Where chat workers reserve memory; jobs that wait for it get it first. */
 struct job_ledger *job_manager_ledger(struct job_manager *manager);
 

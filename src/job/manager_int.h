@@ -38,6 +38,7 @@ struct job_manager {
     struct arena arena; /* of the config's texts */
     const char *data_dir, *program;
     struct job_ledger *ledger;
+    struct job_drain drain;
     struct attempt *first;
     int attempt_count;
     int inotify_fd;
@@ -90,6 +91,9 @@ const char *room_passed_over(struct job_manager *manager, struct arena *arena); 
 void room_look_again(struct job_manager *manager);
 void room_note(struct attempt *attempt, int64_t now_ms); /* every ten seconds: how much of it is written */
 void room_release(struct job_manager *manager, const char *job_id);
+
+/* drain.c: what the server before this one was told. */
+bool drain_read(struct job_manager *manager, struct err *err);
 
 /* tail.c: events.jsonl into the store. */
 
