@@ -54,6 +54,10 @@ fault: build/attune ## servers and trainers killed at every point (make test tak
 	@tools/setup.sh test
 	@ATTUNE_FAULT_FULL=1 tools/run_tests.py $(TEST) --only fault
 
+slow: build/attune ## slowhttptest's three attacks with 900 connections beside a healthy client, six minutes
+	@tools/setup.sh slow
+	@python3 tests/fault/slow_clients.py
+
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
@@ -65,4 +69,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench fuzz fault base-model check clean FORCE
+.PHONY: all help setup test parity demo bench fuzz fault slow base-model check clean FORCE

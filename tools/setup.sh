@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that a step needs and that are not there yet: setup.sh build|test|check|demo|fuzz
+# Installs the Debian packages that a step needs and that are not there yet: setup.sh build|test|check|demo|fuzz|front|slow
 set -eu
 build="gcc make meson ninja-build pkg-config libsqlite3-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libutf8proc-dev"
 case "${1:-build}" in
@@ -11,7 +11,9 @@ test)
 check) packages="$build libcmocka-dev clang python3" ;;
 demo) packages="$build python3" ;;
 fuzz) packages="$build libcmocka-dev clang libclang-rt-14-dev" ;;
-*) echo "usage: setup.sh build|test|check|demo|fuzz" >&2; exit 2 ;;
+front) packages="nginx-light haproxy" ;; # servers in front of ours, for tests that skip without them
+slow) packages="$build python3 slowhttptest" ;;
+*) echo "usage: setup.sh build|test|check|demo|fuzz|front|slow" >&2; exit 2 ;;
 esac
 
 missing=
