@@ -101,7 +101,7 @@ int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err)
 {
     struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
-    int on = 1, accepted;
+    int on = 1, unsent_bytes_max = 256 << 10, accepted;
 
     /* A connection that was reset while it waited is none; try the next. */
     do
@@ -114,8 +114,12 @@ int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err)
         err_set(err, code, "cannot accept a connection: %s", strerror(errno));
         return -1;
     }
-    if (peer.ss_family != AF_UNIX)
+    if (peer.ss_family != AF_UNIX) {
         setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        /* A client that reads slowly would otherwise pin megabytes of the system's memory for sockets, and a few
+         * hundred of them all of it. */
+        setsockopt(accepted, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes_max, sizeof unsent_bytes_max);
+    }
     address_text(&peer, address);
     return accepted;
 }

@@ -21,7 +21,7 @@ WAIT_MS_MAX = 100
 ATTACKS = {  # what it is, its options, the deadline of such a connection in seconds
     "slow head": (["-H", "-i", "5", "-t", "GET"], 10),
     "slow body": (["-B", "-i", "5", "-t", "POST", "-s", "1000000"], 30),
-    "slow read": (["-X", "-n", "5", "-z", "32", "-w", "512", "-y", "1024", "-k", "1"], 15 + 1),  # 15 s from the last bytes that the kernel took
+    "slow read": (["-X", "-n", "5", "-z", "32", "-w", "512", "-y", "1024", "-k", "1"], 15),
 }
 
 
