@@ -118,17 +118,33 @@ static struct str json_text(struct arena *arena, const struct json *json)
     return copy;
 }
 
-/* Secrets leave the body first, so that what tells a repetition does not depend on them. */
+static bool hold_secrets(struct call *call, const struct job_secrets *secrets, struct err *err)
+{
+    struct store_held *held = arena_new_array(call->arena, struct store_held, secrets->count + 1);
+
+    for (size_t i = 0; i < secrets->count; i++)
+        if (!store_secret_hold(call->api->config.store, secrets->at[i].name, &secrets->at[i].value, call->arena, &held[i],
+                               err))
+            return false;
+    call->secrets = held;
+    call->secret_count = secrets->count;
+    return true;
+}
+
+/* Secrets leave the body first, so that what tells a repetition does not depend on them; handlers see them sealed. */
 static void take_body(struct json_taker *taker, struct json *json, struct str body)
 {
     struct call *call = taker->call;
     struct job_secrets secrets;
+    struct err err = {0};
     const char *wrong;
 
     if (!job_secrets_take(call->arena, json, &secrets, &wrong)) {
         struct problems problems = {.arena = call->arena};
         problems_add(&problems, "value_error", NULL, NULL, NULL, "%s", wrong);
         answer_problems(call, &problems);
+    } else if (!hold_secrets(call, &secrets, &err)) {
+        answer_err(call, &err, NULL);
     } else if (idempotency_check(call, secrets.count ? json_text(call->arena, json) : body)) {
         taker->next(call, json);
     }

@@ -7,6 +7,7 @@
  * the check belongs to the engine side, which this room may not include. */
 #pragma once
 
+#include "http/outgoing.h"
 #include "http/server.h"
 #include "job/manager.h"
 #include "store/blobs.h"
@@ -47,6 +48,7 @@ struct api_config {
     int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
     int64_t auth_failures_per_minute; /* wrong keys of one address, after five at once; 0: 10; -1: no limit */
+    struct outgoing_policy origins; /* that jobs' integrations may name */
     struct api_checker checker;
 };
 

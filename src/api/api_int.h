@@ -5,6 +5,7 @@
 #include "api/metrics.h"
 #include "api/problems.h"
 #include "store/keys.h"
+#include "store/secrets.h"
 
 struct chat_workers; /* api/workers.h */
 struct expiry;
@@ -44,6 +45,8 @@ struct call {
     const char *fingerprint;
     const char *resource_id;     /* what an earlier try under this key was about to make; NULL: this is the first */
     bool is_recorded;
+    const struct store_held *secrets; /* that the body brought, sealed */
+    size_t secret_count;
 };
 
 typedef void call_fn(struct call *call);

@@ -588,7 +588,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_seed(&r, json_get(body, "seed"));
     read_metadata(&r, json_get(body, "metadata"));
     read_tags(&r, json_get(body, "tags"));
-    refuse_if_given(&r, body, "integrations", "integrations are not there yet: leave the field out");
+    request->integrations = json_get(body, "integrations");
     refuse_if_given(&r, body, "from_checkpoint",
                     "from_checkpoint is not there yet: to continue from a checkpoint, give its name as model");
     read_method(&r, json_get(body, "method"), json_get(body, "hyperparameters"));

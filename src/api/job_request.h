@@ -39,6 +39,7 @@ struct job_request {
 #define LORA_OPTION_FIELD(name) const struct json *name; /* as the request has it, of the right shape; NULL: absent */
     LORA_OPTIONS(LORA_OPTION_FIELD)
 #undef LORA_OPTION_FIELD
+    const struct json *integrations; /* as sent, for api/integrations.h; NULL: none */
     const struct json *metadata;     /* object of strings, or NULL */
     const struct json *tags;         /* array of strings, one string, or NULL */
     const char *warnings[JOB_WARNINGS_MAX];

@@ -1,4 +1,5 @@
 #include "api/api_int.h"
+#include "api/integrations.h"
 #include "api/job_request.h"
 #include "os/clock.h"
 #include "os/file.h"
@@ -189,7 +190,8 @@ static void answer_job(struct call *call, const struct store_job *job)
     strbuf_deinit(&body);
 }
 
-static void submit(struct call *call, const struct job_request *request, const struct model_place *place)
+static void submit(struct call *call, const struct job_request *request, const struct integrations *integrations,
+                   const struct model_place *place)
 {
     struct job_spec spec = {
         .model = place->id,
@@ -206,6 +208,8 @@ static void submit(struct call *call, const struct job_request *request, const s
         .tags_json = tags_json(call->arena, request->tags),
         .priority = request->priority,
         .keep_checkpoints = request->keep_checkpoints,
+        .integrations_json = integrations->echo_json,
+        .extra = {call->secrets, call->secret_count, integrations->at, integrations->count},
     };
     struct store_job job;
     struct err err = {0};
@@ -239,6 +243,7 @@ static void create_from(struct call *call, const struct json *body)
 {
     struct problems problems = {.arena = call->arena};
     struct job_request *request = arena_new(call->arena, struct job_request);
+    struct integrations *integrations = arena_new(call->arena, struct integrations);
     struct model_place place;
     struct err err = {0};
 
@@ -253,12 +258,13 @@ static void create_from(struct call *call, const struct json *body)
     if (!check_file(call, request->training_file, "training_file", request->method, &problems) ||
         !check_file(call, request->validation_file, "validation_file", request->method, &problems))
         return;
+    integrations_read(call->arena, request->integrations, &call->api->config.origins, integrations, &problems);
     resolve_context(call, &place, request, &problems);
     check_adapter(&place, request, &problems);
     if (problems.count)
         answer_problems(call, &problems);
     else
-        submit(call, request, &place);
+        submit(call, request, integrations, &place);
 }
 
 void jobs_create(struct call *call)

@@ -99,7 +99,7 @@ void view_job(struct json_writer *w, const struct store_job *job, int64_t queue_
     json_put_integer(w, "seed", job->seed);
     json_put_text(w, "suffix", job->suffix);
     put_error(w, job);
-    json_put_null(w, "integrations");
+    put_raw(w, "integrations", job->integrations_json);
     json_put_null(w, "from_checkpoint");
     put_raw(w, "metadata", job->metadata_json);
     put_raw(w, "tags", job->tags_json);

@@ -14,6 +14,7 @@
     X(secrets, "keeps secrets of a project at a running server; makes a new master key") \
     X(prepare, "prepares the data of a run directory, ahead of its training") \
     X(infer, "answers requests for one model; the server starts it") \
+    X(send, "tells a service what a job did; the server starts it") \
     X(bench, "speed of this machine: products") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \
     X(tokenize, "turns text into token ids, JSON Lines in and out") \

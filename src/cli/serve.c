@@ -16,6 +16,7 @@
 #include "store/keys.h"
 #include "store/secrets.h"
 #include "store/store.h"
+#include "track/tracker.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -30,7 +31,7 @@ struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice, hung_seconds;
     bool is_open;
-    const char *secret_key_file;
+    const char *secret_key_file, *outgoing;
     int64_t secret_key_fd;
 };
 
@@ -44,6 +45,8 @@ struct serve {
     struct http_watch *background_watch;
     struct disk *disk;
     struct job_manager *jobs;
+    struct tracker *tracker;
+    struct outgoing_policy origins;
     struct http_timer *jobs_timer;
     struct api *api;
     struct certificates *certificates;
@@ -180,6 +183,8 @@ static bool open_folders(struct serve *s, struct err *err)
 {
     const char *home = getenv("HF_HOME"), *user = getenv("HOME");
 
+    if (!outgoing_policy_parse(&s->arena, s->options.outgoing, &s->origins, err))
+        return err_prefix(err, "--outgoing");
     if (!dir_make(s->options.data, err) || !(s->data_dir = path_absolute(&s->arena, s->options.data, err)))
         return err_prefix(err, "--data");
     if (s->options.models && !(s->models_dir = path_absolute(&s->arena, s->options.models, err)))
@@ -197,6 +202,20 @@ static void jobs_changed(void *context, const struct tenant *tenant, const char 
 
     if (s->api) /* recovery comes before it */
         api_job_changed(s->api);
+    if (s->tracker)
+        tracker_wake(s->tracker);
+}
+
+static bool open_tracker(struct serve *s, struct err *err)
+{
+    s->tracker = tracker_new(&(struct tracker_config){.loop = s->loop,
+                                                      .store = s->store,
+                                                      .data_dir = s->data_dir,
+                                                      .origins = s->options.outgoing,
+                                                      .on_change = jobs_changed,
+                                                      .on_change_context = s},
+                             err);
+    return s->tracker != NULL;
 }
 
 static bool open_jobs(struct serve *s, struct err *err)
@@ -303,7 +322,7 @@ static bool open_all(struct serve *s, struct err *err)
 {
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
         !(s->store = store_open(s->data_dir, err)) || !store_take_checkpoints(s->store, err) ||
-        !open_secrets(s, err) ||
+        !open_secrets(s, err) || !open_tracker(s, err) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) ||
         (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
@@ -323,6 +342,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .auth_failures_per_minute = none_at_zero(s->options.auth_failures),
                                           .is_local = is_loopback(s->options.host),
                                           .public_host = s->options.public_host,
+                                          .origins = s->origins,
                                           .checker = {check_begin, check_add, check_end, check_free}},
                      err);
     if (!s->api)
@@ -355,6 +375,7 @@ static void close_all(struct serve *s)
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);
     job_manager_free(s->jobs);
+    tracker_free(s->tracker);
     http_timer_remove(s->jobs_timer);
     http_watch_remove(s->background_watch);
     background_free(s->background);
@@ -472,6 +493,8 @@ int cli_serve(int argc, char **argv)
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
+        {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
+         "that jobs' integrations may reach: https://host, https://anywhere, internal:http://10.0.0.5:5000 (default: none)", NULL},
         {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
          "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
         {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},

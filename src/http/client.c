@@ -16,7 +16,9 @@ struct transfer {
     struct http_client_answer *answer;
     CURL *curl;
     struct curl_slist *headers;
+    struct curl_slist *pins;
     curl_mime *mime;
+    bool is_refused; /* by may_connect */
     char error[CURL_ERROR_SIZE];
     size_t answer_bytes_max;
     int64_t stall_ms, moved_ms; /* the clock when a byte last moved */
@@ -54,7 +56,22 @@ static size_t on_header(char *at, size_t size, size_t count, void *context)
     if (line.len > 13 && strncasecmp(line.at, "x-request-id:", 13) == 0)
         snprintf(answer->request_id, sizeof answer->request_id, "%.*s",
                  STR_ARG(str_trim(str_slice(line, 13, line.len))));
+    if (line.len > 12 && strncasecmp(line.at, "retry-after:", 12) == 0 &&
+        (!str_to_i64(str_trim(str_slice(line, 12, line.len)), &answer->retry_after_s) || answer->retry_after_s < 0 ||
+         answer->retry_after_s > 86400))
+        answer->retry_after_s = 0;
     return size * count;
+}
+
+static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct transfer *transfer = context;
+
+    (void)purpose;
+    if (transfer->request->may_connect(transfer->request->connect_context, &address->addr))
+        return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    transfer->is_refused = true;
+    return CURL_SOCKET_BAD;
 }
 
 /* curl calls this at least once a second, whether or not bytes move: the stall deadline is kept here. */
@@ -149,6 +166,32 @@ static bool set_headers(struct transfer *transfer, struct err *err)
     return ok;
 }
 
+static void set_guard(struct transfer *transfer)
+{
+    const struct http_client_request *request = transfer->request;
+    CURL *curl = transfer->curl;
+
+    if (request->may_connect) {
+        curl_easy_setopt(curl, CURLOPT_PROXY, "");
+        curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
+        curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+        curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, transfer);
+    }
+    if (request->pin) {
+        transfer->pins = curl_slist_append(NULL, request->pin);
+        curl_easy_setopt(curl, CURLOPT_RESOLVE, transfer->pins);
+    }
+    if (request->ca_pem) {
+        struct curl_blob pem = {(void *)(uintptr_t)request->ca_pem, strlen(request->ca_pem), CURL_BLOB_COPY};
+        curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &pem);
+    }
+    if (request->username) {
+        curl_easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+        curl_easy_setopt(curl, CURLOPT_USERNAME, request->username);
+        curl_easy_setopt(curl, CURLOPT_PASSWORD, request->password ? request->password : "");
+    }
+}
+
 static void set_options(struct transfer *transfer)
 {
     const struct http_client_request *request = transfer->request;
@@ -180,6 +223,8 @@ static bool fail(const struct transfer *transfer, CURLcode code, struct err *err
 {
     const char *url = transfer->request->url;
 
+    if (transfer->is_refused)
+        return err_set(err, ERR_AUTH, "%s leads to an address that this server may not reach", url);
     if (transfer->stop == ERR_LIMIT)
         return err_set(err, ERR_LIMIT, "the answer of %s is longer than %zu bytes", url, transfer->answer_bytes_max);
     if (transfer->stop == ERR_CANCELLED)
@@ -225,6 +270,7 @@ bool http_client_send(const struct http_client_request *request, struct http_cli
     if (!transfer.curl)
         return err_set(err, ERR_NO_SPACE, "libcurl cannot be started");
     set_options(&transfer);
+    set_guard(&transfer);
     if (!set_body(&transfer, err) || !set_headers(&transfer, err))
         goto out;
     curl_easy_setopt(transfer.curl, CURLOPT_CUSTOMREQUEST, request->method);
@@ -235,6 +281,7 @@ out:
     curl_easy_cleanup(transfer.curl);
     curl_mime_free(transfer.mime);
     curl_slist_free_all(transfer.headers);
+    curl_slist_free_all(transfer.pins);
     return ok;
 }
 

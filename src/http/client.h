@@ -17,6 +17,7 @@
 #include "base/str.h"
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct http_form_field {
     const char *name, *value;
@@ -26,6 +27,7 @@ struct http_client_request {
     const char *method; /* "GET", "POST", … */
     const char *url;    /* http or https */
     const char *bearer; /* Authorization: Bearer …; NULL: none */
+    const char *username, *password; /* Authorization: Basic …; NULL: none */
 
     struct str body;          /* sent when not empty, or when the method is POST, PUT or PATCH */
     const char *content_type; /* of body; NULL: application/json */
@@ -40,6 +42,13 @@ struct http_client_request {
     int64_t stall_ms;   /* 0: 60 s; without any byte in either direction */
     int64_t total_ms;   /* 0: no bound */
 
+    /* For addresses that strangers name (http/outgoing.h). may_connect is asked for each address that a connection is about
+     * to go to; no proxy of the environment is used then. */
+    bool (*may_connect)(void *context, const struct sockaddr *address);
+    void *connect_context;
+    const char *pin;    /* addresses of the URL's host: "host:port:address,address"; NULL: the resolver's */
+    const char *ca_pem; /* certificates to trust instead of the system's; NULL: those */
+
     size_t answer_bytes_max; /* of the buffered answer; 0: 16 MiB */
     /* Not NULL: bodies of 2xx answers come here instead of the buffer. False: stop, ERR_CANCELLED. */
     bool (*on_bytes)(void *context, struct str bytes);
@@ -53,6 +62,7 @@ struct http_client_answer {
     struct strbuf body; /* of errors also when on_bytes is set */
     char content_type[128];
     char request_id[64];
+    int64_t retry_after_s; /* 0: not said in seconds */
 };
 
 bool http_client_send(const struct http_client_request *request, struct http_client_answer *answer, struct err *err);

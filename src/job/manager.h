@@ -19,6 +19,7 @@
 #include "job/ledger.h"
 #include "store/blobs.h"
 #include "store/disk.h"
+#include "store/deliveries.h"
 #include "store/store.h"
 
 struct job_manager;
@@ -88,6 +89,7 @@ struct job_spec {
     const char *hyperparameters_json; /* all of the method, resolved: goes into job.json and is echoed */
     const char *options_json;         /* "options" of job.json */
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
+    struct store_job_extra extra; /* secrets and deliveries */
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
     int64_t keep_checkpoints; /* 0: all */

@@ -143,7 +143,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     row.keep_checkpoints = spec->keep_checkpoints;
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))
         return false;
-    if (!store_queue_insert(store, &row, err)) {
+    if (!store_queue_insert_with(store, &row, &spec->extra, err)) {
         dir_remove(rundir_path(arena, manager->data_dir, id), NULL);
         return false;
     }

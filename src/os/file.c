@@ -371,6 +371,24 @@ long fd_write_some(int fd, const void *at, size_t bytes)
     return some(write(fd, at, bytes));
 }
 
+int fd_in_memory(const char *name, struct str content, struct err *err)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+
+    if (fd < 0)
+        fail(err, "make in memory", name);
+    else if (fd_write_all(fd, content.at, content.len, name, err) &&
+             (lseek(fd, 0, SEEK_SET) == 0 || fail(err, "rewind", name)))
+        return fd;
+    fd_close(&fd);
+    return -1;
+}
+
+bool fd_pipe(int ends[2], struct err *err)
+{
+    return pipe2(ends, O_CLOEXEC) == 0 || fail(err, "make", "a pipe");
+}
+
 bool fd_set_nonblocking(int fd, struct err *err)
 {
     int flags = fcntl(fd, F_GETFL);

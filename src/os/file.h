@@ -59,6 +59,9 @@ void fd_close(int *fd); /* sets -1 */
 long fd_read_some(int fd, void *at, size_t bytes);
 long fd_write_some(int fd, const void *at, size_t bytes);
 bool fd_set_nonblocking(int fd, struct err *err);
+/* A file without a name, in memory alone, that is read from its beginning: unlike a pipe it takes everything at once. */
+int fd_in_memory(const char *name, struct str content, struct err *err);
+bool fd_pipe(int ends[2], struct err *err); /* read from [0], write to [1] */
 /* Whether something can be read within timeout_ms (-1: for ever). */
 bool fd_wait_readable(int fd, int timeout_ms);
 

@@ -52,7 +52,10 @@ _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int o
     if (spawn->io_fd > 0) {
         dup2(spawn->io_fd, STDIN_FILENO);
         dup2(spawn->io_fd, STDOUT_FILENO);
-    } else {
+    }
+    if (spawn->input_fd > 0)
+        dup2(spawn->input_fd, STDIN_FILENO);
+    if (spawn->io_fd <= 0 && spawn->input_fd <= 0) {
         close(STDIN_FILENO);
         if (open("/dev/null", O_RDONLY) != STDIN_FILENO)
             _exit(126);
@@ -191,6 +194,11 @@ bool process_forbid_core(struct err *err)
 
     return (setrlimit(RLIMIT_CORE, &none) == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) ||
            fail(err, "turn core dumps off");
+}
+
+bool process_end_with_parent(struct err *err)
+{
+    return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 || fail(err, "follow the parent");
 }
 
 bool process_self_path(char *path, size_t cap, struct err *err)

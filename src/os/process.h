@@ -26,6 +26,7 @@ struct process_spawn {
     const char *cwd;         /* NULL: ours */
     const char *output_path; /* stdout and stderr, appended */
     int nice;                /* added to ours, as nice(2) does */
+    int input_fd;            /* becomes stdin; 0: as io_fd says */
     int io_fd;               /* becomes stdin and stdout, stderr alone goes to output_path; 0: stdin is empty */
 };
 bool process_spawn(struct process *process, const struct process_spawn *spawn, struct err *err);
@@ -51,6 +52,8 @@ void process_close(struct process *process); /* lets it run on */
 /* No core file and no debugger's attachment from now on (a crash handler is refused, too), for a process that holds
  * secrets. Children inherit the limit alone. */
 bool process_forbid_core(struct err *err);
+/* This process is killed when the thread that started it ends. */
+bool process_end_with_parent(struct err *err);
 
 /* Path of the running program. */
 bool process_self_path(char *path, size_t cap, struct err *err);

@@ -43,7 +43,25 @@ static bool insert_job(struct store *store, const struct store_job *job, struct 
     return query_run(&query, NULL, err);
 }
 
+static bool insert_extra(struct store *store, const struct tenant *tenant, const struct store_job *job,
+                         const struct store_job_extra *extra, struct err *err)
+{
+    for (size_t i = 0; i < extra->secret_count; i++)
+        if (!secret_insert_held(store, tenant, job->id, &extra->secrets[i], err))
+            return false;
+    for (size_t i = 0; i < extra->delivery_count; i++)
+        if (!delivery_insert(store, job, &extra->deliveries[i], err))
+            return false;
+    return true;
+}
+
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err)
+{
+    return store_queue_insert_with(store, job, &(struct store_job_extra){0}, err);
+}
+
+bool store_queue_insert_with(struct store *store, const struct store_job *job, const struct store_job_extra *extra,
+                             struct err *err)
 {
     struct tenant tenant = tenant_of(job);
 
@@ -51,7 +69,7 @@ bool store_queue_insert(struct store *store, const struct store_job *job, struct
     if (!transaction_begin(store, err))
         return false;
     return transaction_end(store,
-                           insert_job(store, job, err) &&
+                           insert_job(store, job, err) && insert_extra(store, &tenant, job, extra, err) &&
                                add_job_event(store, job, 0, "info", "submitted", "Job is submitted", err) &&
                                quota_holds(store, &tenant, err),
                            err);

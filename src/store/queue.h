@@ -5,10 +5,14 @@
  * move of the state writes its event in the same transaction. */
 #pragma once
 
+#include "store/deliveries.h"
 #include "store/store.h"
 
 /* Inserts the job as `queued` with its first event. The job names its tenant. ERR_QUOTA when that has too many. */
 bool store_queue_insert(struct store *store, const struct store_job *job, struct err *err);
+/* And with it the deliveries and the secrets that it brings. */
+bool store_queue_insert_with(struct store *store, const struct store_job *job, const struct store_job_extra *extra,
+                             struct err *err);
 
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err);
 /* The job whose turn it is, of those that are queued and want to run. Projects take turns: first those with fewest jobs

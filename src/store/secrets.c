@@ -168,6 +168,46 @@ bool store_secret_delete_all(struct store *store, const struct tenant *tenant, c
     return query_run(&query, NULL, err);
 }
 
+/* --- held ones --- */
+
+static struct str context_of_held(struct strbuf *context, const char *name)
+{
+    strbuf_clear(context);
+    strbuf_printf(context, "attune held secret %s", name);
+    return strbuf_view(context);
+}
+
+bool store_secret_hold(struct store *store, const char *name, const struct secret *value, struct arena *arena,
+                       struct store_held *held, struct err *err)
+{
+    struct strbuf context = {0}, sealed = {0};
+    bool ok = has_keyring(store, err);
+
+    if (ok) {
+        keyring_seal(store->keyring, context_of_held(&context, name), secret_reveal(value), &sealed);
+        *held = (struct store_held){str_copy(arena, str_of(name)), keyring_sealing_id(store->keyring),
+                                    {arena_copy(arena, sealed.at, sealed.len), sealed.len}};
+    }
+    strbuf_deinit(&context);
+    strbuf_deinit(&sealed);
+    return ok;
+}
+
+bool secret_insert_held(struct store *store, const struct tenant *tenant, const char *owner,
+                        const struct store_held *held, struct err *err)
+{
+    struct strbuf context = {0};
+    struct secret value = {0};
+    bool ok = has_keyring(store, err) &&
+              keyring_unseal(store->keyring, held->key_id, context_of_held(&context, held->name), held->sealed, &value,
+                             err) &&
+              secret_insert(store, tenant, owner, held->name, &value, err);
+
+    secret_wipe(&value);
+    strbuf_deinit(&context);
+    return ok;
+}
+
 /* --- many --- */
 
 static void find_last4(struct store *store, const struct tenant *tenant, const char *owner, struct store_secret *row)

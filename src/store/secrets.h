@@ -28,6 +28,15 @@ bool store_secret_delete(struct store *store, const struct tenant *tenant, const
 /* All of an owner; none is fine. */
 bool store_secret_delete_all(struct store *store, const struct tenant *tenant, const char *owner, struct err *err);
 
+/* A secret that waits, sealed, for the row that it belongs to: so that nothing of a request is in the clear while the
+ * request is worked on. The texts live in the arena. */
+struct store_held {
+    const char *name, *key_id;
+    struct str sealed;
+};
+bool store_secret_hold(struct store *store, const char *name, const struct secret *value, struct arena *arena,
+                       struct store_held *held, struct err *err);
+
 struct store_secret {
     const char *name;
     char last4[5]; /* "" for short ones and for those that this keyring does not open */

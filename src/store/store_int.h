@@ -2,6 +2,7 @@
  */
 #pragma once
 
+#include "store/deliveries.h"
 #include "store/keyring.h"
 #include "store/statistics.h"
 #include "store/store.h"
@@ -125,6 +126,11 @@ bool secret_insert(struct store *store, const struct tenant *tenant, const char 
 
 /* Within the transaction that stored a checkpoint: older ones that the job does not keep begin to leave. */
 bool checkpoints_retire(struct store *store, const char *job_id, struct err *err);
+
+bool secret_insert_held(struct store *store, const struct tenant *tenant, const char *owner,
+                        const struct store_held *held, struct err *err);
+bool delivery_insert(struct store *store, const struct store_job *job, const struct store_delivery *delivery,
+                     struct err *err);
 
 /* Within a transaction that wrote something: ERR_QUOTA when the project now has more than it may. */
 bool quota_holds(struct store *store, const struct tenant *tenant, struct err *err);

@@ -47,6 +47,7 @@ RELAXATIONS = [
      {"anyOf": [{"$ref": "#/components/schemas/SupervisedMethodConfig"},
                 {"type": "object", "required": ["dpo"], "properties": {"type": {"const": "dpo"}, "dpo": {"type": "object"}}}]},
      "Nebius has no preferences"),
+    ("openai", "components/schemas/FineTuningJob/properties/integrations", {"type": ["array", "null"]}, "OpenAI has Weights & Biases alone"),
     ("openai", "components/schemas/OpenAIFile/properties/purpose", {"type": "string"}, "evals and user_data are missing in the object's list"),
 ]
 

@@ -1,0 +1,179 @@
+#include "api/integrations.h"
+
+#include <string.h>
+
+enum { EXPERIMENT_NAME_MAX = 500, RUN_NAME_MAX = 250, TAGS_MAX = 64, TAG_NAME_MAX = 250, TAG_VALUE_MAX = 4000 };
+
+struct reader {
+    struct arena *arena;
+    const struct outgoing_policy *origins;
+    struct problems *problems;
+    const char *place; /* "0.mlflow" */
+};
+
+static void wrong(struct reader *r, const char *type, const char *name, const char *what)
+{
+    problems_add(r->problems, type, "integrations", r->place, name, "integrations.%s%s%s: %s", r->place,
+                 name ? "." : "", name ? name : "", what);
+}
+
+static bool is_text(const struct json *value, size_t characters_max)
+{
+    return value->type == JSON_STRING && value->string.len && utf8_length(value->string) <= characters_max &&
+           !memchr(value->string.at, 0, value->string.len);
+}
+
+static void read_uri(struct reader *r, const struct json *value)
+{
+    struct outgoing_url url;
+    struct err err = {0};
+
+    if (json_is_null(value))
+        wrong(r, "missing", "tracking_uri", "is required");
+    else if (value->type != JSON_STRING)
+        wrong(r, "string_type", "tracking_uri", "must be a string");
+    else if (!outgoing_url_parse(r->arena, value->string, &url, &err) || !outgoing_find_rule(r->origins, &url, &err))
+        wrong(r, "value_error", "tracking_uri", err.text);
+    else if (strchr(url.rest, '?'))
+        wrong(r, "value_error", "tracking_uri", "takes no query");
+}
+
+static void read_tags(struct reader *r, const struct json *tags)
+{
+    bool ok = tags->type == JSON_OBJECT && tags->count <= TAGS_MAX && !json_duplicate(tags).at;
+
+    for json_each (tag, ok ? tags : NULL)
+        ok = ok && tag->type == JSON_STRING && tag->key.len && tag->key.len <= TAG_NAME_MAX &&
+             tag->string.len <= TAG_VALUE_MAX && !memchr(tag->key.at, 0, tag->key.len);
+    if (!ok)
+        wrong(r, "value_error", "tags", "must be an object of at most 64 texts");
+}
+
+static void read_mlflow_member(struct reader *r, const struct json *member)
+{
+    /* Emptied at the door; here for their names alone. */
+    static const char *const secrets[] = {"username", "password", "token", "certificate_file"};
+
+    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++)
+        if (str_is(member->key, secrets[i]))
+            return;
+    if (member->type == JSON_NULL || str_is(member->key, "tracking_uri"))
+        return;
+    if (str_is(member->key, "tags"))
+        read_tags(r, member);
+    else if (str_is(member->key, "experiment_name") && !is_text(member, EXPERIMENT_NAME_MAX))
+        wrong(r, "value_error", "experiment_name", "must be a text of 1 to 500 characters");
+    else if (str_is(member->key, "run_name") && !is_text(member, RUN_NAME_MAX))
+        wrong(r, "value_error", "run_name", "must be a text of 1 to 250 characters");
+    else if (!str_is(member->key, "experiment_name") && !str_is(member->key, "run_name"))
+        wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
+}
+
+static const char *mlflow_config(struct reader *r, const struct json *mlflow)
+{
+    static const char *const echoed[] = {"tracking_uri", "experiment_name", "run_name"};
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *config;
+
+    json_write_begin_object(&w);
+    for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
+        json_put_value(&w, echoed[i], json_get(mlflow, echoed[i]));
+    json_write_key(&w, "tags");
+    if (json_is_null(json_get(mlflow, "tags")))
+        json_write_raw(&w, STR("{}"));
+    else
+        json_write_value(&w, json_get(mlflow, "tags"));
+    json_write_end_object(&w);
+    config = str_copy(r->arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return config;
+}
+
+static void read_mlflow(struct reader *r, const struct json *mlflow, struct store_delivery *delivery)
+{
+    const int before = r->problems->count;
+    struct str twice = json_duplicate(mlflow);
+
+    if (json_is_null(mlflow) || mlflow->type != JSON_OBJECT) {
+        wrong(r, "missing", NULL, "must be an object with tracking_uri");
+        return;
+    }
+    if (twice.at)
+        wrong(r, "value_error", str_copy(r->arena, str_clip(twice, 64)), "occurs twice");
+    read_uri(r, json_get(mlflow, "tracking_uri"));
+    for json_each (member, mlflow)
+        read_mlflow_member(r, member);
+    if (r->problems->count == before)
+        delivery->config_json = mlflow_config(r, mlflow);
+}
+
+/* The type may be left out where the object of its name is there: Nebius' has a default. */
+static struct str type_of(const struct json *entry)
+{
+    struct str type = json_string_or(json_get(entry, "type"), STR_NONE);
+
+    for json_each (member, type.len ? NULL : entry)
+        if (member->type == JSON_OBJECT)
+            type = member->key;
+    return type;
+}
+
+static void read_entry(struct reader *r, const struct json *entry, struct store_delivery *delivery)
+{
+    struct str type = type_of(entry);
+
+    if (entry->type != JSON_OBJECT || !type.len) {
+        wrong(r, "value_error", NULL, "must be an object with a type and an object of that name");
+        return;
+    }
+    if (!str_is(type, "mlflow")) {
+        wrong(r, "unsupported", NULL,
+              arena_printf(r->arena, "%.*s is not there yet: mlflow is", STR_ARG(str_clip(type, 64))));
+        return;
+    }
+    for json_each (member, entry)
+        if (!str_is(member->key, "type") && !str_is(member->key, "mlflow"))
+            wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
+    r->place = arena_printf(r->arena, "%s.mlflow", r->place);
+    delivery->kind = "mlflow";
+    read_mlflow(r, json_get(entry, "mlflow"), delivery);
+}
+
+static const char *echo(struct arena *arena, const struct integrations *integrations)
+{
+    struct strbuf text = {0};
+    const char *copy;
+
+    for (size_t i = 0; i < integrations->count; i++)
+        strbuf_printf(&text, "%s{\"type\":\"%s\",\"%s\":%s}", i ? "," : "[", integrations->at[i].kind,
+                      integrations->at[i].kind, integrations->at[i].config_json);
+    strbuf_add_char(&text, ']');
+    copy = str_copy(arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return copy;
+}
+
+void integrations_read(struct arena *arena, const struct json *value, const struct outgoing_policy *origins,
+                       struct integrations *integrations, struct problems *problems)
+{
+    const int before = problems->count;
+
+    *integrations = (struct integrations){0};
+    if (json_is_null(value) || (value->type == JSON_ARRAY && value->count == 0))
+        return;
+    if (value->type != JSON_ARRAY || value->count > INTEGRATIONS_MAX) {
+        problems_add(problems, "list_type", "integrations", NULL, NULL, "integrations must be a list of at most %d",
+                     INTEGRATIONS_MAX);
+        return;
+    }
+    for json_each (entry, value) {
+        const size_t position = integrations->count++;
+        struct reader r = {arena, origins, problems, arena_printf(arena, "%zu", position)};
+
+        integrations->at[position].position = (int64_t)position;
+        read_entry(&r, entry, &integrations->at[position]);
+    }
+    if (problems->count == before)
+        integrations->echo_json = echo(arena, integrations);
+}

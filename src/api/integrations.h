@@ -1,0 +1,21 @@
+/* api/integrations.h - "integrations" of a job's request: which services hear of it.
+ *
+ * Each entry has a type and an object of that name, as Nebius' API has them. What is a secret in it has left the request
+ * before (api/secret_json.h), so everything read here may be stored and echoed. */
+#pragma once
+
+#include "api/problems.h"
+#include "http/outgoing.h"
+#include "store/deliveries.h"
+
+enum { INTEGRATIONS_MAX = 8 };
+
+struct integrations {
+    struct store_delivery at[INTEGRATIONS_MAX]; /* kind, position, config_json */
+    size_t count;
+    const char *echo_json; /* NULL: there are none */
+};
+/* value may be NULL. What is wrong is gathered; a kind that has no sender is refused by name, and so is a service that
+ * this server may not reach. */
+void integrations_read(struct arena *arena, const struct json *value, const struct outgoing_policy *origins,
+                       struct integrations *integrations, struct problems *problems);

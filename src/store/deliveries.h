@@ -1,0 +1,61 @@
+/* store/deliveries.h - what is to be told to other services: the outbox.
+ *
+ * The log of events is the outbox: each event is stored in the transaction of what it tells, and has a number within its
+ * job without gaps. A delivery is one reader of one job's log, made in the transaction of the job itself: it remembers up
+ * to where the service has everything (after_seq) and what the service called things (external_json). So nothing is
+ * told that did not happen, and what was stored is told at least once. Deliveries span tenants: for track/ alone. */
+#pragma once
+
+#include "store/secrets.h"
+
+#define STORE_DELIVERY_COLUMNS(X)                                                                                      \
+    X(TEXT, organization_id)                                                                                           \
+    X(TEXT, project_id)                                                                                                \
+    X(TEXT, job_id)                                                                                                    \
+    X(INTEGER, position) /* in the job's integrations */                                                               \
+    X(TEXT, kind)        /* mlflow */                                                                                  \
+    X(TEXT, config_json)                                                                                               \
+    X(TEXT, external_json) /* NULL: nothing yet */                                                                     \
+    X(INTEGER, after_seq)                                                                                              \
+    X(TEXT, state)           /* pending, done, failed */                                                               \
+    X(INTEGER, failures)     /* in a row */                                                                            \
+    X(INTEGER, is_uncertain) /* a sender began and did not say how it ended */                                         \
+    X(INTEGER, next_ms)      /* not before */                                                                          \
+    X(INTEGER, created_ms)
+
+struct store_delivery {
+    int64_t number;
+    STORE_DELIVERY_COLUMNS(STORE_FIELD)
+};
+struct store_delivery_list {
+    struct store_delivery *at;
+    size_t count;
+};
+
+/* Pending ones that may be told now and have something to tell, the longest due first; *next_ms is when the next one of the
+ * others may (INT64_MAX: none). */
+bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
+                        struct store_delivery_list *list, int64_t *next_ms, struct err *err);
+/* A sender is about to begin: the delivery is not due before until_ms. */
+bool store_delivery_begin(struct store *store, int64_t number, int64_t until_ms, struct err *err);
+/* At the start of a server: what senders of another one had begun is due at once. */
+bool store_delivery_recover(struct store *store, struct err *err);
+/* What a sender told; external_json NULL and after_seq 0 leave theirs as they are. */
+bool store_delivery_progress(struct store *store, int64_t number, const char *external_json, int64_t after_seq,
+                             struct err *err);
+struct store_delivery_end {
+    const char *state;
+    int64_t failures, next_ms;
+    bool is_uncertain;
+};
+/* The sender has ended. When the job has no pending delivery any more its secrets go. */
+bool store_delivery_end(struct store *store, const struct store_delivery *delivery,
+                        const struct store_delivery_end *end, struct err *err);
+
+/* With a new job, in its transaction (store/queue.h). */
+struct store_job_extra {
+    const struct store_held *secrets;
+    size_t secret_count;
+    const struct store_delivery *deliveries; /* kind, position, config_json: the rest is filled in */
+    size_t delivery_count;
+};

@@ -1,0 +1,195 @@
+#include "track/sending.h"
+
+#include "os/file.h"
+#include "os/secret.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 30000, CONNECT_MS = 10000 };
+
+static const struct service {
+    const char *kind;
+    bool (*send)(struct sending *sending, struct err *err);
+} services[] = {{"mlflow", mlflow_send}};
+
+const char *sending_text(const struct sending *sending, const char *object, const char *name)
+{
+    struct str text = json_string_or(json_get(json_get(sending->document, object), name), STR_NONE);
+
+    return text.len ? str_copy(sending->arena, text) : NULL;
+}
+
+bool sending_connect(struct sending *sending, struct str url, struct err *err)
+{
+    size_t len;
+    char *rest;
+
+    if (!outgoing_url_parse(sending->arena, url, &sending->base, err))
+        return false;
+    rest = arena_printf(sending->arena, "%s", sending->base.rest);
+    for (len = strlen(rest); len && rest[len - 1] == '/'; len--)
+        rest[len - 1] = 0;
+    sending->base.rest = rest;
+    sending->rule = outgoing_find_rule(&sending->policy, &sending->base, err);
+    return sending->rule && outgoing_resolve(sending->rule, &sending->base, &sending->pin, err);
+}
+
+/* --- requests --- */
+
+static bool may_connect(void *context, const struct sockaddr *address)
+{
+    return outgoing_rule_allows(((const struct sending *)context)->rule, address);
+}
+
+/* A name such as RESOURCE_DOES_NOT_EXIST; anything else that a stranger's server says is not repeated. */
+static void read_code(const struct json *answer, char code[64])
+{
+    struct str text = json_string_or(json_get(answer, "error_code"), STR_NONE);
+    bool is_code = text.len > 0 && text.len < 64;
+
+    for (size_t i = 0; i < text.len && is_code; i++)
+        is_code = (text.at[i] >= 'A' && text.at[i] <= 'Z') || text.at[i] == '_';
+    snprintf(code, 64, "%.*s", is_code ? (int)text.len : 0, text.at ? text.at : "");
+}
+
+static enum err_code code_of(int status)
+{
+    if (status == 401 || status == 403)
+        return ERR_AUTH;
+    if (status == 404)
+        return ERR_NOT_FOUND;
+    if (status == 409)
+        return ERR_CONFLICT;
+    return status == 408 || status == 429 || status >= 500 || status < 300 ? ERR_IO : ERR_INPUT;
+}
+
+static const struct json *read_answer(struct sending *sending, const struct http_client_answer *answer, char code[64],
+                                      struct err *err)
+{
+    struct str body = {arena_copy(sending->arena, answer->body.at, answer->body.len), answer->body.len};
+    const struct json *json = json_parse(sending->arena, body, NULL, NULL);
+
+    code[0] = 0;
+    if (answer->status == 200 && json && json->type == JSON_OBJECT)
+        return json;
+    read_code(json, code);
+    sending->wait_ms = answer->retry_after_s * 1000;
+    err_set(err, code_of(answer->status), "%s answered %s%d%s%s%s",
+            outgoing_url_origin(sending->arena, &sending->base), answer->status == 200 ? "something else than JSON with " : "",
+            answer->status, *code ? " (" : "", code, *code ? ")" : "");
+    return NULL;
+}
+
+const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
+                                char code[64], struct err *err)
+{
+    const char *username = sending_text(sending, "secrets", "username");
+    struct http_client_answer answer = {0};
+    const struct json *json = NULL;
+    char unasked[64];
+    struct http_client_request request = {
+        .method = method,
+        .url = arena_printf(sending->arena, "%s%s%s", outgoing_url_origin(sending->arena, &sending->base),
+                            sending->base.rest, path),
+        .body = body,
+        .username = username,
+        .password = username ? sending_text(sending, "secrets", "password") : NULL,
+        .bearer = username ? NULL : sending_text(sending, "secrets", "token"),
+        .ca_pem = sending_text(sending, "secrets", "certificate_file"),
+        .pin = sending->pin.len ? sending->pin.at : NULL,
+        .may_connect = may_connect,
+        .connect_context = sending,
+        .connect_ms = CONNECT_MS,
+        .stall_ms = REQUEST_MS,
+        .total_ms = REQUEST_MS,
+        .answer_bytes_max = ANSWER_BYTES_MAX,
+    };
+
+    sending->wait_ms = 0;
+    if (http_client_send(&request, &answer, err))
+        json = read_answer(sending, &answer, code ? code : unasked, err);
+    http_client_answer_deinit(&answer);
+    return json;
+}
+
+/* --- progress --- */
+
+static bool tell(struct sending *sending, struct strbuf *line, struct err *err)
+{
+    bool ok;
+
+    strbuf_add_char(line, '\n');
+    ok = fd_write_all(sending->out_fd, line->at, line->len, "the server", err);
+    strbuf_deinit(line);
+    return ok;
+}
+
+bool sending_tell_external(struct sending *sending, struct str json, struct err *err)
+{
+    struct strbuf line = {0};
+
+    strbuf_printf(&line, "{\"external\":%.*s}", STR_ARG(json));
+    return tell(sending, &line, err);
+}
+
+bool sending_tell_delivered(struct sending *sending, int64_t seq, struct err *err)
+{
+    struct strbuf line = {0};
+
+    strbuf_printf(&line, "{\"delivered\":%lld}", (long long)seq);
+    return tell(sending, &line, err);
+}
+
+static bool tell_end(struct sending *sending, bool ok, const struct err *problem, struct err *err)
+{
+    const bool may_work_later = problem->code == ERR_IO || problem->code == ERR_TIMEOUT || problem->code == ERR_NO_SPACE;
+    struct strbuf line = {0};
+    struct json_writer w = {.buf = &line};
+
+    json_write_begin_object(&w);
+    json_put_text(&w, "end", ok ? "ok" : may_work_later ? "retry" : "failed");
+    if (!ok)
+        json_put_text(&w, "message", problem->text);
+    json_put_integer(&w, "wait_ms", sending->wait_ms);
+    json_write_end_object(&w);
+    return tell(sending, &line, err);
+}
+
+/* --- the whole --- */
+
+static bool read_document(struct sending *sending, int in_fd, struct secret *text, struct err *err)
+{
+    struct outgoing_policy *policy = &sending->policy;
+
+    if (!secret_read_fd(text, in_fd, DOCUMENT_BYTES_MAX, "the delivery", err) ||
+        !(sending->document = json_parse(sending->arena, secret_reveal(text), NULL, err)))
+        return err_prefix(err, "the delivery");
+    return outgoing_policy_parse(sending->arena, sending_text(sending, "origins", "list"), policy, err);
+}
+
+static bool send_document(struct sending *sending, struct err *err)
+{
+    struct str kind = json_string_or(json_get(sending->document, "kind"), STR_NONE);
+
+    for (size_t i = 0; i < sizeof services / sizeof *services; i++)
+        if (str_is(kind, services[i].kind))
+            return services[i].send(sending, err);
+    return err_set(err, ERR_UNSUPPORTED, "no sender for '%.*s'", STR_ARG(str_clip(kind, 64)));
+}
+
+bool sending_run(int in_fd, int out_fd, struct err *err)
+{
+    struct arena arena = {0};
+    struct sending sending = {.arena = &arena, .out_fd = out_fd};
+    struct secret text = {0};
+    struct err problem = {0};
+    bool ok = read_document(&sending, in_fd, &text, err);
+
+    if (ok)
+        ok = tell_end(&sending, send_document(&sending, &problem), &problem, err);
+    strbuf_deinit(&sending.pin);
+    secret_wipe(&text);
+    arena_deinit(&arena);
+    return ok;
+}

@@ -1,0 +1,184 @@
+"""Integrations of jobs: what MLflow hears, whatever happens on the way, and what nobody hears."""
+import base64
+import json
+import os
+import pathlib
+import sqlite3
+import time
+
+import openai
+import pytest
+from conftest import Server, chat_lines, check_response, wait_for_job
+from fake_mlflow import FakeMlflow
+
+
+@pytest.fixture
+def mlflow():
+    fake = FakeMlflow()
+    yield fake
+    fake.close()
+
+
+def start(folder, models, fake, *options):
+    (folder / "key").write_text("0123456789abcdef" * 4)
+    (folder / "key").chmod(0o600)
+    server = Server(folder / "data", models, "--no-auth", "--secret-key-file", folder / "key", "--outgoing", f"internal:{fake.url}", *options).start()
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)  # whose types know Weights & Biases alone
+    client._client.event_hooks = {"response": [check_response]}
+    return server, client, client.files.create(file=("t.jsonl", chat_lines(24).encode()), purpose="fine-tune")
+
+
+def create(client, file, fake, secrets=None, **options):
+    config = {"tracking_uri": fake.url + "/prefix/", "experiment_name": "attune tests", "run_name": "first", "tags": {"team": "red"}, **(secrets or {})}
+    return client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, validation_file=file.id, hyperparameters={"n_epochs": 2, "batch_size": 4},
+                                          extra_body={"integrations": [{"type": "mlflow", "mlflow": config}]}, **options)
+
+
+def stored_metrics(server, job_id):
+    """Every number of the job's metrics events, as the database has them."""
+    with sqlite3.connect(f"file:{server.data / 'attune.db'}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT step, data_json, created_ms FROM job_events WHERE job_id=? AND type='metrics'", (job_id,)).fetchall()
+    return sorted((key, step, float(value), at) for step, data, at in rows for key, value in json.loads(data).items()
+                  if isinstance(value, (int, float)) and key not in ("step", "total_steps"))
+
+
+def state_of(server, job_id):
+    with sqlite3.connect(f"file:{server.data / 'attune.db'}?mode=ro", uri=True) as database:
+        return database.execute("SELECT state, failures FROM deliveries WHERE job_id=?", (job_id,)).fetchone(), \
+            database.execute("SELECT COUNT(*) FROM secrets WHERE owner=?", (job_id,)).fetchone()[0]
+
+
+def wait_for_state(server, job_id, state, timeout=60):
+    deadline = time.monotonic() + timeout
+    while state_of(server, job_id)[0][0] != state and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert state_of(server, job_id)[0][0] == state, state_of(server, job_id)
+
+
+def test_a_run_of_mlflow_holds_what_the_job_did(tmp_path, models, mlflow):
+    mlflow.authorization = "Basic " + base64.b64encode(b"CANARYuser:CANARYpassword").decode()
+    server, client, file = start(tmp_path, models, mlflow)
+    job = create(client, file, mlflow, {"username": "CANARYuser", "password": "CANARYpassword", "certificate_file": None})
+    assert json.loads(job.to_json())["integrations"] == [{"type": "mlflow", "mlflow": {
+        "tracking_uri": mlflow.url + "/prefix/", "experiment_name": "attune tests", "run_name": "first", "tags": {"team": "red"}}}]
+    assert state_of(server, job.id)[1] == 2
+    job = wait_for_job(client, job.id)
+    assert job.status == "succeeded"
+    mlflow.wait(lambda fake: any(run["status"] == "FINISHED" for run in fake.runs.values()))
+    wait_for_state(server, job.id, "done")
+    assert state_of(server, job.id)[1] == 0, "the job's secrets go when nothing needs them any more"
+    (run,) = mlflow.runs.values()
+    assert (run["name"], mlflow.experiments["attune tests"]) == ("first", run["experiment_id"])
+    assert run["tags"] == {"attune.job_id": job.id, "mlflow.source.name": "attune", "team": "red"}
+    assert run["params"]["model"] == "test/tiny" and run["params"]["batch_size"] == "4" and run["params"]["training_file"] == file.id
+    assert sorted(run["metrics"]) == stored_metrics(server, job.id) and len(run["metrics"]) > 12
+    assert run["end_time"] >= run["start_time"] > 1e12
+    assert server.stop() == 0
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"CANARY" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("position, fault", [(0, "cut"), (1, "cut"), (2, "cut"), (3, "cut"), (4, "cut"), (3, 500)])
+def test_a_request_that_fails_makes_no_gap_and_no_double(tmp_path, models, mlflow, position, fault):
+    mlflow.misbehave = [None] * position + [fault]
+    server, client, file = start(tmp_path, models, mlflow)
+    job = wait_for_job(client, create(client, file, mlflow).id)
+    wait_for_state(server, job.id, "done")
+    (run,) = mlflow.runs.values()
+    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id)
+    assert server.stop() == 0
+
+
+def test_a_server_that_is_killed_while_it_sends_goes_on_afterwards(tmp_path, models, mlflow):
+    server, client, file = start(tmp_path, models, mlflow)
+    job = create(client, file, mlflow)
+    mlflow.wait(lambda fake: len(fake.requests) >= 3)
+    server.stop(9)
+    server.start()
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
+    assert wait_for_job(client, job.id).status == "succeeded"
+    wait_for_state(server, job.id, "done")
+    (run,) = mlflow.runs.values()
+    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id)
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("misbehaviour, code", [("401", "UNAUTHENTICATED"), ("garbage", "something else than JSON")])
+def test_a_service_that_refuses_costs_one_warning_and_nothing_else(tmp_path, models, mlflow, misbehaviour, code):
+    if misbehaviour == "401":
+        mlflow.authorization = "Bearer another"
+    else:
+        mlflow.misbehave = ["garbage"] * 1000
+    server, client, file = start(tmp_path, models, mlflow)
+    job = create(client, file, mlflow, {"token": "CANARYtoken"})
+    assert wait_for_job(client, job.id).status == "succeeded"
+    if misbehaviour == "401":
+        wait_for_state(server, job.id, "failed")
+        warnings = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn" and "integrations" in event.message]
+        assert len(warnings) == 1 and code in warnings[0] and "CANARY" not in warnings[0]
+        assert state_of(server, job.id)[1] == 0
+    assert server.stop() == 0
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"CANARY" not in path.read_bytes(), path
+
+
+def test_what_the_operator_does_not_list_is_not_reached(tmp_path, models, mlflow):
+    server, client, file = start(tmp_path, models, mlflow)
+    other = FakeMlflow()
+    for target in (other.url, "http://169.254.169.254", mlflow.url.replace("127.0.0.1", "localhost"), mlflow.url.replace("127.0.0.1", "2130706433"),
+                   mlflow.url.replace("http", "https"), mlflow.url.replace("//", "//a:b@"), "file:///etc/passwd"):
+        mlflow_like = type("Target", (), {"url": target})
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            create(client, file, mlflow_like)
+        assert refused.value.param.startswith("integrations.0.mlflow.tracking_uri")
+    for kind in ("wandb", "hf"):
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": kind, kind: {"project": "p"}}]})
+        assert f"{kind} is not there yet" in refused.value.message
+    assert other.requests == mlflow.requests == [] and not client.fine_tuning.jobs.list().data
+    other.close()
+    assert server.stop() == 0
+
+
+def test_a_redirect_is_not_followed(tmp_path, models, mlflow):
+    elsewhere = FakeMlflow()
+    mlflow.get_experiments_get_by_name = lambda fields: (_ for _ in ()).throw(AssertionError("not reached"))
+    original = mlflow.answer
+
+    def redirect(handler):
+        mlflow.requests.append((handler.command, handler.path, dict(handler.headers), b""))
+        handler.send_response(307)
+        handler.send_header("Location", elsewhere.url + handler.path)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    mlflow.answer = redirect
+    server, client, file = start(tmp_path, models, mlflow)
+    job = create(client, file, mlflow, {"token": "CANARYtoken"})
+    assert wait_for_job(client, job.id).status == "succeeded"
+    wait_for_state(server, job.id, "failed")
+    assert mlflow.requests and not elsewhere.requests and original
+    elsewhere.close()
+    assert server.stop() == 0
+
+
+def test_the_senders_command_line_and_environment_hold_no_secret(tmp_path, models, mlflow):
+    original, seen = mlflow.answer, []
+
+    def look(handler):
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if b"\0send\0" in (process / "cmdline").read_bytes():
+                    seen.append((process / "cmdline").read_bytes() + (process / "environ").read_bytes() + (process / "limits").read_bytes())
+            except OSError:
+                continue
+        original(handler)
+
+    mlflow.answer = look
+    server, client, file = start(tmp_path, models, mlflow)
+    job = create(client, file, mlflow, {"token": "CANARYtoken"})
+    assert wait_for_job(client, job.id).status == "succeeded"
+    wait_for_state(server, job.id, "done")
+    assert seen and not [text for text in seen if b"CANARY" in text]
+    assert any(request[2].get("Authorization") == "Bearer CANARYtoken" for request in mlflow.requests)
+    assert server.stop() == 0 and os.path.exists(server.data / "attune.db")
