@@ -2,6 +2,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import subprocess
 
 import pytest
@@ -78,3 +79,32 @@ def test_json_beyond_its_limits_is_refused(server, body):
 
 def test_a_body_beyond_four_megabytes_is_refused(server):
     assert ask(server, "POST", "/v1/fine_tuning/jobs", b" " * (4 << 20) + b"{}")[0] == 413
+
+
+def say(server, text):
+    """Raw bytes, and all that is answered until the server closes."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(text.encode())
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer.decode()
+
+
+def test_an_upload_without_a_key_never_starts(keyed):
+    server, keys = keyed
+    head = "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1000000000\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    assert say(server, head + "\r\n").startswith("HTTP/1.1 401 ")
+    refused = say(server, head + f"Authorization: Bearer {keys[1]}\r\n\r\nno boundary" + " " * 5000)
+    assert refused.startswith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 4")
+
+
+@pytest.mark.parametrize("line, status, allow", [
+    ("BREW /v1/files", 501, None), ("CONNECT localhost:1", 501, None), ("TRACE /v1/files", 501, None), ("OPTIONS /v1/files", 405, "POST, GET, HEAD"),
+    ("OPTIONS *", 204, None), ("PUT /v1/files", 405, "POST, GET, HEAD"), ("HEAD /v1/uploads", 405, "POST"), ("PATCH /v1/nothing", 404, None)])
+def test_methods_are_told_apart(server, line, status, allow):
+    answer = say(server, f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert allow is None or f"\r\nAllow: {allow}\r\n" in answer
+    assert not line.startswith("HEAD") or answer.endswith("\r\n\r\n")
