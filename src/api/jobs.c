@@ -209,7 +209,7 @@ static void submit(struct call *call, const struct job_request *request, const s
         .priority = request->priority,
         .keep_checkpoints = request->keep_checkpoints,
         .integrations_json = integrations->echo_json,
-        .extra = {call->secrets, call->secret_count, integrations->at, integrations->count},
+        .extra = {call->secrets, integrations->count ? call->secret_count : 0, integrations->at, integrations->count},
     };
     struct store_job job;
     struct err err = {0};
