@@ -172,6 +172,7 @@ static bool store_upload(struct upload *upload, struct store_file *file, struct 
     const struct api_config *config = &upload->call->api->config;
     struct store_file earlier;
     char id[STORE_ID_BYTES];
+    bool is_made;
 
     strcpy(id, file->id);
     if (!idempotency_begin(upload->call, id, err))
@@ -183,10 +184,10 @@ static bool store_upload(struct upload *upload, struct store_file *file, struct 
     }
     if (strcmp(id, file->id) != 0 && !intake_rename(upload->intake, id, err))
         return false;
-    if (!store_file_create(config->store, &upload->call->tenant, file, err))
-        return false;
-    intake_keep(upload->intake);
-    return true;
+    is_made = store_file_create(config->store, &upload->call->tenant, file, err);
+    if (is_made || store_is_in_doubt(config->store))
+        intake_keep(upload->intake);
+    return is_made;
 }
 
 static void on_committed(void *context, const struct err *failure)

@@ -1,6 +1,8 @@
 /* Idempotency-Key: a request that is sent again under the same key gets the answer of the first time, and nothing is made
  * twice. Handlers run on one thread, and from idempotency_begin to the answer in one go; what takes longer comes before. So
- * of many such requests at once the first to be ready makes its thing and the others find its answer. Only success is kept: what failed may be tried again. */
+ * of many such requests at once the first to be ready makes its thing and the others find its answer. What a client got
+ * wrong is forgotten and may be tried again in other words. What failed here keeps its id without an answer, for it may
+ * come to light (store_is_in_doubt): the next try finds it, or makes it under the same id. */
 #include "api/api_int.h"
 #include "base/hash.h"
 #include "os/clock.h"
@@ -118,6 +120,6 @@ void idempotency_end(struct call *call, int status, const char *body)
     call->is_recorded = false;
     if (status < 300)
         store_idempotency_end(store, &call->tenant, call->idempotency_key, status, body, NULL);
-    else
+    else if (status < 500)
         store_idempotency_drop(store, &call->tenant, call->idempotency_key, NULL);
 }

@@ -37,5 +37,6 @@ void intake_commit(struct intake *intake, const char *id, void (*on_committed)(v
 void intake_describe(const struct intake *intake, struct store_file *file);
 /* Another id for a committed blob; blocks for a sync of the folder. */
 bool intake_rename(struct intake *intake, const char *id, struct err *err);
-void intake_keep(struct intake *intake); /* the blob has its row */
+/* The blob has its row, or may turn out to have it (store_is_in_doubt). */
+void intake_keep(struct intake *intake);
 void intake_free(struct intake *intake); /* in any state; NULL is fine */

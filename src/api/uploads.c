@@ -265,6 +265,7 @@ static bool store_part(struct part *part, const struct store_file *blob, char id
 {
     struct store *store = part->call->api->config.store;
     struct store_part row = {.id = id, .upload_id = part->upload.id, .bytes = blob->bytes}, earlier;
+    bool is_made;
 
     strcpy(id, blob->id);
     if (!idempotency_begin(part->call, id, err))
@@ -274,10 +275,10 @@ static bool store_part(struct part *part, const struct store_file *blob, char id
         return true;
     if (strcmp(id, blob->id) != 0 && !intake_rename(part->intake, id, err))
         return false;
-    if (!store_part_create(store, &part->call->tenant, &row, err))
-        return false;
-    intake_keep(part->intake);
-    return true;
+    is_made = store_part_create(store, &part->call->tenant, &row, err);
+    if (is_made || store_is_in_doubt(store))
+        intake_keep(part->intake);
+    return is_made;
 }
 
 static void on_part_committed(void *context, const struct err *failure)
@@ -447,14 +448,16 @@ static bool store_completion(struct completion *c, const struct store_file *file
 {
     struct store *store = c->call->api->config.store;
     char upload_id[STORE_ID_BYTES];
+    bool is_made;
 
     strcpy(upload_id, c->upload.id);
     if (!idempotency_begin(c->call, upload_id, err) ||
-        !store_part_ids(store, &c->call->tenant, c->upload.id, c->call->arena, ids, count, err) ||
-        !store_upload_complete(store, &c->call->tenant, c->upload.id, file, err))
+        !store_part_ids(store, &c->call->tenant, c->upload.id, c->call->arena, ids, count, err))
         return false;
-    intake_keep(c->intake);
-    return true;
+    is_made = store_upload_complete(store, &c->call->tenant, c->upload.id, file, err);
+    if (is_made || store_is_in_doubt(store))
+        intake_keep(c->intake);
+    return is_made;
 }
 
 /* An earlier try under the same Idempotency-Key may have come to its end and died before its answer was kept. */

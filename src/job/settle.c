@@ -135,7 +135,7 @@ static bool move_on(struct attempt *attempt, const struct store_job *job, struct
     }
     if (store_queue_move(store, &move, &problem))
         return true;
-    if (move.result_file)
+    if (move.result_file && !store_is_in_doubt(store))
         blob_remove(attempt->manager->config.blobs, metrics.id, NULL);
     move.result_file = NULL;
     if (move.to != JOB_STATE_succeeded || problem.code != ERR_CONFLICT)

@@ -144,7 +144,8 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))
         return false;
     if (!store_queue_insert_with(store, &row, &spec->extra, err)) {
-        dir_remove(rundir_path(arena, manager->data_dir, id), NULL);
+        if (!store_is_in_doubt(store))
+            dir_remove(rundir_path(arena, manager->data_dir, id), NULL);
         return false;
     }
     manager_wake(manager);

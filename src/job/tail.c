@@ -83,6 +83,19 @@ static bool link_files(struct batch *batch, const struct job_event *event, const
     return blobs_sync(batch->attempt->manager->config.blobs, err);
 }
 
+/* For rows that were not made. */
+static void unlink_files(struct batch *batch, const struct store_file *files, size_t count)
+{
+    for (size_t i = 0; i < count && files[i].id; i++)
+        blob_remove(batch->attempt->manager->config.blobs, files[i].id, NULL);
+}
+
+static void unlink_all(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->advance.checkpoint_count; i++)
+        unlink_files(batch, batch->advance.checkpoints[i].files, batch->advance.checkpoints[i].file_count);
+}
+
 static bool is_lora(const char *hyperparameters_json)
 {
     struct arena arena = {0};
@@ -107,8 +120,10 @@ static bool add_checkpoint(struct batch *batch, const struct job_event *event, s
     store_id_checkpoint(id);
     commit->files = arena_new_array(batch->arena, struct store_file, event->file_count);
     commit->file_count = event->file_count;
-    if (!link_files(batch, event, path, id, commit->files, err))
+    if (!link_files(batch, event, path, id, commit->files, err)) {
+        unlink_files(batch, commit->files, commit->file_count);
         return false;
+    }
     commit->checkpoint = (struct store_checkpoint){
         .id = id,
         .job_id = job->id,
@@ -212,9 +227,10 @@ static bool add_lines(struct batch *batch, struct str text, struct err *err)
 
 static bool store_lines(struct attempt *attempt, struct str text, struct err *err)
 {
+    struct store *store = attempt->manager->config.store;
     struct arena arena = {0};
     size_t line_count = 1;
-    bool ok;
+    bool was_read, ok;
 
     for (size_t i = 0; i < text.len; i++)
         line_count += text.at[i] == '\n';
@@ -228,7 +244,10 @@ static bool store_lines(struct attempt *attempt, struct str text, struct err *er
                     .events = arena_new_array(&arena, struct store_event, EVENTS_PER_LINE_MAX * line_count),
                     .checkpoints = arena_new_array(&arena, struct store_checkpoint_commit, line_count)},
     };
-    ok = add_lines(&batch, text, err) && store_queue_advance(attempt->manager->config.store, &batch.advance, err);
+    was_read = add_lines(&batch, text, err);
+    ok = was_read && store_queue_advance(store, &batch.advance, err);
+    if (!ok && !(was_read && store_is_in_doubt(store)))
+        unlink_all(&batch);
     if (ok && batch.advance.checkpoint_count > 0 && attempt->job.keep_checkpoints > 0)
         manager_retire(attempt->manager, attempt->job.id);
     if (ok) {

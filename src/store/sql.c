@@ -112,8 +112,10 @@ static enum err_code err_code_of(struct store *store, int code)
 
 bool query_close(struct query *query, struct err *err)
 {
-    if (query->code != SQLITE_OK)
+    if (query->code != SQLITE_OK) {
         err_set(err, err_code_of(query->store, query->code), "database: %s", sqlite3_errmsg(query->store->db));
+        query->store->is_in_doubt = (query->code & 0xff) == SQLITE_IOERR;
+    }
     if (query->stmt) {
         sqlite3_reset(query->stmt);
         sqlite3_clear_bindings(query->stmt);

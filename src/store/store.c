@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool store_is_in_doubt(const struct store *store)
+{
+    return store->is_in_doubt;
+}
+
 struct tenant tenant_default(void)
 {
     return (struct tenant){"org-default", "proj-default"};

@@ -35,6 +35,10 @@ bool store_checkpoint(struct store *store, struct err *err);
 void store_view_begin(struct store *store);
 void store_view_end(struct store *store);
 
+/* Behind a write that failed: whether it may come to light at the next start all the same, because the disk failed while it was
+ * made durable. What its rows would name must stay until then; the start removes what has no row. */
+bool store_is_in_doubt(const struct store *store);
+
 struct tenant {
     char organization_id[64];
     char project_id[64];

@@ -21,6 +21,7 @@ struct store {
     bool is_relaxed;        /* the transaction is */
     bool is_viewing;        /* within store_view_begin and _end */
     int lock_fd;
+    bool is_in_doubt; /* store_is_in_doubt */
     const struct keyring *keyring; /* NULL: no secrets */
     struct prepared prepared[256];
     size_t prepared_count;
