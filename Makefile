@@ -58,6 +58,19 @@ slow: build/attune ## slowhttptest's three attacks with 900 connections beside a
 	@tools/setup.sh slow
 	@python3 tests/fault/slow_clients.py
 
+SCHEMATHESIS = build/venv-schemathesis
+
+$(SCHEMATHESIS)/requirements.txt: tests/schemathesis/requirements.txt
+	@tools/setup.sh test
+	rm -rf $(SCHEMATHESIS)
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install -q -r $<
+	@cp $< $@
+
+schemathesis: $(TEST)/build.ninja $(SCHEMATHESIS)/requirements.txt ## 20,000 requests and more made from docs/openapi.yaml (EXAMPLES=400 SEED=1)
+	@ninja -C $(TEST) attune
+	@$(SCHEMATHESIS)/bin/python tests/schemathesis/run.py --examples $(or $(EXAMPLES),400) --seed $(or $(SEED),1)
+
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
@@ -69,4 +82,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench fuzz fault slow base-model check clean FORCE
+.PHONY: all help setup test parity demo bench fuzz fault slow schemathesis base-model check clean FORCE

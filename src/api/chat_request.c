@@ -128,6 +128,24 @@ static bool is_role(struct str role)
     return false;
 }
 
+/* The other members that a message may have, for the template to read. */
+static void check_members(struct reader *r, const struct json *message, int index)
+{
+    static const struct {
+        const char *name, *type_name;
+        enum json_type type;
+    } members[] = {{"name", "a string", JSON_STRING},
+                   {"tool_call_id", "a string", JSON_STRING},
+                   {"tool_calls", "a list", JSON_ARRAY}};
+
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        const struct json *value = json_get(message, members[i].name);
+        if (!json_is_null(value) && value->type != members[i].type)
+            problems_add(r->problems, "value_error", "messages", arena_printf(r->arena, "%d", index), members[i].name,
+                         "messages[%d].%s must be %s", index, members[i].name, members[i].type_name);
+    }
+}
+
 static void read_messages(struct reader *r, const struct json *value)
 {
     struct json *list = arena_new(r->arena, struct json), *copy;
@@ -150,6 +168,7 @@ static void read_messages(struct reader *r, const struct json *value)
         else if (!json_is_null(content) && !joined)
             problems_add(r->problems, "string_type", "messages", arena_printf(r->arena, "%d", index), "content",
                          "messages[%d].content must be a string or a list of text parts", index);
+        check_members(r, message, index);
         copy[index] = joined && joined != content ? with_content(r, message, joined) : *message;
         copy[index].next = message->next ? &copy[index + 1] : NULL;
         index++;

@@ -18,9 +18,9 @@ static bool read_key(struct call *call, const char **key)
     struct str text = http_request_header(call->request, "Idempotency-Key");
 
     *key = NULL;
-    if (text.len == 0)
+    if (!text.at)
         return true;
-    if (text.len > KEY_CHARACTERS_MAX || !utf8_is_valid(text)) {
+    if (text.len == 0 || text.len > KEY_CHARACTERS_MAX || !utf8_is_valid(text)) {
         answer_error(call, 400, "invalid_idempotency_key", NULL, "Idempotency-Key: 1 to %d characters",
                      KEY_CHARACTERS_MAX);
         return false;

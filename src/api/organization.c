@@ -266,7 +266,7 @@ static const char *read_scopes(struct call *call, const struct json *scopes, str
         if (!text)
             break;
     }
-    if (!text || !*text || strlen(text) > 64)
+    if (!text || !*text || scopes->count > 4)
         problems_add(problems, "value_error", "scopes", NULL, NULL, "scopes: a list of read, write, admin and metrics");
     return text;
 }
@@ -286,6 +286,9 @@ static void create_key(struct call *call, const struct json *body)
 
     if (!project_find(call, &tenant, &project))
         return;
+    if (body->type != JSON_OBJECT)
+        problems_add(&problems, "value_error", NULL, NULL, NULL, "the body must be an object, not %s",
+                     json_type_name(body));
     for json_each (item, body->type == JSON_OBJECT ? body : NULL)
         if (!str_is(item->key, "name") && !str_is(item->key, "scopes"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,

@@ -38,7 +38,7 @@ struct tls;
 struct http_exchange;
 struct http_stream;
 
-#define HTTP_METHODS(X) X(GET) X(HEAD) X(POST) X(PUT) X(PATCH) X(DELETE) X(OPTIONS)
+#define HTTP_METHODS(X) X(GET) X(HEAD) X(POST) X(PUT) X(PATCH) X(DELETE) X(OPTIONS) X(TRACE) X(QUERY)
 
 enum http_method {
 #define HTTP_METHOD_ENUM(name) HTTP_##name,
