@@ -39,6 +39,7 @@ struct call {
     const char *key_id;          /* "" without keys */
     bool is_openai_profile;      /* newest first */
     struct url_query query;
+    const char *profile;         /* of the key; NULL: it has the project's */
     const char *route;           /* its pattern; NULL: there is none */
     struct str parameter[2];     /* what the {…} of the route's path matched */
     const char *idempotency_key; /* NULL: none; with what follows idempotency.c's alone but for resource_id */

@@ -1,5 +1,6 @@
 /* The organisation's own routes: its projects, what they may use, and their keys. For keys that may administer. */
 #include "api/api_int.h"
+#include "os/clock.h"
 #include "store/projects.h"
 
 #include <string.h>
@@ -245,6 +246,9 @@ static void write_key(struct json_writer *w, const struct store_key *key, const 
     key->last_used_ms ? json_write_integer(w, key->last_used_ms / 1000) : json_write_null(w);
     json_write_key(w, "revoked_at");
     key->revoked_ms ? json_write_integer(w, key->revoked_ms / 1000) : json_write_null(w);
+    json_write_key(w, "expires_at");
+    key->expires_ms ? json_write_integer(w, key->expires_ms / 1000) : json_write_null(w);
+    json_put_text(w, "profile", key->profile);
     if (value)
         json_put_text(w, "value", value);
     json_write_end_object(w);
@@ -271,12 +275,40 @@ static const char *read_scopes(struct call *call, const struct json *scopes, str
     return text;
 }
 
+/* 0: never. */
+static int64_t read_expiry(const struct json *value, struct problems *problems)
+{
+    const int64_t latest = 253402300799; /* the end of the year 9999 */
+
+    if (json_is_null(value))
+        return 0;
+    if (value->type == JSON_NUMBER && value->is_integer && value->integer > clock_unix() && value->integer <= latest)
+        return value->integer * 1000;
+    problems_add(problems, "value_error", "expires_at", NULL, NULL,
+                 "expires_at: must be a time to come in Unix seconds, or null for a key that does not expire");
+    return 0;
+}
+
+static const char *read_profile(struct call *call, const struct json *value, struct problems *problems)
+{
+    struct str word = json_string_or(value, STR_NONE);
+
+    if (json_is_null(value))
+        return NULL;
+    if (!str_is(word, "nebius") && !str_is(word, "openai"))
+        problems_add(problems, "value_error", "profile", NULL, NULL, "profile: must be nebius or openai");
+    return str_copy(call->arena, word);
+}
+
 static void create_key(struct call *call, const struct json *body)
 {
     struct problems problems = {.arena = call->arena};
     const struct json *given = json_get(body, "name");
     const char *name = json_is_null(given) ? "key" : read_name(call, given, &problems);
-    const char *scopes = read_scopes(call, json_get(body, "scopes"), &problems);
+    struct store_key wanted = {.name = name,
+                               .scopes = read_scopes(call, json_get(body, "scopes"), &problems),
+                               .expires_ms = read_expiry(json_get(body, "expires_at"), &problems),
+                               .profile = read_profile(call, json_get(body, "profile"), &problems)};
     struct strbuf answer = {0};
     struct store_project project;
     struct tenant tenant;
@@ -290,19 +322,20 @@ static void create_key(struct call *call, const struct json *body)
         problems_add(&problems, "value_error", NULL, NULL, NULL, "the body must be an object, not %s",
                      json_type_name(body));
     for json_each (item, body->type == JSON_OBJECT ? body : NULL)
-        if (!str_is(item->key, "name") && !str_is(item->key, "scopes"))
+        if (!str_is(item->key, "name") && !str_is(item->key, "scopes") && !str_is(item->key, "expires_at") &&
+            !str_is(item->key, "profile"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
-                         "a key has name and scopes");
+                         "a key has name, scopes, expires_at and profile");
     if (problems.count) {
         answer_problems(call, &problems);
         return;
     }
-    if (!key_create(call->api->config.store, &tenant, name, scopes, key, &err) ||
-        !key_check(call->api->config.store, str_of(key), call->arena, &tenant, &row, &err)) {
+    if (!key_add(call->api->config.store, &tenant, &wanted, key, &err) ||
+        !key_read(call->api->config.store, &tenant, arena_copy(call->arena, key, API_KEY_ID_LEN), call->arena, &row,
+                 &err)) {
         answer_err(call, &err, NULL);
         return;
     }
-    row.last_used_ms = 0;
     write_key(&(struct json_writer){.buf = &answer}, &row, key);
     answer_json(call, 200, &answer);
     strbuf_deinit(&answer);

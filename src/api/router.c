@@ -196,7 +196,7 @@ static void refuse_key(struct call *call, const struct store_key *row, const str
 
     if (err->code != ERR_AUTH)
         answer_err(call, err, NULL);
-    else if (!failures || row->revoked_ms != 0 ||
+    else if (!failures || row->revoked_ms != 0 || row->expires_ms != 0 ||
         failures_note(failures, call->request->source, http_loop_now_ms(call->api->config.loop), &wait_s))
         answer_unauthorized(call, err->text);
     else
@@ -228,6 +228,7 @@ static bool authenticate(struct call *call, const char *scope)
         return false;
     }
     call->key_id = row.id;
+    call->profile = row.profile;
     call->is_admin = key_has_scope(&row, "admin");
     if (!key_has_scope(&row, scope) && !call->is_admin) {
         answer_error(call, 403, "insufficient_scope", NULL, "This key may not %s.", scope);
@@ -275,7 +276,7 @@ static bool select_project(struct call *call)
                      STR_ARG(named));
         return false;
     }
-    call->is_openai_profile = project.profile && strcmp(project.profile, "openai") == 0;
+    call->is_openai_profile = strcmp(call->profile ? call->profile : project.profile, "openai") == 0;
     return check_rate(call, project.limits.requests_per_minute);
 }
 

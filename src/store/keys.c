@@ -16,6 +16,7 @@ enum {
     KEY_LEN = CHECKSUM_AT + CHECKSUM_LEN
 };
 _Static_assert(KEY_LEN < API_KEY_BYTES, "a key fits its buffer");
+_Static_assert(ID_AT + ID_LEN == API_KEY_ID_LEN, "the header tells how long the id is");
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -74,20 +75,28 @@ static bool well_formed(struct str key)
 bool key_create(struct store *store, const struct tenant *tenant, const char *name, const char *scopes,
                 char key[API_KEY_BYTES], struct err *err)
 {
+    return key_add(store, tenant, &(struct store_key){.name = name, .scopes = scopes}, key, err);
+}
+
+bool key_add(struct store *store, const struct tenant *tenant, const struct store_key *row, char key[API_KEY_BYTES],
+             struct err *err)
+{
     char id[ID_AT + ID_LEN + 1] = {0}, hash[65];
     struct query query;
 
     make_key(key);
     memcpy(id, key, ID_AT + ID_LEN);
     sha256_hex(str_of(key), hash);
-    query = query_open(store, "INSERT INTO api_keys(organization_id, project_id, id, name, scopes, hash, created_ms) "
-                              "VALUES (?,?,?,?,?,?,?)");
+    query = query_open(store, "INSERT INTO api_keys(organization_id, project_id, id, name, scopes, hash, created_ms, "
+                              "expires_ms, profile) VALUES (?,?,?,?,?,?,?,?,?)");
     query_tenant(&query, tenant);
     query_text(&query, id);
-    query_text(&query, name);
-    query_text(&query, scopes);
+    query_text(&query, row->name);
+    query_text(&query, row->scopes);
     query_text(&query, hash);
     query_integer(&query, clock_unix_ms());
+    query_integer(&query, row->expires_ms);
+    query_text(&query, row->profile);
     return query_run(&query, NULL, err);
 }
 
@@ -150,10 +159,25 @@ bool key_check(struct store *store, struct str key, struct arena *arena, struct 
         *row = (struct store_key){0};
         return err_set(err, ERR_AUTH, "%s", refusal);
     }
-    if (row->revoked_ms != 0)
+    if (row->revoked_ms != 0 || (row->expires_ms != 0 && row->expires_ms <= clock_unix_ms()))
         return err_set(err, ERR_AUTH, "%s", refusal);
     note_use(store, row);
     return true;
+}
+
+bool key_scopes_are_known(const char *scopes)
+{
+    struct str rest = str_of(scopes);
+
+    while (rest.len > 0) {
+        ptrdiff_t space = str_find(rest, STR(" "), 0);
+        struct str word = str_slice(rest, 0, space < 0 ? rest.len : (size_t)space);
+
+        if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin") && !str_is(word, "metrics"))
+            return false;
+        rest = str_slice(rest, word.len + 1, rest.len);
+    }
+    return *scopes != 0;
 }
 
 bool key_has_scope(const struct store_key *row, const char *scope)
@@ -169,6 +193,18 @@ bool key_has_scope(const struct store_key *row, const char *scope)
         rest = str_slice(rest, len + 1, rest.len);
     }
     return false;
+}
+
+bool key_read(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena, struct store_key *row,
+             struct err *err)
+{
+    struct query query =
+        query_open(store, "SELECT number" STORE_KEY_COLUMNS(
+                              SQL_NAME) " FROM api_keys WHERE organization_id=? AND project_id=? AND id=?");
+
+    query_tenant(&query, tenant);
+    query_text(&query, id);
+    return row_get_one(&query, &key_row, arena, row, "API key", id, err);
 }
 
 bool key_revoke(struct store *store, const struct tenant *tenant, const char *id, struct err *err)

@@ -3,12 +3,12 @@
 #include "os/clock.h"
 
 extern const char schema_0001[], schema_0002[], schema_0003[], schema_0004[], schema_0005[], schema_0006[],
-    schema_0007[], schema_0008[], schema_0009[], schema_0010[], schema_0011[], schema_0012[],
-    schema_0013[], schema_0014[], schema_0015[]; /* schema/0001.sql … */
+    schema_0007[], schema_0008[], schema_0009[], schema_0010[], schema_0011[], schema_0012[], schema_0013[],
+    schema_0014[], schema_0015[], schema_0016[]; /* schema/0001.sql … */
 
 static const char *const versions[] = {schema_0001, schema_0002, schema_0003, schema_0004, schema_0005, schema_0006,
                                        schema_0007, schema_0008, schema_0009, schema_0010, schema_0011, schema_0012,
-                                       schema_0013, schema_0014, schema_0015};
+                                       schema_0013, schema_0014, schema_0015, schema_0016};
 #define VERSION_NEWEST ((int64_t)(sizeof versions / sizeof *versions))
 
 static const struct {
@@ -77,6 +77,17 @@ static bool read_version(struct store *store, int64_t *version, struct err *err)
     if (query_step(&query))
         *version = query_get_integer(&query, 0);
     return query_close(&query, err);
+}
+
+bool schema_check(struct store *store, struct err *err)
+{
+    int64_t version = 0;
+
+    if (!read_version(store, &version, err))
+        return false;
+    return version == VERSION_NEWEST ||
+           err_set(err, ERR_CONFLICT, "the database has schema %lld, this attune %lld: use the server's own program",
+                   (long long)version, (long long)VERSION_NEWEST);
 }
 
 bool schema_migrate(struct store *store, struct err *err)

@@ -122,6 +122,37 @@ out:
     return NULL;
 }
 
+/* The server keeps its lock; SQLite keeps the two writers apart. */
+static struct store *open_shared(const char *path, struct err *err)
+{
+    struct store *store = mem_alloc_zero(1, sizeof *store);
+
+    store->lock_fd = -1;
+    if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+        err_set(err, ERR_IO, "cannot open %s: %s", path, sqlite3_errmsg(store->db));
+    } else {
+        sqlite3_extended_result_codes(store->db, 1);
+        if (configure(store, err) && schema_check(store, err))
+            return store;
+    }
+    store_close(store);
+    return NULL;
+}
+
+struct store *store_open_beside(const char *data_dir, struct err *err)
+{
+    struct arena arena = {0};
+    struct err problem = {0};
+    struct store *store = store_open(data_dir, &problem);
+
+    if (!store && problem.code == ERR_CONFLICT)
+        store = open_shared(path_join(&arena, data_dir, "attune.db"), err);
+    else if (!store)
+        err_set(err, problem.code, "%s", problem.text);
+    arena_deinit(&arena);
+    return store;
+}
+
 void store_close(struct store *store)
 {
     if (!store)

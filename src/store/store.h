@@ -21,6 +21,9 @@ struct store;
 /* Opens DIR/attune.db, creates it when absent and brings its schema up to date. ERR_CONFLICT when another process holds
  * DIR/lock: one server per data folder. A database of a newer attune is refused. */
 struct store *store_open(const char *data_dir, struct err *err);
+/* For short work beside a running server: opens the database that it uses, without its lock. Where no server runs it is
+ * store_open. Only what the server looks up anew for every request may be written so: keys, projects, organisations. */
+struct store *store_open_beside(const char *data_dir, struct err *err);
 void store_close(struct store *store); /* NULL is fine */
 
 /* SQLite moves its write-ahead log into the database now and then, within whichever commit finds it long: writes and syncs

@@ -142,5 +142,7 @@ void commit_note(struct store *store, double seconds); /* a write that took so l
 void queue_places_changed(struct store *store);
 void queue_places_free(struct store *store);
 
+/* ERR_CONFLICT when the database has another schema than this program. */
+bool schema_check(struct store *store, struct err *err);
 /* Brings an opened database to the newest schema. */
 bool schema_migrate(struct store *store, struct err *err);
