@@ -264,7 +264,8 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
 
     if (!drain_read(manager, err))
         return false;
-    if (!blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
+    if (!store_queue_relocate(manager->config.store, manager->data_dir, err) ||
+        !blobs_collect(manager->config.blobs, manager->config.store, &removed, err) ||
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
     manager_retire(manager, NULL);

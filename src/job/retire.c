@@ -5,8 +5,6 @@
 #include "base/json.h"
 #include "os/file.h"
 
-#include <string.h>
-
 static bool remove_blobs(struct job_manager *manager, struct arena *arena, const char *ids_json, struct err *err)
 {
     const struct json *ids = json_parse(arena, str_of(ids_json), NULL, err);
@@ -17,19 +15,11 @@ static bool remove_blobs(struct job_manager *manager, struct arena *arena, const
     return ok;
 }
 
-/* The folder by its place in the run directory: the data folder may have moved since the row was written. */
-static const char *folder_of(struct job_manager *manager, struct arena *arena, const struct store_leaving *checkpoint)
-{
-    const char *place = strstr(checkpoint->path, checkpoint->job_id);
-
-    return place ? arena_printf(arena, "%s/runs/%s", manager->data_dir, place) : checkpoint->path;
-}
-
 static bool remove_one(struct job_manager *manager, struct arena *arena, const struct store_leaving *checkpoint,
                        struct err *err)
 {
     return remove_blobs(manager, arena, checkpoint->result_files_json, err) &&
-           dir_remove(folder_of(manager, arena, checkpoint), err) &&
+           dir_remove(rundir_place(arena, manager->data_dir, checkpoint->job_id, checkpoint->path), err) &&
            store_queue_left(manager->config.store, checkpoint->id, err);
 }
 

@@ -13,6 +13,13 @@ const char *rundir_path(struct arena *arena, const char *data_dir, const char *j
     return arena_printf(arena, "%s/runs/%s", data_dir, job_id);
 }
 
+const char *rundir_place(struct arena *arena, const char *data_dir, const char *job_id, const char *path)
+{
+    const char *place = strstr(path, job_id);
+
+    return arena_printf(arena, "%s/runs/%s", data_dir, place ? place : job_id);
+}
+
 const char *rundir_attempt_path(struct arena *arena, const char *run_dir, int64_t attempt)
 {
     return arena_printf(arena, "%s/attempts/%04lld", run_dir, (long long)attempt);

@@ -19,6 +19,9 @@ struct rundir_job {
 /* The directory with job.json and the files staged under inputs/, all durable. On failure nothing is left. */
 bool rundir_create(const char *run_dir, const struct rundir_job *job, struct blobs *blobs, struct err *err);
 
+/* Where a folder of the job's run directory lies in this data folder, whatever that was called when `path` was written. */
+const char *rundir_place(struct arena *arena, const char *data_dir, const char *job_id, const char *path);
+
 /* Folder of the attempt with an empty events.jsonl (there is something to watch) and control saying "run". */
 bool rundir_begin_attempt(const char *run_dir, int64_t attempt, struct err *err);
 bool rundir_write_control(const char *run_dir, int64_t attempt, enum job_want want, struct err *err);

@@ -585,6 +585,18 @@ bool disk_free(const char *path, uint64_t *bytes, struct err *err)
     return true;
 }
 
+bool disk_sync(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_RDONLY | O_DIRECTORY, 0);
+    bool ok;
+
+    if (fd < 0)
+        return fail(err, "open folder", path);
+    ok = syncfs(fd) == 0 || fail(err, "sync", path);
+    fd_close(&fd);
+    return ok;
+}
+
 /* What is kept for root counts as used. */
 bool disk_size(const char *path, uint64_t *bytes, struct err *err)
 {

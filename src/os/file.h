@@ -85,6 +85,8 @@ bool file_remove(const char *path, struct err *err);                 /* absent i
 
 /* Free bytes for an unprivileged user on the file system that holds path. */
 bool disk_free(const char *path, uint64_t *bytes, struct err *err);
+/* Makes everything on the file system that holds path durable. */
+bool disk_sync(const char *path, struct err *err);
 /* Bytes that an unprivileged user could have there if it was empty. */
 bool disk_size(const char *path, uint64_t *bytes, struct err *err);
 /* Bytes that the disk gives to everything in the folder, sparse and short files as they lie there; absent is 0. A file

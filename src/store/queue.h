@@ -52,6 +52,9 @@ bool store_queue_move(struct store *store, const struct store_move *move, struct
 bool store_queue_want(struct store *store, const char *id, enum job_want want, const char *code, const char *message,
                       struct err *err);
 
+/* Paths of rows that lie in a run directory become those of this data folder, which may have moved or be a copy. */
+bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err);
+
 /* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them at
  * a time. store_queue_left says that one is gone. */
 struct store_leaving {

@@ -1,4 +1,4 @@
-/* Checkpoints that go because newer ones are there (keep_checkpoints). */
+/* Checkpoints that go because newer ones are there (keep_checkpoints), and those whose data folder has moved. */
 #include "store/queue.h"
 #include "store/store_int.h"
 
@@ -63,4 +63,30 @@ bool store_queue_left(struct store *store, const char *checkpoint_id, struct err
 
     query_text(&query, checkpoint_id);
     return query_run(&query, NULL, err);
+}
+
+#define PLACE(column) "instr(" column ", '/runs/ftjob-')"
+#define RELOCATE(table, column)                                                                                        \
+    "UPDATE " table " SET " column " = ?1 || substr(" column ", " PLACE(column) ") WHERE " PLACE(column) " > 0 AND "   \
+    "substr(" column ", 1, " PLACE(column) " - 1) <> ?1"
+
+static bool relocate(struct store *store, const char *sql_literal, const char *data_dir, struct err *err)
+{
+    struct query query = query_open(store, sql_literal);
+
+    query_text(&query, data_dir);
+    return query_run(&query, NULL, err);
+}
+
+bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err)
+{
+    static const char *const statements[] = {RELOCATE("checkpoints", "path"), RELOCATE("models", "path"),
+                                             RELOCATE("models", "base_path"), RELOCATE("jobs", "model_path")};
+    bool ok = transaction_begin(store, err);
+
+    if (!ok)
+        return false;
+    for (size_t i = 0; ok && i < sizeof statements / sizeof *statements; i++)
+        ok = relocate(store, statements[i], data_dir, err);
+    return transaction_end(store, ok, err);
 }

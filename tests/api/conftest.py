@@ -85,6 +85,8 @@ def server(tmp_path_factory, models):
     data = tmp_path_factory.mktemp("service") / "data"
     running = Server(data, models, "--no-auth").start()
     yield running
+    doctor = subprocess.run([BINARY, "doctor", "--data", data, "--hashes"], capture_output=True, text=True)  # beside it, as it runs
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert running.stop() == 0
 
 

@@ -71,6 +71,7 @@ class Service:
         self.process.terminate()
         assert self.process.wait(timeout=30) == 0
         self.process.stdout.close()
+        examine(self.data)
 
     def call(self, method, path, body=None, headers=None):
         if isinstance(body, dict):
@@ -191,9 +192,16 @@ class Ledger:
             assert self.files.get(file_id) in (None, hashlib.sha256(content).hexdigest())
 
 
+def examine(data, *options):
+    """attune doctor has nothing to say about the folder, be its server running or not."""
+    doctor = subprocess.run([BIN, "doctor", "--data", data, *options], capture_output=True, text=True)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
 def check_disk(data):
     """The data folder of a server that is stopped and whose jobs have ended: rows and files belong together one to one, checkpoints
     are what their MANIFEST says, and nothing unfinished is left."""
+    examine(data, "--hashes")
     with sqlite3.connect(f"file:{data}/attune.db?mode=ro", uri=True) as db:
         def ids(sql):
             return {row[0] for row in db.execute(sql)}

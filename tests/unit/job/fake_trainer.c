@@ -175,6 +175,9 @@ static void publish(struct trainer *t)
     write_file(path_join(&t->arena, dir, "weights"), t->state);
     sha256_of(str_of(t->state), digest);
     hex_encode(digest, 32, sha256);
+    write_file(path_join(&t->arena, dir, "MANIFEST"),
+               arena_printf(&t->arena, "{\"files\":[{\"name\":\"weights\",\"bytes\":%zu,\"sha256\":\"%s\"}]}",
+                            strlen(t->state), sha256));
     say(t,
         "\"kind\":\"checkpoint\",\"code\":\"\",\"step\":%lld,\"time\":1,\"epoch\":1,\"path\":\"%s\",\"train_loss\":0.5,"
         "\"train_mean_token_accuracy\":0.5,\"valid_loss\":null,\"files\":[{\"name\":\"weights\",\"bytes\":%zu,"
