@@ -1,9 +1,10 @@
 """A small MLflow tracking server that refuses what the real one refuses (REST 2.0), and can be told to misbehave.
 
-tests/track/mlflow_server.py holds the same jobs against the real one."""
+tests/track holds the same jobs against the real one."""
 import http.server
 import json
 import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -20,7 +21,7 @@ class Refused(Exception):
 class FakeMlflow:
     """misbehave: a list of what the next requests get instead of an answer: a status, "cut" (the request is done, the answer is lost), "garbage"."""
 
-    def __init__(self, authorization=None):
+    def __init__(self, authorization=None, certificate=None):
         self.experiments, self.runs, self.requests, self.misbehave, self.authorization = {"Default": "0"}, {}, [], [], authorization
         fake = self
 
@@ -36,7 +37,11 @@ class FakeMlflow:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        if certificate:  # a PEM file with its key
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import sqlite3
+import subprocess
 import time
 
 import openai
@@ -120,6 +121,27 @@ def test_a_service_that_refuses_costs_one_warning_and_nothing_else(tmp_path, mod
     assert server.stop() == 0
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"CANARY" not in path.read_bytes(), path
+
+
+def test_a_certificate_of_ones_own_is_trusted_when_it_is_given_and_not_else(tmp_path, models):
+    pem = tmp_path / "server.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+    certificate = (tmp_path / "c.pem").read_text()
+    pem.write_text(certificate + (tmp_path / "k.pem").read_text())
+    fake = FakeMlflow(certificate=pem)
+    server, client, file = start(tmp_path, models, fake)
+    trusted, untrusted = create(client, file, fake, {"certificate_file": certificate}), create(client, file, fake)
+    assert wait_for_job(client, trusted.id).status == wait_for_job(client, untrusted.id).status == "succeeded"
+    wait_for_state(server, trusted.id, "done")
+    (run,) = fake.runs.values()
+    assert run["tags"]["attune.job_id"] == trusted.id and sorted(run["metrics"]) == stored_metrics(server, trusted.id)
+    deadline = time.monotonic() + 60
+    while not [event for event in client.fine_tuning.jobs.list_events(untrusted.id) if "certificate" in event.message] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert state_of(server, untrusted.id)[0][0] == "pending" and time.monotonic() < deadline
+    fake.close()
+    assert server.stop() == 0
 
 
 def test_what_the_operator_does_not_list_is_not_reached(tmp_path, models, mlflow):

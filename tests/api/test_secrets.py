@@ -65,6 +65,13 @@ def test_what_is_no_secret_is_refused(keyed, body):
     assert call(server, admin, "POST", SECRETS, body, status=422)["detail"]
 
 
+def test_what_a_route_does_not_know_or_cannot_hold_is_refused(keyed):
+    server, admin, _ = keyed
+    call(server, admin, "GET", SECRETS + "?limit=1", status=422)
+    call(server, admin, "DELETE", SECRETS + "/A?limit=1", status=422)
+    call(server, admin, "POST", SECRETS, {"name": "A", "value": "x" * (5 << 20)}, status=413)
+
+
 def test_secrets_are_for_admins_and_belong_to_their_project(keyed):
     server, admin, _ = keyed
     other = call(server, admin, "POST", "/v1/organization/projects", {"name": "other"})
