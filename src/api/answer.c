@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-enum { JSON_BODY_BYTES_MAX = 4 << 20 };
+enum { JSON_BODY_BYTES_MAX = 4 << 20, BUSY_WAIT_S = 5 };
 
 void answer_json(struct call *call, int status, const struct strbuf *body)
 {
@@ -68,14 +68,14 @@ void answer_err(struct call *call, const struct err *err, const char *param)
 
     if (status == 429) {
         answer_too_many(call, err_code_name(err->code), param, 0, err->text);
+    } else if (status == 503) {
+        answer_unavailable(call, err_code_name(err->code), BUSY_WAIT_S, err->text);
     } else if (status == 422) {
         struct problems problems = {.arena = call->arena};
         problems_add(&problems, err_code_name(err->code), param, NULL, NULL, "%s", err->text);
         answer_problems(call, &problems);
     } else {
         idempotency_end(call, status, NULL);
-        if (status == 503)
-            metrics_note_refusal(call->api->metrics, 503, err_code_name(err->code));
         http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
     }
 }

@@ -45,6 +45,7 @@ struct api_config {
     bool is_local;               /* bound to loopback: a Host of elsewhere is refused, against DNS rebinding */
     const char *public_host;     /* a Host to take none the less, that of a proxy before this server; NULL: none */
     uint64_t file_bytes_max;     /* 0: 50 GB */
+    int nice;                    /* of processes that read data for an answer, as of trainers */
     int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
     int64_t auth_failures_per_minute; /* wrong keys of one address, after five at once; 0: 10; -1: no limit */

@@ -8,6 +8,8 @@
 #include "store/secrets.h"
 
 struct chat_workers; /* api/workers.h */
+struct preparers;    /* api/prepare.h */
+struct job_request;  /* api/job_request.h */
 struct expiry;
 struct upkeep;
 struct event_streams;
@@ -18,6 +20,7 @@ struct failures;
 struct api {
     struct api_config config;
     struct chat_workers *workers;
+    struct preparers *preparers;
     struct expiry *expiry;
     struct upkeep *upkeep;
     struct event_streams *streams;
@@ -48,6 +51,7 @@ struct call {
     bool is_recorded;
     const struct store_held *secrets; /* that the body brought, sealed */
     size_t secret_count;
+    bool is_dry_run; /* nothing is made: no record of the key */
 };
 
 typedef void call_fn(struct call *call);
@@ -187,9 +191,14 @@ const char *call_find_job(struct call *call);
 struct store_project;
 bool project_find(struct call *call, struct tenant *tenant, struct store_project *project);
 
+/* --- what a job would be (estimate.c) --- */
+
+/* Answers with the estimate of a job that has passed all checks. */
+void estimate_answer(struct call *call, const struct job_request *request, const struct job_spec *spec);
+
 /* --- handlers, one file a resource --- */
 call_fn secrets_put, secrets_list, secrets_delete;
-call_fn files_create, files_list, files_get, files_delete, files_content;
+call_fn files_create, files_list, files_get, files_delete, files_content, files_preview;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;

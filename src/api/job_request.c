@@ -18,15 +18,16 @@ struct reader {
     bool is_rate_auto;
 };
 
-static void warn(struct reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void warn(struct reader *r, const char *format, ...)
+static void warn(struct reader *r, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void warn(struct reader *r, const char *code, const char *format, ...)
 {
+    struct job_request *request = r->request;
     va_list args;
 
-    if (r->request->warning_count == JOB_WARNINGS_MAX)
+    if (request->warning_count == JOB_WARNINGS_MAX)
         return;
     va_start(args, format);
-    r->request->warnings[r->request->warning_count++] = arena_vprintf(r->arena, format, args);
+    request->warnings[request->warning_count++] = (struct job_warning){code, arena_vprintf(r->arena, format, args)};
     va_end(args);
 }
 
@@ -489,7 +490,7 @@ static void read_extra(struct reader *r, const struct json *extra)
         if (is_extension(value->key) && value->type != JSON_NULL)
             read_extension(r, value);
         else if (!is_extension(value->key))
-            warn(r, "extra_body.%.*s is not known and was ignored", STR_ARG(value->key));
+            warn(r, "unknown_field", "extra_body.%.*s is not known and was ignored", STR_ARG(value->key));
     }
     r->outer = NULL;
 }
@@ -511,7 +512,7 @@ static void read_top_level(struct reader *r, const struct json *body)
                 read_extension(r, value);
         } else {
             const char *nearest = str_nearest(value->key, known, COUNT(known));
-            warn(r, "the field \"%.*s\" is not known and was ignored%s%s%s", STR_ARG(value->key),
+            warn(r, "unknown_field", "the field \"%.*s\" is not known and was ignored%s%s%s", STR_ARG(value->key),
                  nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
         }
     }
@@ -535,14 +536,14 @@ static void resolve_rate(struct reader *r)
                          values->learning_rate);
     } else if (r->multiplier > 0) {
         values->learning_rate = r->multiplier;
-        warn(r,
+        warn(r, "multiplier_is_rate",
              "learning_rate_multiplier %g is below 0.01 and was taken as the learning rate itself; say learning_rate",
              r->multiplier);
     } else if (r->is_rate_auto && !r->given.learning_rate) {
         values->learning_rate = standard;
     } else if (values->lora && !r->given.learning_rate && r->request->method == METHOD_SUPERVISED) {
         warn(
-            r,
+            r, "lora_default_rate",
             "learning_rate was left at its default 1e-5, which hardly moves a LoRA adapter; 2e-4 or \"auto\" is usual");
     }
 }

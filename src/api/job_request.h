@@ -42,7 +42,9 @@ struct job_request {
     const struct json *integrations; /* as sent, for api/integrations.h; NULL: none */
     const struct json *metadata;     /* object of strings, or NULL */
     const struct json *tags;         /* array of strings, one string, or NULL */
-    const char *warnings[JOB_WARNINGS_MAX];
+    struct job_warning {
+        const char *code, *text; /* codes are stable */
+    } warnings[JOB_WARNINGS_MAX];
     int warning_count;
 };
 

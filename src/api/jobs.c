@@ -190,10 +190,10 @@ static void answer_job(struct call *call, const struct store_job *job)
     strbuf_deinit(&body);
 }
 
-static void submit(struct call *call, const struct job_request *request, const struct integrations *integrations,
-                   const struct model_place *place)
+static struct job_spec make_spec(struct call *call, const struct job_request *request,
+                                 const struct integrations *integrations, const struct model_place *place)
 {
-    struct job_spec spec = {
+    return (struct job_spec){
         .model = place->id,
         .model_path = place->path,
         .adapter_path = place->adapter_path,
@@ -211,6 +211,10 @@ static void submit(struct call *call, const struct job_request *request, const s
         .integrations_json = integrations->echo_json,
         .extra = {call->secrets, integrations->count ? call->secret_count : 0, integrations->at, integrations->count},
     };
+}
+
+static void submit(struct call *call, const struct job_request *request, struct job_spec spec)
+{
     struct store_job job;
     struct err err = {0};
     char id[STORE_ID_BYTES];
@@ -235,7 +239,7 @@ static void submit(struct call *call, const struct job_request *request, const s
     }
     for (int i = 0; i < request->warning_count; i++)
         store_event_add(call->api->config.store, &call->tenant, job.id, "warn",
-                        arena_printf(call->arena, "request_%d", i + 1), request->warnings[i], NULL, NULL);
+                        arena_printf(call->arena, "request_%d", i + 1), request->warnings[i].text, NULL, NULL);
     answer_job(call, &job);
 }
 
@@ -245,6 +249,7 @@ static void create_from(struct call *call, const struct json *body)
     struct job_request *request = arena_new(call->arena, struct job_request);
     struct integrations *integrations = arena_new(call->arena, struct integrations);
     struct model_place place;
+    struct job_spec spec;
     struct err err = {0};
 
     if (!job_request_read(call->arena, body, request, &problems)) {
@@ -261,15 +266,36 @@ static void create_from(struct call *call, const struct json *body)
     integrations_read(call->arena, request->integrations, &call->api->config.origins, integrations, &problems);
     resolve_context(call, &place, request, &problems);
     check_adapter(&place, request, &problems);
-    if (problems.count)
+    if (problems.count) {
         answer_problems(call, &problems);
+        return;
+    }
+    spec = make_spec(call, request, integrations, &place);
+    if (call->is_dry_run)
+        estimate_answer(call, request, &spec);
     else
-        submit(call, request, integrations, &place);
+        submit(call, request, spec);
+}
+
+/* ?dry_run=true; false: answered that it is neither that nor false. */
+static bool read_dry_run(struct call *call)
+{
+    struct problems problems = {.arena = call->arena};
+    struct str value = STR("false");
+
+    url_query_get(&call->query, "dry_run", &value);
+    call->is_dry_run = str_is(value, "true");
+    if (call->is_dry_run || value.len == 0 || str_is(value, "false"))
+        return true;
+    problems_add(&problems, "bool_parsing", "dry_run", NULL, NULL, "dry_run must be true or false");
+    answer_problems(call, &problems);
+    return false;
 }
 
 void jobs_create(struct call *call)
 {
-    take_json(call, create_from);
+    if (read_dry_run(call))
+        take_json(call, create_from);
 }
 
 /* --- one job --- */

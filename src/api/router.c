@@ -1,4 +1,5 @@
 #include "api/api_int.h"
+#include "api/prepare.h"
 #include "api/workers.h"
 
 #include "store/projects.h"
@@ -18,11 +19,12 @@
     X(GET, "v1/files/{id}", "read", "", files_get)                                                                     \
     X(DELETE, "v1/files/{id}", "write", "", files_delete)                                                              \
     X(GET, "v1/files/{id}/content", "read", "", files_content)                                                         \
+    X(GET, "v1/files/{id}/preview", "read", "model line count", files_preview)                                         \
     X(POST, "v1/uploads", "write", "", uploads_create)                                                                 \
     X(POST, "v1/uploads/{id}/parts", "write", "", uploads_add_part)                                                    \
     X(POST, "v1/uploads/{id}/complete", "write", "", uploads_complete)                                                 \
     X(POST, "v1/uploads/{id}/cancel", "write", "", uploads_cancel)                                                     \
-    X(POST, "v1/fine_tuning/jobs", "write", "", jobs_create)                                                           \
+    X(POST, "v1/fine_tuning/jobs", "write", "dry_run", jobs_create)                                                    \
     X(GET, "v1/fine_tuning/jobs", "read", PAGE "metadata metadata[]", jobs_list)                                       \
     X(GET, "v1/fine_tuning/jobs/{id}", "read", "", jobs_get)                                                           \
     X(POST, "v1/fine_tuning/jobs/{id}/cancel", "write", "", jobs_cancel)                                               \
@@ -404,7 +406,8 @@ struct api *api_new(const struct api_config *config, struct err *err)
     if (!api->config.file_bytes_max)
         api->config.file_bytes_max = 50ull << 30;
     api->workers = workers_new(&api->config, err);
-    if (!api->workers) {
+    api->preparers = api->workers ? preparers_new(&api->config, err) : NULL;
+    if (!api->preparers) {
         api_free(api);
         return NULL;
     }
@@ -428,6 +431,7 @@ void api_free(struct api *api)
     event_streams_free(api->streams);
     expiry_free(api->expiry);
     upkeep_free(api->upkeep);
+    preparers_free(api->preparers);
     workers_free(api->workers);
     metrics_free(api->metrics);
     free(api);

@@ -44,6 +44,17 @@ const char *err_code_name(enum err_code code)
     return (size_t)code < sizeof names / sizeof *names ? names[code] : "internal_error";
 }
 
+bool err_code_find(const char *name, enum err_code *code)
+{
+    for (int i = 0; i <= ERR_INTERNAL; i++) {
+        if (strcmp(err_code_name(i), name) == 0) {
+            *code = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 void assert_failed(const char *file, int line, const char *condition)
 {
     fprintf(stderr, "attune: %s:%d: broken invariant: %s\n", file, line, condition);

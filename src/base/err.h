@@ -47,6 +47,7 @@ bool err_prefix(struct err *err, const char *format, ...) __attribute__((format(
 
 /* The stable lower-case name of a code, as it stands in job errors: "invalid_input". */
 const char *err_code_name(enum err_code code);
+bool err_code_find(const char *name, enum err_code *code);
 
 /* Ends the process with file, line and condition: a broken invariant is a bug, in release builds too. */
 #define ASSERT(condition)                                                                                              \

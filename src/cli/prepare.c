@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { JOB_BYTES_MAX = 8 << 20, PREVIEW_TOKENS_MAX = 65536, THREAD_BYTES = 16 << 20 };
+enum { JOB_BYTES_MAX = 8 << 20, PREVIEW_TOKENS_MAX = 16384, THREAD_BYTES = 16 << 20 };
 
 struct arguments {
     const char *run, *preview, *model;

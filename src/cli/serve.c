@@ -338,6 +338,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .models_dir = s->models_dir,
                                           .hub_cache = s->hub_cache,
                                           .is_open = s->options.is_open,
+                                          .nice = (int)s->options.nice,
                                           .recovery_steps = s->options.recovery_steps,
                                           .auth_failures_per_minute = none_at_zero(s->options.auth_failures),
                                           .is_local = is_loopback(s->options.host),

@@ -100,6 +100,9 @@ struct job_spec {
  * disk_bytes can never be had. */
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                 struct arena *arena, struct store_job *job, struct err *err);
+/* job.json as such a job would have it, with files where they lie now: nothing is made. */
+bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                  struct strbuf *job_json, struct err *err);
 /* Each gives the job as it is afterwards. ERR_CONFLICT when its state does not allow it (final ones; resume of a job
  * that is not paused); asking twice for the same is fine. Cancelling is seen by clients at once. */
 bool job_cancel(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,

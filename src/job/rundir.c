@@ -25,7 +25,7 @@ const char *rundir_attempt_path(struct arena *arena, const char *run_dir, int64_
     return arena_printf(arena, "%s/attempts/%04lld", run_dir, (long long)attempt);
 }
 
-static void put_file(struct json_writer *writer, struct arena *arena, const char *key, const char *run_dir,
+static void put_file(struct json_writer *writer, struct arena *arena, const char *key, const char *inputs_dir,
                      const struct store_file *file)
 {
     json_write_key(writer, key);
@@ -35,14 +35,15 @@ static void put_file(struct json_writer *writer, struct arena *arena, const char
     }
     json_write_begin_object(writer);
     json_put_text(writer, "id", file->id);
-    json_put_text(writer, "path", arena_printf(arena, "%s/inputs/%s", run_dir, file->id));
+    json_put_text(writer, "path", path_join(arena, inputs_dir, file->id));
     json_put_text(writer, "name", file->filename);
     json_write_end_object(writer);
 }
 
-static void write_job_json(struct strbuf *buf, struct arena *arena, const char *run_dir, const struct rundir_job *job)
+void rundir_write_job(struct strbuf *out, const char *inputs_dir, const struct rundir_job *job)
 {
-    struct json_writer writer = {.buf = buf};
+    struct json_writer writer = {.buf = out};
+    struct arena arena = {0};
 
     json_write_begin_object(&writer);
     json_put_integer(&writer, "format", 1);
@@ -60,8 +61,8 @@ static void write_job_json(struct strbuf *buf, struct arena *arena, const char *
     } else {
         json_write_null(&writer);
     }
-    put_file(&writer, arena, "training_file", run_dir, job->training_file);
-    put_file(&writer, arena, "validation_file", run_dir, job->validation_file);
+    put_file(&writer, &arena, "training_file", inputs_dir, job->training_file);
+    put_file(&writer, &arena, "validation_file", inputs_dir, job->validation_file);
     json_put_text(&writer, "output_name", job->output_name);
     json_put_integer(&writer, "seed", job->seed);
     json_put_text(&writer, "method", job->method);
@@ -71,6 +72,7 @@ static void write_job_json(struct strbuf *buf, struct arena *arena, const char *
     json_write_raw(&writer, str_of(job->options_json));
     json_put_text(&writer, "cache", job->cache_dir);
     json_write_end_object(&writer);
+    arena_deinit(&arena);
 }
 
 static bool stage(struct arena *arena, const char *inputs_dir, const struct store_file *file, struct blobs *blobs,
@@ -93,7 +95,7 @@ bool rundir_create(const char *run_dir, const struct rundir_job *job, struct blo
         goto out;
     if (job->validation_file && !stage(&arena, inputs_dir, job->validation_file, blobs, err))
         goto out;
-    write_job_json(&json, &arena, run_dir, job);
+    rundir_write_job(&json, inputs_dir, job);
     if (!dir_sync(inputs_dir, err) || !file_replace(path_join(&arena, run_dir, "job.json"), strbuf_view(&json), err) ||
         !dir_sync(path_join(&arena, run_dir, ".."), err))
         goto out;

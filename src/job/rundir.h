@@ -16,6 +16,9 @@ struct rundir_job {
     int64_t seed;
     const struct store_file *training_file, *validation_file; /* validation may be NULL */
 };
+/* job.json of a job whose files lie in inputs_dir under their ids. */
+void rundir_write_job(struct strbuf *out, const char *inputs_dir, const struct rundir_job *job);
+
 /* The directory with job.json and the files staged under inputs/, all durable. On failure nothing is left. */
 bool rundir_create(const char *run_dir, const struct rundir_job *job, struct blobs *blobs, struct err *err);
 

@@ -89,12 +89,18 @@ static struct store_job make_row(const struct tenant *tenant, const struct job_s
     };
 }
 
-static bool make_run_dir(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
-                         const struct store_job *row, struct arena *arena, struct err *err)
+/* The rows of the job's files, in the arena. */
+struct job_files {
+    struct store_file training, validation;
+};
+
+static bool describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                     const struct store_job *row, struct arena *arena, struct job_files *files, struct rundir_job *job,
+                     struct err *err)
 {
     struct store *store = manager->config.store;
-    struct store_file training, validation;
-    struct rundir_job job = {
+
+    *job = (struct rundir_job){
         .id = row->id,
         .model = spec->model,
         .model_path = spec->model_path,
@@ -105,18 +111,38 @@ static bool make_run_dir(struct job_manager *manager, const struct tenant *tenan
         .options_json = spec->options_json ? spec->options_json : "{}",
         .cache_dir = path_join(arena, manager->data_dir, "cache"),
         .seed = spec->seed,
-        .training_file = &training,
+        .training_file = &files->training,
     };
+    if (spec->validation_file)
+        job->validation_file = &files->validation;
+    return store_file_get(store, tenant, spec->training_file, arena, &files->training, err) &&
+           (!spec->validation_file ||
+            store_file_get(store, tenant, spec->validation_file, arena, &files->validation, err));
+}
 
-    if (!store_file_get(store, tenant, spec->training_file, arena, &training, err))
-        return false;
-    if (spec->validation_file) {
-        job.validation_file = &validation;
-        if (!store_file_get(store, tenant, spec->validation_file, arena, &validation, err))
-            return false;
-    }
-    return dir_make(job.cache_dir, err) &&
+static bool make_run_dir(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                         const struct store_job *row, struct arena *arena, struct err *err)
+{
+    struct job_files files;
+    struct rundir_job job;
+
+    return describe(manager, tenant, spec, row, arena, &files, &job, err) && dir_make(job.cache_dir, err) &&
            rundir_create(rundir_path(arena, manager->data_dir, row->id), &job, manager->config.blobs, err);
+}
+
+bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                  struct strbuf *job_json, struct err *err)
+{
+    const struct store_job row = {.id = "ftjob-none", .output_name = ""};
+    struct arena arena = {0};
+    struct job_files files;
+    struct rundir_job job;
+    bool ok = describe(manager, tenant, spec, &row, &arena, &files, &job, err);
+
+    if (ok)
+        rundir_write_job(job_json, blobs_dir(manager->config.blobs), &job);
+    arena_deinit(&arena);
+    return ok;
 }
 
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,

@@ -175,3 +175,8 @@ bool socket_pair(int ends[2], struct err *err)
     fail(-1, err, "open", "a socket pair");
     return false;
 }
+
+void socket_end_writing(int fd)
+{
+    shutdown(fd, SHUT_WR);
+}

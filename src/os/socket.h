@@ -25,5 +25,7 @@ int socket_listen_unix(const char *path, struct err *err);
 /* Blocking, because the other side is on this machine. */
 int socket_connect_unix(const char *path, struct err *err);
 
+/* The other end reads an end; what it says still arrives. */
+void socket_end_writing(int fd);
 /* Two ends of one stream; close-on-exec, blocking. */
 bool socket_pair(int ends[2], struct err *err);

@@ -46,6 +46,11 @@ void blobs_close(struct blobs *blobs)
     free(blobs);
 }
 
+const char *blobs_dir(const struct blobs *blobs)
+{
+    return blobs->files_dir;
+}
+
 /* Ids are made by the server; a name that could leave the folder is a bug. */
 static char *path_of(struct blobs *blobs, struct arena *arena, const char *id)
 {

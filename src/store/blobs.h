@@ -33,6 +33,8 @@ void blob_put_abort(struct blob_put *put); /* NULL is fine */
 
 /* A descriptor to read from (pread, sendfile) and its size; -1 on failure. The caller closes it. */
 int blob_open(struct blobs *blobs, const char *id, uint64_t *bytes, struct err *err);
+/* Where blobs lie, each under its id. */
+const char *blobs_dir(const struct blobs *blobs);
 /* The blob at `path`: a hard link, or a copy across file systems. path must not exist. */
 bool blob_stage_to_path(struct blobs *blobs, const char *id, const char *path, struct err *err);
 /* A new blob `id` that shares the bytes of the file at `path`; durable after blobs_sync, which serves any number. */

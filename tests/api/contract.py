@@ -120,6 +120,8 @@ class Contract:
             assert status in (404, 405), f"{method} {path} is not in docs/openapi.yaml and answered {status}"
             return
         self.seen.setdefault((method, template), set()).add(status)
+        if '"fine_tuning.job.estimate"' in body[:100]:  # ours alone, on a route that the others have
+            return
         for spec in self.others:
             spec.check(method, path, status, content_type, body)
 
