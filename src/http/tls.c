@@ -158,10 +158,13 @@ int tls_wire_handshake(struct tls_wire *wire)
 
 ssize_t tls_wire_read(struct tls_wire *wire, void *at, size_t bytes)
 {
-    size_t got;
+    size_t got = 0, more;
 
     ERR_clear_error();
-    return SSL_read_ex(wire->ssl, at, bytes, &got) == 1 ? (ssize_t)got : failure(wire, 0);
+    /* OpenSSL gives one record of 16 KiB a call. What ends the row of records is told again at the next call. */
+    while (got < bytes && SSL_read_ex(wire->ssl, (char *)at + got, bytes - got, &more) == 1)
+        got += more;
+    return got > 0 ? (ssize_t)got : failure(wire, 0);
 }
 
 ssize_t tls_wire_write(struct tls_wire *wire, const void *at, size_t bytes)

@@ -3,12 +3,14 @@
 
 Each attack twice: with the limit of one address lifted and as it is. The healthy client asks from another loopback address every 20 ms, on a new connection
 each time, and its longest wait counts. Each slow connection has to be gone a second after its deadline: by that time /proc/net/tcp shows it established no
-more. Exits with 1 when one of the two does not hold."""
+more. Last, what an idle connection costs after a request with a large head, plainly and through TLS: at most 24 KiB. Exits with 1 when one of these does
+not hold."""
 import collections
 import os
 import pathlib
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS, CONNECTIONS = (int(sys.argv[at]) if len(sys.argv) > at else value for at, value in ((1, 60), (2, 900)))
-WAIT_MS_MAX = 100
+WAIT_MS_MAX, IDLE_KIB_MAX = 100, 24
 ATTACKS = {  # what it is, its options, the deadline of such a connection in seconds
     "slow head": (["-H", "-i", "5", "-t", "GET"], 10),
     "slow body": (["-B", "-i", "5", "-t", "POST", "-s", "1000000"], 30),
@@ -104,6 +106,34 @@ def attack(name, server, path):
     return holds
 
 
+def idle_cost(folder, is_tls):
+    """KiB of resident memory for each of many connections that asked once and went silent."""
+    options, context = [], ssl._create_unverified_context()
+    if is_tls:
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-keyout", folder / "key.pem",
+                        "-out", folder / "cert.pem"], check=True, capture_output=True)
+        options = ["--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem"]
+    server = Server(folder, "--connections-per-address", "0", *options)
+
+    def ask_once():
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        connection = context.wrap_socket(connection) if is_tls else connection
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 8000 + b"\r\nX-B: " + b"b" * 20000 + b"\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        return connection
+
+    first = ask_once()
+    before = server.resident_kib()
+    connections = [ask_once() for _ in range(CONNECTIONS)]
+    cost = (server.resident_kib() - before) / CONNECTIONS
+    for connection in (first, *connections):
+        connection.close()
+    server.process.terminate()
+    server.process.wait(timeout=30)
+    print(f"idle connection{' of TLS' if is_tls else ''}: {cost:.1f} KiB{'' if cost <= IDLE_KIB_MAX else '  FAILED'}", flush=True)
+    return cost <= IDLE_KIB_MAX
+
+
 def main():
     held = []
     for said, options in (("limit of an address lifted", ["--connections-per-address", "0"]), ("limit of an address on", [])):
@@ -117,6 +147,9 @@ def main():
             finally:
                 server.process.terminate()
                 server.process.wait(timeout=30)
+    for is_tls in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            held.append(idle_cost(pathlib.Path(folder), is_tls))
     sys.exit(not all(held))
 
 
