@@ -85,6 +85,13 @@ static bool forget_processes(struct store *store, struct err *err)
     return query_run(&query, NULL, err);
 }
 
+/* One file, which readers open without leaving anything beside it; a server turns its log on again. */
+static bool make_single(struct store *store, struct err *err)
+{
+    return sqlite3_exec(store->db, "PRAGMA journal_mode=DELETE", NULL, NULL, NULL) == SQLITE_OK ||
+           err_set(err, ERR_IO, "cannot copy the database: %s", sqlite3_errmsg(store->db));
+}
+
 static bool copy_pages(struct store *to, struct store *from, struct err *err)
 {
     sqlite3_backup *backup = sqlite3_backup_init(to->db, "main", from->db, "main");
@@ -105,10 +112,10 @@ bool store_copy(const char *data_dir, const char *to_dir, struct err *err)
     struct store *from = store_open_to_read(data_dir, err), *to = NULL;
     bool ok = from && file_remove(path, err) &&
               (to = open_database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err)) && copy_pages(to, from, err) &&
-              forget_processes(to, err);
+              make_single(to, err) && forget_processes(to, err);
 
     store_close(from);
-    store_close(to); /* the last connection: its log goes into the file */
+    store_close(to);
     arena_deinit(&arena);
     return ok;
 }

@@ -32,9 +32,31 @@ static bool read_model(struct session *s, struct err *err)
     return true;
 }
 
+static void find_input(struct session *s, const char *dir, struct train_file *file)
+{
+    const char *here = path_join(&s->arena, path_join(&s->arena, dir, "inputs"), file->id ? file->id : "");
+
+    if (file->path && !file_exists(file->path) && file_exists(here))
+        file->path = here;
+}
+
+/* In a data folder that has moved, or in a copy of one, job.json names places of the old one. */
+static void find_places(struct session *s, const char *dir)
+{
+    const char *cache = path_join(&s->arena, dir, "../../cache");
+
+    find_input(s, dir, &s->config.train);
+    find_input(s, dir, &s->config.valid);
+    if (!dir_exists(s->config.cache) && dir_exists(path_join(&s->arena, dir, "../../runs")))
+        s->config.cache = cache;
+}
+
 bool session_read(struct session *s, const char *dir, struct err *err)
 {
-    return train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err) && read_model(s, err);
+    if (!train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err))
+        return false;
+    find_places(s, dir);
+    return read_model(s, err);
 }
 
 bool session_parse(struct session *s, struct str job_json, struct err *err)
