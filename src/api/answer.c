@@ -5,9 +5,16 @@
 
 enum { JSON_BODY_BYTES_MAX = 4 << 20, BUSY_WAIT_S = 5 };
 
+/* What a request did is on record before anybody hears of it. */
+static void before_answer(struct call *call, int status, const char *body)
+{
+    idempotency_end(call, status, body);
+    audit_end(call, status, body);
+}
+
 void answer_json(struct call *call, int status, const struct strbuf *body)
 {
-    idempotency_end(call, status, body->at);
+    before_answer(call, status, body->at);
     http_answer_bytes(call->exchange, &(struct http_response){.status = status}, strbuf_view(body));
 }
 
@@ -42,7 +49,7 @@ static void answer_later(struct call *call, int status, const char *code, const 
     struct http_header header = {STR("x-should-retry"), STR("false")};
     struct strbuf body = {0};
 
-    idempotency_end(call, status, NULL);
+    before_answer(call, status, NULL);
     metrics_note_refusal(call->api->metrics, status, code);
     if (wait_s > 0)
         header = (struct http_header){STR("Retry-After"), str_of(arena_printf(call->arena, "%lld", (long long)wait_s))};
@@ -75,7 +82,7 @@ void answer_err(struct call *call, const struct err *err, const char *param)
         problems_add(&problems, err_code_name(err->code), param, NULL, NULL, "%s", err->text);
         answer_problems(call, &problems);
     } else {
-        idempotency_end(call, status, NULL);
+        before_answer(call, status, NULL);
         http_answer_error(call->exchange, status, NULL, err_code_name(err->code), param, err->text);
     }
 }
@@ -84,7 +91,7 @@ void answer_error(struct call *call, int status, const char *code, const char *p
 {
     va_list args;
 
-    idempotency_end(call, status, NULL);
+    before_answer(call, status, NULL);
     if (status == 503)
         metrics_note_refusal(call->api->metrics, 503, code);
     va_start(args, format);

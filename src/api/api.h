@@ -48,6 +48,7 @@ struct api_config {
     int nice;                    /* of processes that read data for an answer, as of trainers */
     int64_t recovery_steps;      /* recovery points of every job: each so many steps; 0: by time alone */
     int64_t chat_idle_ms;        /* an inference worker without requests ends after this; 0: 5 minutes */
+    int64_t audit_days;          /* the audit log is kept so long; 0: 365 */
     int64_t auth_failures_per_minute; /* wrong keys of one address, after five at once; 0: 10; -1: no limit */
     struct outgoing_policy origins; /* that jobs' integrations may name */
     struct api_checker checker;

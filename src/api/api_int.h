@@ -42,6 +42,7 @@ struct call {
     const char *key_id;          /* "" without keys */
     bool is_openai_profile;      /* newest first */
     struct url_query query;
+    const char *audit_type;      /* NULL: nothing to note */
     const char *profile;         /* of the key; NULL: it has the project's */
     const char *route;           /* its pattern; NULL: there is none */
     struct str parameter[2];     /* what the {…} of the route's path matched */
@@ -143,6 +144,11 @@ bool idempotency_begin(struct call *call, char id[STORE_ID_BYTES], struct err *e
 /* With the answer; answer.c does it. */
 void idempotency_end(struct call *call, int status, const char *body);
 
+/* --- the audit log (audit.c) --- */
+
+void audit_begin(struct call *call); /* before a handler runs: its answer is noted when it is one that writes */
+void audit_end(struct call *call, int status, const char *body); /* with the answer; answer.c does it */
+
 /* --- expiry (expiry.c): what has outlived its time goes, at the start and every minute --- */
 
 struct expiry *expiry_new(const struct api_config *config);
@@ -203,6 +209,6 @@ call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, 
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
 call_fn deployments_create, deployments_list, deployments_get, deployments_delete;
-call_fn drain_get, drain_begin, drain_end, metrics_get, usage_completions, usage_fine_tuning, usage_storage;
+call_fn audit_logs_list, drain_get, drain_begin, drain_end, metrics_get, usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

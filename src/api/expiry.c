@@ -1,11 +1,12 @@
 #include "api/api_int.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "store/audit.h"
 #include "store/uploads.h"
 
 #include <stdlib.h>
 
-enum { SWEEP_EVERY_MS = 60000 };
+enum { SWEEP_EVERY_MS = 60000, AUDIT_DAYS = 365, AUDIT_ROWS_MAX = 1000000 };
 
 struct expiry {
     const struct api_config *config;
@@ -15,13 +16,14 @@ struct expiry {
 /* Rows first: a crash before the blobs are gone leaves blobs without rows, which the next start collects. */
 static bool sweep(const struct api_config *config, struct arena *arena, struct err *err)
 {
+    const int64_t audit_ms = (config->audit_days ? config->audit_days : AUDIT_DAYS) * (int64_t)86400000;
     const char **ids;
     size_t count;
     bool ok = store_expire(config->store, clock_unix_ms(), arena, &ids, &count, err);
 
     if (ok && count > 0)
         discard_blobs(config, ids, count);
-    return ok;
+    return ok && store_audit_expire(config->store, clock_unix_ms() - audit_ms, AUDIT_ROWS_MAX, err);
 }
 
 static void on_due(void *context)

@@ -12,6 +12,9 @@
  * it: names of models hold slashes. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
  * ai_project_id: any other would be believed to work and is refused by name. "metadata[]" takes metadata[any]. */
 #define PAGE "limit after order "
+#define AUDIT                                                                                                          \
+    "project_ids project_ids[] event_types event_types[] actor_ids actor_ids[] effective_at[gt] effective_at[gte] "    \
+    "effective_at[lt] effective_at[lte]"
 #define USAGE "start_time end_time bucket_width limit page group_by group_by[] project_ids project_ids[]"
 #define ROUTES(X)                                                                                                      \
     X(POST, "v1/files", "write", "", files_create)                                                                     \
@@ -59,6 +62,7 @@
     X(GET, "v1/organization/usage/completions", "admin", USAGE, usage_completions)                                     \
     X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE, usage_fine_tuning)                                     \
     X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
+    X(GET, "v1/organization/audit_logs", "admin", PAGE AUDIT, audit_logs_list)                                         \
     X(GET, "v1/organization/drain", "admin", "", drain_get)                                                            \
     X(POST, "v1/organization/drain", "admin", "", drain_begin)                                                         \
     X(DELETE, "v1/organization/drain", "admin", "", drain_end)                                                         \
@@ -342,10 +346,12 @@ static void serve(struct call *call, const struct route *route)
 {
     struct err err = {0};
 
-    if (!url_query_decode(call->arena, call->request->query_text, &call->query, &err))
+    if (!url_query_decode(call->arena, call->request->query_text, &call->query, &err)) {
         answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
-    else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route)))
+    } else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route))) {
+        audit_begin(call);
         route->run(call);
+    }
 }
 
 static void on_head(void *context, struct http_exchange *exchange)

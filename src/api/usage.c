@@ -1,10 +1,10 @@
 /* What projects used: the organisation's pages of daily buckets, as OpenAI's usage API has them, and the count of what models
  * answer. Jobs and files are counted by the store. */
 #include "api/api_int.h"
+#include "base/log.h"
 #include "os/clock.h"
 #include "store/usage.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +33,7 @@ static void write_entries(struct usage_book *book)
 
         if (!store_usage_add_requests(book->config->store, &entry->tenant, entry->requests, entry->input_tokens,
                                       entry->output_tokens, &err)) {
-            fprintf(stderr, "attune serve: cannot count what models answered: %s\n", err.text);
+            log_line("attune serve: cannot count what models answered: %s", err.text);
             return;
         }
         book->first = entry->next;
@@ -113,15 +113,6 @@ static int64_t read_integer(struct call *call, const char *name, int64_t standar
     return value;
 }
 
-/* Arrays come as name[]=a&name[]=b or without the brackets. */
-static bool is_array_item(const struct url_pair *pair, const char *name)
-{
-    size_t len = strlen(name);
-
-    return str_is(pair->name, name) ||
-           (str_starts(pair->name, str_of(name)) && str_is(str_slice(pair->name, len, pair->name.len), "[]"));
-}
-
 static bool read_query(struct call *call, struct usage_query *usage)
 {
     struct problems problems = {.arena = call->arena};
@@ -139,7 +130,7 @@ static bool read_query(struct call *call, struct usage_query *usage)
         problems_add(&problems, "value_error", "bucket_width", NULL, NULL, "bucket_width: usage is kept by the day: 1d");
     for (size_t i = 0; i < call->query.count; i++) {
         const struct url_pair *pair = &call->query.pair[i];
-        if (!is_array_item(pair, "group_by") || pair->value.len == 0)
+        if (!url_is_array_item(pair, "group_by") || pair->value.len == 0)
             continue;
         usage->by_project = str_is(pair->value, "project_id");
         if (!usage->by_project)
@@ -161,7 +152,7 @@ static bool is_wanted(const struct call *call, const char *project_id)
 
     for (size_t i = 0; i < call->query.count; i++) {
         const struct url_pair *pair = &call->query.pair[i];
-        if (!is_array_item(pair, "project_ids") || pair->value.len == 0)
+        if (!url_is_array_item(pair, "project_ids") || pair->value.len == 0)
             continue;
         is_any_named = true;
         is_named |= str_is(pair->value, project_id);

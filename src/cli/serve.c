@@ -29,7 +29,7 @@ enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_
 
 struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, nice, hung_seconds;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice, hung_seconds;
     bool is_open;
     const char *secret_key_file, *outgoing;
     int64_t secret_key_fd;
@@ -340,6 +340,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .is_open = s->options.is_open,
                                           .nice = (int)s->options.nice,
                                           .recovery_steps = s->options.recovery_steps,
+                                          .audit_days = s->options.audit_days,
                                           .auth_failures_per_minute = none_at_zero(s->options.auth_failures),
                                           .is_local = is_loopback(s->options.host),
                                           .public_host = s->options.public_host,
@@ -492,6 +493,7 @@ int cli_serve(int argc, char **argv)
         {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
         {"connections-per-address", OPTION_INT, &s.options.connections_per_address, "N",
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
+        {"audit-days", OPTION_INT, &s.options.audit_days, "N", "the audit log is kept so long (default 365)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",

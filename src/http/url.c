@@ -121,6 +121,14 @@ bool url_query_get(const struct url_query *query, const char *name, struct str *
     return false;
 }
 
+bool url_is_array_item(const struct url_pair *pair, const char *name)
+{
+    size_t len = strlen(name);
+
+    return str_is(pair->name, name) ||
+           (str_starts(pair->name, str_of(name)) && str_is(str_slice(pair->name, len, pair->name.len), "[]"));
+}
+
 void url_encode(struct strbuf *out, struct str text)
 {
     static const char hex[] = "0123456789ABCDEF";

@@ -35,6 +35,8 @@ bool url_path_decode(struct arena *arena, struct str raw, struct url_path *path,
 bool url_query_decode(struct arena *arena, struct str raw, struct url_query *query, struct err *err);
 /* First value of a name; false when it is absent. */
 bool url_query_get(const struct url_query *query, const char *name, struct str *value);
+/* Whether the pair is an item of the array of that name: name[]=a&name[]=b, or without the brackets. */
+bool url_is_array_item(const struct url_pair *pair, const char *name);
 /* Percent-encodes everything but letters, digits and -._~ */
 void url_encode(struct strbuf *out, struct str text);
 
