@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/remote.h"
+#include "http/url.h"
 #include "os/file.h"
 
 #include <stdio.h>
@@ -47,15 +48,66 @@ static bool download(struct remote *remote, const char *id, const char *out, str
     return true;
 }
 
+static void print_sequence(struct remote *remote, const struct json *sequence)
+{
+    int position = 0;
+
+    printf("position      id  trains  token\n");
+    for json_each (token, json_get(sequence, "tokens")) {
+        struct strbuf text = {0};
+        json_write_string(&(struct json_writer){.buf = &text}, json_string_or(json_get(token, "text"), STR("")));
+        printf("%8d  %6lld  %s  %s\n", position++, (long long)json_integer_or(json_get(token, "id"), 0),
+               json_bool_or(json_get(token, "trained"), false) ? "train " : "      ", text.at);
+        strbuf_deinit(&text);
+    }
+    printf("%lld tokens, %lld train\n", (long long)json_integer_or(json_get(sequence, "token_count"), 0),
+           (long long)json_integer_or(json_get(sequence, "trained_count"), 0));
+}
+
+static void print_line(struct remote *remote, const struct json *line)
+{
+    printf("line %lld%s%s\n", (long long)json_integer_or(json_get(line, "line"), 0), json_get(line, "error") ? ": " : "",
+           remote_text(remote, line, "error"));
+    for json_each (member, line) {
+        if (member->type != JSON_OBJECT)
+            continue;
+        printf("%.*s\n", STR_ARG(member->key));
+        print_sequence(remote, member);
+    }
+    if (json_get(line, "tokens"))
+        print_sequence(remote, line);
+}
+
+static bool preview(struct remote *remote, const char *id, const char *model, int64_t line, int64_t count,
+                    struct err *err)
+{
+    struct strbuf path = {0};
+    const struct json *answer;
+
+    if (!model)
+        return err_set(err, ERR_INPUT, "preview needs --model: tokens depend on it");
+    strbuf_printf(&path, "/v1/files/%s/preview?line=%lld&count=%lld&model=", id, (long long)line, (long long)count);
+    url_encode(&path, str_of(model));
+    answer = remote_get(remote, path.at, err);
+    strbuf_deinit(&path);
+    for json_each (shown, json_get(answer, "lines"))
+        print_line(remote, shown);
+    return answer != NULL;
+}
+
 int cli_files(int argc, char **argv)
 {
-    const char *url = NULL, *purpose = "fine-tune", *out = NULL, *words[2] = {0};
+    const char *url = NULL, *purpose = "fine-tune", *out = NULL, *model = NULL, *words[2] = {0};
+    int64_t line = 1, count = 1;
     const struct option option[] = {
         {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
         {"purpose", OPTION_TEXT, &purpose, "WORD", "of an upload (default fine-tune)", NULL},
         {"out", OPTION_TEXT, &out, "FILE", "where a download goes (default: the file's own name)", NULL},
+        {"model", OPTION_TEXT, &model, "NAME", "of a preview: whose tokens are shown", NULL},
+        {"line", OPTION_INT, &line, "N", "of a preview: the first line (1)", NULL},
+        {"count", OPTION_INT, &count, "N", "of a preview: how many lines (1)", NULL},
     };
-    const struct options options = {.usage = "attune files list | upload FILE | get ID | download ID | delete ID",
+    const struct options options = {.usage = "attune files list | upload FILE | get ID | preview ID --model NAME | download ID | delete ID",
                                     .about = "Files of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
@@ -77,6 +129,8 @@ int cli_files(int argc, char **argv)
         err_set(&err, ERR_INPUT, "%s needs a file or an id", words[0]);
     else if (strcmp(words[0], "upload") == 0)
         ok = upload(&remote, words[1], purpose, &err);
+    else if (strcmp(words[0], "preview") == 0)
+        ok = preview(&remote, words[1], model, line, count, &err);
     else if (strcmp(words[0], "download") == 0)
         ok = download(&remote, words[1], out, &err);
     else if (strcmp(words[0], "get") == 0)
@@ -84,7 +138,7 @@ int cli_files(int argc, char **argv)
     else if (strcmp(words[0], "delete") == 0)
         answer = remote_delete(&remote, arena_printf(&remote.arena, "/v1/files/%s", words[1]), &err);
     else
-        err_set(&err, ERR_INPUT, "unknown action '%s': list, upload, get, download or delete", words[0]);
+        err_set(&err, ERR_INPUT, "unknown action '%s': list, upload, get, preview, download or delete", words[0]);
     if (answer)
         remote_print(answer);
     ok = ok || answer;

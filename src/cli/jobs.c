@@ -146,7 +146,7 @@ struct create_options {
     HYPERPARAMETERS(GIVEN)
     DPO_HYPERPARAMETERS(GIVEN)
 #undef GIVEN
-    bool is_watched;
+    bool is_watched, is_dry_run;
 };
 
 /* A path is uploaded first; anything else is taken as a file id. */
@@ -219,10 +219,15 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     else
         write_hyperparameters(&w, o);
     json_write_end_object(&w);
-    job = remote_post(remote, "/v1/fine_tuning/jobs", strbuf_view(&body), err);
+    job = remote_post(remote, o->is_dry_run ? "/v1/fine_tuning/jobs?dry_run=true" : "/v1/fine_tuning/jobs",
+                      strbuf_view(&body), err);
     strbuf_deinit(&body);
     if (!job)
         return false;
+    if (o->is_dry_run) {
+        remote_print(job);
+        return true;
+    }
     printf("%s\n", remote_text(remote, job, "id"));
     fflush(stdout);
     return !o->is_watched || watch(remote, remote_text(remote, job, "id"), err);
@@ -291,6 +296,8 @@ int cli_jobs(int argc, char **argv)
         {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
         {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N", "how many checkpoints stay, the newest (default: all)",
          NULL},
+        {"dry-run", OPTION_FLAG, &o.is_dry_run, NULL,
+         "only say what the job would be: tokens, steps, memory, disk, time, warnings (files are uploaded)", NULL},
         {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},
 #define OPTION_INT_ARGUMENT   "N"
 #define OPTION_FLOAT_ARGUMENT "X"

@@ -1,4 +1,5 @@
 """The commands that speak with a running server: what a person types, from the first key to a reply."""
+import json
 import os
 import pathlib
 import subprocess
@@ -48,6 +49,21 @@ def test_a_job_is_made_watched_and_listed(service, job, tuned):
     assert '"fine_tuned_model"' in attune(service, "jobs", "get", job)
     assert '"verdict": "pass"' in attune(service, "jobs", "receipt", job)
     assert {"test/tiny", tuned} <= set(attune(service, "models", "list").split())
+
+
+def test_a_dry_run_says_what_a_job_would_be_and_makes_none(service, job):
+    before = attune(service, "jobs", "list").count("ftjob-")
+    told = json.loads(attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--batch_size", 4, "--no-packing", "--dry-run"))
+    assert told["object"] == "fine_tuning.job.estimate" and told["total_steps"] == 18 and told["memory_bytes"]["total"] > 0
+    assert attune(service, "jobs", "list").count("ftjob-") == before
+
+
+def test_a_file_is_shown_as_what_is_trained(service, tuned):
+    file = attune(service, "files", "upload", service.data.parent / "train.jsonl").strip()
+    shown = attune(service, "files", "preview", file, "--model", tuned, "--line", 2, "--count", 2)
+    assert shown.startswith("line 2\n") and "\nline 3\n" in shown and "train " in shown
+    assert "needs --model" in attune(service, "files", "preview", file, status=1)
+    assert "nothing in line 99" in attune(service, "files", "preview", file, "--model", "test/tiny", "--line", 99, status=1)
 
 
 def test_a_tuned_model_chats(service, tuned):
