@@ -39,6 +39,24 @@ $(PARITY)/requirements.txt: tests/parity/requirements.txt
 parity: build/attune $(PARITY)/requirements.txt ## the same numbers as PyTorch, transformers, PEFT and TRL, compared live
 	@$(PARITY)/bin/python tests/parity/run.py
 
+build/venv-mlflow%/requirements.txt: tests/track/requirements-%.txt
+	@tools/setup.sh test
+	rm -rf build/venv-mlflow$*
+	python3 -m venv build/venv-mlflow$*
+	build/venv-mlflow$*/bin/pip install -q -r $<
+	@cp $< $@
+
+mlflow: build/attune build/venv/installed.txt build/venv-mlflow2/requirements.txt build/venv-mlflow3/requirements.txt ## jobs told to real MLflow servers, 2.x and 3.x
+	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track
+	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track
+
+build/venv/installed.txt: tests/requirements.txt
+	@tools/setup.sh test
+	rm -rf build/venv
+	python3 -m venv build/venv
+	build/venv/bin/pip install -q -r $<
+	@cp $< $@
+
 demo: build/attune ## start a server, fine-tune the bundled model through the API, show before and after
 	@tools/setup.sh demo
 	@python3 tools/demo.py
@@ -82,4 +100,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench fuzz fault slow schemathesis base-model check clean FORCE
+.PHONY: all help setup test parity demo bench fuzz fault slow schemathesis base-model check clean FORCE mlflow

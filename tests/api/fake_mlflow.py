@@ -19,7 +19,8 @@ class Refused(Exception):
 
 
 class FakeMlflow:
-    """misbehave: a list of what the next requests get instead of an answer: a status, "cut" (the request is done, the answer is lost), "garbage"."""
+    """misbehave: a list of what the next requests get instead of an answer: a status, "cut" (the request is done, the answer is lost), "killed" (the same, and
+    the sender with it), "garbage"."""
 
     def __init__(self, authorization=None, certificate=None):
         self.experiments, self.runs, self.requests, self.misbehave, self.authorization = {"Default": "0"}, {}, [], [], authorization
@@ -55,7 +56,7 @@ class FakeMlflow:
         self.requests.append((handler.command, name, dict(handler.headers), body))
         fault = self.misbehave.pop(0) if self.misbehave else None
         status, answer = (fault, {"error_code": "INTERNAL_ERROR", "message": "told to"}) if isinstance(fault, int) else (200, None)
-        if fault == "cut" or not fault:
+        if fault in ("cut", "killed") or not fault:
             try:
                 if self.authorization and handler.headers.get("Authorization") != self.authorization:
                     raise Refused(401, "UNAUTHENTICATED")
@@ -63,7 +64,9 @@ class FakeMlflow:
                 answer = getattr(self, handler.command.lower() + "_" + re.sub("[-/]", "_", name))(fields)
             except Refused as refused:
                 status, answer = refused.status, {"error_code": refused.code, "message": f"refused, and you said {handler.headers.get('Authorization')}"}
-        if fault == "cut":
+        if fault == "killed":
+            self.kill()
+        if fault in ("cut", "killed"):
             handler.close_connection = True
             return
         content = b"<html>" if fault == "garbage" else json.dumps(answer).encode()

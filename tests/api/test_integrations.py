@@ -49,6 +49,18 @@ def state_of(server, job_id):
             database.execute("SELECT COUNT(*) FROM secrets WHERE owner=?", (job_id,)).fetchone()[0]
 
 
+def senders(parent):
+    """The senders that the server has running."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if b"\0send\0" in (process / "cmdline").read_bytes() and int((process / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
 def wait_for_state(server, job_id, state, timeout=60):
     deadline = time.monotonic() + timeout
     while state_of(server, job_id)[0][0] != state and time.monotonic() < deadline:
@@ -79,14 +91,15 @@ def test_a_run_of_mlflow_holds_what_the_job_did(tmp_path, models, mlflow):
         assert not path.is_file() or b"CANARY" not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("position, fault", [(0, "cut"), (1, "cut"), (2, "cut"), (3, "cut"), (4, "cut"), (3, 500)])
+@pytest.mark.parametrize("position, fault", [(0, "cut"), (1, "killed"), (2, "killed"), (2, "cut"), (3, "killed"), (4, "killed"), (4, "cut"), (3, 500)])
 def test_a_request_that_fails_makes_no_gap_and_no_double(tmp_path, models, mlflow, position, fault):
     mlflow.misbehave = [None] * position + [fault]
     server, client, file = start(tmp_path, models, mlflow)
+    mlflow.kill = lambda: [os.kill(pid, 9) for pid in senders(server.process.pid)]
     job = wait_for_job(client, create(client, file, mlflow).id)
     wait_for_state(server, job.id, "done")
     (run,) = mlflow.runs.values()
-    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id)
+    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id) and not mlflow.misbehave
     assert server.stop() == 0
 
 
