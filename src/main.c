@@ -1,4 +1,5 @@
 /* The command table, nothing else. */
+#include "base/hash.h"
 #include "cli/cli.h"
 
 #include <signal.h>
@@ -26,6 +27,7 @@ static void print_usage(FILE *to)
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
+    hash_own_memory();
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_usage(argc < 2 ? stderr : stdout);
         return argc < 2 ? 2 : 0;

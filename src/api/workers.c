@@ -266,7 +266,7 @@ static struct worker *start_worker(struct chat_workers *workers, const struct mo
         .owner = LEDGER_CHAT, .bytes = bytes_needed(place), .evict = on_evict, .context = workers};
 
     w->workers = workers;
-    w->key = strdup(key);
+    w->key = mem_copy_text(key);
     w->fd = -1;
     w->process = PROCESS_NONE;
     claim.id = w->key;

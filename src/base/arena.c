@@ -42,6 +42,13 @@ void *mem_resize(void *at, size_t bytes)
     return moved;
 }
 
+char *mem_copy_text(const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+
+    return memcpy(mem_alloc(bytes), text, bytes);
+}
+
 static void add_block(struct arena *arena, size_t bytes_min)
 {
     size_t cap = arena->block ? arena->block->cap * 2 : FIRST_BLOCK_BYTES;

@@ -35,6 +35,7 @@ char *arena_vprintf(struct arena *arena, const char *format, va_list args);
 void *mem_alloc(size_t bytes);              /* not zeroed */
 void *mem_alloc_zero(size_t count, size_t size);
 void *mem_resize(void *at, size_t bytes);
+char *mem_copy_text(const char *text);
 
 /* For the few big allocations: zeroed, aligned to a page, huge pages where the system has them. Pages that are never touched
  * cost nothing. Freed with the same byte count; NULL and 0 go together. */

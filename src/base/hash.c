@@ -1,22 +1,55 @@
 #include "base/hash.h"
+#include "base/arena.h"
 #include "base/err.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <stdlib.h>
+
+/* Memory is all that OpenSSL can lack here. */
+static void must(bool ok)
+{
+    if (!ok)
+        die("out of memory: a hash could not be computed");
+}
+
+static void *take(size_t bytes, const char *file, int line)
+{
+    return mem_alloc(bytes);
+}
+
+static void *resize(void *at, size_t bytes, const char *file, int line)
+{
+    if (bytes > 0)
+        return mem_resize(at, bytes);
+    free(at);
+    return NULL;
+}
+
+static void give(void *at, const char *file, int line)
+{
+    free(at);
+}
+
+void hash_own_memory(void)
+{
+    CRYPTO_set_mem_functions(take, resize, give);
+}
 
 void sha256_begin(struct sha256 *hash)
 {
     hash->state = EVP_MD_CTX_new();
-    ASSERT(hash->state && EVP_DigestInit_ex(hash->state, EVP_sha256(), NULL) == 1);
+    must(hash->state && EVP_DigestInit_ex(hash->state, EVP_sha256(), NULL) == 1);
 }
 
 void sha256_add(struct sha256 *hash, const void *at, size_t len)
 {
-    ASSERT(EVP_DigestUpdate(hash->state, at, len) == 1);
+    must(EVP_DigestUpdate(hash->state, at, len) == 1);
 }
 
 void sha256_end(struct sha256 *hash, uint8_t digest[32])
 {
-    ASSERT(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
+    must(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
     EVP_MD_CTX_free(hash->state);
     hash->state = NULL;
 }
@@ -50,12 +83,12 @@ void sha256_hex(struct str bytes, char hex[65])
 void md5_begin(struct md5 *hash)
 {
     hash->state = EVP_MD_CTX_new();
-    ASSERT(hash->state && EVP_DigestInit_ex(hash->state, EVP_md5(), NULL) == 1);
+    must(hash->state && EVP_DigestInit_ex(hash->state, EVP_md5(), NULL) == 1);
 }
 
 void md5_add(struct md5 *hash, const void *at, size_t len)
 {
-    ASSERT(EVP_DigestUpdate(hash->state, at, len) == 1);
+    must(EVP_DigestUpdate(hash->state, at, len) == 1);
 }
 
 void md5_end(struct md5 *hash, char hex[33])
@@ -63,7 +96,7 @@ void md5_end(struct md5 *hash, char hex[33])
     uint8_t digest[16];
 
     if (hash->state && hex) {
-        ASSERT(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
+        must(EVP_DigestFinal_ex(hash->state, digest, NULL) == 1);
         hex_encode(digest, sizeof digest, hex);
     }
     EVP_MD_CTX_free(hash->state);

@@ -88,8 +88,10 @@ static bool talk(struct chat *chat, struct err *err)
             fflush(stdout);
         }
         len = getline(&line, &cap, stdin);
-        if (len < 0)
+        if (len < 0) {
+            ok = options_input_ended(err);
             break;
+        }
         struct str prompt = str_trim((struct str){line, (size_t)len});
         if (prompt.len > 0 && !(ok = say(chat, prompt, err)))
             break;

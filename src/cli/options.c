@@ -1,6 +1,7 @@
 #include "cli/options.h"
 #include "base/str.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,4 +130,9 @@ bool options_parse(const struct options *o, int argc, char **argv, const char **
     if (positional_count)
         *positional_count = count;
     return true;
+}
+
+bool options_input_ended(struct err *err)
+{
+    return feof(stdin) || err_set(err, ERR_IO, "cannot read standard input: %s", strerror(errno));
 }

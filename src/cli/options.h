@@ -31,3 +31,6 @@ struct options {
  * --help. */
 bool options_parse(const struct options *options, int argc, char **argv, const char **positional, int *positional_count,
                    struct err *err);
+
+/* Behind a read of standard input that gave no line: false when that was not its end but an error. */
+bool options_input_ended(struct err *err);

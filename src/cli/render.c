@@ -46,12 +46,13 @@ static void render_line(const struct template *template, const struct template_o
     strbuf_deinit(&text);
 }
 
-static void render_lines(const struct template *template, const struct template_options *options)
+static bool render_lines(const struct template *template, const struct template_options *options, struct err *err)
 {
     struct arena arena = {0};
     char *line = NULL;
     size_t cap = 0;
     ssize_t len;
+    bool ok;
 
     while ((len = getline(&line, &cap, stdin)) >= 0) {
         struct str text = str_trim((struct str){line, (size_t)len});
@@ -59,8 +60,10 @@ static void render_lines(const struct template *template, const struct template_
             render_line(template, options, text, &arena);
         arena_reset(&arena);
     }
+    ok = options_input_ended(err);
     free(line);
     arena_deinit(&arena);
+    return ok;
 }
 
 int cli_render(int argc, char **argv)
@@ -96,8 +99,8 @@ int cli_render(int argc, char **argv)
     if (!file_read(&arena, path, TEMPLATE_SOURCE_BYTES_MAX, &source, &err) ||
         !(template = template_parse(&arena, source, &err)))
         goto out;
-    render_lines(template, &template_options);
-    status = 0;
+    if (render_lines(template, &template_options, &err))
+        status = 0;
 out:
     if (status)
         fprintf(stderr, "attune render: %s\n", err.text);

@@ -83,6 +83,7 @@ static bool filter_input(struct filter *filter, struct err *err)
         if (text.len > 0 && !filter_line(filter, text, err))
             ok = err_prefix(err, "line %zu", number);
     }
+    ok = ok && options_input_ended(err);
     free(line);
     return ok;
 }

@@ -99,8 +99,8 @@ struct tls *tls_new(const char *certificate_path, const char *key_path, struct e
 {
     struct tls *tls = mem_alloc_zero(1, sizeof *tls);
 
-    tls->certificate_path = strdup(certificate_path);
-    tls->key_path = strdup(key_path);
+    tls->certificate_path = mem_copy_text(certificate_path);
+    tls->key_path = mem_copy_text(key_path);
     if (tls_reload(tls, err))
         return tls;
     tls_free(tls);

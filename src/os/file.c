@@ -510,12 +510,13 @@ bool dir_list(struct arena *arena, const char *path, char ***names, size_t *coun
     DIR *dir = opendir(path);
     struct dirent *entry;
     size_t cap = 16;
+    bool is_read;
 
     *count = 0;
     if (!dir)
         return fail(err, "open folder", path);
     *names = arena_new_array(arena, char *, cap);
-    while ((entry = readdir(dir))) {
+    while ((errno = 0, entry = readdir(dir))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
         if (*count == cap) {
@@ -526,7 +527,10 @@ bool dir_list(struct arena *arena, const char *path, char ***names, size_t *coun
         }
         (*names)[(*count)++] = arena_copy(arena, entry->d_name, strlen(entry->d_name));
     }
+    is_read = errno == 0 || fail(err, "read folder", path);
     closedir(dir);
+    if (!is_read)
+        return false;
     qsort(*names, *count, sizeof **names, compare_names);
     return true;
 }

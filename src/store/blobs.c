@@ -66,7 +66,7 @@ struct blob_put *blob_put_begin(struct blobs *blobs, struct err *err)
 
     entropy_hex(name, 16);
     put->blobs = blobs;
-    put->path = strdup(path_join(&arena, blobs->tmp_dir, name));
+    put->path = mem_copy_text(path_join(&arena, blobs->tmp_dir, name));
     arena_deinit(&arena);
     sha256_begin(&put->hash);
     put->fd = file_create(put->path, err);

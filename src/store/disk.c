@@ -28,7 +28,7 @@ struct disk *disk_open(const char *data_dir, int64_t free_min_bytes, struct err 
     if (!disk_size(data_dir, &size, err))
         return NULL;
     disk = mem_alloc_zero(1, sizeof *disk);
-    disk->path = strdup(data_dir);
+    disk->path = mem_copy_text(data_dir);
     disk->size_bytes = (int64_t)size;
     disk->floor_bytes = free_min_bytes;
     if (free_min_bytes < 0)
@@ -116,7 +116,7 @@ bool disk_promise(struct disk *disk, const char *owner, int64_t total_bytes, int
         link = find(disk, owner);
         if (!*link) {
             *link = mem_alloc_zero(1, sizeof **link);
-            (*link)->owner = strdup(owner);
+            (*link)->owner = mem_copy_text(owner);
         }
         (*link)->total_bytes = total_bytes;
         (*link)->written_bytes = written_bytes;

@@ -219,7 +219,8 @@ void keyring_seal(const struct keyring *keyring, struct str context, struct str 
          EVP_EncryptFinal_ex(cipher, tag, &len) == 1 &&
          EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_BYTES, tag) == 1;
     EVP_CIPHER_CTX_free(cipher);
-    ASSERT(ok);
+    if (!ok)
+        die("out of memory: a secret could not be sealed");
     sealed->len += NONCE_BYTES + plain.len + TAG_BYTES;
 }
 

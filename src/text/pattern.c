@@ -28,7 +28,8 @@ struct pattern *pattern_regex(struct str regex, const char *owner, struct err *e
     pattern->code = pcre2_compile((PCRE2_SPTR)regex.at, regex.len, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
                                   &code, &offset, NULL);
     pattern->limits = pcre2_match_context_create(NULL);
-    ASSERT(pattern->limits);
+    if (!pattern->limits)
+        die("out of memory for a pattern");
     pcre2_set_match_limit(pattern->limits, MATCH_STEPS_MAX);
     pcre2_set_depth_limit(pattern->limits, MATCH_DEPTH_MAX);
     pcre2_set_heap_limit(pattern->limits, MATCH_HEAP_KIB_MAX);
@@ -72,7 +73,8 @@ void *pattern_match_data(void)
 {
     void *match_data = pcre2_match_data_create(1, NULL);
 
-    ASSERT(match_data);
+    if (!match_data)
+        die("out of memory for a pattern");
     return match_data;
 }
 
