@@ -101,7 +101,7 @@ def test_an_upload_without_a_key_never_starts(keyed):
 
 
 @pytest.mark.parametrize("line, status, allow", [
-    ("BREW /v1/files", 501, None), ("CONNECT localhost:1", 501, None), ("TRACE /v1/files", 501, None), ("OPTIONS /v1/files", 405, "POST, GET, HEAD"),
+    ("BREW /v1/files", 501, None), ("CONNECT localhost:1", 501, None), ("TRACE /v1/files", 405, "POST, GET, HEAD"), ("OPTIONS /v1/files", 405, "POST, GET, HEAD"),
     ("OPTIONS *", 204, None), ("PUT /v1/files", 405, "POST, GET, HEAD"), ("HEAD /v1/uploads", 405, "POST"), ("PATCH /v1/nothing", 404, None)])
 def test_methods_are_told_apart(server, line, status, allow):
     answer = say(server, f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

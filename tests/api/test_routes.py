@@ -46,6 +46,7 @@ def test_every_route_refuses_what_every_route_refuses(server, keyed, method, tem
     locked, keys = keyed
     path, right, wrong = path_of(template), *(("admin", "write") if "organization" in template or "permissions" in template or template == "/metrics" else ("read", "write") if method == "GET" else ("write", "read"))
     refused(ask(server, method, path + "?limit=%zz"), 400, "invalid_query")
+    assert "no_such" in refused(ask(server, method, path + "?no_such=1"), 422)["message"]
     refused(ask(server, method, path, Host="evil.example"), 421)
     for key in ("", "wrong", "at_aaaaaaaa_" + "b" * 43 + "_cccccc", keys[right][:-1]):
         answer = ask(locked, method, path, Authorization=f"Bearer {key}")
