@@ -308,6 +308,8 @@ static bool is_known_query(const struct route *route, struct str name)
 
     if (str_is(name, "ai_project_id"))
         return true;
+    if (str_is(name, "metadata[]"))
+        return false;
     if (str_starts(name, STR("metadata[")) && str_ends(name, STR("]")))
         name = STR("metadata[]");
     while (*at) {

@@ -5,6 +5,21 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A text that did not fit ends with a whole character: it goes into JSON. */
+static void end_at_character(char *text)
+{
+    size_t len = strlen(text), lead = len;
+    unsigned char first;
+
+    while (lead > 0 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80)
+        lead--;
+    if (lead == 0)
+        return;
+    first = (unsigned char)text[--lead];
+    if (len - lead < (first >= 0xf0 ? 4u : first >= 0xe0 ? 3u : first >= 0xc0 ? 2u : 1u))
+        text[lead] = 0;
+}
+
 bool err_set(struct err *err, enum err_code code, const char *format, ...)
 {
     va_list args;
@@ -13,7 +28,8 @@ bool err_set(struct err *err, enum err_code code, const char *format, ...)
         return false;
     err->code = code;
     va_start(args, format);
-    vsnprintf(err->text, sizeof err->text, format, args);
+    if (vsnprintf(err->text, sizeof err->text, format, args) >= (int)sizeof err->text)
+        end_at_character(err->text);
     va_end(args);
     return false;
 }
@@ -32,6 +48,7 @@ bool err_prefix(struct err *err, const char *format, ...)
     va_end(args);
     if (used >= 0 && (size_t)used < sizeof err->text - 1)
         snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    end_at_character(err->text);
     return false;
 }
 
