@@ -25,6 +25,7 @@ static const struct {
     {HTTP_POST, "v1/fine_tuning/checkpoints/{model...}/permissions", "checkpoint.permission.created"},
     {HTTP_DELETE, "v1/fine_tuning/checkpoints/{model...}/permissions/{id}", "checkpoint.permission.deleted"},
     {HTTP_DELETE, "v1/models/{id...}", "model.deleted"},
+    {HTTP_POST, "v1/organizations", "organization.created"},
     {HTTP_POST, "v1/organization/projects", "project.created"},
     {HTTP_POST, "v1/organization/projects/{id}", "project.updated"},
     {HTTP_POST, "v1/organization/projects/{id}/secrets", "secret.created"},

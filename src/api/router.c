@@ -49,6 +49,8 @@
     X(GET, "v0/models", "read", "", deployments_list)                                                                  \
     X(GET, "v0/models/{id...}", "read", "", deployments_get)                                                           \
     X(DELETE, "v0/models/{id...}", "write", "", deployments_delete)                                                    \
+    X(POST, "v1/organizations", "admin", "", organizations_create)                                                     \
+    X(GET, "v1/organizations", "admin", "", organizations_list)                                                        \
     X(POST, "v1/organization/projects", "admin", "", projects_create)                                                  \
     X(GET, "v1/organization/projects", "admin", "", projects_list)                                                     \
     X(GET, "v1/organization/projects/{id}", "admin", "", projects_get)                                                 \

@@ -132,6 +132,35 @@ bool store_project_list(struct store *store, const struct tenant *tenant, struct
     return query_close(&query, err);
 }
 
+void store_id_organization(char id[STORE_ID_BYTES])
+{
+    memcpy(id, "org-", 4);
+    entropy_hex(id + 4, 16);
+}
+
+bool store_organization_list(struct store *store, struct arena *arena, struct store_organization_list *list,
+                             struct err *err)
+{
+    struct query query = query_open(store, "SELECT o.id, o.name, o.created_ms, (SELECT COUNT(*) FROM projects p WHERE "
+                                           "p.organization_id = o.id) FROM organizations o ORDER BY o.rowid");
+    size_t cap = 0;
+
+    *list = (struct store_organization_list){0};
+    while (query_step(&query)) {
+        if (list->count == cap) {
+            struct store_organization *more = arena_new_array(arena, struct store_organization, cap * 2 + 16);
+            if (cap)
+                memcpy(more, list->at, cap * sizeof *more);
+            list->at = more;
+            cap = cap * 2 + 16;
+        }
+        list->at[list->count++] = (struct store_organization){
+            query_get_text(&query, 0, arena), query_get_text(&query, 1, arena), query_get_integer(&query, 2),
+            query_get_integer(&query, 3)};
+    }
+    return query_close(&query, err);
+}
+
 bool store_project_usage(struct store *store, const struct tenant *tenant, struct store_usage *usage, struct err *err)
 {
     struct query query = query_open(

@@ -46,6 +46,19 @@ bool store_project_update(struct store *store, const struct tenant *tenant, cons
 bool store_project_list(struct store *store, const struct tenant *tenant, struct arena *arena,
                         struct store_project_list *list, struct err *err);
 
+struct store_organization {
+    const char *id, *name;
+    int64_t created_ms, projects;
+};
+struct store_organization_list {
+    struct store_organization *at;
+    size_t count;
+};
+void store_id_organization(char id[STORE_ID_BYTES]); /* org-<32 hex> */
+/* All there are, oldest first: for whoever runs the server. They are made with their first project. */
+bool store_organization_list(struct store *store, struct arena *arena, struct store_organization_list *list,
+                             struct err *err);
+
 struct store_usage {
     int64_t storage_bytes, jobs, running_jobs;
 };
