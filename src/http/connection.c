@@ -1,4 +1,5 @@
 #include "http/server_int.h"
+#include "os/secret.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -235,6 +236,7 @@ static enum step read_head_bytes(struct connection *connection)
         connection->since_ms = now_ms(connection);
     drop_consumed(connection);
     strbuf_add_str(&connection->in, bytes);
+    memory_erase(bytes.at, bytes.len); /* heads carry keys, and a body's beginning may come with them */
     return STEP_AGAIN;
 }
 

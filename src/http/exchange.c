@@ -1,11 +1,14 @@
 #include "http/server_int.h"
 
 #include "os/entropy.h"
+#include "os/secret.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { WHOLE_BYTES_FIRST = 16 << 10 };
 
 static int64_t now_ms(const struct http_exchange *exchange)
 {
@@ -150,6 +153,7 @@ void exchange_end(struct http_exchange *exchange, bool is_complete)
         exchange->on_close(exchange->close_context, is_complete && !exchange->is_refused);
     if (exchange->file_fd >= 0)
         close(exchange->file_fd);
+    memory_erase(exchange->whole.at, exchange->whole.len);
     strbuf_deinit(&exchange->whole);
     arena_deinit(&exchange->arena);
     free(exchange);
@@ -166,13 +170,19 @@ static void body_done(struct http_exchange *exchange)
         exchange->sink.on_end(exchange->body_context, exchange);
 }
 
+/* Bodies in one piece are JSON, which may bring secrets: no copy of them stays in the buffers of the connection, and a
+ * small one does not move while it grows. */
 static void body_deliver(struct http_exchange *exchange, struct str bytes)
 {
     exchange->body_bytes += bytes.len;
-    if (exchange->on_body)
+    if (exchange->on_body) {
+        if (!exchange->whole.at)
+            strbuf_reserve(&exchange->whole, WHOLE_BYTES_FIRST);
         strbuf_add_str(&exchange->whole, bytes);
-    else
+        memory_erase(bytes.at, bytes.len);
+    } else {
         exchange->sink.on_bytes(exchange->body_context, exchange, bytes);
+    }
 }
 
 static void feed_length(struct http_exchange *exchange, struct str *bytes)
