@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FILE_BYTES_PER_TURN = 4 << 20, TLS_RECORD_BYTES = 16 << 10 };
+enum { FILE_BYTES_PER_TURN = 4 << 20 };
 
 static ssize_t plain_result(struct connection *connection, ssize_t moved, uint32_t direction)
 {
@@ -53,13 +53,17 @@ ssize_t wire_write(struct connection *connection, const void *at, size_t bytes)
     return plain_result(connection, send(connection->fd, at, bytes, MSG_NOSIGNAL), EPOLLOUT);
 }
 
-/* After a wait the same bytes are read again: they go to OpenSSL a second time, as it wants them. */
+/* OpenSSL takes one record of 16 KiB a call. After a wait the same bytes are read from the file again and go to it a
+ * second time, as it wants them. */
 static ssize_t send_file_encrypted(struct connection *connection, int fd, uint64_t at, uint64_t bytes)
 {
-    void *piece = connection->server->scratch;
-    ssize_t got = pread(fd, piece, bytes < TLS_RECORD_BYTES ? bytes : TLS_RECORD_BYTES, (off_t)at);
+    const char *piece = connection->server->scratch;
+    ssize_t got = pread(fd, connection->server->scratch, bytes < SCRATCH_BYTES ? bytes : SCRATCH_BYTES, (off_t)at);
+    ssize_t sent = WIRE_BROKEN, total = 0;
 
-    return got > 0 ? wire_write(connection, piece, (size_t)got) : WIRE_BROKEN;
+    while (total < got && (sent = wire_write(connection, piece + total, (size_t)(got - total))) > 0)
+        total += sent;
+    return total > 0 ? total : sent;
 }
 
 ssize_t wire_send_file(struct connection *connection, int fd, uint64_t at, uint64_t bytes)
