@@ -64,6 +64,9 @@ demo: build/attune ## start a server, fine-tune the bundled model through the AP
 bench: build/attune ## tokens/s of two model shapes, products against the peak loop
 	@bench/run.sh
 
+bench-http: build/attune ## latency of job GETs at a constant rate, alone and beside a training job and a 2 GB upload
+	@python3 bench/http_load.py
+
 fuzz: ## a processor minute of libFuzzer per target (SECONDS_EACH=60), added to tests/fuzz/log.csv
 	@tools/setup.sh fuzz
 	@tools/fuzz.py --seconds $(or $(SECONDS_EACH),60) --log
@@ -100,4 +103,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench fuzz fault slow schemathesis base-model check clean FORCE mlflow
+.PHONY: all help setup test parity demo bench bench-http fuzz fault slow schemathesis base-model check clean FORCE mlflow

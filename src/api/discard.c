@@ -1,9 +1,10 @@
 /* Blobs whose rows are gone: removing a large file takes a while, so it happens in the background. What a crash leaves is
  * collected at the next start. */
 #include "api/api_int.h"
+#include "base/log.h"
+#include "base/log.h"
 #include "os/background.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 struct discard {
@@ -28,7 +29,7 @@ static void done(void *context)
     struct discard *discard = context;
 
     if (discard->err.code)
-        fprintf(stderr, "attune serve: a file that was deleted stays until the next start: %s\n", discard->err.text);
+        log_line("attune serve: a file that was deleted stays until the next start: %s", discard->err.text);
     arena_deinit(&discard->arena);
     free(discard);
 }

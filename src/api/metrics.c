@@ -221,6 +221,15 @@ static void write_machine(struct api *api, struct strbuf *out)
         put_one(out, "disk_free_bytes", "gauge", "Free on the data folder's file system.", (double)free_bytes);
 }
 
+static void write_loop(struct strbuf *out, struct http_loop_turns turns)
+{
+    put_one(out, "loop_turns_total", "counter", "Turns of the event loop.", (double)turns.count);
+    put_one(out, "loop_slow_turns_total", "counter",
+            "Turns that took longer than 50 ms: for so long nobody was served.", (double)turns.slow_count);
+    put_one(out, "loop_turn_longest_seconds", "gauge", "The longest turn since the start.",
+            (double)turns.longest_ms / 1000);
+}
+
 bool metrics_write(struct api *api, struct strbuf *out, struct err *err)
 {
     struct store_statistics statistics;
@@ -235,6 +244,7 @@ bool metrics_write(struct api *api, struct strbuf *out, struct err *err)
     write_requests(out, api->metrics, &arena);
     write_jobs(out, &statistics);
     write_commits(out, store_commits(api->config.store));
+    write_loop(out, http_loop_turns(api->config.loop));
     write_machine(api, out);
     arena_deinit(&arena);
     return true;

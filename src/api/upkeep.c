@@ -1,7 +1,8 @@
 #include "api/api_int.h"
+#include "base/log.h"
+#include "base/log.h"
 #include "os/background.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { LOOK_EVERY_MS = 1000 };
@@ -27,7 +28,7 @@ static void done(void *context)
 
     upkeep->is_under_way = false;
     if (upkeep->err.code)
-        fprintf(stderr, "attune serve: %s\n", upkeep->err.text);
+        log_line("attune serve: %s", upkeep->err.text);
 }
 
 static void on_due(void *context)

@@ -224,6 +224,7 @@ static bool open_jobs(struct serve *s, struct err *err)
         .data_dir = s->data_dir,
         .store = s->store,
         .blobs = s->blobs,
+        .background = s->background,
         .disk = s->disk,
         .loop = {.context = s,
                  .now_ms = jobs_now,

@@ -42,6 +42,7 @@ struct http_loop {
     struct http_timer **heap;
     size_t heap_count, heap_cap;
     uint64_t order;
+    struct http_loop_turns turns;
 };
 
 static int64_t monotonic_now(void *context)
@@ -295,16 +296,33 @@ static void call_due(struct http_loop *loop)
     }
 }
 
+static void count_turn(struct http_loop *loop, int64_t began_ms)
+{
+    int64_t took_ms = http_loop_now_ms(loop) - began_ms;
+
+    loop->turns.count++;
+    loop->turns.slow_count += took_ms > HTTP_SLOW_TURN_MS;
+    if (took_ms > loop->turns.longest_ms)
+        loop->turns.longest_ms = took_ms;
+}
+
+struct http_loop_turns http_loop_turns(const struct http_loop *loop)
+{
+    return loop->turns;
+}
+
 bool http_loop_step(struct http_loop *loop, int64_t wait_ms, struct err *err)
 {
     struct epoll_event events[EVENTS_PER_ROUND];
     int count = epoll_wait(loop->epoll_fd, events, EVENTS_PER_ROUND, wait_bound(loop, wait_ms));
+    int64_t began_ms = http_loop_now_ms(loop);
 
     if (count < 0 && errno != EINTR)
         return err_set(err, ERR_IO, "cannot wait for events: %s", strerror(errno));
     call_ready(loop, events, count > 0 ? count : 0);
     call_due(loop);
     free_removed(loop);
+    count_turn(loop, began_ms);
     return true;
 }
 

@@ -34,6 +34,13 @@ bool http_loop_run(struct http_loop *loop, struct err *err);
 void http_loop_stop(struct http_loop *loop);
 /* One round: waits at most wait_ms (less when a timer is due; -1: no bound of its own), then calls what is ready and due. */
 bool http_loop_step(struct http_loop *loop, int64_t wait_ms, struct err *err);
+/* Turns of the loop since its start, those whose callbacks took longer than HTTP_SLOW_TURN_MS, and the longest: while a
+ * turn takes, nobody is served. */
+enum { HTTP_SLOW_TURN_MS = 50 };
+struct http_loop_turns {
+    int64_t count, slow_count, longest_ms;
+};
+struct http_loop_turns http_loop_turns(const struct http_loop *loop);
 int64_t http_loop_now_ms(const struct http_loop *loop);
 
 /* Level-triggered. events: EPOLLIN, EPOLLOUT, EPOLLRDHUP …; EPOLLERR and EPOLLHUP are always told. The fd stays

@@ -108,6 +108,7 @@ void attempt_close(struct attempt *attempt)
         manager->config.loop.unwatch(manager->config.loop.context, attempt->process_watch);
     if (attempt->events_watch >= 0)
         inotify_rm_watch(manager->inotify_fd, attempt->events_watch);
+    metrics_csv_free(attempt->csv, false);
     fd_close(&attempt->events_fd);
     process_close(&attempt->process);
     arena_deinit(&attempt->arena);
@@ -195,6 +196,8 @@ bool attempt_tick(struct attempt *attempt, int64_t now_ms)
             return false;
         if (attempt_settle(attempt, &err))
             return true;
+        if (!err.code)
+            return false;
         manager_complain(attempt->job.id, "settling its end", &err);
         attempt->settle_ms = now_ms + RETRY_INTERVAL_MS;
         return false;

@@ -160,26 +160,6 @@ static bool collect_run_dirs(struct job_manager *manager, struct err *err)
     return ok;
 }
 
-static bool clean(struct job_manager *manager, struct arena *arena, const char *job_id, struct err *err)
-{
-    struct store *store = manager->config.store;
-    struct store_texts kept;
-
-    return store_queue_checkpoint_paths(store, job_id, arena, &kept, err) &&
-           rundir_clean(rundir_path(arena, manager->data_dir, job_id), &kept, err) &&
-           store_queue_cleaned(store, job_id, err);
-}
-
-void manager_clean(struct job_manager *manager, const char *job_id)
-{
-    struct arena arena = {0};
-    struct err err = {0};
-
-    if (!clean(manager, &arena, job_id, &err))
-        manager_complain(job_id, "cleaning its run directory", &err);
-    arena_deinit(&arena);
-}
-
 /* Jobs that ended without being cleaned: the server stopped between the two. */
 static bool clean_ended(struct job_manager *manager, struct err *err)
 {

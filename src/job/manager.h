@@ -22,6 +22,7 @@
 #include "store/deliveries.h"
 #include "store/store.h"
 
+struct background;
 struct job_manager;
 
 /* How the manager waits: over http/loop.h in the server, by hand in tests. */
@@ -41,6 +42,7 @@ struct job_config {
     const char *data_dir;
     struct store *store;
     struct blobs *blobs;
+    struct background *background; /* for what takes long; NULL: it is done at once. Finish it before the manager goes */
     struct disk *disk; /* where jobs ask for room; NULL: they do not */
     struct job_loop loop;
     const struct job_launcher *launcher; /* NULL: processes of this machine */

@@ -29,6 +29,7 @@ struct attempt {
     int64_t next_check_ms;
     int64_t heartbeat, heartbeat_ms;
     int64_t settle_ms;  /* when it has ended: not before */
+    struct metrics_csv *csv; /* of a job that succeeded, until its row is there */
     int64_t next_room_ms; /* when its bytes on disk are added up again */
     int64_t kill_at_ms; /* INT64_MAX: not asked to stop */
 };
@@ -44,6 +45,7 @@ struct job_manager {
     int inotify_fd;
     void *inotify_watch;
     char *read_buf;   /* EVENT_LINE_BYTES_MAX */
+    bool is_retiring, is_retire_wanted; /* retire.c: a task is under way, and there is more to do behind it */
     bool is_woken;    /* a tick is wanted at once */
     int64_t retry_ms; /* the store refused: not before */
     struct strbuf passed_over; /* ids of jobs that wait for room on the disk: a JSON list without its end; empty: none */
@@ -100,9 +102,13 @@ bool drain_read(struct job_manager *manager, struct err *err);
 /* Stores the complete lines behind the offset, at most one buffer of them. more: there may be others. */
 bool attempt_read_events(struct attempt *attempt, bool *more, struct err *err);
 
-/* settle.c: what becomes of the job when its process has ended. */
+/* settle.c: what becomes of the job when its process has ended. False without an error: not yet, settle_ms says when. */
 bool attempt_settle(struct attempt *attempt, struct err *err);
 
-/* metrics_csv.c: the job's metrics so far as a file whose blob is there and whose row the caller stores. */
-bool metrics_csv_put(struct attempt *attempt, const struct store_job *job, struct arena *arena, struct store_file *file,
-                     struct err *err);
+/* metrics_csv.c: the job's metrics so far as a file whose row the caller stores. */
+struct metrics_csv;
+/* As attempt->csv; the attempt settles again when it is done. */
+bool metrics_csv_begin(struct attempt *attempt, struct err *err);
+bool metrics_csv_is_done(const struct metrics_csv *csv);
+const struct store_file *metrics_csv_file(const struct metrics_csv *csv, struct err *err); /* NULL: it failed */
+void metrics_csv_free(struct metrics_csv *csv, bool is_kept); /* at any time; NULL is fine */

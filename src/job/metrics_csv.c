@@ -1,10 +1,13 @@
 /* The metrics of every step as a CSV file: one line a step, the columns of OpenAI's guide and ours behind them, empty
- * where there is no value. */
+ * where there is no value. A long job has many, so they are read, over a connection of its own, and written in the
+ * background. */
 #include "job/manager_int.h"
 
 #include "base/json.h"
+#include "os/background.h"
 #include "os/clock.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { EVENTS_AT_ONCE = 500 };
@@ -75,12 +78,12 @@ static bool add_event(struct table *table, const struct store_event *event, stru
     return true;
 }
 
-static bool add_page(struct table *table, struct store *store, const struct store_job *job, const struct tenant *tenant,
+static bool add_page(struct table *table, struct store *store, const char *job_id, const struct tenant *tenant,
                      int64_t *after_seq, bool *has_more, struct err *err)
 {
     struct store_event_list events;
     struct arena arena = {0};
-    bool ok = store_event_since(store, tenant, job->id, *after_seq, EVENTS_AT_ONCE, &arena, &events, err);
+    bool ok = store_event_since(store, tenant, job_id, *after_seq, EVENTS_AT_ONCE, &arena, &events, err);
 
     for (size_t i = 0; ok && i < events.count; i++) {
         ok = add_event(table, &events.at[i], &arena, err);
@@ -91,27 +94,108 @@ static bool add_page(struct table *table, struct store *store, const struct stor
     return ok;
 }
 
-bool metrics_csv_put(struct attempt *attempt, const struct store_job *job, struct arena *arena, struct store_file *file,
-                     struct err *err)
+struct metrics_csv {
+    struct background_task task;
+    struct attempt *attempt; /* NULL: closed meanwhile */
+    struct blobs *blobs;
+    struct store *reader;
+    struct tenant tenant;
+    char job_id[STORE_ID_BYTES], file_id[STORE_ID_BYTES], sha256[65];
+    struct store_file file;
+    bool is_done;
+    struct err err;
+};
+
+static bool write_table(struct metrics_csv *csv, struct table *table, struct err *err)
 {
-    const struct job_config *config = &attempt->manager->config;
-    struct table table = {.put = blob_put_begin(config->blobs, err)};
-    char *id = arena_alloc(arena, STORE_ID_BYTES), *sha256 = arena_alloc(arena, 65);
-    bool ok = table.put && put_head(&table, err), has_more = true;
+    bool has_more = true;
     int64_t after_seq = 0;
 
-    while (ok && has_more)
-        ok = add_page(&table, config->store, job, &attempt->tenant, &after_seq, &has_more, err);
-    ok = ok && put_line(&table, err);
-    store_id_file(id);
-    *file = (struct store_file){.id = id, .filename = "step_metrics.csv", .purpose = "fine-tune-results", .sha256 = sha256,
-                                .status = "processed", .created_ms = clock_unix_ms()};
-    if (ok) {
-        file->bytes = (int64_t)blob_put_bytes(table.put);
-        ok = blob_put_commit(table.put, id, sha256, err);
+    if (!put_head(table, err))
+        return false;
+    while (has_more)
+        if (!add_page(table, csv->reader, csv->job_id, &csv->tenant, &after_seq, &has_more, err))
+            return false;
+    return put_line(table, err);
+}
+
+static void run(void *context)
+{
+    struct metrics_csv *csv = context;
+    struct table table = {.put = blob_put_begin(csv->blobs, &csv->err)};
+
+    if (table.put && write_table(csv, &table, &csv->err)) {
+        csv->file.bytes = (int64_t)blob_put_bytes(table.put);
+        blob_put_commit(table.put, csv->file_id, csv->sha256, &csv->err);
     } else {
         blob_put_abort(table.put);
     }
     strbuf_deinit(&table.line);
-    return ok;
+}
+
+static void done(void *context)
+{
+    struct metrics_csv *csv = context;
+
+    csv->is_done = true;
+    if (!csv->attempt) {
+        metrics_csv_free(csv, false);
+        return;
+    }
+    csv->attempt->settle_ms = 0;
+    manager_wake(csv->attempt->manager);
+}
+
+bool metrics_csv_begin(struct attempt *attempt, struct err *err)
+{
+    const struct job_config *config = &attempt->manager->config;
+    struct metrics_csv *csv = mem_alloc_zero(1, sizeof *csv);
+
+    csv->reader = store_open_reader(config->store, err);
+    if (!csv->reader) {
+        free(csv);
+        return false;
+    }
+    csv->task = (struct background_task){run, done, csv, NULL};
+    csv->attempt = attempt;
+    csv->blobs = config->blobs;
+    csv->tenant = attempt->tenant;
+    strcpy(csv->job_id, attempt->job.id);
+    store_id_file(csv->file_id);
+    csv->file = (struct store_file){.id = csv->file_id,
+                                    .filename = "step_metrics.csv",
+                                    .purpose = "fine-tune-results",
+                                    .sha256 = csv->sha256,
+                                    .status = "processed",
+                                    .created_ms = clock_unix_ms()};
+    attempt->csv = csv;
+    background_add(config->background, &csv->task);
+    return true;
+}
+
+bool metrics_csv_is_done(const struct metrics_csv *csv)
+{
+    return csv->is_done;
+}
+
+const struct store_file *metrics_csv_file(const struct metrics_csv *csv, struct err *err)
+{
+    if (!csv->err.code)
+        return &csv->file;
+    err_set(err, csv->err.code, "%s", csv->err.text);
+    return NULL;
+}
+
+void metrics_csv_free(struct metrics_csv *csv, bool is_kept)
+{
+    if (!csv)
+        return;
+    if (!csv->is_done) {
+        csv->attempt = NULL; /* done frees it */
+        return;
+    }
+    if (!is_kept && !csv->err.code)
+        blob_remove(csv->blobs, csv->file_id, NULL);
+    store_close(csv->reader);
+    free(csv);
 }

@@ -119,30 +119,42 @@ static bool read_all_events(struct attempt *attempt, struct err *err)
     return true;
 }
 
-static bool move_on(struct attempt *attempt, const struct store_job *job, struct arena *arena, struct err *err)
+/* The metrics' file is made first, in the background: false without an error until it is there. */
+static bool succeed(struct attempt *attempt, struct store_move *move, struct err *err)
 {
     struct store *store = attempt->manager->config.store;
-    struct exit_record exit = rundir_exit(arena, attempt->dir);
-    struct store_file metrics;
-    struct store_move move;
     struct err problem = {0};
+    bool ok;
 
-    decide(attempt, job, &exit, arena, &move);
-    if (move.to == JOB_STATE_succeeded) {
-        if (!metrics_csv_put(attempt, job, arena, &metrics, err))
-            return false;
-        move.result_file = &metrics;
+    if (!attempt->csv && !metrics_csv_begin(attempt, err))
+        return false;
+    if (!metrics_csv_is_done(attempt->csv)) {
+        attempt->settle_ms = INT64_MAX;
+        return false;
     }
-    if (store_queue_move(store, &move, &problem))
-        return true;
-    if (move.result_file && !store_is_in_doubt(store))
-        blob_remove(attempt->manager->config.blobs, metrics.id, NULL);
-    move.result_file = NULL;
-    if (move.to != JOB_STATE_succeeded || problem.code != ERR_CONFLICT)
+    move->result_file = metrics_csv_file(attempt->csv, err);
+    ok = move->result_file && store_queue_move(store, move, &problem);
+    metrics_csv_free(attempt->csv, ok || store_is_in_doubt(store));
+    attempt->csv = NULL;
+    if (ok || !move->result_file)
+        return ok;
+    if (problem.code != ERR_CONFLICT)
         return err_set(err, problem.code, "%s", problem.text);
     /* It says that it succeeded but has left nothing. */
-    fail_with(&move, "internal_error", "The trainer ended without a checkpoint", NULL);
-    return store_queue_move(store, &move, err);
+    move->result_file = NULL;
+    fail_with(move, "internal_error", "The trainer ended without a checkpoint", NULL);
+    return store_queue_move(store, move, err);
+}
+
+static bool move_on(struct attempt *attempt, const struct store_job *job, struct arena *arena, struct err *err)
+{
+    struct exit_record exit = rundir_exit(arena, attempt->dir);
+    struct store_move move;
+
+    decide(attempt, job, &exit, arena, &move);
+    if (move.to == JOB_STATE_succeeded)
+        return succeed(attempt, &move, err);
+    return store_queue_move(attempt->manager->config.store, &move, err);
 }
 
 /* What the process began in the shared cache: such folders end in its pid (docs/formats.md). */

@@ -479,18 +479,22 @@ bool dir_remove(const char *path, struct err *err)
     struct arena arena = {0};
     char **names;
     size_t count;
+    struct err problem;
     bool ok = false;
 
     if (unlink(path) == 0 || errno == ENOENT)
         return true;
     if (errno != EISDIR && errno != EPERM)
         return fail(err, "remove", path);
-    if (!dir_list(&arena, path, &names, &count, err))
+    /* Somebody else may be removing it at the same time. */
+    if (!dir_list(&arena, path, &names, &count, &problem)) {
+        ok = problem.code == ERR_NOT_FOUND || err_set(err, problem.code, "%s", problem.text);
         goto out;
+    }
     for (size_t i = 0; i < count; i++)
         if (!dir_remove(path_join(&arena, path, names[i]), err))
             goto out;
-    if (rmdir(path) != 0) {
+    if (rmdir(path) != 0 && errno != ENOENT) {
         fail(err, "remove", path);
         goto out;
     }

@@ -153,6 +153,19 @@ struct store *store_open_beside(const char *data_dir, struct err *err)
     return store;
 }
 
+struct store *store_open_reader(const struct store *store, struct err *err)
+{
+    struct store *reader = mem_alloc_zero(1, sizeof *reader);
+    const char *path = sqlite3_db_filename(store->db, "main");
+
+    reader->lock_fd = -1;
+    if (sqlite3_open_v2(path, &reader->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK)
+        return reader;
+    err_set(err, ERR_IO, "cannot open %s for reading: %s", path, sqlite3_errmsg(reader->db));
+    store_close(reader);
+    return NULL;
+}
+
 void store_close(struct store *store)
 {
     if (!store)

@@ -26,6 +26,9 @@ struct store *store_open(const char *data_dir, struct err *err);
 struct store *store_open_beside(const char *data_dir, struct err *err);
 void store_close(struct store *store); /* NULL is fine */
 
+/* Another connection, for reading alone, which another thread may use: it sees what was committed. store_close it. */
+struct store *store_open_reader(const struct store *store, struct err *err);
+
 /* SQLite moves its write-ahead log into the database now and then, within whichever commit finds it long: writes and syncs
  * of a second. A server takes that over: from store_take_checkpoints on it asks store_wants_checkpoint, and when that says
  * so calls store_checkpoint, on any thread, once at a time. */

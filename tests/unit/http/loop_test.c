@@ -54,6 +54,28 @@ static void note_c(void *context)
     note(context, 'c');
 }
 
+static void take_a_while(void *context)
+{
+    ((struct desk *)context)->now_ms += HTTP_SLOW_TURN_MS + 20;
+}
+
+static void turns_that_take_long_are_counted(void **state)
+{
+    struct http_loop_turns turns;
+    struct desk desk;
+
+    desk_open(&desk);
+    http_loop_add_timer(desk.loop, 1100, take_a_while, &desk);
+    http_loop_add_timer(desk.loop, 1200, note_a, &desk);
+    step_at(&desk, 1100);
+    step_at(&desk, 1200);
+    turns = http_loop_turns(desk.loop);
+    assert_int_equal(turns.count, 2);
+    assert_int_equal(turns.slow_count, 1);
+    assert_int_equal(turns.longest_ms, HTTP_SLOW_TURN_MS + 20);
+    http_loop_free(desk.loop);
+}
+
 static void repeat(void *context)
 {
     struct desk *desk = context;
@@ -189,6 +211,7 @@ static void a_loop_runs_until_it_is_stopped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(turns_that_take_long_are_counted),
         cmocka_unit_test(timers_are_called_in_the_order_of_their_times),
         cmocka_unit_test(a_timer_may_be_moved_before_it_is_due),
         cmocka_unit_test(a_timer_that_sets_itself_to_now_is_called_once_a_round),

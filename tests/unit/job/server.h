@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "job/manager_int.h"
+#include "os/background.h"
 #include "os/clock.h"
 #include "os/file.h"
 #include "store/queue.h"
@@ -26,6 +27,7 @@ struct server {
     struct arena arena;
     struct store *store;
     struct blobs *blobs;
+    struct background *background;
     struct job_manager *manager;
     struct job_config config;
     struct tenant tenant;
@@ -75,6 +77,9 @@ static inline void server_start(struct server *server)
     assert_ok(server->store, err);
     server->blobs = blobs_open(server->dir, &err);
     assert_ok(server->blobs, err);
+    server->background = background_new(2, &err);
+    assert_ok(server->background, err);
+    server->config.background = server->background;
     server->config.data_dir = server->dir;
     server->config.store = server->store;
     server->config.blobs = server->blobs;
@@ -83,12 +88,15 @@ static inline void server_start(struct server *server)
     server->manager = job_manager_new(&server->config, &err);
     assert_ok(server->manager, err);
     assert_ok(job_manager_start(server->manager, &err), err);
+    background_finish(server->background); /* what it cleans up */
 }
 
 /* As a crash would: nothing is told to the trainers. */
 static inline void server_stop(struct server *server)
 {
+    background_finish(server->background);
     job_manager_free(server->manager);
+    background_free(server->background);
     blobs_close(server->blobs);
     store_close(server->store);
 }
@@ -96,7 +104,7 @@ static inline void server_stop(struct server *server)
 /* One round of the loop, at most 1 s. */
 static inline void server_step(struct server *server)
 {
-    struct pollfd fds[32];
+    struct pollfd fds[33];
     struct watch *ready[32];
     nfds_t count = 0;
     int64_t wait_ms = server->deadline_ms - server_now_ms(server);
@@ -106,7 +114,9 @@ static inline void server_step(struct server *server)
             ready[count] = server->watches[i];
             fds[count++] = (struct pollfd){.fd = server->watches[i]->fd, .events = POLLIN};
         }
-    poll(fds, count, wait_ms < 0 ? 0 : wait_ms > 1000 ? 1000 : (int)wait_ms);
+    fds[count] = (struct pollfd){.fd = background_fd(server->background), .events = POLLIN};
+    poll(fds, count + 1, wait_ms < 0 ? 0 : wait_ms > 1000 ? 1000 : (int)wait_ms);
+    background_collect(server->background);
     for (nfds_t i = 0; i < count; i++)
         if (fds[i].revents)
             for (size_t k = 0; k < 32; k++)
