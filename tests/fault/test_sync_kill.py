@@ -1,6 +1,6 @@
 """The server is killed at its Nth fsync, and at its Nth fdatasync (SQLite's), for every N: what it acknowledged is there afterwards,
-and nothing is half done. The same for the trainer, which ends with the bits of one that was left alone. strace kills the release
-binary as it is.
+and nothing is half done. The same for the trainer, which ends with the bits of one that was left alone. The release binary runs as it
+is: the server, whose threads sync side by side, under fault.c, which counts all of them; the trainer under strace.
 
 make test takes a sample of the Ns, make fault all of them."""
 import os
@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 import pytest
-from service import BIN, FULL, GONE, Ledger, Service, chat_lines, check_disk, check_folder
+from service import BIN, FULL, GONE, Ledger, Service, chat_lines, check_disk, check_folder, faults
 from test_trainer_kill import attempt_dir, figures, final_files, finish, make_run
 
 SEED = int(os.environ.get("ATTUNE_FAULT_SEED", random.SystemRandom().randrange(1 << 30)))
@@ -18,7 +18,7 @@ SAMPLE = 4
 
 
 def killing(call, n, trace):
-    """strace leaves the server as our child (-D) and its trainers alone (-b execve)."""
+    """strace leaves the process as our child (-D)."""
     return ["strace", "-D", "-f", "-b", "execve", "-qq", "-o", str(trace), "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
 
 
@@ -67,8 +67,7 @@ def survive(service, ledger):
 def kill_at(service, call, n):
     service.data = service.folder / f"{call}-{n}"
     ledger = Ledger()
-    trace = service.folder / "trace"
-    if service.start(killing(call, n, trace), must=False):
+    if service.start(env=faults(f"call={call} program=serve nth={n} do=kill"), must=False):
         step = live_until_killed(service, ledger)
     else:
         step = "the start"
@@ -86,14 +85,14 @@ def service(tmp_path_factory):
 
 def count_calls(service, call):
     """How often an undisturbed life makes the call."""
-    trace = service.folder / "trace"
+    mark = service.folder / "mark"
     service.data = service.folder / "whole"
     ledger = Ledger()
-    service.start(["strace", "-D", "-f", "-b", "execve", "-qq", "-o", str(trace), "-e", f"trace={call}"])
+    service.start(env=faults(f"call={call} program=serve do=count mark={mark}"))
     assert live_until_killed(service, ledger) is None
     survive(service, ledger)
     shutil.rmtree(service.data)
-    return trace.read_text().count(call + "(")
+    return int(mark.read_text())
 
 
 def sample(calls):
