@@ -108,7 +108,13 @@ class Service:
         return job
 
     def list(self, path):
-        return self.call("GET", path + ("&" if "?" in path else "?") + "limit=100")["data"]
+        """All pages of a list."""
+        items, page = [], {"has_more": True}
+        while page["has_more"]:
+            after = f"&after={items[-1]['id']}" if items else ""
+            page = self.call("GET", path + ("&" if "?" in path else "?") + "limit=100" + after)
+            items += page["data"]
+        return items
 
     def content(self, file_id):
         return self.call("GET", f"/v1/files/{file_id}/content")

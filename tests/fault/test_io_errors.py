@@ -7,11 +7,13 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import time
 import urllib.error
 
 import pytest
-from service import FULL, Ledger, Service, chat_lines, check_disk, faults, form
+from service import BIN, FULL, Ledger, Service, chat_lines, check_disk, check_folder, faults, form
+from test_trainer_kill import attempt_dir, figures, final_files, finish, make_run
 
 SEED = int(os.environ.get("ATTUNE_FAULT_SEED", random.SystemRandom().randrange(1 << 30)))
 SAMPLE = 5
@@ -126,3 +128,32 @@ def test_what_a_failed_commit_may_have_written_is_whole_when_it_comes_to_light(s
         check_disk(service.data)
     print(f"{found} files came to light or were acknowledged")
     assert found
+
+
+def train(run, rule):
+    return subprocess.run([BIN, "train", "--run", str(run), "--attempt", "1"], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **faults(f"call={CALLS} path={run}/* program=train {rule}")})
+
+
+@pytest.mark.parametrize("error, behind", [("EIO", ""), ("ENOSPC", "+"), ("short", "")])
+def test_a_trainer_whose_writing_fails_says_so_and_the_next_attempt_ends_with_the_same_bits(tmp_path, error, behind):
+    whole, mark = make_run(tmp_path / "whole", n_epochs=1), tmp_path / "count"
+    assert train(whole, f"do=count mark={mark}").returncode == 0
+    calls = int(mark.read_text())
+    rng, failed = random.Random(f"{SEED}{error}"), 0
+    print(f"seed {SEED}")
+    ns = range(1, calls + 1, max(1, calls // 60)) if FULL else sorted(rng.sample(range(1, calls + 1), SAMPLE))
+    for n in ns:
+        run = make_run(tmp_path / f"at-{n}", n_epochs=1)
+        ended = train(run, f"nth={n}{behind} do={error}")
+        assert ended.returncode in (0, 1) and (ended.returncode == 0 or ended.stderr.strip()), (n, ended)
+        failed += ended.returncode
+        for folder in (*run.glob("attempts/*/checkpoints/*"), *run.glob("attempts/*/recovery/*")):
+            if folder.suffix != ".tmp":
+                check_folder(folder)
+        exit_path = attempt_dir(run, 1) / "exit.json"
+        if not exit_path.exists() or json.loads(exit_path.read_text())["status"] != "succeeded":
+            finish(run, 2)
+        assert final_files(run) == final_files(whole) and figures(run, "step") == figures(whole, "step")
+        shutil.rmtree(run)
+    print(f"trainer, {error}{behind}: {calls} calls, {len(ns)} of them failed, {failed} attempts ended with a message")
