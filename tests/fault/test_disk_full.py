@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from service import Service
+from service import Service, chat_lines
 
 MIB = 1 << 20
 SIZE, FLOOR = 48 * MIB, 8 * MIB
@@ -238,7 +238,7 @@ def wait_until(condition, seconds=60):
 
 
 def test_a_checkpoint_waits_for_room_and_the_ones_before_it_stay(service):
-    job_id = create(service, service.upload(), epochs=6)
+    job_id = create(service, service.upload(chat_lines(40)), epochs=6)
     wait_until(lambda: len(checkpoints(service, job_id)) >= 1)
     with full(service.data, leave=3 * MIB):
         wait_until(lambda: "waiting_for_disk" in codes(service, job_id))
@@ -257,7 +257,7 @@ def test_a_checkpoint_waits_for_room_and_the_ones_before_it_stay(service):
 
 
 def test_a_run_on_a_disk_without_a_byte_left_goes_on_when_there_is_room(service):
-    file_id = service.upload()
+    file_id = service.upload(chat_lines(40))
     reference = create(service, file_id)
     service.wait(reference)
     job_id = create(service, file_id)
@@ -267,11 +267,12 @@ def test_a_run_on_a_disk_without_a_byte_left_goes_on_when_there_is_room(service)
         assert service.job(job_id)["status"] == "running"
     service.wait(job_id)
     codes(service, job_id)
-    assert service.result(job_id) == service.result(reference)
+    assert service.checkpoint_files(job_id) == service.checkpoint_files(reference)
+    assert service.steps(job_id) == service.steps(reference)
 
 
 def test_a_job_that_waits_for_room_can_be_cancelled(service):
-    job_id = create(service, service.upload(), epochs=20)
+    job_id = create(service, service.upload(chat_lines(40)), epochs=20)
     with full(service.data, leave=3 * MIB):
         wait_until(lambda: "waiting_for_disk" in codes(service, job_id))
         service.call("POST", f"/v1/fine_tuning/jobs/{job_id}/cancel")
