@@ -209,6 +209,7 @@ call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, 
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
 call_fn deployments_create, deployments_list, deployments_get, deployments_delete;
-call_fn organizations_create, organizations_list, audit_logs_list, drain_get, drain_begin, drain_end, metrics_get, usage_completions, usage_fine_tuning, usage_storage;
+call_fn organizations_create, organizations_list, audit_logs_list, drain_get, drain_begin, drain_end, metrics_get;
+call_fn usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

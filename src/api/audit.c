@@ -1,4 +1,5 @@
-/* The audit log: a row for each write request that a key was let through with, before its answer, and the list of them. */
+/* The audit log: a row for each write request that a key was let through with, before its answer, and the list of them.
+ */
 #include "api/api_int.h"
 #include "base/log.h"
 #include "store/audit.h"
@@ -131,8 +132,8 @@ static void read_range(struct call *call, int64_t *from_ms, int64_t *to_ms, stru
         if (!url_query_get(&call->query, ends[i].name, &text) || text.len == 0)
             continue;
         if (!str_to_i64(text, &seconds) || seconds < 0 || seconds > 253402300799)
-            problems_add(problems, "value_error", "effective_at", NULL, NULL,
-                         "%s: must be a time in Unix seconds", ends[i].name);
+            problems_add(problems, "value_error", "effective_at", NULL, NULL, "%s: must be a time in Unix seconds",
+                         ends[i].name);
         else if (ends[i].is_from)
             *from_ms = seconds * 1000 + ends[i].add_ms;
         else

@@ -142,7 +142,7 @@ static void write_requests(struct strbuf *out, const struct metrics *metrics, st
     begin(out, "http_requests_total", "counter",
           "Requests that are over, by route and class of status; 0xx: the client went away before an answer.");
     for (size_t i = 0; i < metrics->route_count; i++)
-        for (int class = 0; class < CLASSES; class++)
+        for (int class = 0; class < CLASSES; class ++)
             if (metrics->routes[i].requests[class])
                 strbuf_printf(out, "attune_http_requests_total{%s,status=\"%dxx\"} %llu\n",
                               route_labels(arena, &metrics->routes[i]), class,
@@ -260,10 +260,10 @@ void metrics_get(struct call *call)
     if (!call_check_operator(call))
         return;
     if (metrics_write(call->api, &body, &err))
-        http_answer_bytes(call->exchange,
-                          &(struct http_response){.status = 200,
-                                                  .content_type = "text/plain; version=0.0.4; charset=utf-8"},
-                          strbuf_view(&body));
+        http_answer_bytes(
+            call->exchange,
+            &(struct http_response){.status = 200, .content_type = "text/plain; version=0.0.4; charset=utf-8"},
+            strbuf_view(&body));
     else
         answer_err(call, &err, NULL);
     strbuf_deinit(&body);

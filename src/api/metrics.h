@@ -1,7 +1,7 @@
 /* api/metrics.h - what happens here, for GET /metrics: Prometheus' text format, version 0.0.4.
  *
- * Requests are counted in this process and begin with it; jobs, tokens and events are read from the store at each request.
- * Routes are labelled by their patterns, so that no id becomes a label. */
+ * Requests are counted in this process and begin with it; jobs, tokens and events are read from the store at each
+ * request. Routes are labelled by their patterns, so that no id becomes a label. */
 #pragma once
 
 #include "base/str.h"

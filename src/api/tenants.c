@@ -19,9 +19,10 @@ static const char *read_name(struct call *call, const struct json *body, struct 
              (text.at[i] == '-' && i > 0);
     if (!ok)
         problems_add(problems, name ? "value_error" : "missing", "name", NULL, NULL,
-                     "name: 1 to %d of a-z, 0-9 and hyphens, as it becomes a part of models' names", NAME_CHARACTERS_MAX);
-    for json_each (item, body->type == JSON_OBJECT ? body : NULL)
-        if (!str_is(item->key, "name"))
+                     "name: 1 to %d of a-z, 0-9 and hyphens, as it becomes a part of models' names",
+                     NAME_CHARACTERS_MAX);
+    for
+        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "name"))
             problems_add(problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "an organization has a name");
     return str_copy(call->arena, text);
@@ -41,9 +42,8 @@ static void create_organization(struct call *call, const struct json *body)
 {
     struct problems problems = {.arena = call->arena};
     struct store_key key = {.name = "first", .scopes = "read write admin"};
-    struct store_organization made = {.name = read_name(call, body, &problems),
-                                      .created_ms = clock_unix_ms(),
-                                      .projects = 1};
+    struct store_organization made = {
+        .name = read_name(call, body, &problems), .created_ms = clock_unix_ms(), .projects = 1};
     char organization_id[STORE_ID_BYTES], project_id[STORE_ID_BYTES], value[API_KEY_BYTES];
     struct strbuf answer = {0};
     struct json_writer w = {.buf = &answer};

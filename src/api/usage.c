@@ -1,5 +1,5 @@
-/* What projects used: the organisation's pages of daily buckets, as OpenAI's usage API has them, and the count of what models
- * answer. Jobs and files are counted by the store. */
+/* What projects used: the organisation's pages of daily buckets, as OpenAI's usage API has them, and the count of what
+ * models answer. Jobs and files are counted by the store. */
 #include "api/api_int.h"
 #include "base/log.h"
 #include "os/clock.h"
@@ -121,13 +121,15 @@ static bool read_query(struct call *call, struct usage_query *usage)
     int64_t start, end, limit, last_day;
 
     if (!url_query_get(&call->query, "start_time", &text) || text.len == 0)
-        problems_add(&problems, "missing", "start_time", NULL, NULL, "start_time: a required parameter, in Unix seconds");
+        problems_add(&problems, "missing", "start_time", NULL, NULL,
+                     "start_time: a required parameter, in Unix seconds");
     start = read_integer(call, "start_time", 0, 0, latest, &problems);
     end = read_integer(call, "end_time", now + 1, 0, latest, &problems);
     limit = read_integer(call, "limit", DAYS_STANDARD, 1, DAYS_MAX, &problems);
     start = read_integer(call, "page", start, 0, latest, &problems);
     if (url_query_get(&call->query, "bucket_width", &text) && text.len && !str_is(text, "1d"))
-        problems_add(&problems, "value_error", "bucket_width", NULL, NULL, "bucket_width: usage is kept by the day: 1d");
+        problems_add(&problems, "value_error", "bucket_width", NULL, NULL,
+                     "bucket_width: usage is kept by the day: 1d");
     for (size_t i = 0; i < call->query.count; i++) {
         const struct url_pair *pair = &call->query.pair[i];
         if (!url_is_array_item(pair, "group_by") || pair->value.len == 0)

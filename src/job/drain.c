@@ -1,5 +1,5 @@
-/* Drain: no job starts, those at work finish or stop at a recovery point. Kept in the store, so that a server that is started
- * during the maintenance starts none either. */
+/* Drain: no job starts, those at work finish or stop at a recovery point. Kept in the store, so that a server that is
+ * started during the maintenance starts none either. */
 #include "job/manager_int.h"
 
 #include "os/clock.h"

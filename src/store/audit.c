@@ -33,7 +33,8 @@ bool store_audit_add(struct store *store, const struct tenant *tenant, const str
     "AND created_ms <= COALESCE(json_extract(?3, '$.to_ms'), 9223372036854775807)"
 #define AUDIT_LIST(compare, order)                                                                                     \
     "SELECT number" STORE_AUDIT_COLUMNS(SQL_NAME) " FROM audit_logs WHERE " AUDIT_IS_WANTED                            \
-    " AND (?4=0 OR number" compare "?4) ORDER BY number " order " LIMIT ?5"
+                                                  " AND (?4=0 OR number" compare "?4) ORDER BY number " order          \
+                                                  " LIMIT ?5"
 
 bool store_audit_list(struct store *store, const struct tenant *tenant, const char *filter_json,
                       const struct store_page *page, struct arena *arena, struct store_audit_list *list,
@@ -42,7 +43,8 @@ bool store_audit_list(struct store *store, const struct tenant *tenant, const ch
     static const struct list_sql sql = {
         .ascending = AUDIT_LIST(">", "ASC"),
         .descending = AUDIT_LIST("<", "DESC"),
-        .cursor = "SELECT number FROM audit_logs WHERE organization_id=?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL AND id=?4",
+        .cursor =
+            "SELECT number FROM audit_logs WHERE organization_id=?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL AND id=?4",
         .what = "audit log",
     };
 
@@ -52,9 +54,10 @@ bool store_audit_list(struct store *store, const struct tenant *tenant, const ch
 
 bool store_audit_expire(struct store *store, int64_t before_ms, int64_t rows_max, struct err *err)
 {
-    struct query query = query_open(store, "DELETE FROM audit_logs WHERE number IN (SELECT number FROM audit_logs WHERE "
-                                           "created_ms < ?1 OR number <= (SELECT COALESCE(MAX(number), 0) FROM audit_logs) "
-                                           "- ?2 LIMIT 10000)");
+    struct query query =
+        query_open(store, "DELETE FROM audit_logs WHERE number IN (SELECT number FROM audit_logs WHERE "
+                          "created_ms < ?1 OR number <= (SELECT COALESCE(MAX(number), 0) FROM audit_logs) "
+                          "- ?2 LIMIT 10000)");
 
     query_integer(&query, before_ms);
     query_integer(&query, rows_max);

@@ -195,8 +195,8 @@ bool key_has_scope(const struct store_key *row, const char *scope)
     return false;
 }
 
-bool key_read(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena, struct store_key *row,
-             struct err *err)
+bool key_read(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+              struct store_key *row, struct err *err)
 {
     struct query query =
         query_open(store, "SELECT number" STORE_KEY_COLUMNS(

@@ -42,8 +42,8 @@ bool key_create(struct store *store, const struct tenant *tenant, const char *na
 bool key_check(struct store *store, struct str key, struct arena *arena, struct tenant *tenant, struct store_key *row,
                struct err *err);
 bool key_has_scope(const struct store_key *row, const char *scope);
-bool key_read(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena, struct store_key *row,
-             struct err *err);
+bool key_read(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+              struct store_key *row, struct err *err);
 bool key_revoke(struct store *store, const struct tenant *tenant, const char *id, struct err *err);
 bool key_list(struct store *store, const struct tenant *tenant, const struct store_page *page, struct arena *arena,
               struct store_key_list *list, struct err *err);

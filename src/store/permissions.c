@@ -66,7 +66,8 @@ bool store_permission_grant(struct store *store, const struct tenant *owner, con
 {
     bool ok = true;
 
-    *list = (struct store_permission_list){.at = arena_new_array(arena, struct store_permission, count), .count = count};
+    *list =
+        (struct store_permission_list){.at = arena_new_array(arena, struct store_permission, count), .count = count};
     if (!transaction_begin(store, err))
         return false;
     for (size_t i = 0; ok && i < count; i++)
@@ -91,8 +92,9 @@ bool store_permission_list(struct store *store, const struct tenant *owner, cons
 bool store_permission_delete(struct store *store, const struct tenant *owner, const char *model, const char *id,
                              struct err *err)
 {
-    struct query query = query_open(store, "DELETE FROM checkpoint_permissions WHERE organization_id=? AND project_id=? "
-                                           "AND model_name=? AND id=?");
+    struct query query =
+        query_open(store, "DELETE FROM checkpoint_permissions WHERE organization_id=? AND project_id=? "
+                          "AND model_name=? AND id=?");
     int changed;
 
     query_tenant(&query, owner);

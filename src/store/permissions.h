@@ -1,8 +1,8 @@
 /* store/permissions.h - models that more than one project uses.
  *
- * A model belongs to the project whose job made it. A permission lets one more project of the same organisation use it: then
- * store_model_get and store_model_list give it to that project, too, until the permission is deleted. Deleting the model stays
- * its owner's, and takes its permissions along. */
+ * A model belongs to the project whose job made it. A permission lets one more project of the same organisation use it:
+ * then store_model_get and store_model_list give it to that project, too, until the permission is deleted. Deleting the
+ * model stays its owner's, and takes its permissions along. */
 #pragma once
 
 #include "store/store.h"

@@ -1,5 +1,6 @@
-/* Places in the queue: the order in which store_queue_peek would give the waiting jobs, if jobs at work end in the order in which
- * they began. It is played through once and kept until the queue changes, so that asking for a place costs no query. */
+/* Places in the queue: the order in which store_queue_peek would give the waiting jobs, if jobs at work end in the
+ * order in which they began. It is played through once and kept until the queue changes, so that asking for a place
+ * costs no query. */
 #include "store/queue.h"
 #include "store/store_int.h"
 
@@ -19,8 +20,8 @@ struct round_project {
 
 struct queue_places {
     bool is_fresh;
-    struct arena arena;       /* of what follows; goes with the next reading */
-    struct waiting *waiting;  /* by id once the places are known */
+    struct arena arena;      /* of what follows; goes with the next reading */
+    struct waiting *waiting; /* by id once the places are known */
     struct round_project *projects;
     size_t waiting_count, project_count;
     struct round_project **at_work; /* one entry a job: those at the end began last */
@@ -90,7 +91,8 @@ static struct round_project *project_of(struct queue_places *q, int64_t rowid)
 /* at_work has room for every job, those that wait included: each enters it once. */
 static bool read_at_work(struct store *store, struct queue_places *q, struct err *err)
 {
-    int64_t count = count_of(store, "SELECT COUNT(*) FROM jobs WHERE state IN ('starting', 'running', 'cancelling')", err);
+    int64_t count =
+        count_of(store, "SELECT COUNT(*) FROM jobs WHERE state IN ('starting', 'running', 'cancelling')", err);
     struct query query;
 
     if (count < 0)
@@ -156,8 +158,8 @@ static struct round_project *next_project(struct queue_places *q)
     return best;
 }
 
-/* As many jobs stay at work as there are now: before each begins, the oldest ends, and more of them while the others are at
- * their limits. */
+/* As many jobs stay at work as there are now: before each begins, the oldest ends, and more of them while the others
+ * are at their limits. */
 static void play(struct queue_places *q)
 {
     size_t slots = q->begun > 1 ? q->begun : 1;

@@ -11,8 +11,8 @@ struct store_statistics {
 };
 bool store_statistics(struct store *store, struct store_statistics *statistics, struct err *err);
 
-/* Writes of this process since it opened the store. buckets[i] took more than 2^(i-1) and at most 2^i ms; the last takes all
- * that is longer. */
+/* Writes of this process since it opened the store. buckets[i] took more than 2^(i-1) and at most 2^i ms; the last
+ * takes all that is longer. */
 enum { STORE_COMMIT_BUCKETS = 16 };
 struct store_commits {
     uint64_t buckets[STORE_COMMIT_BUCKETS];

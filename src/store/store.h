@@ -179,8 +179,8 @@ bool store_job_get(struct store *store, const struct tenant *tenant, const char 
 /* metadata_json: an object whose every member the job's metadata has too; "null": jobs without metadata; NULL: all. */
 bool store_job_list(struct store *store, const struct tenant *tenant, const char *metadata_json,
                     const struct store_page *page, struct arena *arena, struct store_job_list *list, struct err *err);
-/* 1 for the job that starts next, counted over all projects, as things are now; 0 when it does not wait: paused, at work or
- * ended. Other jobs' ends, priorities and turns move it. */
+/* 1 for the job that starts next, counted over all projects, as things are now; 0 when it does not wait: paused, at
+ * work or ended. Other jobs' ends, priorities and turns move it. */
 bool store_queue_place(struct store *store, const struct store_job *job, int64_t *place, struct err *err);
 /* Jobs of the tenant that are not final. */
 bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err);

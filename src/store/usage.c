@@ -22,10 +22,12 @@ bool store_usage_days(struct store *store, const struct tenant *tenant, int64_t 
 #define COUNT_OF(name) ", COALESCE(u." #name ", 0)"
     static const char *const sql =
         "WITH RECURSIVE days(day) AS (SELECT ?2 WHERE ?2 < ?3 UNION ALL SELECT day + 1 FROM days WHERE day + 1 < ?3) "
-        "SELECT d.day, p.id, COALESCE((SELECT bytes FROM storage_days s WHERE s.organization_id = p.organization_id AND "
-        "s.project_id = p.id AND s.day <= d.day ORDER BY s.day DESC LIMIT 1), 0)" STORE_USAGE_COUNTS(COUNT_OF)
-        " FROM days d JOIN projects p ON p.organization_id = ?1 LEFT JOIN usage_days u ON u.organization_id = "
-        "p.organization_id AND u.project_id = p.id AND u.day = d.day ORDER BY d.day, p.rowid";
+        "SELECT d.day, p.id, COALESCE((SELECT bytes FROM storage_days s WHERE s.organization_id = p.organization_id "
+        "AND "
+        "s.project_id = p.id AND s.day <= d.day ORDER BY s.day DESC LIMIT 1), 0)" STORE_USAGE_COUNTS(
+            COUNT_OF) " FROM days d JOIN projects p ON p.organization_id = ?1 LEFT JOIN usage_days u ON "
+                      "u.organization_id = "
+                      "p.organization_id AND u.project_id = p.id AND u.day = d.day ORDER BY d.day, p.rowid";
     struct query query;
     int64_t projects;
     size_t cap;

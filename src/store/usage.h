@@ -1,14 +1,14 @@
 /* store/usage.h - what projects used, per day of UTC.
  *
- * Jobs and files are counted by triggers (schema/0010.sql) in the transaction that changes them, so that no count is lost
- * and none is there without its cause; what is deleted later stays counted. trained_tokens and trained_steps grow with the job's
- * own and so count no step twice that an attempt repeats; device_ms is the time of all attempts. */
+ * Jobs and files are counted by triggers (schema/0010.sql) in the transaction that changes them, so that no count is
+ * lost and none is there without its cause; what is deleted later stays counted. trained_tokens and trained_steps grow
+ * with the job's own and so count no step twice that an attempt repeats; device_ms is the time of all attempts. */
 #pragma once
 
 #include "store/store.h"
 
 #define STORE_USAGE_COUNTS(X)                                                                                          \
-    X(jobs)           /* created */                                                                                    \
+    X(jobs) /* created */                                                                                              \
     X(trained_tokens)                                                                                                  \
     X(trained_steps)                                                                                                   \
     X(device_ms)                                                                                                       \
@@ -33,7 +33,8 @@ struct store_usage_list {
     size_t count;
 };
 
-/* One row for each day from first_day to before end_day and each project of the tenant's organisation, in this order. */
+/* One row for each day from first_day to before end_day and each project of the tenant's organisation, in this order.
+ */
 bool store_usage_days(struct store *store, const struct tenant *tenant, int64_t first_day, int64_t end_day,
                       struct arena *arena, struct store_usage_list *list, struct err *err);
 /* Answers of models, added to today. */
