@@ -42,9 +42,10 @@ static void read_tags(struct reader *r, const struct json *tags)
 {
     bool ok = tags->type == JSON_OBJECT && tags->count <= TAGS_MAX && !json_duplicate(tags).at;
 
-    for json_each (tag, ok ? tags : NULL)
-        ok = ok && tag->type == JSON_STRING && tag->key.len && tag->key.len <= TAG_NAME_MAX &&
-             tag->string.len <= TAG_VALUE_MAX && !memchr(tag->key.at, 0, tag->key.len);
+    for
+        json_each(tag, ok ? tags : NULL) ok = ok && tag->type == JSON_STRING && tag->key.len &&
+                                              tag->key.len <= TAG_NAME_MAX && tag->string.len <= TAG_VALUE_MAX &&
+                                              !memchr(tag->key.at, 0, tag->key.len);
     if (!ok)
         wrong(r, "value_error", "tags", "must be an object of at most 64 texts");
 }
@@ -102,8 +103,8 @@ static void read_mlflow(struct reader *r, const struct json *mlflow, struct stor
     if (twice.at)
         wrong(r, "value_error", str_copy(r->arena, str_clip(twice, 64)), "occurs twice");
     read_uri(r, json_get(mlflow, "tracking_uri"));
-    for json_each (member, mlflow)
-        read_mlflow_member(r, member);
+    for
+        json_each(member, mlflow) read_mlflow_member(r, member);
     if (r->problems->count == before)
         delivery->config_json = mlflow_config(r, mlflow);
 }
@@ -113,9 +114,8 @@ static struct str type_of(const struct json *entry)
 {
     struct str type = json_string_or(json_get(entry, "type"), STR_NONE);
 
-    for json_each (member, type.len ? NULL : entry)
-        if (member->type == JSON_OBJECT)
-            type = member->key;
+    for
+        json_each(member, type.len ? NULL : entry) if (member->type == JSON_OBJECT) type = member->key;
     return type;
 }
 
@@ -132,8 +132,8 @@ static void read_entry(struct reader *r, const struct json *entry, struct store_
               arena_printf(r->arena, "%.*s is not there yet: mlflow is", STR_ARG(str_clip(type, 64))));
         return;
     }
-    for json_each (member, entry)
-        if (!str_is(member->key, "type") && !str_is(member->key, "mlflow"))
+    for
+        json_each(member, entry) if (!str_is(member->key, "type") && !str_is(member->key, "mlflow"))
             wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
     r->place = arena_printf(r->arena, "%s.mlflow", r->place);
     delivery->kind = "mlflow";
@@ -167,13 +167,15 @@ void integrations_read(struct arena *arena, const struct json *value, const stru
                      INTEGRATIONS_MAX);
         return;
     }
-    for json_each (entry, value) {
-        const size_t position = integrations->count++;
-        struct reader r = {arena, origins, problems, arena_printf(arena, "%zu", position)};
+    for
+        json_each(entry, value)
+        {
+            const size_t position = integrations->count++;
+            struct reader r = {arena, origins, problems, arena_printf(arena, "%zu", position)};
 
-        integrations->at[position].position = (int64_t)position;
-        read_entry(&r, entry, &integrations->at[position]);
-    }
+            integrations->at[position].position = (int64_t)position;
+            read_entry(&r, entry, &integrations->at[position]);
+        }
     if (problems->count == before)
         integrations->echo_json = echo(arena, integrations);
 }

@@ -1,7 +1,7 @@
 /* api/integrations.h - "integrations" of a job's request: which services hear of it.
  *
- * Each entry has a type and an object of that name, as Nebius' API has them. What is a secret in it has left the request
- * before (api/secret_json.h), so everything read here may be stored and echoed. */
+ * Each entry has a type and an object of that name, as Nebius' API has them. What is a secret in it has left the
+ * request before (api/secret_json.h), so everything read here may be stored and echoed. */
 #pragma once
 
 #include "api/problems.h"

@@ -4,16 +4,16 @@
 
 #include <string.h>
 
-/* What is a secret below integrations and from_checkpoint, at whatever depth. The name and the certificate that go with a
- * password are told to nobody either. */
-static const char *const secret_names[] = {"api_key",  "api_token", "token",           "access_token", "secret",
-                                           "password", "username",  "certificate_file"};
+/* What is a secret below integrations and from_checkpoint, at whatever depth. The name and the certificate that go with
+ * a password are told to nobody either. */
+static const char *const secret_names[] = {"api_key", "api_token", "token",    "access_token",
+                                           "secret",  "password",  "username", "certificate_file"};
 
 /* The member and its text in the request, escapes as they were sent; then it is null. */
 static void erase(struct json *member)
 {
-    for json_each (inner, member)
-        erase(inner);
+    for
+        json_each(inner, member) erase(inner);
     if (member->type == JSON_STRING) {
         struct str raw = json_string_raw(member);
         memory_erase(raw.at, raw.len);
@@ -57,7 +57,8 @@ static void take(struct taker *t, struct json *member, const char *name)
     if (member->type == JSON_NULL)
         return;
     if (!secret_json_take(member, &value)) {
-        t->wrong = arena_printf(t->arena, "%s must be a text of 1 to %d bytes without NUL", name, STORE_SECRET_BYTES_MAX);
+        t->wrong =
+            arena_printf(t->arena, "%s must be a text of 1 to %d bytes without NUL", name, STORE_SECRET_BYTES_MAX);
     } else if (t->secrets->count == JOB_SECRETS_MAX) {
         t->wrong = arena_printf(t->arena, "a job takes at most %d secrets", JOB_SECRETS_MAX);
         secret_wipe(&value);
@@ -70,26 +71,30 @@ static void take_below(struct taker *t, struct json *node, const char *path)
 {
     size_t index = 0;
 
-    for json_each (item, node) {
-        const char *name = node->type == JSON_OBJECT
-                               ? arena_printf(t->arena, "%s.%.*s", path, STR_ARG(str_clip(item->key, 64)))
-                               : arena_printf(t->arena, "%s.%zu", path, index++);
+    for
+        json_each(item, node)
+        {
+            const char *name = node->type == JSON_OBJECT
+                                   ? arena_printf(t->arena, "%s.%.*s", path, STR_ARG(str_clip(item->key, 64)))
+                                   : arena_printf(t->arena, "%s.%zu", path, index++);
 
-        if (node->type == JSON_OBJECT && is_secret_name(item->key))
-            take(t, item, name);
-        else
-            take_below(t, item, name);
-    }
+            if (node->type == JSON_OBJECT && is_secret_name(item->key))
+                take(t, item, name);
+            else
+                take_below(t, item, name);
+        }
 }
 
 static void take_places(struct taker *t, struct json *object, const char *prefix)
 {
-    for json_each (item, object) {
-        if (str_is(item->key, "integrations") || str_is(item->key, "from_checkpoint"))
-            take_below(t, item, arena_printf(t->arena, "%s%.*s", prefix, STR_ARG(item->key)));
-        else if (str_is(item->key, "extra_body") && !*prefix)
-            take_places(t, item, "extra_body.");
-    }
+    for
+        json_each(item, object)
+        {
+            if (str_is(item->key, "integrations") || str_is(item->key, "from_checkpoint"))
+                take_below(t, item, arena_printf(t->arena, "%s%.*s", prefix, STR_ARG(item->key)));
+            else if (str_is(item->key, "extra_body") && !*prefix)
+                take_places(t, item, "extra_body.");
+        }
 }
 
 bool job_secrets_take(struct arena *arena, struct json *body, struct job_secrets *secrets, const char **wrong)

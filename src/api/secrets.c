@@ -1,5 +1,5 @@
-/* Secrets of a project: written, replaced, deleted and listed by name, never read. What a job's integrations need and its
- * request does not bring is looked up here. For keys that may administer. */
+/* Secrets of a project: written, replaced, deleted and listed by name, never read. What a job's integrations need and
+ * its request does not bring is looked up here. For keys that may administer. */
 #include "api/api_int.h"
 #include "api/secret_json.h"
 #include "store/projects.h"
@@ -37,8 +37,8 @@ static const char *read_secret(struct call *call, struct json *body, struct secr
     if (!secret_json_take(json_get(body, "value"), value))
         problems_add(problems, "value_error", "value", NULL, NULL, "value: must be a text of 1 to %d bytes without NUL",
                      STORE_SECRET_BYTES_MAX);
-    for json_each (item, body)
-        if (!str_is(item->key, "name") && !str_is(item->key, "value"))
+    for
+        json_each(item, body) if (!str_is(item->key, "name") && !str_is(item->key, "value"))
             problems_add(problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "a secret has name and value");
     if (!is_name(json_string_or(name, STR_NONE))) {

@@ -12,9 +12,9 @@ static const struct shape {
     const char *prefix;
     size_t body_min;
 } shapes[] = {
-    {"at_", 30},        {"hf_", 16},         {"sk-", 16},   {"sk_", 16},    {"wandb_v1_", 16}, {"ghp_", 20}, {"gho_", 20},
-    {"ghs_", 20},       {"github_pat_", 20}, {"eyJ", 20},   {"whsec_", 16}, {"AKIA", 16},      {"xoxb-", 10}, {"glpat-", 16},
-    {"Bearer ", 6},     {"bearer ", 6},      {"Basic ", 6}, {"basic ", 6},
+    {"at_", 30},   {"hf_", 16},    {"sk-", 16},         {"sk_", 16},    {"wandb_v1_", 16}, {"ghp_", 20},
+    {"gho_", 20},  {"ghs_", 20},   {"github_pat_", 20}, {"eyJ", 20},    {"whsec_", 16},    {"AKIA", 16},
+    {"xoxb-", 10}, {"glpat-", 16}, {"Bearer ", 6},      {"bearer ", 6}, {"Basic ", 6},     {"basic ", 6},
 };
 
 static bool is_alnum(char c)

@@ -68,8 +68,10 @@ bool master_key_find(struct master_key *key, struct arena *arena, const char *fi
     key->path = file ? file : standard_path(arena);
     key->from = key->path;
     if (key->path && lies_below(arena, key->path, data_dir))
-        return err_set(err, ERR_INPUT, "the master key %s lies in the data folder, which it protects: name another "
-                       "place with --secret-key-file", key->path);
+        return err_set(err, ERR_INPUT,
+                       "the master key %s lies in the data folder, which it protects: name another "
+                       "place with --secret-key-file",
+                       key->path);
     return true;
 }
 

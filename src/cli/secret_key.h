@@ -9,10 +9,10 @@
 #include "store/keyring.h"
 
 struct master_key {
-    const char *path;   /* of the file; NULL: text has the keys, or there is no place for a file */
-    bool is_standard;   /* nobody named it */
+    const char *path; /* of the file; NULL: text has the keys, or there is no place for a file */
+    bool is_standard; /* nobody named it */
     struct secret text;
-    const char *from;   /* for messages */
+    const char *from; /* for messages */
 };
 
 /* fd -1: none; it is closed. ERR_INPUT when the file would lie below data_dir. */

@@ -26,8 +26,9 @@ static bool list(struct remote *remote, const struct words *words, struct err *e
     if (!secrets)
         return false;
     printf("%-40s %s\n", "name", "ends in");
-    for json_each (secret, json_get(secrets, "data"))
-        printf("%-40s %s\n", remote_text(remote, secret, "name"), remote_text(remote, secret, "last4"));
+    for
+        json_each(secret, json_get(secrets, "data"))
+            printf("%-40s %s\n", remote_text(remote, secret, "name"), remote_text(remote, secret, "last4"));
     return true;
 }
 
@@ -55,7 +56,7 @@ static bool set(struct remote *remote, const struct words *words, struct err *er
     return ok;
 }
 
-static bool delete(struct remote *remote, const struct words *words, struct err *err)
+static bool delete (struct remote *remote, const struct words *words, struct err *err)
 {
     return remote_delete(remote, arena_printf(&remote->arena, "%s/%s", collection(remote, words), words->name), err);
 }
@@ -71,7 +72,7 @@ static bool call_server(const struct words *words, struct err *err)
     else if (!words->name)
         ok = err_set(err, ERR_INPUT, "%s needs the name of a secret", words->action);
     else
-        ok = strcmp(words->action, "set") == 0 ? set(&remote, words, err) : delete(&remote, words, err);
+        ok = strcmp(words->action, "set") == 0 ? set(&remote, words, err) : delete (&remote, words, err);
     remote_close(&remote);
     return ok;
 }
@@ -115,9 +116,10 @@ int cli_secrets(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune secrets list | set NAME < FILE | delete NAME | rotate --data DIR",
-        .about = "Secrets of a project at a running server, for its jobs' integrations: HF_TOKEN, WANDB_API_KEY and the "
-                 "like. They are\nnever shown. rotate makes a new master key and seals everything under it; the server "
-                 "is stopped meanwhile,\njobs run on.",
+        .about =
+            "Secrets of a project at a running server, for its jobs' integrations: HF_TOKEN, WANDB_API_KEY and the "
+            "like. They are\nnever shown. rotate makes a new master key and seals everything under it; the server "
+            "is stopped meanwhile,\njobs run on.",
         .list = option,
         .count = sizeof option / sizeof *option,
         .positional_min = 1,

@@ -73,7 +73,8 @@ static bool check_labels(struct str host, bool *is_last_number)
     return host.len <= HOST_BYTES_MAX;
 }
 
-/* A name, or an address as inet_ntop writes it: of all spellings of an IPv4 address, readers agree on that one alone. */
+/* A name, or an address as inet_ntop writes it: of all spellings of an IPv4 address, readers agree on that one alone.
+ */
 static bool read_host(struct arena *arena, struct str text, struct outgoing_url *url, struct err *err)
 {
     char *host = str_copy(arena, text), canonical[INET_ADDRSTRLEN];
@@ -286,8 +287,8 @@ static bool is_global_v4(uint32_t address)
     return true;
 }
 
-/* 2000::/3 without its special ranges: Teredo and the like (2001::/23), documentation, 6to4. Mapped, translated and NAT64
- * forms are outside. */
+/* 2000::/3 without its special ranges: Teredo and the like (2001::/23), documentation, 6to4. Mapped, translated and
+ * NAT64 forms are outside. */
 static bool is_global_v6(const uint8_t a[16])
 {
     const uint32_t first = (uint32_t)a[0] << 24 | (uint32_t)a[1] << 16 | (uint32_t)a[2] << 8 | a[3];

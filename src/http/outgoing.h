@@ -1,7 +1,7 @@
 /* http/outgoing.h - where requests of this service may go: one policy for every URL that a tenant names.
  *
- * The operator lists origins; without a list nothing is reached. A URL is read by a strict parser, which also builds the
- * request, so that no two readers can differ about it: http and https alone, printable ASCII, no user, no fragment,
+ * The operator lists origins; without a list nothing is reached. A URL is read by a strict parser, which also builds
+ * the request, so that no two readers can differ about it: http and https alone, printable ASCII, no user, no fragment,
  * addresses in their one canonical spelling. The name is resolved once, every address must be a global unicast one
  * (loopback, private, link-local, shared, multicast, documentation and tunnel ranges are not), and the connection is
  * pinned to what was checked. An origin that the operator marks as internal may have any address.

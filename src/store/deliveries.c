@@ -12,8 +12,9 @@ static const struct row_type delivery_row = ROW_TYPE(columns, store_delivery);
 bool delivery_insert(struct store *store, const struct store_job *job, const struct store_delivery *delivery,
                      struct err *err)
 {
-    struct query query = query_open(store, "INSERT INTO deliveries(number" STORE_DELIVERY_COLUMNS(SQL_NAME) ") VALUES "
-                                           "(NULL" STORE_DELIVERY_COLUMNS(SQL_MARK) ")");
+    struct query query = query_open(store, "INSERT INTO deliveries(number" STORE_DELIVERY_COLUMNS(
+                                               SQL_NAME) ") VALUES "
+                                                         "(NULL" STORE_DELIVERY_COLUMNS(SQL_MARK) ")");
     struct store_delivery row = {.organization_id = job->organization_id,
                                  .project_id = job->project_id,
                                  .job_id = job->id,
@@ -44,9 +45,10 @@ static bool find_next(struct store *store, int64_t now_ms, int64_t *next_ms, str
 bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_DELIVERY_COLUMNS(SQL_NAME) " FROM deliveries WHERE "
-                                           "state='pending' AND next_ms <= ? AND " HAS_EVENTS
-                                           " ORDER BY next_ms, number LIMIT ?");
+    struct query query = query_open(
+        store, "SELECT number" STORE_DELIVERY_COLUMNS(SQL_NAME) " FROM deliveries WHERE "
+                                                                "state='pending' AND next_ms <= ? AND " HAS_EVENTS
+                                                                " ORDER BY next_ms, number LIMIT ?");
 
     *list = (struct store_delivery_list){arena_new_array(arena, struct store_delivery, (size_t)limit), 0};
     query_integer(&query, now_ms);
@@ -90,8 +92,8 @@ bool store_delivery_progress(struct store *store, int64_t number, const char *ex
 
 static bool set_end(struct store *store, int64_t number, const struct store_delivery_end *end, struct err *err)
 {
-    struct query query = query_open(
-        store, "UPDATE deliveries SET state=?2, failures=?3, next_ms=?4, is_uncertain=?5 WHERE number=?1");
+    struct query query =
+        query_open(store, "UPDATE deliveries SET state=?2, failures=?3, next_ms=?4, is_uncertain=?5 WHERE number=?1");
 
     query_integer(&query, number);
     query_text(&query, end->state);
@@ -103,8 +105,9 @@ static bool set_end(struct store *store, int64_t number, const struct store_deli
 
 static bool drop_secrets(struct store *store, const char *job_id, struct err *err)
 {
-    struct query query = query_open(store, "DELETE FROM secrets WHERE owner=?1 AND owner <> '' AND NOT EXISTS (SELECT 1 "
-                                           "FROM deliveries WHERE job_id=?1 AND state='pending')");
+    struct query query =
+        query_open(store, "DELETE FROM secrets WHERE owner=?1 AND owner <> '' AND NOT EXISTS (SELECT 1 "
+                          "FROM deliveries WHERE job_id=?1 AND state='pending')");
 
     query_text(&query, job_id);
     return query_run(&query, NULL, err);

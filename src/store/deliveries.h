@@ -1,9 +1,10 @@
 /* store/deliveries.h - what is to be told to other services: the outbox.
  *
- * The log of events is the outbox: each event is stored in the transaction of what it tells, and has a number within its
- * job without gaps. A delivery is one reader of one job's log, made in the transaction of the job itself: it remembers up
- * to where the service has everything (after_seq) and what the service called things (external_json). So nothing is
- * told that did not happen, and what was stored is told at least once. Deliveries span tenants: for track/ alone. */
+ * The log of events is the outbox: each event is stored in the transaction of what it tells, and has a number within
+ * its job without gaps. A delivery is one reader of one job's log, made in the transaction of the job itself: it
+ * remembers up to where the service has everything (after_seq) and what the service called things (external_json). So
+ * nothing is told that did not happen, and what was stored is told at least once. Deliveries span tenants: for track/
+ * alone. */
 #pragma once
 
 #include "store/secrets.h"
@@ -32,8 +33,8 @@ struct store_delivery_list {
     size_t count;
 };
 
-/* Pending ones that may be told now and have something to tell, the longest due first; *next_ms is when the next one of the
- * others may (INT64_MAX: none). */
+/* Pending ones that may be told now and have something to tell, the longest due first; *next_ms is when the next one of
+ * the others may (INT64_MAX: none). */
 bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err);
 /* A sender is about to begin: the delivery is not due before until_ms. */

@@ -149,8 +149,8 @@ bool store_secret_get(struct store *store, const struct tenant *tenant, const ch
 bool store_secret_delete(struct store *store, const struct tenant *tenant, const char *owner, const char *name,
                          struct err *err)
 {
-    struct query query = query_open(
-        store, "DELETE FROM secrets WHERE organization_id=? AND project_id=? AND owner=? AND name=?");
+    struct query query =
+        query_open(store, "DELETE FROM secrets WHERE organization_id=? AND project_id=? AND owner=? AND name=?");
     int changed;
 
     query_tenant(&query, tenant);
@@ -185,7 +185,8 @@ bool store_secret_hold(struct store *store, const char *name, const struct secre
 
     if (ok) {
         keyring_seal(store->keyring, context_of_held(&context, name), secret_reveal(value), &sealed);
-        *held = (struct store_held){str_copy(arena, str_of(name)), keyring_sealing_id(store->keyring),
+        *held = (struct store_held){str_copy(arena, str_of(name)),
+                                    keyring_sealing_id(store->keyring),
                                     {arena_copy(arena, sealed.at, sealed.len), sealed.len}};
     }
     strbuf_deinit(&context);

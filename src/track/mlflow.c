@@ -1,19 +1,24 @@
 /* A run of MLflow's tracking server (REST 2.0, which versions 2 and 3 speak).
  *
- * Experiment and run are found by name and by a tag with the job's id, so that a sender that died between making them and
- * saying so makes no second one. Metrics only ever append: whether the last batch of a sender that ended without a word
- * arrived is asked of the server before it is sent again. */
+ * Experiment and run are found by name and by a tag with the job's id, so that a sender that died between making them
+ * and saying so makes no second one. Metrics only ever append: whether the last batch of a sender that ended without a
+ * word arrived is asked of the server before it is sent again. */
 #include "http/url.h"
 #include "track/sending.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define API "/api/2.0/mlflow/"
+#define API     "/api/2.0/mlflow/"
 #define JOB_TAG "attune.job_id"
 
-enum { BATCH_METRICS_MAX = 1000, BATCH_BYTES_MAX = 900 << 10, PARAM_CHARACTERS_MAX = 500, TAG_BYTES_MAX = 4000,
-       HISTORY_PAGE = 25000 };
+enum {
+    BATCH_METRICS_MAX = 1000,
+    BATCH_BYTES_MAX = 900 << 10,
+    PARAM_CHARACTERS_MAX = 500,
+    TAG_BYTES_MAX = 4000,
+    HISTORY_PAGE = 25000
+};
 
 struct body {
     struct strbuf text;
@@ -134,8 +139,9 @@ static void put_tags(struct sending *s, struct json_writer *w, const char *job_i
     json_write_begin_array(w);
     put_pair(w, JOB_TAG, str_of(job_id));
     put_pair(w, "mlflow.source.name", STR("attune"));
-    for json_each (tag, json_get(json_get(s->document, "config"), "tags"))
-        put_pair(w, str_copy(s->arena, tag->key), str_clip(tag->string, TAG_BYTES_MAX));
+    for
+        json_each(tag, json_get(json_get(s->document, "config"), "tags"))
+            put_pair(w, str_copy(s->arena, tag->key), str_clip(tag->string, TAG_BYTES_MAX));
     json_write_end_array(w);
 }
 
@@ -205,8 +211,8 @@ static bool log_params(struct sending *s, struct body *body, const char *run_id,
     for (size_t i = 0; i < sizeof of_job / sizeof *of_job; i++)
         if (json_get(job, of_job[i]))
             put_param(s, &body->w, json_get(job, of_job[i]));
-    for json_each (value, json_get(job, "hyperparameters"))
-        put_param(s, &body->w, value);
+    for
+        json_each(value, json_get(job, "hyperparameters")) put_param(s, &body->w, value);
     json_write_end_array(&body->w);
     return body_post(s, body, API "runs/log-batch", NULL, err) != NULL;
 }
@@ -233,14 +239,16 @@ static bool newest_step(struct sending *s, const char *run_id, const char *key, 
         strbuf_deinit(&path);
         if (!answer)
             return false;
-        for json_each (metric, json_get(answer, "metrics")) {
-            const struct json *step = json_get(metric, "step");
-            int64_t value = json_integer_or(step, 0);
+        for
+            json_each(metric, json_get(answer, "metrics"))
+            {
+                const struct json *step = json_get(metric, "step");
+                int64_t value = json_integer_or(step, 0);
 
-            if (step && step->type == JSON_STRING && !str_to_i64(step->string, &value))
-                continue;
-            *newest = value > *newest ? value : *newest;
-        }
+                if (step && step->type == JSON_STRING && !str_to_i64(step->string, &value))
+                    continue;
+                *newest = value > *newest ? value : *newest;
+            }
         page = text_of(s, answer, "next_page_token");
     } while (page);
     return true;
@@ -259,8 +267,8 @@ struct metrics {
 };
 
 /* Whether the server has this one already; asked once a key, and only after a sender that ended without a word. */
-static bool is_there(struct sending *s, struct metrics *m, const char *run_id, struct str key, int64_t step, bool *there,
-                     struct err *err)
+static bool is_there(struct sending *s, struct metrics *m, const char *run_id, struct str key, int64_t step,
+                     bool *there, struct err *err)
 {
     struct known *known = m->known;
 
@@ -301,25 +309,28 @@ static bool end_batch(struct sending *s, struct body *body, struct metrics *m, s
 static bool add_event(struct sending *s, struct body *body, struct metrics *m, const char *run_id,
                       const struct json *event, struct err *err)
 {
-    const int64_t step = json_integer_or(json_get(event, "step"), 0), time = json_integer_or(json_get(event, "time_ms"), 0);
+    const int64_t step = json_integer_or(json_get(event, "step"), 0),
+                  time = json_integer_or(json_get(event, "time_ms"), 0);
 
-    for json_each (value, json_get(event, "data")) {
-        bool there;
+    for
+        json_each(value, json_get(event, "data"))
+        {
+            bool there;
 
-        if (value->type != JSON_NUMBER || str_is(value->key, "step") || str_is(value->key, "total_steps"))
-            continue;
-        if (!is_there(s, m, run_id, value->key, step, &there, err))
-            return false;
-        if (there)
-            continue;
-        json_write_begin_object(&body->w);
-        json_put_str(&body->w, "key", value->key);
-        json_put_value(&body->w, "value", value);
-        json_put_integer(&body->w, "timestamp", time);
-        json_put_integer(&body->w, "step", step);
-        json_write_end_object(&body->w);
-        m->count++;
-    }
+            if (value->type != JSON_NUMBER || str_is(value->key, "step") || str_is(value->key, "total_steps"))
+                continue;
+            if (!is_there(s, m, run_id, value->key, step, &there, err))
+                return false;
+            if (there)
+                continue;
+            json_write_begin_object(&body->w);
+            json_put_str(&body->w, "key", value->key);
+            json_put_value(&body->w, "value", value);
+            json_put_integer(&body->w, "timestamp", time);
+            json_put_integer(&body->w, "step", step);
+            json_write_end_object(&body->w);
+            m->count++;
+        }
     return true;
 }
 
@@ -328,17 +339,19 @@ static bool log_metrics(struct sending *s, struct body *body, const char *run_id
     struct metrics m = {0};
 
     begin_batch(body, &m, run_id);
-    for json_each (event, json_get(s->document, "events")) {
-        if (m.count + 32 > BATCH_METRICS_MAX || body->text.len > BATCH_BYTES_MAX) {
-            if (!end_batch(s, body, &m, err))
+    for
+        json_each(event, json_get(s->document, "events"))
+        {
+            if (m.count + 32 > BATCH_METRICS_MAX || body->text.len > BATCH_BYTES_MAX) {
+                if (!end_batch(s, body, &m, err))
+                    return false;
+                begin_batch(body, &m, run_id);
+            }
+            if (str_is(json_string_or(json_get(event, "type"), STR_NONE), "metrics") &&
+                !add_event(s, body, &m, run_id, event, err))
                 return false;
-            begin_batch(body, &m, run_id);
+            m.seq = json_integer_or(json_get(event, "seq"), 0);
         }
-        if (str_is(json_string_or(json_get(event, "type"), STR_NONE), "metrics") &&
-            !add_event(s, body, &m, run_id, event, err))
-            return false;
-        m.seq = json_integer_or(json_get(event, "seq"), 0);
-    }
     return end_batch(s, body, &m, err);
 }
 
@@ -347,7 +360,9 @@ static bool log_metrics(struct sending *s, struct body *body, const char *run_id
 static bool finish(struct sending *s, struct body *body, const char *run_id, struct err *err)
 {
     const char *state = sending_text(s, "job", "state");
-    const char *status = !state || strcmp(state, "succeeded") == 0 ? "FINISHED" : strcmp(state, "failed") == 0 ? "FAILED" : "KILLED";
+    const char *status = !state || strcmp(state, "succeeded") == 0 ? "FINISHED"
+                         : strcmp(state, "failed") == 0            ? "FAILED"
+                                                                   : "KILLED";
 
     body_begin(body);
     json_put_text(&body->w, "run_id", run_id);

@@ -75,9 +75,9 @@ static const struct json *read_answer(struct sending *sending, const struct http
         return json;
     read_code(json, code);
     sending->wait_ms = answer->retry_after_s * 1000;
-    err_set(err, code_of(answer->status), "%s answered %s%d%s%s%s",
-            outgoing_url_origin(sending->arena, &sending->base), answer->status == 200 ? "something else than JSON with " : "",
-            answer->status, *code ? " (" : "", code, *code ? ")" : "");
+    err_set(err, code_of(answer->status), "%s answered %s%d%s%s%s", outgoing_url_origin(sending->arena, &sending->base),
+            answer->status == 200 ? "something else than JSON with " : "", answer->status, *code ? " (" : "", code,
+            *code ? ")" : "");
     return NULL;
 }
 
@@ -143,7 +143,8 @@ bool sending_tell_delivered(struct sending *sending, int64_t seq, struct err *er
 
 static bool tell_end(struct sending *sending, bool ok, const struct err *problem, struct err *err)
 {
-    const bool may_work_later = problem->code == ERR_IO || problem->code == ERR_TIMEOUT || problem->code == ERR_NO_SPACE;
+    const bool may_work_later =
+        problem->code == ERR_IO || problem->code == ERR_TIMEOUT || problem->code == ERR_NO_SPACE;
     struct strbuf line = {0};
     struct json_writer w = {.buf = &line};
 

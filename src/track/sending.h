@@ -7,9 +7,10 @@
  *     {"delivered": 17}      everything up to this seq is there
  *     {"end": "ok"}          all of the document is told; "retry" or "failed" with "message" and "wait_ms" otherwise
  *
- * The document: kind, job (id, model, method, state, times, hyperparameters …), config, external, after_seq, is_uncertain, is_last,
- * origins (http/outgoing.h), secrets, events. is_uncertain: an earlier sender ended without a word, so what it sent last
- * may have arrived; ask before sending it again. is_last: the job has ended and these are its last events. */
+ * The document: kind, job (id, model, method, state, times, hyperparameters …), config, external, after_seq,
+ * is_uncertain, is_last, origins (http/outgoing.h), secrets, events. is_uncertain: an earlier sender ended without a
+ * word, so what it sent last may have arrived; ask before sending it again. is_last: the job has ended and these are
+ * its last events. */
 #pragma once
 
 #include "base/json.h"

@@ -14,12 +14,12 @@
 enum {
     SENDERS_MAX = 4,
     BATCH_MS = 2000,
-    REAP_MS = 1000,           /* for a child that was killed */
+    REAP_MS = 1000, /* for a child that was killed */
     RETRY_MS = 1000,
     RETRY_MS_MAX = 600000,
-    WARN_AFTER = 3,           /* failures in a row */
-    GIVE_UP_MS = 86400000,    /* after the job's end */
-    SENDER_MS = 600000,       /* one that takes longer is killed */
+    WARN_AFTER = 3,        /* failures in a row */
+    GIVE_UP_MS = 86400000, /* after the job's end */
+    SENDER_MS = 600000,    /* one that takes longer is killed */
     EVENTS_MAX = 1000,
     LINE_BYTES_MAX = 64 << 10,
 };
@@ -114,8 +114,8 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
     struct tenant tenant = tenant_of(&sender->delivery);
     const char *prefix = arena_printf(&sender->arena, "integrations.%lld.", (long long)sender->delivery.position);
     struct store_secret_list secrets;
-    bool ok = store_secret_list(sender->tracker->config.store, &tenant, sender->delivery.job_id, &sender->arena, &secrets,
-                                err);
+    bool ok = store_secret_list(sender->tracker->config.store, &tenant, sender->delivery.job_id, &sender->arena,
+                                &secrets, err);
 
     json_write_key(w, "secrets");
     json_write_begin_object(w);
@@ -124,8 +124,8 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
 
         if (!str_starts(str_of(secrets.at[i].name), str_of(prefix)))
             continue;
-        ok = store_secret_get(sender->tracker->config.store, &tenant, sender->delivery.job_id, secrets.at[i].name, &value,
-                              err);
+        ok = store_secret_get(sender->tracker->config.store, &tenant, sender->delivery.job_id, secrets.at[i].name,
+                              &value, err);
         if (ok)
             json_put_str(w, strrchr(secrets.at[i].name, '.') + 1, secret_reveal(&value));
         secret_wipe(&value);
@@ -329,7 +329,8 @@ static bool launch(struct sender *sender, int in_fd, struct err *err)
     sender->out_fd = ends[0];
     ok = fd_set_nonblocking(ends[0], err) &&
          process_spawn(&sender->process,
-                       &(struct process_spawn){.argv = argv, .output_path = tracker->log_path, .input_fd = in_fd, .io_fd = ends[1]},
+                       &(struct process_spawn){
+                           .argv = argv, .output_path = tracker->log_path, .input_fd = in_fd, .io_fd = ends[1]},
                        err) &&
          process_go(&sender->process, err);
     fd_close(&ends[1]);
@@ -376,7 +377,8 @@ static void send_one(struct tracker *tracker, const struct store_delivery *due)
     sender->delivery.external_json = copy(arena, due->external_json);
     tracker->first = sender;
     tracker->count++;
-    sender->timer = http_loop_add_timer(tracker->config.loop, http_loop_now_ms(tracker->config.loop) + SENDER_MS, on_late, sender);
+    sender->timer =
+        http_loop_add_timer(tracker->config.loop, http_loop_now_ms(tracker->config.loop) + SENDER_MS, on_late, sender);
     if (start(sender, &err))
         return;
     complain(&sender->delivery, "cannot start a sender", &err);

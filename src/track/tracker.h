@@ -3,8 +3,8 @@
  * The tracker looks which deliveries (store/deliveries.h) are due and starts a sender for each: a child, `attune send`,
  * which gets the delivery and its secrets as one document on standard input and alone uses the network. Its progress is
  * stored line by line. What fails is tried again, later and later; what cannot work, or has not for a day after the
- * job's end, is given up, and one event of level warn tells the job's readers. Neither the trainer nor a request ever waits
- * for any of this. All calls belong to the loop's thread. */
+ * job's end, is given up, and one event of level warn tells the job's readers. Neither the trainer nor a request ever
+ * waits for any of this. All calls belong to the loop's thread. */
 #pragma once
 
 #include "http/loop.h"

@@ -175,6 +175,17 @@ def test_the_key_may_come_from_the_environment_or_a_descriptor(tmp_path, models,
     assert process.wait(timeout=30) == 0
 
 
+def test_a_server_without_a_place_for_a_key_says_so_and_takes_no_secret(tmp_path, models, monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME")
+    server = Server(tmp_path / "data", models, "--no-auth").start()
+    assert "no secrets can be kept" in (tmp_path / "server.log").read_text()
+    refused = call(server, "none", "POST", SECRETS, {"name": "A", "value": "x"}, status=422)
+    assert "--secret-key-file" in refused["error"]["message"]
+    assert call(server, "none", "GET", SECRETS)["data"] == []
+    assert server.stop() == 0
+
+
 # --- the sweep ---
 
 def process_tree(pid):

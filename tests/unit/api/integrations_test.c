@@ -17,7 +17,8 @@ static void take(struct fixture *f, const char *text)
     struct json *value;
 
     *f = (struct fixture){.problems.arena = &f->arena};
-    assert_ok(outgoing_policy_parse(&f->arena, "https://anywhere, internal:http://127.0.0.1:5000", &f->origins, &err), err);
+    assert_ok(outgoing_policy_parse(&f->arena, "https://anywhere, internal:http://127.0.0.1:5000", &f->origins, &err),
+              err);
     value = json_parse(&f->arena, str_of(text), NULL, &err);
     assert_ok(value, err);
     integrations_read(&f->arena, value, &f->origins, &f->integrations, &f->problems);
@@ -32,9 +33,10 @@ static void an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets(v
 {
     struct fixture f;
 
-    take(&f, "[{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\":\"http://127.0.0.1:5000/base/\",\"experiment_name\":\"e\","
-             "\"run_name\":null,\"username\":null,\"password\":null,\"certificate_file\":null,\"certificate_file_id\":null,"
-             "\"tags\":{\"team\":\"red\"}}},{\"mlflow\":{\"tracking_uri\":\"https://mlflow.example.com\"}}]");
+    take(&f,
+         "[{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\":\"http://127.0.0.1:5000/base/\",\"experiment_name\":\"e\","
+         "\"run_name\":null,\"username\":null,\"password\":null,\"certificate_file\":null,\"certificate_file_id\":null,"
+         "\"tags\":{\"team\":\"red\"}}},{\"mlflow\":{\"tracking_uri\":\"https://mlflow.example.com\"}}]");
     assert_int_equal(f.problems.count, 0);
     assert_int_equal(f.integrations.count, 2);
     assert_string_equal(f.integrations.at[0].kind, "mlflow");
@@ -75,13 +77,16 @@ static void what_is_wrong_is_named(void **state)
         {"[{\"mlflow\":{}}]", "integrations.0.mlflow.tracking_uri: is required"},
         {"[{\"mlflow\":{\"tracking_uri\":7}}]", "integrations.0.mlflow.tracking_uri: must be a string"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://u:p@example.com\"}}]",
-         "integrations.0.mlflow.tracking_uri: not a URL that is taken: it names a user: give credentials by their own fields"},
+         "integrations.0.mlflow.tracking_uri: not a URL that is taken: it names a user: give credentials by their own "
+         "fields"},
         {"[{\"mlflow\":{\"tracking_uri\":\"http://169.254.169.254/\"}}]",
-         "integrations.0.mlflow.tracking_uri: this server may not reach 169.254.169.254: its operator lists origins with "
+         "integrations.0.mlflow.tracking_uri: this server may not reach 169.254.169.254: its operator lists origins "
+         "with "
          "--outgoing"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com/?token=x\"}}]",
          "integrations.0.mlflow.tracking_uri: takes no query"},
-        {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"colour\":1}}]", "integrations.0.mlflow.colour: is not known"},
+        {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"colour\":1}}]",
+         "integrations.0.mlflow.colour: is not known"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\"},\"x\":1}]", "integrations.0.x: is not known"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"run_name\":\"\"}}]",
          "integrations.0.mlflow.run_name: must be a text of 1 to 250 characters"},

@@ -43,9 +43,11 @@ static void secrets_leave_the_request_by_their_place(void **state)
 {
     static const char request[] =
         "{\"model\":\"m\",\"integrations\":[{\"type\":\"wandb\",\"wandb\":{\"project\":\"p\",\"api_key\":\"CANARY1\"}},"
-        "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\":\"u\",\"username\":\"CANARY2\",\"password\":\"CAN\\u0041RY3\","
+        "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\":\"u\",\"username\":\"CANARY2\",\"password\":"
+        "\"CAN\\u0041RY3\","
         "\"certificate_file\":\"-----CANARY4\\n-----\"}},{\"type\":\"hf\",\"hf\":{\"api_token\":\"CANARY5\"}}],"
-        "\"from_checkpoint\":{\"type\":\"hf\",\"repo\":\"r\",\"token\":\"CANARY6\"},\"metadata\": {\"token\": \"kept\"}}";
+        "\"from_checkpoint\":{\"type\":\"hf\",\"repo\":\"r\",\"token\":\"CANARY6\"},\"metadata\": {\"token\": "
+        "\"kept\"}}";
     static const struct {
         const char *name, *value;
     } expected[] = {
@@ -83,7 +85,8 @@ static void what_is_misplaced_twice_or_no_text_is_erased_all_the_same(void **sta
         {"{\"extra_body\":{\"integrations\":[{\"wandb\":{\"api_key\":\"CANARY\"}}]}}", 1, NULL},
         {"{\"integrations\":{\"a\":[[{\"deep\":{\"password\":\"CANARY\"}}]]}}", 1, NULL},
         {"{\"integrations\":[{\"hf\":{\"api_token\":null}}]}", 0, NULL},
-        {"{\"integrations\":[{\"hf\":{\"api_token\":{\"x\":[\"CANARY\"]}}}]}", 0, "integrations.0.hf.api_token must be"},
+        {"{\"integrations\":[{\"hf\":{\"api_token\":{\"x\":[\"CANARY\"]}}}]}", 0,
+         "integrations.0.hf.api_token must be"},
         {"{\"integrations\":[{\"hf\":{\"api_token\":\"\"}}]}", 0, "integrations.0.hf.api_token must be"},
         {"{\"integrations\":[{\"hf\":{\"api_token\":\"CANARY\\u0000\"}}]}", 0, "integrations.0.hf.api_token must be"},
         {"{\"integrations\":[{\"hf\":{\"api_token\":1234567}}]}", 0, "integrations.0.hf.api_token must be"},

@@ -96,7 +96,8 @@ static void an_origin_is_reached_when_the_operator_lists_it(void **state)
 
 static void a_list_of_origins_that_is_wrong_is_refused(void **state)
 {
-    static const char *const wrong[] = {"example.com", "https://example.com/path", "ftp://example.com", "internal:", "*"};
+    static const char *const wrong[] = {"example.com", "https://example.com/path", "ftp://example.com",
+                                        "internal:", "*"};
     struct arena arena = {0};
     struct outgoing_policy policy;
     struct err err = {0};
@@ -125,16 +126,16 @@ static void names_are_resolved_once_and_every_address_is_checked(void **state)
     arena_deinit(&arena);
 }
 
-/* Redirects are never followed, so their lines ask for the refusal of the first step's target alone where it is a URL. */
+/* Redirects are never followed, so their lines ask for the refusal of the first step's target alone where it is a URL.
+ */
 static bool line_is_accepted(struct arena *arena, const struct outgoing_policy *policy, const struct json *line)
 {
     if (json_get(line, "redirect_to"))
         return false;
     if (!may_reach(arena, policy, json_get(line, "url")->string))
         return false;
-    for json_each (address, json_get(line, "resolves"))
-        if (!address_is_global(arena, address->string))
-            return false;
+    for
+        json_each(address, json_get(line, "resolves")) if (!address_is_global(arena, address->string)) return false;
     return !json_get(line, "resolves") || json_get(line, "resolves")->count > 0;
 }
 

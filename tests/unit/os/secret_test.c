@@ -31,8 +31,8 @@ static void the_last_four_characters_are_told_of_long_printable_ones_alone(void 
 {
     static const struct {
         const char *text, *last4;
-    } cases[] = {{"0123456789abcdef", "cdef"}, {"0123456789abcde", ""}, {"", ""}, {"0123456789abcd\nef", ""},
-                 {"0123456789abcd ef", ""},    {"0123456789abcd\xc3\xa9", ""}};
+    } cases[] = {{"0123456789abcdef", "cdef"}, {"0123456789abcde", ""},   {"", ""},
+                 {"0123456789abcd\nef", ""},   {"0123456789abcd ef", ""}, {"0123456789abcd\xc3\xa9", ""}};
     struct secret secret = {0};
     char last4[5];
 

@@ -72,8 +72,9 @@ static void end(struct fixture *f, const struct store_delivery *delivery, const 
 {
     struct err err = {0};
 
-    assert_ok(store_delivery_end(f->store, delivery, &(struct store_delivery_end){.state = state, .next_ms = next_ms}, &err),
-              err);
+    assert_ok(
+        store_delivery_end(f->store, delivery, &(struct store_delivery_end){.state = state, .next_ms = next_ms}, &err),
+        err);
 }
 
 static void a_job_brings_its_deliveries_and_secrets_and_they_are_due_at_once(void **state)
@@ -162,7 +163,8 @@ static void a_job_that_is_refused_leaves_nothing(void **state)
     struct err err = {0};
     int64_t next_ms;
 
-    assert_false(store_queue_insert_with(f->store, &job, &(struct store_job_extra){.deliveries = twice, .delivery_count = 2}, &err));
+    assert_false(store_queue_insert_with(f->store, &job,
+                                         &(struct store_job_extra){.deliveries = twice, .delivery_count = 2}, &err));
     assert_int_equal(due(f, 1000, &next_ms).count, 0);
     assert_false(store_job_get(f->store, &f->ours, job.id, &f->arena, &job, &err));
 }

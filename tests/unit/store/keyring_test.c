@@ -50,9 +50,11 @@ static void every_changed_or_missing_byte_is_noticed(void **state)
     keyring_seal(keyring, STR("c"), STR("twelve bytes"), &sealed);
     for (size_t i = 0; i < sealed.len; i++) {
         sealed.at[i] ^= 1;
-        assert_false(keyring_unseal(keyring, keyring_sealing_id(keyring), STR("c"), strbuf_view(&sealed), &plain, NULL));
+        assert_false(
+            keyring_unseal(keyring, keyring_sealing_id(keyring), STR("c"), strbuf_view(&sealed), &plain, NULL));
         sealed.at[i] ^= 1;
-        assert_false(keyring_unseal(keyring, keyring_sealing_id(keyring), STR("c"), (struct str){sealed.at, i}, &plain, NULL));
+        assert_false(
+            keyring_unseal(keyring, keyring_sealing_id(keyring), STR("c"), (struct str){sealed.at, i}, &plain, NULL));
     }
     assert_true(keyring_unseal(keyring, keyring_sealing_id(keyring), STR("c"), strbuf_view(&sealed), &plain, NULL));
     secret_wipe(&plain);
@@ -80,7 +82,8 @@ static void sealing_twice_gives_other_bytes_and_an_empty_text_seals_too(void **s
 
 static void a_keyring_is_keys_in_hexadecimal_apart_by_white_space(void **state)
 {
-    static const char *const wrong[] = {"", " \n", "abc", KEY_A "0", KEY_A "," KEY_B, "g" KEY_A, KEY_A "\n" KEY_B "\nx"};
+    static const char *const wrong[] = {
+        "", " \n", "abc", KEY_A "0", KEY_A "," KEY_B, "g" KEY_A, KEY_A "\n" KEY_B "\nx"};
     struct keyring *two = parse("\n" KEY_B "\r\n\t" KEY_A "\n"), *a = parse(KEY_A);
     struct err err = {0};
 

@@ -25,7 +25,8 @@ static void put(struct fixture *f, const struct tenant *tenant, const char *owne
     secret_wipe(&value);
 }
 
-static void expect(struct fixture *f, const struct tenant *tenant, const char *owner, const char *name, const char *text)
+static void expect(struct fixture *f, const struct tenant *tenant, const char *owner, const char *name,
+                   const char *text)
 {
     struct secret value = {0};
     struct err err = {0};
@@ -88,9 +89,11 @@ static void a_row_that_was_copied_to_another_place_does_not_open(void **state)
     assert_ok(store_use_keyring(f->store, keyring, &err), err);
     put(f, &f->ours, "", "MINE", "canary");
     put(f, &f->theirs, "", "MINE", "other");
-    assert_int_equal(sqlite3_exec(f->store->db, "UPDATE secrets SET sealed=(SELECT sealed FROM secrets WHERE "
-                                                "project_id='proj-default') WHERE project_id='proj-other'",
-                                  NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(f->store->db,
+                                  "UPDATE secrets SET sealed=(SELECT sealed FROM secrets WHERE "
+                                  "project_id='proj-default') WHERE project_id='proj-other'",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
     assert_int_equal(get_fails(f, &f->theirs, "", "MINE"), ERR_AUTH);
     expect(f, &f->ours, "", "MINE", "canary");
     keyring_free(keyring);
