@@ -140,7 +140,6 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_put_text(&w, "init", "model");
     json_put_text(&w, "dtype", "auto");
     json_put_integer(&w, "threads", 0);
-    json_put_integer(&w, "memory_bytes", 0);
     json_put_integer(&w, "recovery_steps", recovery_steps);
     json_put_text(&w, "now", iso);
     json_write_end_object(&w);

@@ -84,7 +84,7 @@ static void *work(void *argument)
     }
 }
 
-static int usable_cores(void)
+int pool_cores(void)
 {
     cpu_set_t set;
     int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
@@ -98,7 +98,7 @@ struct pool *pool_new(int thread_count)
 
     if (!pool)
         die("out of memory for the thread pool");
-    *pool = (struct pool){.thread_count = thread_count > 0 ? thread_count : usable_cores()};
+    *pool = (struct pool){.thread_count = thread_count > 0 ? thread_count : pool_cores()};
     pool->workers = mem_alloc_zero((size_t)pool->thread_count, sizeof *pool->workers);
     for (int i = 1; i < pool->thread_count; i++) {
         struct worker *worker = &pool->workers[i - 1];

@@ -10,6 +10,7 @@ struct pool;
 
 typedef void pool_task(void *context, int task, int thread);
 
+int pool_cores(void); /* that this process may use */
 struct pool *pool_new(int thread_count); /* 0: one per core that this process may use */
 void pool_free(struct pool *pool);
 int  pool_thread_count(const struct pool *pool);

@@ -16,6 +16,7 @@
 #include "store/keys.h"
 #include "store/secrets.h"
 #include "store/store.h"
+#include "train/train.h"
 #include "track/tracker.h"
 
 #include <signal.h>
@@ -234,6 +235,7 @@ static bool open_jobs(struct serve *s, struct err *err)
         .jobs_max = (int)s->options.jobs,
         .nice = (int)s->options.nice,
         .memory_bytes = s->options.memory,
+        .plan_bytes = train_plan_bytes,
         .hung_ms = 1000 * s->options.hung_seconds,
         .on_change = jobs_changed,
         .on_change_context = s,

@@ -51,6 +51,8 @@ struct job_config {
     int nice;                            /* of trainers, added to ours */
     int attempts_max;                    /* 0: 3 */
     int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
+    /* What the trainer's plan for this job.json takes at most. NULL: not known, and no limit is set. */
+    bool (*plan_bytes)(struct str job_json, uint64_t *bytes, struct err *err);
     int64_t hung_ms;                     /* without a heartbeat; 0: 10 minutes */
     int64_t grace_ms;                    /* between asking a process to stop and SIGKILL; 0: 10 s */
     /* May be NULL. After a commit: new events or another state of this job. For streams. */
@@ -93,7 +95,7 @@ struct job_spec {
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
     struct store_job_extra extra; /* secrets and deliveries */
     int64_t priority;     /* higher first */
-    int64_t memory_bytes; /* what the job needs; 0: estimated from the size of the weights */
+    int64_t memory_bytes; /* to reserve; 0: what its plan takes at most and WORKING_BYTES more */
     int64_t keep_checkpoints; /* 0: all */
     int64_t disk_bytes;   /* what it comes to on disk; 0: the trainer's start says */
 };

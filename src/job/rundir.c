@@ -40,6 +40,21 @@ static void put_file(struct json_writer *writer, struct arena *arena, const char
     json_write_end_object(writer);
 }
 
+/* With what the job may use: the API does not know that. */
+static void put_options(struct json_writer *writer, struct arena *arena, const struct rundir_job *job)
+{
+    const struct json *options = json_parse(arena, str_of(job->options_json), NULL, NULL);
+
+    json_write_key(writer, "options");
+    json_write_begin_object(writer);
+    for json_each (option, options) {
+        json_write_key_str(writer, option->key);
+        json_write_value(writer, option);
+    }
+    json_put_integer(writer, "memory_bytes", job->memory_bytes);
+    json_write_end_object(writer);
+}
+
 void rundir_write_job(struct strbuf *out, const char *inputs_dir, const struct rundir_job *job)
 {
     struct json_writer writer = {.buf = out};
@@ -68,8 +83,7 @@ void rundir_write_job(struct strbuf *out, const char *inputs_dir, const struct r
     json_put_text(&writer, "method", job->method);
     json_write_key(&writer, "hyperparameters");
     json_write_raw(&writer, str_of(job->hyperparameters_json));
-    json_write_key(&writer, "options");
-    json_write_raw(&writer, str_of(job->options_json));
+    put_options(&writer, &arena, job);
     json_put_text(&writer, "cache", job->cache_dir);
     json_write_end_object(&writer);
     arena_deinit(&arena);

@@ -14,6 +14,7 @@ struct rundir_job {
     const char *id, *model, *model_path, *adapter_path, *output_name, *method, *hyperparameters_json, *options_json;
     const char *cache_dir;
     int64_t seed;
+    int64_t memory_bytes; /* of the plan; 0: no limit */
     const struct store_file *training_file, *validation_file; /* validation may be NULL */
 };
 /* job.json of a job whose files lie in inputs_dir under their ids. */

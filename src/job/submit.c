@@ -7,34 +7,8 @@
 
 #include <string.h>
 
-/* Bytes of the *.safetensors files of a model's folder. */
-static int64_t weight_bytes(struct arena *arena, const char *model_path)
-{
-    char **names;
-    size_t count = 0;
-    int64_t sum = 0;
-
-    if (!dir_list(arena, model_path, &names, &count, NULL))
-        count = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t bytes;
-
-        if (str_ends(str_of(names[i]), STR(".safetensors")) &&
-            file_size(path_join(arena, model_path, names[i]), &bytes, NULL))
-            sum += (int64_t)bytes;
-    }
-    return sum;
-}
-
-/* Weights, gradients and both moments in f32 against weights that may be stored in two bytes, and something to work in.
- * A job that says what it needs is not estimated; an estimate never refuses a job. */
-static int64_t estimate_memory(struct job_manager *manager, struct arena *arena, const char *model_path)
-{
-    const int64_t factor = 10, working_bytes = 256 << 20, capacity = ledger_capacity(manager->ledger);
-    int64_t bytes = weight_bytes(arena, model_path);
-
-    return bytes < (capacity - working_bytes) / factor ? bytes * factor + working_bytes : capacity;
-}
+/* A trainer's memory besides its plan: tokenizer, data, threads. */
+static const int64_t WORKING_BYTES = 256 << 20;
 
 /* "ft:<base>:<organisation>:<suffix>:<id>" with as much of the id as makes names unique; a base that is a result itself
  * counts as its own base. */
@@ -89,6 +63,12 @@ static struct store_job make_row(const struct tenant *tenant, const struct job_s
     };
 }
 
+/* The part of a reservation that is the plan's. */
+static int64_t plan_limit(int64_t reserved_bytes)
+{
+    return reserved_bytes > 2 * WORKING_BYTES ? reserved_bytes - WORKING_BYTES : reserved_bytes / 2;
+}
+
 /* The rows of the job's files, in the arena. */
 struct job_files {
     struct store_file training, validation;
@@ -99,6 +79,7 @@ static bool describe(struct job_manager *manager, const struct tenant *tenant, c
                      struct err *err)
 {
     struct store *store = manager->config.store;
+    bool has_limit = row->memory_bytes > 0 && manager->config.plan_bytes;
 
     *job = (struct rundir_job){
         .id = row->id,
@@ -111,6 +92,7 @@ static bool describe(struct job_manager *manager, const struct tenant *tenant, c
         .options_json = spec->options_json ? spec->options_json : "{}",
         .cache_dir = path_join(arena, manager->data_dir, "cache"),
         .seed = spec->seed,
+        .memory_bytes = has_limit ? plan_limit(row->memory_bytes) : 0,
         .training_file = &files->training,
     };
     if (spec->validation_file)
@@ -130,10 +112,11 @@ static bool make_run_dir(struct job_manager *manager, const struct tenant *tenan
            rundir_create(rundir_path(arena, manager->data_dir, row->id), &job, manager->config.blobs, err);
 }
 
-bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
-                  struct strbuf *job_json, struct err *err)
+/* job.json as it would be, with files where they lie now. memory_bytes: reserved, 0: not yet. */
+static bool write_description(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                              int64_t memory_bytes, struct strbuf *job_json, struct err *err)
 {
-    const struct store_job row = {.id = "ftjob-none", .output_name = ""};
+    const struct store_job row = {.id = "ftjob-none", .output_name = "", .memory_bytes = memory_bytes};
     struct arena arena = {0};
     struct job_files files;
     struct rundir_job job;
@@ -143,6 +126,30 @@ bool job_describe(struct job_manager *manager, const struct tenant *tenant, cons
         rundir_write_job(job_json, blobs_dir(manager->config.blobs), &job);
     arena_deinit(&arena);
     return ok;
+}
+
+/* What a job reserves: what its plan takes at most, but never more than there is: the trainer fits its plan to that or
+ * says what to change. When there is no plan the trainer says why. */
+static int64_t memory_of(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec)
+{
+    int64_t capacity = ledger_capacity(manager->ledger), bytes = WORKING_BYTES;
+    struct strbuf job_json = {0};
+    struct err why;
+    uint64_t plan;
+
+    if (spec->memory_bytes)
+        return spec->memory_bytes;
+    if (manager->config.plan_bytes && write_description(manager, tenant, spec, 0, &job_json, &why) &&
+        manager->config.plan_bytes(strbuf_view(&job_json), &plan, &why))
+        bytes = plan < (uint64_t)capacity ? (int64_t)plan + WORKING_BYTES : capacity;
+    strbuf_deinit(&job_json);
+    return bytes < capacity ? bytes : capacity;
+}
+
+bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                  struct strbuf *job_json, struct err *err)
+{
+    return write_description(manager, tenant, spec, memory_of(manager, tenant, spec), job_json, err);
 }
 
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
@@ -164,7 +171,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
         store_id_job(id);
     row.id = id;
     row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
-    row.memory_bytes = spec->memory_bytes ? spec->memory_bytes : estimate_memory(manager, arena, spec->model_path);
+    row.memory_bytes = memory_of(manager, tenant, spec);
     row.disk_bytes = spec->disk_bytes;
     row.keep_checkpoints = spec->keep_checkpoints;
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))

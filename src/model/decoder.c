@@ -54,7 +54,9 @@ static struct plan_request plan_request_of(const struct model *m, const struct m
         .limit_bytes = options->limit_bytes,
         .fixed_keep = options->fixed_keep_plus_one - 1,
         .backend = options->backend,
-        .thread_count = options->pool ? pool_thread_count(options->pool) : 1,
+        .thread_count = options->pool             ? pool_thread_count(options->pool)
+                        : options->thread_count ? options->thread_count
+                                                : 1,
     };
 }
 

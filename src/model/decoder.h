@@ -24,6 +24,7 @@ struct model_options {
     const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
     const struct backend *backend;
     struct pool *pool;                                       /* borrowed */
+    int thread_count; /* of a plan without a pool; 0: 1 */
     int32_t row_tokens, tokens_wanted, positions, head_rows; /* as in struct plan_request */
     uint64_t limit_bytes;                                    /* 0: none */
     /* Above 0: for timing. Weights are zero and of plain numbers, nothing but config.json is read, and only one in

@@ -1,6 +1,8 @@
 /* What a job would be: everything that is known before it runs. */
 #include "train/train_int.h"
 
+enum { TEMPLATE_TOKENS = 1024 };
+
 static void put_dataset(struct json_writer *w, const char *key, const struct dataset_summary *sum)
 {
     json_write_key(w, key);
@@ -97,11 +99,16 @@ static void put_warnings(struct json_writer *w, const struct session *s)
 /* The plan, the first micro-batch under it, and what that costs. */
 static bool plan_run(struct session *s, struct plan *plan, struct plan_cost *cost, struct batch *batch, struct err *err)
 {
-    struct model_options options = session_model_options(s);
+    struct model_options options = session_model_options(s, session_row_tokens(s));
     struct feed_step step;
 
-    if (!model_plan(s->config.model_path, &options, plan, err))
+    if (!model_plan(s->config.model_path, &options, plan, err)) {
+        if (err->code == ERR_NO_SPACE) { /* there will not be more: the request asks for too much */
+            err->code = ERR_INPUT;
+            s->param = "hyperparameters";
+        }
         return false;
+    }
     feed_step_make(&s->feed, &s->step_arena, 0, (uint32_t)plan->tokens, &step);
     *batch = step.micro[0].batch;
     options.plan = plan;
@@ -137,10 +144,45 @@ bool train_estimate(struct str job_json, uint64_t memory_bytes, struct json_writ
                     struct err *err)
 {
     struct session s = {0};
-    bool ok = session_parse(&s, job_json, err) && session_prepare_data(&s, NULL, err) &&
-              estimate(&s, memory_bytes, w, err);
+    bool ok = session_parse(&s, job_json, err);
+
+    if (ok) {
+        s.pool = pool_new((int)s.config.threads);
+        ok = session_prepare_data(&s, NULL, err) && estimate(&s, memory_bytes, w, err);
+    }
 
     *param = s.param;
+    session_close(&s);
+    return ok;
+}
+
+/* Tokens of the longest row that a file can make: a token is a byte at least, what templates add aside. */
+static uint32_t longest_possible(const struct session *s, const struct train_file *file)
+{
+    uint64_t bytes, most = s->context_length;
+
+    if (s->config.method == METHOD_DPO) /* two sequences a row */
+        most *= 2;
+    if (most > (uint64_t)s->model_config.positions_max)
+        most = (uint64_t)s->model_config.positions_max;
+    if (!file->path)
+        return 0;
+    return (uint32_t)(file_size(file->path, &bytes, NULL) && bytes + TEMPLATE_TOKENS < most ? bytes + TEMPLATE_TOKENS
+                                                                                             : most);
+}
+
+bool train_plan_bytes(struct str job_json, uint64_t *bytes, struct err *err)
+{
+    struct session s = {0};
+    struct plan *plan = arena_new(&s.arena, struct plan);
+    bool ok = session_parse(&s, job_json, err);
+
+    if (ok) {
+        uint32_t train = longest_possible(&s, &s.config.train), valid = longest_possible(&s, &s.config.valid);
+        struct model_options options = session_model_options(&s, train > valid ? train : valid);
+        ok = model_plan(s.config.model_path, &options, plan, err);
+        *bytes = plan->total_bytes;
+    }
     session_close(&s);
     return ok;
 }

@@ -28,7 +28,6 @@ static bool read_model(struct session *s, struct err *err)
     if (s->context_length > (uint32_t)s->model_config.positions_max)
         return err_set(err, ERR_INPUT, "context_length is %u: the model has %d positions at most", s->context_length,
                        s->model_config.positions_max);
-    s->pool = pool_new((int)s->config.threads);
     return true;
 }
 
@@ -56,7 +55,10 @@ bool session_read(struct session *s, const char *dir, struct err *err)
     if (!train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err))
         return false;
     find_places(s, dir);
-    return read_model(s, err);
+    if (!read_model(s, err))
+        return false;
+    s->pool = pool_new((int)s->config.threads);
+    return true;
 }
 
 bool session_parse(struct session *s, struct str job_json, struct err *err)
@@ -313,8 +315,7 @@ static uint32_t longest_example(const struct dataset *data)
     return longest;
 }
 
-/* The longest thing that must fit into a micro-batch. */
-static uint32_t row_tokens(const struct session *s)
+uint32_t session_row_tokens(const struct session *s)
 {
     uint32_t valid = s->has_valid ? longest_example(&s->valid) : 0;
 
@@ -328,9 +329,9 @@ static enum model_profile profile_of(enum train_dtype dtype)
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
 }
 
-struct model_options session_model_options(const struct session *s)
+struct model_options session_model_options(const struct session *s, uint32_t row)
 {
-    uint64_t row = row_tokens(s), wanted = row * (uint64_t)s->config.hp.batch_size;
+    uint64_t wanted = (uint64_t)row * (uint64_t)s->config.hp.batch_size;
     struct model_options options = {
         .profile = profile_of(s->config.dtype),
         .is_trained = true,
@@ -340,6 +341,7 @@ struct model_options session_model_options(const struct session *s)
         .adapter_folder = s->config.adapter_path,
         .backend = &backend_cpu,
         .pool = s->pool,
+        .thread_count = (int)(s->config.threads ? s->config.threads : pool_cores()),
         .row_tokens = (int32_t)row,
         .tokens_wanted = (int32_t)(wanted < MICRO_TOKENS_ENOUGH ? wanted
                                    : row > MICRO_TOKENS_ENOUGH  ? row
@@ -397,7 +399,7 @@ bool session_open_model(struct session *s, struct err *err)
     bool has_plan = file_exists(path);
 
     session_make_rows(s);
-    options = session_model_options(s);
+    options = session_model_options(s, session_row_tokens(s));
     if (has_plan) {
         if (!read_plan(s, path, plan, err))
             return false;

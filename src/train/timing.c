@@ -67,7 +67,7 @@ static bool choose(struct probe *p, const struct session *s, const struct batch 
 {
     bool fits = false;
 
-    p->options = session_model_options(s);
+    p->options = session_model_options(s, session_row_tokens(s));
     p->options.limit_bytes = 0;
     p->options.slice = 1;
     p->tokens = whole->T;

@@ -70,12 +70,15 @@ struct session {
 
 /* session.c: from job.json to a model that is ready for its next step. */
 bool session_read(struct session *session, const char *dir, struct err *err);
+/* The same from the text of job.json, without threads. */
 bool session_parse(struct session *session, struct str job_json, struct err *err);
 /* dir NULL: the data stays in the cache, nothing is told. */
 bool session_prepare_data(struct session *session, const char *dir, struct err *err);
 /* Rows and steps, which follow from data and hyperparameters. */
 void session_make_rows(struct session *session);
-struct model_options session_model_options(const struct session *session);
+/* The longest thing that must fit into a micro-batch; and the model for rows of so many tokens. */
+uint32_t session_row_tokens(const struct session *session);
+struct model_options session_model_options(const struct session *session, uint32_t row_tokens);
 bool session_open_model(struct session *session, struct err *err);
 void session_close(struct session *session);
 /* How dpo_weigh reads a micro-batch of this session. */
