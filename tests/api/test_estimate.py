@@ -163,3 +163,9 @@ def test_without_memory_for_it_the_answer_says_so(models, tmp_path):
         assert estimate(server, body_of(file))[0] == 507 and preview(server, file.id, model="test/tiny")[0] == 507
     finally:
         assert server.stop() == 0
+
+
+def test_a_jobs_plan_keeps_within_what_the_job_reserved(server, client, finished_job):
+    run = server.data / "runs" / finished_job.id
+    limit, plan = (json.loads((run / name).read_text()) for name in ("job.json", "plan.json"))
+    assert plan["total_bytes"] <= limit["options"]["memory_bytes"] < 1 << 30
