@@ -51,8 +51,9 @@ struct job_config {
     int nice;                            /* of trainers, added to ours */
     int attempts_max;                    /* 0: 3 */
     int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
-    /* What the trainer's plan for this job.json takes at most. NULL: not known, and no limit is set. */
-    bool (*plan_bytes)(struct str job_json, uint64_t *bytes, struct err *err);
+    /* What the trainer's plan for this job.json takes of memory at most, and its checkpoints of the disk at least. NULL:
+     * not known, and no limit is set. */
+    bool (*plan_bytes)(struct str job_json, uint64_t *memory_bytes, uint64_t *disk_bytes, struct err *err);
     int64_t hung_ms;                     /* without a heartbeat; 0: 10 minutes */
     int64_t grace_ms;                    /* between asking a process to stop and SIGKILL; 0: 10 s */
     /* May be NULL. After a commit: new events or another state of this job. For streams. */
@@ -97,7 +98,7 @@ struct job_spec {
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* to reserve; 0: what its plan takes at most and WORKING_BYTES more */
     int64_t keep_checkpoints; /* 0: all */
-    int64_t disk_bytes;   /* what it comes to on disk; 0: the trainer's start says */
+    int64_t disk_bytes;   /* what it comes to on disk; 0: what plan_bytes says, until the trainer knows all */
 };
 /* The run directory, then the row, with the event "Job is submitted": `queued`. It starts on the next tick, which is
  * asked for at once. ERR_NOT_FOUND for a file that does not exist, ERR_NO_SPACE when memory_bytes or

@@ -128,28 +128,32 @@ static bool write_description(struct job_manager *manager, const struct tenant *
     return ok;
 }
 
-/* What a job reserves: what its plan takes at most, but never more than there is: the trainer fits its plan to that or
- * says what to change. When there is no plan the trainer says why. */
-static int64_t memory_of(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec)
+/* What a job reserves of memory: what its plan takes at most, but never more than there is: the trainer fits its plan to
+ * that or says what to change. And what it is promised of the disk until the trainer knows all. When there is no plan the
+ * trainer says why. */
+static void find_needs(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                       int64_t *memory_bytes, int64_t *disk_bytes)
 {
     int64_t capacity = ledger_capacity(manager->ledger), bytes = WORKING_BYTES;
+    uint64_t plan = 0, disk = 0;
     struct strbuf job_json = {0};
     struct err why;
-    uint64_t plan;
 
-    if (spec->memory_bytes)
-        return spec->memory_bytes;
     if (manager->config.plan_bytes && write_description(manager, tenant, spec, 0, &job_json, &why) &&
-        manager->config.plan_bytes(strbuf_view(&job_json), &plan, &why))
+        manager->config.plan_bytes(strbuf_view(&job_json), &plan, &disk, &why))
         bytes = plan < (uint64_t)capacity ? (int64_t)plan + WORKING_BYTES : capacity;
     strbuf_deinit(&job_json);
-    return bytes < capacity ? bytes : capacity;
+    *memory_bytes = spec->memory_bytes ? spec->memory_bytes : bytes < capacity ? bytes : capacity;
+    *disk_bytes = spec->disk_bytes ? spec->disk_bytes : (int64_t)disk;
 }
 
 bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                   struct strbuf *job_json, struct err *err)
 {
-    return write_description(manager, tenant, spec, memory_of(manager, tenant, spec), job_json, err);
+    int64_t memory_bytes, disk_bytes;
+
+    find_needs(manager, tenant, spec, &memory_bytes, &disk_bytes);
+    return write_description(manager, tenant, spec, memory_bytes, job_json, err);
 }
 
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
@@ -163,7 +167,8 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     if (spec->memory_bytes > ledger_capacity(manager->ledger))
         return err_set(err, ERR_NO_SPACE, "The job needs %lld MiB of memory, this server gives at most %lld MiB",
                        (long long)(spec->memory_bytes >> 20), (long long)(ledger_capacity(manager->ledger) >> 20));
-    if (!room_can_ever_be(manager, spec->disk_bytes, err) || !store_project_get(store, tenant, arena, &project, err))
+    find_needs(manager, tenant, spec, &row.memory_bytes, &row.disk_bytes);
+    if (!room_can_ever_be(manager, row.disk_bytes, err) || !store_project_get(store, tenant, arena, &project, err))
         return false;
     if (spec->id)
         strcpy(id, spec->id);
@@ -171,8 +176,6 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
         store_id_job(id);
     row.id = id;
     row.output_name = make_output_name(arena, spec->model, project.organization_name, spec->suffix, id);
-    row.memory_bytes = memory_of(manager, tenant, spec);
-    row.disk_bytes = spec->disk_bytes;
     row.keep_checkpoints = spec->keep_checkpoints;
     if (!make_run_dir(manager, tenant, spec, &row, arena, err))
         return false;

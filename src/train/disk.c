@@ -25,9 +25,9 @@ static int64_t count_checkpoints(const struct session *s)
 }
 
 /* With the one being written: an older one goes when that is there. */
-static int64_t kept_at_once(const struct session *s)
+static int64_t kept_at_once(const struct session *s, int64_t count)
 {
-    int64_t count = count_checkpoints(s), keep = s->config.keep_checkpoints;
+    int64_t keep = s->config.keep_checkpoints;
 
     return keep && keep + 1 < count ? keep + 1 : count;
 }
@@ -53,7 +53,7 @@ struct disk_needs disk_needs(const struct session *s, const struct plan *plan)
     struct disk_needs needs = {
         .checkpoint_bytes = plan->checkpoint_bytes + FOLDER_BYTES,
         .recovery_bytes = plan->state_bytes + FOLDER_BYTES,
-        .checkpoints = kept_at_once(s),
+        .checkpoints = kept_at_once(s, count_checkpoints(s)),
         .recovery_points = count_recovery_points(s),
         .other_bytes = dataset_bytes(&s->train) + (s->has_valid ? dataset_bytes(&s->valid) : 0) +
                        (uint64_t)s->total_steps * EVENT_BYTES,
@@ -62,4 +62,9 @@ struct disk_needs disk_needs(const struct session *s, const struct plan *plan)
     needs.total_bytes = (uint64_t)needs.checkpoints * needs.checkpoint_bytes +
                         (uint64_t)needs.recovery_points * needs.recovery_bytes + needs.other_bytes;
     return needs;
+}
+
+uint64_t disk_needs_least(const struct session *s, const struct plan *plan)
+{
+    return (uint64_t)kept_at_once(s, s->config.hp.n_epochs) * (plan->checkpoint_bytes + FOLDER_BYTES);
 }

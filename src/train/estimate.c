@@ -171,7 +171,7 @@ static uint32_t longest_possible(const struct session *s, const struct train_fil
                                                                                              : most);
 }
 
-bool train_plan_bytes(struct str job_json, uint64_t *bytes, struct err *err)
+bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *disk_bytes, struct err *err)
 {
     struct session s = {0};
     struct plan *plan = arena_new(&s.arena, struct plan);
@@ -181,7 +181,8 @@ bool train_plan_bytes(struct str job_json, uint64_t *bytes, struct err *err)
         uint32_t train = longest_possible(&s, &s.config.train), valid = longest_possible(&s, &s.config.valid);
         struct model_options options = session_model_options(&s, train > valid ? train : valid);
         ok = model_plan(s.config.model_path, &options, plan, err);
-        *bytes = plan->total_bytes;
+        *memory_bytes = plan->total_bytes;
+        *disk_bytes = disk_needs_least(&s, plan);
     }
     session_close(&s);
     return ok;

@@ -35,9 +35,10 @@ enum run_status train_run(const struct train_options *options, struct arena *are
 /* `attune prepare`: the data of the run, into the cache and linked into the run directory; nothing else. */
 bool train_prepare(const char *dir, struct err *err);
 
-/* What the plan of such a job takes at most, from config.json and the sizes of files alone: rows are taken to be as long
- * as they may be. Starts no threads and reads neither weights nor data, so a server may ask. */
-bool train_plan_bytes(struct str job_json, uint64_t *bytes, struct err *err);
+/* What the plan of such a job takes of memory at most, rows being taken to be as long as they may be, and the checkpoints
+ * of its epochs of the disk: from config.json and the sizes of files alone. Starts no threads and reads neither weights
+ * nor data, so a server may ask. */
+bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *disk_bytes, struct err *err);
 
 /* What a job of this job.json would be, as one JSON object: lines, tokens, rows, steps, the plan, bytes of memory and
  * disk, seconds, warnings (docs/openapi.yaml, FineTuningJobEstimate, from training_data on). Its data comes into the

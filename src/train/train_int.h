@@ -130,6 +130,8 @@ struct disk_needs {
 /* Upper bounds. The session has its data and its number of steps; plan is that of its model. Prepared data that another
  * job shares is counted too. */
 struct disk_needs disk_needs(const struct session *session, const struct plan *plan);
+/* A lower bound, before there is any data: the checkpoints of the epochs. */
+uint64_t disk_needs_least(const struct session *session, const struct plan *plan);
 
 /* retention.c: checkpoints of the run directory go but for the newest `keep`. */
 bool checkpoints_prune(const char *dir, int64_t keep, struct err *err);

@@ -51,7 +51,7 @@ static void a_folder_counts_what_lies_in_it(void **state)
     struct arena arena = {0};
     struct err err = {0};
     const char *folder;
-    uint64_t empty, bytes, room, size;
+    uint64_t empty = 0, bytes = 0, room = 0, size = 0;
     int fd;
 
     assert_non_null(mkdtemp(dir));
