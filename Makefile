@@ -75,6 +75,17 @@ fault: build/attune ## servers and trainers killed at every point (make test tak
 	@tools/setup.sh test
 	@ATTUNE_FAULT_FULL=1 tools/run_tests.py $(TEST) --only fault
 
+TSAN = build/tsan
+
+$(TSAN)/build.ninja:
+	@tools/setup.sh test
+	meson setup $(TSAN) -Dtests=true -Db_sanitize=thread -Db_lundef=false -Doptimization=1
+
+tsan: $(TSAN)/build.ninja ## unit tests, the API's tests, servers and trainers under ThreadSanitizer; a report ends its process and fails its test
+	@ninja -C $(TSAN)
+	@TSAN_OPTIONS=halt_on_error=1 tools/run_tests.py $(TSAN) --only unit
+	@TSAN_OPTIONS=halt_on_error=1 ATTUNE_BIN=$(CURDIR)/$(TSAN)/attune tools/run_tests.py $(TSAN) --only api
+
 slow: build/attune ## slowhttptest's three attacks with 900 connections beside a healthy client, six minutes
 	@tools/setup.sh slow
 	@python3 tests/fault/slow_clients.py
@@ -103,4 +114,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench bench-http fuzz fault slow schemathesis base-model check clean FORCE mlflow
+.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow
