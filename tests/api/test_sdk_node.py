@@ -50,6 +50,7 @@ def world(tmp_path_factory, models):
     (folder / "data.jsonl").write_text(chat_lines(24))
     world.told = json.dumps({"job": world.done.id, "model": world.model, "file": world.file, "project": world.project, "path": str(folder / "data.jsonl"), "models": tuned})
     yield world
+    world.release_queue()
     assert running.stop() == 0
 
 

@@ -20,7 +20,9 @@ MESSAGES = [{"role": "developer", "content": "string", "name": "name"}, {"role":
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, models):
     running = Server(tmp_path_factory.mktemp("sdk") / "data", models, "--no-auth", "--jobs", "1").start()
-    yield World(running)
+    world = World(running)
+    yield world
+    world.release_queue()
     assert running.stop() == 0
 
 
