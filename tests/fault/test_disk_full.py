@@ -228,13 +228,17 @@ def create(service, file_id, epochs=3, **more):
     return service.call("POST", "/v1/fine_tuning/jobs", body)["id"]
 
 
-def codes(service, job_id):
-    """Codes of the job's messages: what the events tell by id and text alone is read from the trainer's own file."""
+def told(service, job_id, kind):
+    """The job's events of a kind in the trainer's own file, which the server reads a moment later."""
     lines = []
     for events in sorted((service.data / "runs" / job_id / "attempts").glob("*/events.jsonl")):
         lines += [json.loads(line) for line in events.read_text().splitlines()]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1)), "one attempt, every event once"
-    return [line["code"] for line in lines if line["kind"] == "message"]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def codes(service, job_id):
+    return [line["code"] for line in told(service, job_id, "message")]
 
 
 def checkpoints(service, job_id):
@@ -253,6 +257,7 @@ def test_a_checkpoint_waits_for_room_and_the_ones_before_it_stay(service):
     wait_until(lambda: len(checkpoints(service, job_id)) >= 1)
     with full(service.data, leave=3 * MIB):
         wait_until(lambda: "waiting_for_disk" in codes(service, job_id))
+        wait_until(lambda: len(checkpoints(service, job_id)) == len(told(service, job_id, "checkpoint")))
         before = checkpoints(service, job_id)
         for file_id in before[-1]["result_files"]:
             assert ask(service, "GET", f"/v1/files/{file_id}/content")[0] == 200
