@@ -457,11 +457,29 @@ static bool check_options(const struct serve_options *o, struct err *err)
     return true;
 }
 
+/* The exit status: 2 when the options do not fit together. */
+static int serve(struct serve *s)
+{
+    struct err err = {0};
+    bool ok;
+
+    if (!check_options(&s->options, &err) || !process_forbid_core(&err)) {
+        fprintf(stderr, "attune serve: %s\n", err.text);
+        return 2;
+    }
+    ok = open_all(s, &err) && run(s, &err);
+    if (!ok)
+        fprintf(stderr, "attune serve: %s\n", err.text);
+    close_all(s);
+    return ok ? 0 : 1;
+}
+
 int cli_serve(int argc, char **argv)
 {
     struct serve s = {.options = {.host = "127.0.0.1",
                                   .port = 8080,
-                                  .jobs = 1, .hung_seconds = 600,
+                                  .jobs = 1,
+                                  .hung_seconds = 600,
                                   .connections_per_address = 64,
                                   .auth_failures = 10,
                                   .disk_free_min = -1,
@@ -514,20 +532,11 @@ int cli_serve(int argc, char **argv)
         .count = sizeof list / sizeof *list,
     };
     struct err err = {0};
-    bool ok;
 
     if (!options_parse(&options, argc, argv, NULL, NULL, &err)) {
         fprintf(stderr, "attune serve: %s\n", err.text);
         return 2;
     }
     s.options.is_open = !has_auth;
-    if (!check_options(&s.options, &err) || !process_forbid_core(&err)) {
-        fprintf(stderr, "attune serve: %s\n", err.text);
-        return 2;
-    }
-    ok = open_all(&s, &err) && run(&s, &err);
-    if (!ok)
-        fprintf(stderr, "attune serve: %s\n", err.text);
-    close_all(&s);
-    return ok ? 0 : 1;
+    return serve(&s);
 }
