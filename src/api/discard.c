@@ -2,7 +2,6 @@
  * collected at the next start. */
 #include "api/api_int.h"
 #include "base/log.h"
-#include "base/log.h"
 #include "os/background.h"
 
 #include <stdlib.h>

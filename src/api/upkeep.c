@@ -1,6 +1,5 @@
 #include "api/api_int.h"
 #include "base/log.h"
-#include "base/log.h"
 #include "os/background.h"
 
 #include <stdlib.h>
