@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "os/clock.h"
+#include "os/file.h"
 
 #include <curl/curl.h>
 #include <stdio.h>
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { ANSWER_BYTES_MAX = 16 << 20, CONNECT_MS = 10000, STALL_MS = 60000 };
+enum { ANSWER_BYTES_MAX = 16 << 20, HEADER_BYTES_MAX = 64 << 10, CONNECT_MS = 10000, STALL_MS = 60000 };
 
 struct transfer {
     const struct http_client_request *request;
@@ -23,6 +24,7 @@ struct transfer {
     size_t answer_bytes_max;
     int64_t stall_ms, moved_ms; /* the clock when a byte last moved */
     curl_off_t moved;           /* bytes in both directions by then */
+    uint64_t slice_sent;
     enum err_code stop;         /* why a callback stopped the transfer */
 };
 
@@ -53,6 +55,10 @@ static size_t on_header(char *at, size_t size, size_t count, void *context)
     struct http_client_answer *answer = ((struct transfer *)context)->answer;
     struct str line = str_trim((struct str){at, size * count});
 
+    if (str_starts(line, STR("HTTP/"))) /* an interim answer came before */
+        strbuf_clear(&answer->headers);
+    else if (line.len && answer->headers.len + line.len < HEADER_BYTES_MAX)
+        strbuf_printf(&answer->headers, "%.*s\n", STR_ARG(line));
     if (line.len > 13 && strncasecmp(line.at, "x-request-id:", 13) == 0)
         snprintf(answer->request_id, sizeof answer->request_id, "%.*s",
                  STR_ARG(str_trim(str_slice(line, 13, line.len))));
@@ -72,6 +78,32 @@ static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_
         return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     transfer->is_refused = true;
     return CURL_SOCKET_BAD;
+}
+
+static size_t read_slice(char *at, size_t size, size_t count, void *context)
+{
+    struct transfer *transfer = context;
+    const struct http_client_slice *slice = transfer->request->slice;
+    const uint64_t left = slice->bytes - transfer->slice_sent;
+    size_t got, wanted = left < size * count ? (size_t)left : size * count;
+
+    if (!fd_pread(slice->fd, at, wanted, slice->offset + transfer->slice_sent, &got, "the file", NULL) || got < wanted) {
+        transfer->stop = ERR_IO;
+        return CURL_READFUNC_ABORT;
+    }
+    transfer->slice_sent += got;
+    return got;
+}
+
+/* A connection that was kept and turned out to be dead: the same again on another. */
+static int seek_slice(void *context, curl_off_t offset, int origin)
+{
+    struct transfer *transfer = context;
+
+    if (origin != SEEK_SET || offset < 0 || (uint64_t)offset > transfer->request->slice->bytes)
+        return CURL_SEEKFUNC_FAIL;
+    transfer->slice_sent = (uint64_t)offset;
+    return CURL_SEEKFUNC_OK;
 }
 
 /* curl calls this at least once a second, whether or not bytes move: the stall deadline is kept here. */
@@ -132,6 +164,20 @@ static bool set_file(struct transfer *transfer, struct err *err)
     return true;
 }
 
+static bool set_slice(struct transfer *transfer, struct err *err)
+{
+    const struct http_client_request *request = transfer->request;
+
+    curl_easy_setopt(transfer->curl, CURLOPT_UPLOAD, 1L);
+    curl_easy_setopt(transfer->curl, CURLOPT_READFUNCTION, read_slice);
+    curl_easy_setopt(transfer->curl, CURLOPT_READDATA, transfer);
+    curl_easy_setopt(transfer->curl, CURLOPT_SEEKFUNCTION, seek_slice);
+    curl_easy_setopt(transfer->curl, CURLOPT_SEEKDATA, transfer);
+    curl_easy_setopt(transfer->curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)request->slice->bytes);
+    return add_header(transfer, "Expect", "", err) && /* else a second is spent waiting for "100 Continue" */
+           (!request->content_type || add_header(transfer, "Content-Type", request->content_type, err));
+}
+
 static bool has_body_by_nature(const char *method)
 {
     return !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
@@ -144,6 +190,8 @@ static bool set_body(struct transfer *transfer, struct err *err)
 
     if (request->file_path)
         return set_file(transfer, err);
+    if (request->slice)
+        return set_slice(transfer, err);
     if (request->body.len == 0 && !has_body_by_nature(request->method))
         return true;
     curl_easy_setopt(transfer->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.len);
@@ -162,6 +210,8 @@ static bool set_headers(struct transfer *transfer, struct err *err)
         ok = add_header(transfer, "Authorization", bearer.at, err);
         strbuf_deinit(&bearer);
     }
+    for (size_t i = 0; ok && i < request->header_count; i++)
+        ok = add_header(transfer, request->headers[i].name, request->headers[i].value, err);
     curl_easy_setopt(transfer->curl, CURLOPT_HTTPHEADER, transfer->headers);
     return ok;
 }
@@ -229,6 +279,8 @@ static bool fail(const struct transfer *transfer, CURLcode code, struct err *err
         return err_set(err, ERR_LIMIT, "the answer of %s is longer than %zu bytes", url, transfer->answer_bytes_max);
     if (transfer->stop == ERR_CANCELLED)
         return err_set(err, ERR_CANCELLED, "the request to %s was stopped", url);
+    if (transfer->stop == ERR_IO)
+        return err_set(err, ERR_IO, "the file to send to %s cannot be read", url);
     if (transfer->stop == ERR_TIMEOUT || code == CURLE_OPERATION_TIMEDOUT)
         return err_set(err, ERR_TIMEOUT, "%s did not answer in time", url);
     if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT)
@@ -288,6 +340,18 @@ out:
 void http_client_answer_deinit(struct http_client_answer *answer)
 {
     strbuf_deinit(&answer->body);
+    strbuf_deinit(&answer->headers);
+}
+
+struct str http_client_answer_header(const struct http_client_answer *answer, const char *name)
+{
+    struct str rest = strbuf_view(&answer->headers), value = STR_NONE;
+    const size_t len = strlen(name);
+
+    for (ptrdiff_t end; (end = str_find(rest, STR("\n"), 0)) >= 0; rest = str_slice(rest, (size_t)end + 1, rest.len))
+        if ((size_t)end > len && rest.at[len] == ':' && strncasecmp(rest.at, name, len) == 0)
+            value = str_trim(str_slice(rest, len + 1, (size_t)end));
+    return value;
 }
 
 char *http_client_answer_message(const struct http_client_answer *answer, struct arena *arena)

@@ -1,8 +1,8 @@
 /* http/client.h - requests of the command line, over libcurl.
  *
  * One call is one request and blocks until the answer is over, a deadline has passed or a callback says stop. The body is
- * bytes (JSON) or a file sent as multipart/form-data without being held in memory; the answer goes into a buffer with a limit,
- * or piece by piece to a callback (server-sent events, downloads). Redirects are not followed: a 3xx is handed back
+ * bytes (JSON), a file sent as multipart/form-data or a part of a file as it lies there, both without being held in memory;
+ * the answer goes into a buffer with a limit, or piece by piece to a callback (server-sent events, downloads). Redirects are not followed: a 3xx is handed back
  * as it is. TLS certificates are always verified. An answer with any status is a success of the call; only what kept
  * the answer from arriving is an error: ERR_IO (no connection, broken), ERR_TIMEOUT, ERR_LIMIT, ERR_CANCELLED.
  *
@@ -23,11 +23,19 @@ struct http_form_field {
     const char *name, *value;
 };
 
+/* Bytes of an open file, read while they are sent. One that has become shorter since is ERR_IO. */
+struct http_client_slice {
+    int fd;
+    uint64_t offset, bytes;
+};
+
 struct http_client_request {
     const char *method; /* "GET", "POST", … */
     const char *url;    /* http or https */
     const char *bearer; /* Authorization: Bearer …; NULL: none */
     const char *username, *password; /* Authorization: Basic …; NULL: none */
+    const struct http_form_field *headers; /* more of them; none of the above and no Content-Type */
+    size_t header_count;
 
     struct str body;          /* sent when not empty, or when the method is POST, PUT or PATCH */
     const char *content_type; /* of body; NULL: application/json */
@@ -37,6 +45,8 @@ struct http_client_request {
     const char *file_name;    /* NULL: the path's last part */
     const struct http_form_field *fields;
     size_t field_count;
+
+    const struct http_client_slice *slice; /* not NULL: the body; content_type NULL sends none */
 
     int64_t connect_ms; /* 0: 10 s */
     int64_t stall_ms;   /* 0: 60 s; without any byte in either direction */
@@ -63,10 +73,13 @@ struct http_client_answer {
     char content_type[128];
     char request_id[64];
     int64_t retry_after_s; /* 0: not said in seconds */
+    struct strbuf headers; /* "name: value" lines; 64 KiB at most, the others are left out */
 };
 
 bool http_client_send(const struct http_client_request *request, struct http_client_answer *answer, struct err *err);
 void http_client_answer_deinit(struct http_client_answer *answer);
+/* The last header of that name, in any case, without the white space around it; none: the empty view. */
+struct str http_client_answer_header(const struct http_client_answer *answer, const char *name);
 /* "The server says: <error.message> (request req_…)" of an error answer, for people; in the arena. */
 char *http_client_answer_message(const struct http_client_answer *answer, struct arena *arena);
 

@@ -21,9 +21,10 @@ struct host {
 
 static void seen_request(struct host *host, const struct http_request *request)
 {
-    snprintf(host->seen, sizeof host->seen, "%s %.*s %.*s %.*s", http_method_name(request->method),
+    snprintf(host->seen, sizeof host->seen, "%s %.*s %.*s %.*s%s%.*s", http_method_name(request->method),
              STR_ARG(request->path_text), STR_ARG(http_request_bearer(request)),
-             STR_ARG(http_request_header(request, "content-type")));
+             STR_ARG(http_request_header(request, "content-type")), http_request_header(request, "x-more").len ? " " : "",
+             STR_ARG(http_request_header(request, "x-more")));
 }
 
 static bool form_part(void *context, const struct multipart_part *part, struct err *err)
@@ -208,6 +209,54 @@ static void files_go_as_multipart_with_progress(void **state)
     http_client_answer_deinit(&answer);
 }
 
+static void a_part_of_a_file_goes_as_it_lies_there(void **state)
+{
+    static char content[900 << 10];
+    const struct http_form_field more[] = {{"X-More", "1"}};
+    const struct { uint64_t offset, bytes; } cases[] = {{0, sizeof content}, {70001, 3}, {65536, 500000}, {5, 0}};
+    struct http_client_slice slice;
+    struct http_client_request request = {.method = "PUT", .slice = &slice, .headers = more, .header_count = 1};
+    struct http_client_answer answer = {0};
+    char path[64];
+    struct err err;
+
+    for (size_t i = 0; i < sizeof content; i++)
+        content[i] = (char)(i * 31 >> 3);
+    snprintf(path, sizeof path, "http_client_test_%d.bin", (int)getpid());
+    assert_ok(file_replace(path, (struct str){content, sizeof content}, &err), err);
+    slice.fd = file_open_read(path, &err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        slice.offset = cases[i].offset;
+        slice.bytes = cases[i].bytes;
+        assert_ok(send_to("/echo", &request, &answer, &err), err);
+        assert_int_equal(answer.status, 200);
+        assert_string_equal(host.seen, "PUT /echo   1");
+        assert_int_equal(answer.body.len, slice.bytes);
+        assert_memory_equal(answer.body.at, content + slice.offset, slice.bytes);
+    }
+    slice = (struct http_client_slice){slice.fd, sizeof content - 10, 11};
+    assert_false(send_to("/echo", &request, &answer, &err));
+    assert_int_equal(err.code, ERR_IO);
+    assert_non_null(strstr(err.text, "cannot be read"));
+    fd_close(&slice.fd);
+    file_remove(path, &err);
+    http_client_answer_deinit(&answer);
+}
+
+static void headers_of_the_answer_are_found_in_any_case(void **state)
+{
+    struct http_client_request request = {.method = "GET"};
+    struct http_client_answer answer = {0};
+    struct err err;
+
+    assert_ok(send_to("/moved", &request, &answer, &err), err);
+    assert_true(str_is(http_client_answer_header(&answer, "location"), "/elsewhere"));
+    assert_true(str_is(http_client_answer_header(&answer, "CONTENT-LENGTH"), "0"));
+    assert_null(http_client_answer_header(&answer, "loc").at);
+    assert_null(http_client_answer_header(&answer, "etag").at);
+    http_client_answer_deinit(&answer);
+}
+
 struct log {
     struct strbuf text;
     struct http_sse *sse;
@@ -298,6 +347,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_carry_key_and_body_and_bring_the_answer),
         cmocka_unit_test(files_go_as_multipart_with_progress),
+        cmocka_unit_test(a_part_of_a_file_goes_as_it_lies_there),
+        cmocka_unit_test(headers_of_the_answer_are_found_in_any_case),
         cmocka_unit_test(event_streams_arrive_piece_by_piece),
         cmocka_unit_test(what_keeps_an_answer_away_is_an_error_with_its_code),
         cmocka_unit_test(events_do_not_depend_on_how_they_are_cut),
