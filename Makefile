@@ -50,6 +50,16 @@ mlflow: build/attune build/venv/installed.txt build/venv-mlflow2/requirements.tx
 	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track
 	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track
 
+build/venv-hub/requirements.txt: tests/hub/requirements.txt
+	@tools/setup.sh test
+	rm -rf build/venv-hub
+	python3 -m venv build/venv-hub
+	build/venv-hub/bin/pip install -q -r $<
+	@cp $< $@
+
+hub: build/attune build/venv-hub/requirements.txt ## models from and to a fake Hugging Face Hub, which the real client has proven
+	build/venv-hub/bin/pytest -q tests/hub
+
 build/venv/installed.txt: tests/requirements.txt
 	@tools/setup.sh test
 	rm -rf build/venv
@@ -114,4 +124,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow
+.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow hub
