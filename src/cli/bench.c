@@ -3,6 +3,7 @@
  * Absolute figures move with neighbours and clocks; so each product alternates with a loop of nothing but its
  * multiply-add on the same threads, and the best of both are compared. */
 #include "base/arena.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
@@ -153,7 +154,7 @@ static int bench_products(struct bench *bench)
     return 0;
 }
 
-int cli_bench(int argc, char **argv)
+static int products(int argc, char **argv)
 {
     int64_t threads = 2;
     double seconds = 1;
@@ -179,10 +180,6 @@ int cli_bench(int argc, char **argv)
         fprintf(stderr, "attune bench: %s\n", err.text);
         return 2;
     }
-    if (strcmp(what, "products") != 0) {
-        fprintf(stderr, "attune bench: there is no bench '%s', only 'products'\n", what);
-        return 2;
-    }
     if (is_f32 || bench.path < CPU_PATH_AVX512BF16)
         bench.type = DTYPE_F32;
     bench.is_nf4 = is_nf4;
@@ -192,4 +189,18 @@ int cli_bench(int argc, char **argv)
     pool_free(bench.queue.pool);
     arena_deinit(&bench.arena);
     return 0;
+}
+
+int cli_bench(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+    } benches[] = {{"products", products}, {"step", bench_step}};
+
+    for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
+        if (strcmp(argv[1], benches[i].name) == 0)
+            return benches[i].run(argc, argv);
+    fprintf(stderr, "usage: attune bench products|step [options]\n");
+    return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
 }

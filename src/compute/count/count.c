@@ -32,61 +32,57 @@ static double attend_pairs(const struct batch *batch, int32_t T, int32_t window,
 }
 
 /* Operands of the ops that only stream: their bytes are counted, and a handful of operations an element. */
-struct cost {
-    double flops, bytes;
-};
-
-static struct cost cost_embed(const struct op_embed *op)
+static struct op_cost cost_embed(const struct op_embed *op)
 {
-    return (struct cost){area(&op->x), 2 * mat_bytes(&op->x)};
+    return (struct op_cost){area(&op->x), 2 * mat_bytes(&op->x)};
 }
 
-static struct cost cost_embed_grad(const struct op_embed_grad *op)
+static struct op_cost cost_embed_grad(const struct op_embed_grad *op)
 {
-    return (struct cost){2 * area(&op->dx), mat_bytes(&op->dx) + 8 * area(&op->dx)};
+    return (struct op_cost){2 * area(&op->dx), mat_bytes(&op->dx) + 8 * area(&op->dx)};
 }
 
-static struct cost cost_norm(const struct op_norm *op)
+static struct op_cost cost_norm(const struct op_norm *op)
 {
     double streams = mat_bytes(&op->a) + mat_bytes(&op->y) + (op->b.at ? mat_bytes(&op->b) + mat_bytes(&op->r) : 0);
 
-    return (struct cost){5 * area(&op->a), streams + (op->add.at ? mat_bytes(&op->add) : 0)};
+    return (struct op_cost){5 * area(&op->a), streams + (op->add.at ? mat_bytes(&op->add) : 0)};
 }
 
-static struct cost cost_norm_grad(const struct op_norm_grad *op)
+static struct op_cost cost_norm_grad(const struct op_norm_grad *op)
 {
-    return (struct cost){10 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->r) + 2 * mat_bytes(&op->dr)};
+    return (struct op_cost){10 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->r) + 2 * mat_bytes(&op->dr)};
 }
 
 /* Without a norm what is not rotated is not touched. */
-static struct cost cost_qk_rope(const struct op_qk_rope *op)
+static struct op_cost cost_qk_rope(const struct op_qk_rope *op)
 {
     double heads = (double)op->qkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
     double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->raw.at ? mat_bytes(&op->raw) : 0;
 
-    return (struct cost){3 * rotated + (op->qk_norm ? 4 * touched : 0), 2 * touched * (double)dtype_bytes(op->qkv.type) + raw};
+    return (struct op_cost){3 * rotated + (op->qk_norm ? 4 * touched : 0), 2 * touched * (double)dtype_bytes(op->qkv.type) + raw};
 }
 
-static struct cost cost_qk_rope_grad(const struct op_qk_rope_grad *op)
+static struct op_cost cost_qk_rope_grad(const struct op_qk_rope_grad *op)
 {
     double heads = (double)op->dqkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
     double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->qk_norm ? mat_bytes(&op->raw) : 0;
 
-    return (struct cost){3 * rotated + (op->qk_norm ? 12 * touched : 0), 2 * touched * (double)dtype_bytes(op->dqkv.type) + raw};
+    return (struct op_cost){3 * rotated + (op->qk_norm ? 12 * touched : 0), 2 * touched * (double)dtype_bytes(op->dqkv.type) + raw};
 }
 
-static struct cost cost_attend(const struct op_attend *op)
+static struct op_cost cost_attend(const struct op_attend *op)
 {
     double pairs = attend_pairs(op->batch, op->qkv.rows, op->window, op->cache);
 
-    return (struct cost){4 * pairs * op->heads * op->head_dim, mat_bytes(&op->qkv) + mat_bytes(&op->out)};
+    return (struct op_cost){4 * pairs * op->heads * op->head_dim, mat_bytes(&op->qkv) + mat_bytes(&op->out)};
 }
 
-static struct cost cost_attend_grad(const struct op_attend_grad *op)
+static struct op_cost cost_attend_grad(const struct op_attend_grad *op)
 {
     double pairs = attend_pairs(op->batch, op->qkv.rows, op->window, NULL);
 
-    return (struct cost){10 * pairs * op->heads * op->head_dim, 2 * mat_bytes(&op->qkv) + 2 * mat_bytes(&op->out)};
+    return (struct op_cost){10 * pairs * op->heads * op->head_dim, 2 * mat_bytes(&op->qkv) + 2 * mat_bytes(&op->out)};
 }
 
 /* Multiply-adds of a row, which meets one expert's weight and adapter. */
@@ -103,21 +99,21 @@ static double weight_bytes(const struct weight *weight)
     return weight->quant.part_count ? area(&weight->w) * (0.5 + 1.0 / 64) : mat_bytes(&weight->w);
 }
 
-static struct cost cost_linear(const struct op_linear *op)
+static struct op_cost cost_linear(const struct op_linear *op)
 {
-    return (struct cost){2.0 * op->x.rows * row_area(op->w, op->y.cols), mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
+    return (struct op_cost){2.0 * op->x.rows * row_area(op->w, op->y.cols), mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
 }
 
-static struct cost cost_linear_grad_in(const struct op_linear_grad_in *op)
+static struct op_cost cost_linear_grad_in(const struct op_linear_grad_in *op)
 {
-    return (struct cost){2.0 * op->dy.rows * row_area(op->w, op->dy.cols),
+    return (struct op_cost){2.0 * op->dy.rows * row_area(op->w, op->dy.cols),
                          mat_bytes(&op->dy) + mat_bytes(&op->dx) + weight_bytes(op->w)};
 }
 
-static struct cost cost_linear_grad_w(const struct op_linear_grad_w *op)
+static struct op_cost cost_linear_grad_w(const struct op_linear_grad_w *op)
 {
     const struct mat *grads[] = {&op->dw, &op->dbias, &op->da, &op->db};
-    struct cost cost = {0, mat_bytes(&op->x) + mat_bytes(&op->dy)};
+    struct op_cost cost = {0, mat_bytes(&op->x) + mat_bytes(&op->dy)};
     int32_t experts = op->row_end && op->dy.cols > 0 ? op->w->w.rows / op->dy.cols : 1;
 
     for (int i = 0; i < 4; i++)
@@ -128,72 +124,86 @@ static struct cost cost_linear_grad_w(const struct op_linear_grad_w *op)
     return cost;
 }
 
-static struct cost cost_glu(const struct op_glu *op)
+static struct op_cost cost_glu(const struct op_glu *op)
 {
-    return (struct cost){8 * area(&op->h), mat_bytes(&op->gate_up) + mat_bytes(&op->h)};
+    return (struct op_cost){8 * area(&op->h), mat_bytes(&op->gate_up) + mat_bytes(&op->h)};
 }
 
-static struct cost cost_glu_grad(const struct op_glu_grad *op)
+static struct op_cost cost_glu_grad(const struct op_glu_grad *op)
 {
-    return (struct cost){16 * area(&op->dh), 2 * mat_bytes(&op->gate_up) + mat_bytes(&op->dh) + (op->h.at ? mat_bytes(&op->h) : 0)};
+    return (struct op_cost){16 * area(&op->dh), 2 * mat_bytes(&op->gate_up) + mat_bytes(&op->dh) + (op->h.at ? mat_bytes(&op->h) : 0)};
 }
 
-static struct cost cost_rows(const struct op_rows *op)
+static struct op_cost cost_rows(const struct op_rows *op)
 {
     double elements = (double)op->count * op->x.cols, fan = op->fan > 1 ? op->fan : 1;
 
-    return (struct cost){(op->is_scatter ? 1 : (fan - 1) + (op->scale.at ? fan : 0) + (op->add.at ? 1 : 0)) * elements,
+    return (struct op_cost){(op->is_scatter ? 1 : (fan - 1) + (op->scale.at ? fan : 0) + (op->add.at ? 1 : 0)) * elements,
                          elements * (fan * (double)dtype_bytes(op->x.type) + (double)dtype_bytes(op->y.type)) + mat_bytes(&op->add)};
 }
 
-static struct cost cost_route(const struct op_route *op)
+static struct op_cost cost_route(const struct op_route *op)
 {
-    return (struct cost){(10.0 + op->weight.cols) * area(&op->logits), mat_bytes(&op->logits) + 4 * mat_bytes(&op->weight)};
+    return (struct op_cost){(10.0 + op->weight.cols) * area(&op->logits), mat_bytes(&op->logits) + 4 * mat_bytes(&op->weight)};
 }
 
-static struct cost cost_route_grad(const struct op_route_grad *op)
+static struct op_cost cost_route_grad(const struct op_route_grad *op)
 {
-    return (struct cost){(10.0 + op->weight.cols) * area(&op->logits) + 2 * area(&op->y),
+    return (struct op_cost){(10.0 + op->weight.cols) * area(&op->logits) + 2 * area(&op->y),
                          mat_bytes(&op->logits) + mat_bytes(&op->dlogits) + 2 * mat_bytes(&op->y)};
 }
 
-static struct cost cost_loss(const struct op_loss *op)
+static struct op_cost cost_loss(const struct op_loss *op)
 {
-    return (struct cost){12 * area(&op->logits), (op->coef ? 2 : 1) * mat_bytes(&op->logits)};
+    return (struct op_cost){12 * area(&op->logits), (op->coef ? 2 : 1) * mat_bytes(&op->logits)};
 }
 
-static struct cost cost_dora(const struct op_dora *op)
+static struct op_cost cost_dora(const struct op_dora *op)
 {
-    return (struct cost){(2.0 * op->a.rows + 4) * area(&op->w), mat_bytes(&op->w)};
+    return (struct op_cost){(2.0 * op->a.rows + 4) * area(&op->w), mat_bytes(&op->w)};
 }
 
-static struct cost cost_gain(const struct op_gain *op)
+static struct op_cost cost_gain(const struct op_gain *op)
 {
-    return (struct cost){2 * area(&op->x), mat_bytes(&op->x) + mat_bytes(&op->y) + (op->add.at ? mat_bytes(&op->add) : 0)};
+    return (struct op_cost){2 * area(&op->x), mat_bytes(&op->x) + mat_bytes(&op->y) + (op->add.at ? mat_bytes(&op->add) : 0)};
 }
 
-static struct cost cost_gain_grad(const struct op_gain_grad *op)
+static struct op_cost cost_gain_grad(const struct op_gain_grad *op)
 {
-    return (struct cost){2 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->x)};
+    return (struct op_cost){2 * area(&op->dy), mat_bytes(&op->dy) + mat_bytes(&op->x)};
 }
 
-static struct cost cost_copy(const struct op_copy *op)
+static struct op_cost cost_copy(const struct op_copy *op)
 {
-    return (struct cost){op->is_added ? area(&op->x) : 0, mat_bytes(&op->x) + mat_bytes(&op->y)};
+    return (struct op_cost){op->is_added ? area(&op->x) : 0, mat_bytes(&op->x) + mat_bytes(&op->y)};
 }
 
-static struct cost cost_sumsq(const struct op_sumsq *op)
+static struct op_cost cost_sumsq(const struct op_sumsq *op)
 {
-    return (struct cost){2 * (double)op->count, 4 * (double)op->count};
+    return (struct op_cost){2 * (double)op->count, 4 * (double)op->count};
 }
 
-static struct cost cost_adamw(const struct op_adamw *op)
+static struct op_cost cost_adamw(const struct op_adamw *op)
 {
-    return (struct cost){15 * (double)op->count, (28 + (op->copy ? (double)dtype_bytes(op->copy_type) : 0)) * (double)op->count};
+    return (struct op_cost){15 * (double)op->count, (28 + (op->copy ? (double)dtype_bytes(op->copy_type) : 0)) * (double)op->count};
 }
 
-static void count_op(struct count *count, enum op op, const void *args, struct cost cost)
+struct op_cost count_op_cost(enum op op, const void *args)
 {
+    switch (op) {
+#define COUNT_CASE(name)                                                                                               \
+    case OP_##name:                                                                                                    \
+        return cost_##name(args);
+        OPS(COUNT_CASE)
+#undef COUNT_CASE
+    default:
+        return (struct op_cost){0};
+    }
+}
+
+static void count_op(struct count *count, enum op op, const void *args)
+{
+    struct op_cost cost = count_op_cost(op, args);
     struct err err = {0};
     size_t scratch_bytes;
 
@@ -214,7 +224,7 @@ static void count_op(struct count *count, enum op op, const void *args, struct c
 #define COUNT_DEFINE(name)                                                                                             \
     static void count_##name(struct queue *queue, const struct op_##name *op)                                          \
     {                                                                                                                  \
-        count_op(queue->state, OP_##name, op, cost_##name(op));                                                        \
+        count_op(queue->state, OP_##name, op);                                                        \
     }
 OPS(COUNT_DEFINE)
 #undef COUNT_DEFINE

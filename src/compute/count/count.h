@@ -22,3 +22,9 @@ struct count {
 extern const struct backend backend_count; /* queue->state is the struct count; pool and scratch are not used */
 
 double count_flops(const struct count *count); /* of all ops */
+
+/* What one operation costs at least. */
+struct op_cost {
+    double flops, bytes;
+};
+struct op_cost count_op_cost(enum op op, const void *args);
