@@ -4,6 +4,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Memory is all that OpenSSL can lack here. */
@@ -103,6 +104,20 @@ void md5_end(struct md5 *hash, char hex[33])
     hash->state = NULL;
 }
 
+void git_blob_hex(struct str content, char hex[41])
+{
+    EVP_MD_CTX *state = EVP_MD_CTX_new();
+    uint8_t digest[20];
+    char head[32];
+    int head_bytes = snprintf(head, sizeof head, "blob %zu", content.len) + 1;
+
+    must(state && EVP_DigestInit_ex(state, EVP_sha1(), NULL) == 1 &&
+         EVP_DigestUpdate(state, head, (size_t)head_bytes) == 1 &&
+         EVP_DigestUpdate(state, content.at, content.len) == 1 && EVP_DigestFinal_ex(state, digest, NULL) == 1);
+    EVP_MD_CTX_free(state);
+    hex_encode(digest, sizeof digest, hex);
+}
+
 void hex_encode(const uint8_t *bytes, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";
@@ -112,4 +127,22 @@ void hex_encode(const uint8_t *bytes, size_t len, char *out)
         out[2 * i + 1] = digits[bytes[i] & 15];
     }
     out[2 * len] = 0;
+}
+
+void base64_encode(const void *bytes, size_t len, struct strbuf *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *at = bytes;
+
+    strbuf_reserve(out, len / 3 * 4 + 4);
+    for (size_t i = 0; i < len; i += 3) {
+        const size_t left = len - i;
+        const uint32_t three =
+            (uint32_t)at[i] << 16 | (left > 1 ? (uint32_t)at[i + 1] << 8 : 0) | (left > 2 ? at[i + 2] : 0);
+
+        strbuf_add_char(out, digits[three >> 18]);
+        strbuf_add_char(out, digits[three >> 12 & 63]);
+        strbuf_add_char(out, left > 1 ? digits[three >> 6 & 63] : '=');
+        strbuf_add_char(out, left > 2 ? digits[three & 63] : '=');
+    }
 }

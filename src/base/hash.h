@@ -1,4 +1,4 @@
-/* base/hash.h - SHA-256, and MD5 where a protocol asks for it (OpenSSL's). */
+/* base/hash.h - SHA-256, and MD5 and SHA-1 where a protocol asks for them (OpenSSL's); bytes as text. */
 #pragma once
 
 #include "base/str.h"
@@ -24,5 +24,10 @@ void md5_begin(struct md5 *hash);
 void md5_add(struct md5 *hash, const void *at, size_t len);
 void md5_end(struct md5 *hash, char hex[33]); /* frees; hex NULL: giving up; twice is fine */
 
+/* What git calls a file of this content: SHA-1 of "blob LENGTH", NUL and the bytes. */
+void git_blob_hex(struct str content, char hex[41]);
+
 /* Lower-case hexadecimal, NUL-terminated: out holds 2·len+1. */
 void hex_encode(const uint8_t *bytes, size_t len, char *out);
+/* Appends RFC 4648's base64 with padding. */
+void base64_encode(const void *bytes, size_t len, struct strbuf *out);

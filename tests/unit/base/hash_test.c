@@ -2,6 +2,8 @@
 #include "test.h"
 #include "base/hash.h"
 
+#include <string.h>
+
 static const char empty_hex[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 static const char abc_hex[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -48,6 +50,33 @@ static void md5_of_known_texts_is_the_published_one(void **state)
     md5_end(&hash, NULL);
 }
 
+static void a_file_has_the_name_that_git_gives_it(void **state)
+{
+    char hex[41];
+
+    git_blob_hex(STR(""), hex);
+    assert_string_equal(hex, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+    git_blob_hex(STR("hello\n"), hex);
+    assert_string_equal(hex, "ce013625030ba8dba906f756967f9e9ca394464a");
+}
+
+/* RFC 4648, section 10; and the two digits that are neither letters nor numbers. */
+static void base64_of_known_texts_is_the_published_one(void **state)
+{
+    static const char *const cases[][2] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},  {"foob", "Zm9vYg=="},  {"fooba", "Zm9vYmE="},
+                                           {"foobar", "Zm9vYmFy"}, {"\xfb\xef\xff", "++//"}};
+    struct strbuf out = {0};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        strbuf_clear(&out);
+        strbuf_add_text(&out, "=");
+        base64_encode(cases[i][0], strlen(cases[i][0]), &out);
+        assert_string_equal(out.at + 1, cases[i][1]);
+    }
+    strbuf_deinit(&out);
+}
+
 static void hexadecimal_digits_are_the_22_characters_and_no_other(void **state)
 {
     static const char digits[] = "0123456789abcdef", capitals[] = "0123456789ABCDEF";
@@ -68,6 +97,8 @@ int main(void)
         cmocka_unit_test(known_texts_have_their_published_hashes),
         cmocka_unit_test(a_text_in_pieces_has_the_hash_of_the_whole),
         cmocka_unit_test(md5_of_known_texts_is_the_published_one),
+        cmocka_unit_test(a_file_has_the_name_that_git_gives_it),
+        cmocka_unit_test(base64_of_known_texts_is_the_published_one),
         cmocka_unit_test(hexadecimal_digits_are_the_22_characters_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
