@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { EXPERIMENT_NAME_MAX = 500, RUN_NAME_MAX = 250, TAGS_MAX = 64, TAG_NAME_MAX = 250, TAG_VALUE_MAX = 4000 };
+enum { URI_BYTES_MAX = 2048, EXPERIMENT_NAME_MAX = 500, RUN_NAME_MAX = 250, TAGS_MAX = 64, TAG_NAME_MAX = 250, TAG_VALUE_MAX = 4000 };
 
 struct reader {
     struct arena *arena;
@@ -32,6 +32,8 @@ static void read_uri(struct reader *r, const struct json *value)
         wrong(r, "missing", "tracking_uri", "is required");
     else if (value->type != JSON_STRING)
         wrong(r, "string_type", "tracking_uri", "must be a string");
+    else if (value->string.len > URI_BYTES_MAX)
+        wrong(r, "string_too_long", "tracking_uri", "must be at most 2048 bytes");
     else if (!outgoing_url_parse(r->arena, value->string, &url, &err) || !outgoing_find_rule(r->origins, &url, &err))
         wrong(r, "value_error", "tracking_uri", err.text);
     else if (strchr(url.rest, '?'))

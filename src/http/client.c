@@ -271,7 +271,8 @@ static void set_options(struct transfer *transfer)
 
 static bool fail(const struct transfer *transfer, CURLcode code, struct err *err)
 {
-    const char *url = transfer->request->url;
+    const struct http_client_request *request = transfer->request;
+    const char *url = request->shown_url ? request->shown_url : request->url;
 
     if (transfer->is_refused)
         return err_set(err, ERR_AUTH, "%s leads to an address that this server may not reach", url);

@@ -32,6 +32,7 @@ struct http_client_slice {
 struct http_client_request {
     const char *method; /* "GET", "POST", … */
     const char *url;    /* http or https */
+    const char *shown_url; /* what messages say in its place, where it is a secret; NULL: the URL */
     const char *bearer; /* Authorization: Bearer …; NULL: none */
     const char *username, *password; /* Authorization: Basic …; NULL: none */
     const struct http_form_field *headers; /* more of them; none of the above and no Content-Type */

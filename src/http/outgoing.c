@@ -5,7 +5,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-enum { URL_BYTES_MAX = 2048, HOST_BYTES_MAX = 253, LABEL_BYTES_MAX = 63 };
+enum { URL_BYTES_MAX = 8192, HOST_BYTES_MAX = 253, LABEL_BYTES_MAX = 63 };
 
 static bool is_digit(char c)
 {
