@@ -29,6 +29,7 @@ struct api {
     struct metrics *metrics;
     const struct http_server *server; /* NULL: not yet, or not any more */
     struct failures *failures; /* NULL: not limited */
+    struct http_timer *turn_end; /* of the loop, while the store is viewed */
 };
 
 /* One request, from routing to its answer. Lives in the exchange's arena. */

@@ -358,6 +358,20 @@ static void serve(struct call *call, const struct route *route)
     }
 }
 
+/* GETs that arrive together read one state of the store, which locks it once for all of them. */
+static void view_for_this_turn(struct api *api)
+{
+    store_view_begin(api->config.store);
+    http_timer_set(api->turn_end, http_loop_now_ms(api->config.loop));
+}
+
+static void on_turn_end(void *context)
+{
+    struct api *api = context;
+
+    store_view_end(api->config.store);
+}
+
 static void on_head(void *context, struct http_exchange *exchange)
 {
     const struct http_request *request = http_exchange_request(exchange);
@@ -375,9 +389,8 @@ static void on_head(void *context, struct http_exchange *exchange)
         return;
     }
     if (route->method == HTTP_GET)
-        store_view_begin(call->api->config.store);
+        view_for_this_turn(call->api);
     serve(call, route);
-    store_view_end(call->api->config.store);
 }
 
 void api_request_done(struct api *api, const struct http_request *request, const struct http_outcome *outcome)
@@ -424,6 +437,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     api->expiry = expiry_new(&api->config);
     api->upkeep = upkeep_new(&api->config);
     api->streams = event_streams_new(&api->config);
+    api->turn_end = http_loop_add_timer(config->loop, INT64_MAX, on_turn_end, api);
     api->rates = rates_new();
     api->usage = usage_book_new(&api->config);
     if (config->auth_failures_per_minute >= 0)
@@ -435,6 +449,8 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    store_view_end(api->config.store);
+    http_timer_remove(api->turn_end);
     usage_book_free(api->usage);
     rates_free(api->rates);
     failures_free(api->failures);

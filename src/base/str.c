@@ -236,14 +236,20 @@ void strbuf_add_codepoint(struct strbuf *buf, uint32_t codepoint)
 void strbuf_vprintf(struct strbuf *buf, const char *format, va_list args)
 {
     va_list again;
+    size_t room;
     int len;
 
+    /* Most texts are short and fit the first time. */
+    strbuf_reserve(buf, 40);
+    room = buf->cap - buf->len;
     va_copy(again, args);
-    len = vsnprintf(NULL, 0, format, again);
+    len = vsnprintf(buf->at + buf->len, room, format, again);
     va_end(again);
     ASSERT(len >= 0);
-    strbuf_reserve(buf, (size_t)len);
-    vsnprintf(buf->at + buf->len, (size_t)len + 1, format, args);
+    if ((size_t)len >= room) {
+        strbuf_reserve(buf, (size_t)len);
+        vsnprintf(buf->at + buf->len, (size_t)len + 1, format, args);
+    }
     buf->len += (size_t)len;
 }
 

@@ -51,6 +51,7 @@ static bool head_queue(struct http_exchange *exchange, const struct http_respons
     /* What was not read of a body would be taken for the next request. */
     connection->is_close |= exchange->body != BODY_DONE || connection->server->is_stopping ||
                             length == LENGTH_UNTIL_CLOSE;
+    strbuf_reserve(&out, 512);
     ok = head_try(exchange, response, length, &out);
     if (ok) {
         exchange->status = response->status;

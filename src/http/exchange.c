@@ -1,5 +1,6 @@
 #include "http/server_int.h"
 
+#include "base/hash.h"
 #include "os/entropy.h"
 #include "os/secret.h"
 
@@ -15,6 +16,19 @@ static int64_t now_ms(const struct http_exchange *exchange)
     return http_loop_now_ms(exchange->connection->server->loop);
 }
 
+static void make_id(struct http_server *server, char id[40])
+{
+    enum { ID_BYTES = 16 };
+
+    if (server->id_bytes_left < ID_BYTES) {
+        entropy_fill(server->id_bytes, sizeof server->id_bytes);
+        server->id_bytes_left = sizeof server->id_bytes;
+    }
+    server->id_bytes_left -= ID_BYTES;
+    memcpy(id, "req_", 4);
+    hex_encode(server->id_bytes + server->id_bytes_left, ID_BYTES, id + 4);
+}
+
 static struct http_exchange *exchange_new(struct connection *connection)
 {
     struct http_exchange *exchange = mem_alloc_zero(1, sizeof *exchange);
@@ -25,8 +39,7 @@ static struct http_exchange *exchange_new(struct connection *connection)
     exchange->started_ms = now_ms(exchange);
     exchange->body = BODY_DONE;
     exchange->head = (struct head){.method = HTTP_METHOD_COUNT, .minor_version = 1};
-    memcpy(exchange->id, "req_", 4);
-    entropy_hex(exchange->id + 4, 16);
+    make_id(connection->server, exchange->id);
     exchange->request = (struct http_request){
         .method = HTTP_METHOD_COUNT, .address = connection->address, .source = connection->source, .id = exchange->id,
         .arena = &exchange->arena};

@@ -94,6 +94,8 @@ struct http_server {
     int64_t date_unix;
     char date[40];
     char *scratch; /* SCRATCH_BYTES, for whichever connection reads now */
+    unsigned char id_bytes[4096]; /* random ones, for the ids of the next requests: the kernel is asked once for many */
+    size_t id_bytes_left;
 };
 
 /* connection.c */

@@ -305,6 +305,13 @@ bool fd_is_private(int fd, const char *path, struct err *err)
            err_set(err, ERR_INPUT, "%s can be read by others: give it mode 0600 (chmod 600)", path);
 }
 
+bool fd_is_removed(int fd)
+{
+    struct stat info;
+
+    return fstat(fd, &info) == 0 && info.st_nlink == 0;
+}
+
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err)
 {
     const char *p = at;

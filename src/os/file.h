@@ -53,6 +53,7 @@ void fd_push(int fd, uint64_t offset, uint64_t bytes);
 bool fd_sync(int fd, const char *path, struct err *err);
 /* ERR_INPUT when anybody but its owner may read or write the file. */
 bool fd_is_private(int fd, const char *path, struct err *err);
+bool fd_is_removed(int fd); /* the file has no name any more */
 void fd_close(int *fd); /* sets -1 */
 /* What is there now, of a pipe or socket: bytes read, 0 at the end, -1 when nothing is there yet or `bytes` could not be taken,
  * -2 when it is broken. fd_write_some never raises SIGPIPE's default: the program ignores it. */

@@ -29,6 +29,19 @@ static bool open_pidfd(struct process *process, struct err *err)
     return process->pidfd >= 0 || fail(err, "watch a process");
 }
 
+/* Where the kernel shares the processor out by sessions (autogroup), a process's nice counts within its session alone:
+ * the session has one of its own. Without autogroup there is no such file, and the process's is enough. */
+static void yield_to_others(int nice)
+{
+    int now = getpriority(PRIO_PROCESS, 0) + nice, fd;
+    char digits[2] = {(char)('0' + now / 10), (char)('0' + now % 10)};
+
+    setpriority(PRIO_PROCESS, 0, now);
+    fd = now > 0 && now <= 19 ? open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC) : -1;
+    if (fd >= 0 && write(fd, digits, sizeof digits) == sizeof digits)
+        close(fd);
+}
+
 /* Runs in the child between fork and exec: async-signal-safe calls alone. */
 _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int output_fd)
 {
@@ -38,7 +51,7 @@ _Noreturn static void become(const struct process_spawn *spawn, int go_fd, int o
 
     setsid();
     if (spawn->nice)
-        setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + spawn->nice);
+        yield_to_others(spawn->nice);
     signal(SIGUSR1, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGINT, SIG_DFL);

@@ -25,7 +25,7 @@ struct process_spawn {
     const char *const *argv; /* ends with NULL; argv[0] is the path */
     const char *cwd;         /* NULL: ours */
     const char *output_path; /* stdout and stderr, appended */
-    int nice;                /* added to ours, as nice(2) does */
+    int nice;                /* added to ours, as nice(2) does; the session of the child stands back as far */
     int input_fd;            /* becomes stdin; 0: as io_fd says */
     int io_fd;               /* becomes stdin and stdout, stderr alone goes to output_path; 0: stdin is empty */
 };

@@ -187,8 +187,11 @@ bool transaction_end(struct store *store, bool ok, struct err *err)
 
 void store_view_begin(struct store *store)
 {
-    struct query query = query_open(store, "BEGIN");
+    struct query query;
 
+    if (store->is_viewing)
+        return;
+    query = query_open(store, "BEGIN");
     store->is_viewing = sqlite3_get_autocommit(store->db) && query_run(&query, NULL, NULL);
 }
 

@@ -142,6 +142,8 @@ enum run_wanted run_wanted(struct run *run)
     enum run_wanted wanted = read_control(run, &arena);
 
     arena_deinit(&arena);
+    if (wanted == RUN_GO_ON && fd_is_removed(run->heartbeat_fd))
+        return RUN_SUPERSEDED;
     return wanted == RUN_GO_ON && stop_was_asked ? RUN_PAUSE : wanted;
 }
 

@@ -70,6 +70,18 @@ static void an_attempt_is_one_process(void **state)
     assert_int_equal(err.code, ERR_CONFLICT);
 }
 
+static void a_run_that_was_removed_is_given_up(void **state)
+{
+    struct run run;
+    struct err err = {0};
+
+    assert_ok(run_open(&run, *state, 1, &err), err);
+    assert_int_equal(run_wanted(&run), RUN_GO_ON);
+    assert_ok(dir_remove(*state, &err), err);
+    assert_int_equal(run_wanted(&run), RUN_SUPERSEDED);
+    run_close(&run);
+}
+
 static void control_is_obeyed_by_its_attempt_alone(void **state)
 {
     static const struct {
@@ -144,6 +156,7 @@ int main(void)
         dir_test(an_attempt_leaves_identity_heartbeat_events_and_exit),
         dir_test(an_attempt_is_one_process),
         dir_test(control_is_obeyed_by_its_attempt_alone),
+        dir_test(a_run_that_was_removed_is_given_up),
         dir_test(a_committed_folder_verifies_until_a_byte_changes),
         cmocka_unit_test(step_names_are_read_back),
     };
