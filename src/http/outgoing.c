@@ -151,7 +151,7 @@ bool outgoing_url_parse(struct arena *arena, struct str text, struct outgoing_ur
 
     *url = (struct outgoing_url){0};
     if (text.len > URL_BYTES_MAX)
-        return refuse(err, "it is longer than 2048 bytes");
+        return refuse(err, "it is longer than 8192 bytes");
     if (!is_url_text(text))
         return refuse(err, "it holds a character that URLs do not have, or a fragment");
     if (!take_scheme(&text, &url->is_https))
@@ -166,6 +166,27 @@ bool outgoing_url_parse(struct arena *arena, struct str text, struct outgoing_ur
     url->rest = end < text.len && text.at[end] == '/'
                     ? str_copy(arena, str_slice(text, end, text.len))
                     : arena_printf(arena, "/%.*s", STR_ARG(str_slice(text, end, text.len)));
+    return true;
+}
+
+bool outgoing_is_same(const struct outgoing_url *a, const struct outgoing_url *b)
+{
+    return a->is_https == b->is_https && a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+bool outgoing_follow(struct arena *arena, const struct outgoing_url *from, struct str location,
+                     struct outgoing_url *url, struct err *err)
+{
+    struct str whole = location;
+
+    if (str_starts(location, STR("//")))
+        whole = str_of(arena_printf(arena, "%s:%.*s", from->is_https ? "https" : "http", STR_ARG(location)));
+    else if (str_starts(location, STR("/")))
+        whole = str_of(arena_printf(arena, "%s%.*s", outgoing_url_origin(arena, from), STR_ARG(location)));
+    if (!outgoing_url_parse(arena, whole, url, err))
+        return false;
+    if (from->is_https && !url->is_https)
+        return refuse(err, "it leads from https to http");
     return true;
 }
 
@@ -247,18 +268,13 @@ static bool is_public(const struct outgoing_url *url)
     return address_of(url->host, &address) && outgoing_address_is_global((struct sockaddr *)&address);
 }
 
-static bool is_origin(const struct outgoing_url *a, const struct outgoing_url *b)
-{
-    return a->is_https == b->is_https && a->port == b->port && strcmp(a->host, b->host) == 0;
-}
-
 const struct outgoing_rule *outgoing_find_rule(const struct outgoing_policy *policy, const struct outgoing_url *url,
                                                struct err *err)
 {
     for (size_t i = 0; i < policy->count; i++) {
         const struct outgoing_rule *rule = &policy->rules[i];
 
-        if ((rule->is_any ? url->is_https : is_origin(&rule->url, url)) && (rule->is_internal || is_public(url)))
+        if ((rule->is_any ? url->is_https : outgoing_is_same(&rule->url, url)) && (rule->is_internal || is_public(url)))
             return rule;
     }
     err_set(err, ERR_AUTH, "this server may not reach %s: its operator lists origins with --outgoing", url->host);

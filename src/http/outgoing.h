@@ -24,6 +24,12 @@ struct outgoing_url {
     const char *rest; /* path and query, "/" at least */
 };
 bool outgoing_url_parse(struct arena *arena, struct str text, struct outgoing_url *url, struct err *err);
+/* Where an answer from `from` sends the request: a whole URL, "//host/path" or "/path". ERR_INPUT for
+ * anything else, and for a way from https to http. Whether that place may be reached is to be asked of the policy anew;
+ * credentials go there when outgoing_is_same says so. */
+bool outgoing_follow(struct arena *arena, const struct outgoing_url *from, struct str location,
+                     struct outgoing_url *url, struct err *err);
+bool outgoing_is_same(const struct outgoing_url *a, const struct outgoing_url *b); /* origin */
 /* "https://host:8443" without a default port; brackets around IPv6. */
 char *outgoing_url_origin(struct arena *arena, const struct outgoing_url *url);
 

@@ -553,6 +553,22 @@ bool file_rename(const char *from, const char *to, struct err *err)
     return sync_parent(to, err);
 }
 
+bool file_symlink(const char *target, const char *path, struct err *err)
+{
+    char temporary[4096];
+
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
+        return err_set(err, ERR_LIMIT, "path too long: %s", path);
+    unlink(temporary);
+    if (symlink(target, temporary) != 0)
+        return fail(err, "create", path);
+    if (rename(temporary, path) == 0)
+        return true;
+    fail(err, "rename to", path);
+    unlink(temporary);
+    return false;
+}
+
 bool file_copy(const char *from, const char *to, struct err *err)
 {
     int in = file_open_read(from, err), out = -1;
@@ -666,6 +682,13 @@ char *path_absolute(struct arena *arena, const char *path, struct err *err)
         fail(err, "find", path);
     free(resolved);
     return copy;
+}
+
+bool path_is_same_disk(const char *a, const char *b)
+{
+    struct stat first, second;
+
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev;
 }
 
 const char *path_name(const char *path)

@@ -81,6 +81,8 @@ bool dir_exists(const char *path);
 
 bool file_rename(const char *from, const char *to, struct err *err); /* fsyncs the folder of `to` */
 bool file_link(const char *from, const char *to, struct err *err);   /* hard link, or a copy across file systems */
+/* A symbolic link at path to a relative target, in place of what is there. Makes nothing durable. */
+bool file_symlink(const char *target, const char *path, struct err *err);
 bool file_copy(const char *from, const char *to, struct err *err);
 bool file_remove(const char *path, struct err *err);                 /* absent is fine */
 
@@ -98,5 +100,7 @@ bool dir_bytes(const char *path, uint64_t *bytes, struct err *err);
 char *path_join(struct arena *arena, const char *folder, const char *name);
 /* The same place by an absolute path without symbolic links; NULL with err set when it does not exist. */
 char *path_absolute(struct arena *arena, const char *path, struct err *err);
+/* Whether both lie on one file system; false when one of them is not there. */
+bool path_is_same_disk(const char *a, const char *b);
 /* Text behind the last slash. */
 const char *path_name(const char *path);

@@ -61,6 +61,42 @@ static void a_url_is_read_into_the_parts_that_the_request_is_made_of(void **stat
     arena_deinit(&arena);
 }
 
+static void a_redirect_is_read_as_strictly_and_keeps_to_https(void **state)
+{
+    static const struct {
+        const char *from, *location, *origin, *rest;
+        bool is_same;
+    } cases[] = {
+        {"https://hub.example/a/b", "/c?d=1", "https://hub.example", "/c?d=1", true},
+        {"https://hub.example/a", "https://hub.example:443/c", "https://hub.example", "/c", true},
+        {"https://hub.example/a", "//cdn.example/c", "https://cdn.example", "/c", false},
+        {"https://hub.example/a", "https://hub.example:444/c", "https://hub.example:444", "/c", false},
+        {"http://hub.example/a", "https://hub.example/c", "https://hub.example", "/c", false},
+        {"https://hub.example/a", "http://hub.example/c", NULL, NULL, false},
+        {"https://hub.example/a", "c", NULL, NULL, false},
+        {"https://hub.example/a", "../c", NULL, NULL, false},
+        {"https://hub.example/a", "", NULL, NULL, false},
+        {"https://hub.example/a", "file:///etc/passwd", NULL, NULL, false},
+        {"https://hub.example/a", "https://user@cdn.example/", NULL, NULL, false},
+        {"https://hub.example/a", "//", NULL, NULL, false},
+        {"https://hub.example/a", "/a b", NULL, NULL, false},
+    };
+    struct arena arena = {0};
+    struct outgoing_url from, to;
+    struct err err = {0};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_ok(outgoing_url_parse(&arena, str_of(cases[i].from), &from, &err), err);
+        assert_int_equal(outgoing_follow(&arena, &from, str_of(cases[i].location), &to, &err), cases[i].origin != NULL);
+        if (!cases[i].origin)
+            continue;
+        assert_string_equal(outgoing_url_origin(&arena, &to), cases[i].origin);
+        assert_string_equal(to.rest, cases[i].rest);
+        assert_int_equal(outgoing_is_same(&from, &to), cases[i].is_same);
+    }
+    arena_deinit(&arena);
+}
+
 static void an_origin_is_reached_when_the_operator_lists_it(void **state)
 {
     static const struct {
@@ -171,6 +207,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_url_is_read_into_the_parts_that_the_request_is_made_of),
+        cmocka_unit_test(a_redirect_is_read_as_strictly_and_keeps_to_https),
         cmocka_unit_test(an_origin_is_reached_when_the_operator_lists_it),
         cmocka_unit_test(a_list_of_origins_that_is_wrong_is_refused),
         cmocka_unit_test(names_are_resolved_once_and_every_address_is_checked),

@@ -72,11 +72,34 @@ static void a_folder_counts_what_lies_in_it(void **state)
     arena_deinit(&arena);
 }
 
+static void a_symbolic_link_takes_the_place_of_what_is_there(void **state)
+{
+    char dir[] = "/tmp/attune_file_XXXXXX";
+    struct arena arena = {0};
+    struct err err = {0};
+    struct str text;
+    const char *link;
+
+    assert_non_null(mkdtemp(dir));
+    link = path_join(&arena, dir, "link");
+    assert_ok(file_swap(path_join(&arena, dir, "one"), STR("1"), &err), err);
+    assert_ok(file_swap(path_join(&arena, dir, "two"), STR("2"), &err), err);
+    assert_ok(file_symlink("one", link, &err) && file_symlink("two", link, &err), err);
+    assert_ok(file_read(&arena, link, 10, &text, &err), err);
+    assert_string_equal(text.at, "2");
+    assert_true(path_is_same_disk(dir, link));
+    assert_false(path_is_same_disk(dir, path_join(&arena, dir, "none")));
+    assert_false(file_symlink("one", path_join(&arena, dir, "none/link"), &err));
+    dir_remove(dir, NULL);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
                                        cmocka_unit_test(a_secret_file_is_its_owners_alone),
-                                       cmocka_unit_test(a_folder_counts_what_lies_in_it)};
+                                       cmocka_unit_test(a_folder_counts_what_lies_in_it),
+                                       cmocka_unit_test(a_symbolic_link_takes_the_place_of_what_is_there)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
