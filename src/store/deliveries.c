@@ -28,12 +28,15 @@ bool delivery_insert(struct store *store, const struct store_job *job, const str
     return query_run(&query, NULL, err);
 }
 
-#define HAS_EVENTS "EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = deliveries.job_id AND e.seq > after_seq)"
+/* NULL: it has nothing to tell and is not to be woken. */
+#define DUE_MS                                                                                                         \
+    "CASE WHEN EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = deliveries.job_id AND e.seq > after_seq) "          \
+    "THEN next_ms WHEN wake_ms > 0 THEN MAX(next_ms, wake_ms) END"
 
 static bool find_next(struct store *store, int64_t now_ms, int64_t *next_ms, struct err *err)
 {
-    struct query query = query_open(store, "SELECT COALESCE(MIN(next_ms), 9223372036854775807) FROM deliveries WHERE "
-                                           "state='pending' AND next_ms > ? AND " HAS_EVENTS);
+    struct query query = query_open(store, "SELECT COALESCE(MIN(due_ms), 9223372036854775807) FROM (SELECT " DUE_MS
+                                           " AS due_ms FROM deliveries WHERE state='pending') WHERE due_ms > ?");
 
     *next_ms = INT64_MAX;
     query_integer(&query, now_ms);
@@ -47,8 +50,8 @@ bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct a
 {
     struct query query = query_open(
         store, "SELECT number" STORE_DELIVERY_COLUMNS(SQL_NAME) " FROM deliveries WHERE "
-                                                                "state='pending' AND next_ms <= ? AND " HAS_EVENTS
-                                                                " ORDER BY next_ms, number LIMIT ?");
+                                                                "state='pending' AND next_ms <= ?1 AND " DUE_MS
+                                                                " <= ?1 ORDER BY next_ms, number LIMIT ?2");
 
     *list = (struct store_delivery_list){arena_new_array(arena, struct store_delivery, (size_t)limit), 0};
     query_integer(&query, now_ms);
@@ -73,7 +76,8 @@ bool store_delivery_begin(struct store *store, int64_t number, int64_t until_ms,
 
 bool store_delivery_recover(struct store *store, struct err *err)
 {
-    struct query query = query_open(store, "UPDATE deliveries SET next_ms=0 WHERE state='pending' AND is_uncertain=1");
+    struct query query =
+        query_open(store, "UPDATE deliveries SET next_ms=0, wake_ms=1 WHERE state='pending' AND is_uncertain=1");
 
     return query_run(&query, NULL, err);
 }
@@ -93,13 +97,15 @@ bool store_delivery_progress(struct store *store, int64_t number, const char *ex
 static bool set_end(struct store *store, int64_t number, const struct store_delivery_end *end, struct err *err)
 {
     struct query query =
-        query_open(store, "UPDATE deliveries SET state=?2, failures=?3, next_ms=?4, is_uncertain=?5 WHERE number=?1");
+        query_open(store, "UPDATE deliveries SET state=?2, failures=?3, next_ms=?4, is_uncertain=?5, wake_ms=?6 "
+                          "WHERE number=?1");
 
     query_integer(&query, number);
     query_text(&query, end->state);
     query_integer(&query, end->failures);
     query_integer(&query, end->next_ms);
     query_integer(&query, end->is_uncertain);
+    query_integer(&query, end->wake_ms);
     return query_run(&query, NULL, err);
 }
 

@@ -14,7 +14,7 @@
     X(TEXT, project_id)                                                                                                \
     X(TEXT, job_id)                                                                                                    \
     X(INTEGER, position) /* in the job's integrations */                                                               \
-    X(TEXT, kind)        /* mlflow */                                                                                  \
+    X(TEXT, kind)        /* wandb, mlflow */                                                                                  \
     X(TEXT, config_json)                                                                                               \
     X(TEXT, external_json) /* NULL: nothing yet */                                                                     \
     X(INTEGER, after_seq)                                                                                              \
@@ -22,6 +22,7 @@
     X(INTEGER, failures)     /* in a row */                                                                            \
     X(INTEGER, is_uncertain) /* a sender began and did not say how it ended */                                         \
     X(INTEGER, next_ms)      /* not before */                                                                          \
+    X(INTEGER, wake_ms)      /* due then even with nothing to tell; 0: never */                                        \
     X(INTEGER, created_ms)
 
 struct store_delivery {
@@ -33,8 +34,8 @@ struct store_delivery_list {
     size_t count;
 };
 
-/* Pending ones that may be told now and have something to tell, the longest due first; *next_ms is when the next one of
- * the others may (INT64_MAX: none). */
+/* Pending ones that may be told now and have something to tell or are to be woken, the longest due first; *next_ms is
+ * when the next one of the others is (INT64_MAX: none). */
 bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err);
 /* A sender is about to begin: the delivery is not due before until_ms. */
@@ -46,7 +47,7 @@ bool store_delivery_progress(struct store *store, int64_t number, const char *ex
                              struct err *err);
 struct store_delivery_end {
     const char *state;
-    int64_t failures, next_ms;
+    int64_t failures, next_ms, wake_ms;
     bool is_uncertain;
 };
 /* The sender has ended. When the job has no pending delivery any more its secrets go. */

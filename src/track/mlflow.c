@@ -20,25 +20,6 @@ enum {
     HISTORY_PAGE = 25000
 };
 
-struct body {
-    struct strbuf text;
-    struct json_writer w;
-};
-
-static void body_begin(struct body *body)
-{
-    strbuf_clear(&body->text);
-    body->w = (struct json_writer){.buf = &body->text};
-    json_write_begin_object(&body->w);
-}
-
-static const struct json *body_post(struct sending *s, struct body *body, const char *path, char code[64],
-                                    struct err *err)
-{
-    json_write_end_object(&body->w);
-    return sending_call(s, "POST", path, strbuf_view(&body->text), code, err);
-}
-
 static const struct json *get(struct sending *s, const char *path, const char *name, const char *value, char code[64],
                               struct err *err)
 {
@@ -52,30 +33,18 @@ static const struct json *get(struct sending *s, const char *path, const char *n
     return answer;
 }
 
-static const char *text_of(struct sending *s, const struct json *object, const char *name)
-{
-    struct str text = json_string_or(json_get(object, name), STR_NONE);
-
-    return text.len ? str_copy(s->arena, text) : NULL;
-}
-
-static bool not_mlflow(struct sending *s, struct err *err)
-{
-    return err_set(err, ERR_INPUT, "%s does not answer as MLflow does", outgoing_url_origin(s->arena, &s->base));
-}
-
 /* --- experiment and run --- */
 
-static bool create_experiment(struct sending *s, struct body *body, const char *name, char code[64], const char **id,
-                              struct err *err)
+static bool create_experiment(struct sending *s, struct sending_body *body, const char *name, char code[64],
+                              const char **id, struct err *err)
 {
     const struct json *answer;
 
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "name", name);
-    answer = body_post(s, body, API "experiments/create", code, err);
-    *id = answer ? text_of(s, answer, "experiment_id") : NULL;
-    return answer && (*id || not_mlflow(s, err));
+    answer = sending_post(s, body, API "experiments/create", code, err);
+    *id = answer ? sending_copy(s, answer, "experiment_id") : NULL;
+    return answer && (*id || sending_not_as(s, "MLflow", err));
 }
 
 static bool get_experiment(struct sending *s, const char *name, char code[64], const char **id, struct err *err)
@@ -83,14 +52,14 @@ static bool get_experiment(struct sending *s, const char *name, char code[64], c
     const struct json *answer = get(s, API "experiments/get-by-name", "experiment_name", name, code, err);
     const struct json *experiment = json_get(answer, "experiment");
 
-    *id = answer ? text_of(s, experiment, "experiment_id") : NULL;
+    *id = answer ? sending_copy(s, experiment, "experiment_id") : NULL;
     if (answer && str_is(json_string_or(json_get(experiment, "lifecycle_stage"), STR_NONE), "deleted"))
         return err_set(err, ERR_INPUT, "the experiment is deleted at MLflow: restore it or name another one");
-    return answer && (*id || not_mlflow(s, err));
+    return answer && (*id || sending_not_as(s, "MLflow", err));
 }
 
 /* Another job may make it between the question and the making. */
-static bool find_experiment(struct sending *s, struct body *body, const char **id, struct err *err)
+static bool find_experiment(struct sending *s, struct sending_body *body, const char **id, struct err *err)
 {
     const char *name = sending_text(s, "config", "experiment_name");
     char code[64];
@@ -108,20 +77,20 @@ static bool find_experiment(struct sending *s, struct body *body, const char **i
     return strcmp(code, "RESOURCE_ALREADY_EXISTS") == 0 && get_experiment(s, name, code, id, err);
 }
 
-static bool search_run(struct sending *s, struct body *body, const char *experiment, const char *job_id,
+static bool search_run(struct sending *s, struct sending_body *body, const char *experiment, const char *job_id,
                        const char **run_id, struct err *err)
 {
     const struct json *answer;
 
-    body_begin(body);
+    sending_body_begin(body);
     json_write_key(&body->w, "experiment_ids");
     json_write_begin_array(&body->w);
     json_write_text(&body->w, experiment);
     json_write_end_array(&body->w);
     json_put_text(&body->w, "filter", arena_printf(s->arena, "tags.`" JOB_TAG "` = '%s'", job_id));
     json_put_integer(&body->w, "max_results", 1);
-    answer = body_post(s, body, API "runs/search", NULL, err);
-    *run_id = text_of(s, json_get(json_at(json_get(answer, "runs"), 0), "info"), "run_id");
+    answer = sending_post(s, body, API "runs/search", NULL, err);
+    *run_id = sending_copy(s, json_get(json_at(json_get(answer, "runs"), 0), "info"), "run_id");
     return answer != NULL;
 }
 
@@ -145,43 +114,39 @@ static void put_tags(struct sending *s, struct json_writer *w, const char *job_i
     json_write_end_array(w);
 }
 
-static bool create_run(struct sending *s, struct body *body, const char *experiment, const char *job_id,
+static bool create_run(struct sending *s, struct sending_body *body, const char *experiment, const char *job_id,
                        const char **run_id, struct err *err)
 {
     const char *name = sending_text(s, "config", "run_name");
     const struct json *answer;
 
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "experiment_id", experiment);
     json_put_text(&body->w, "run_name", name ? name : job_id);
-    json_put_integer(&body->w, "start_time", json_integer_or(json_get(json_get(s->document, "job"), "started_ms"), 0));
+    json_put_integer(&body->w, "start_time", sending_integer(s, "job", "started_ms"));
     put_tags(s, &body->w, job_id);
-    answer = body_post(s, body, API "runs/create", NULL, err);
-    *run_id = text_of(s, json_get(json_get(answer, "run"), "info"), "run_id");
-    return answer && (*run_id || not_mlflow(s, err));
+    answer = sending_post(s, body, API "runs/create", NULL, err);
+    *run_id = sending_copy(s, json_get(json_get(answer, "run"), "info"), "run_id");
+    return answer && (*run_id || sending_not_as(s, "MLflow", err));
 }
 
-static bool find_run(struct sending *s, struct body *body, const char **run_id, struct err *err)
+static bool find_run(struct sending *s, struct sending_body *body, const char **run_id, struct err *err)
 {
     const char *job_id = sending_text(s, "job", "id"), *experiment = NULL;
-    bool ok;
 
     *run_id = sending_text(s, "external", "run_id");
     if (*run_id)
         return true;
     if (!find_experiment(s, body, &experiment, err))
         return false;
-    if (json_bool_or(json_get(s->document, "is_uncertain"), false) &&
-        !search_run(s, body, experiment, job_id, run_id, err))
+    if (sending_is(s, "is_uncertain") && !search_run(s, body, experiment, job_id, run_id, err))
         return false;
     if (!*run_id && !create_run(s, body, experiment, job_id, run_id, err))
         return false;
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "experiment_id", experiment);
     json_put_text(&body->w, "run_id", *run_id);
-    json_write_end_object(&body->w);
-    ok = sending_tell_external(s, strbuf_view(&body->text), err);
-    return ok;
+    return sending_tell(s, 0, sending_body_end(body), err);
 }
 
 /* --- params: written once; the same value again is fine --- */
@@ -194,27 +159,21 @@ static void put_param(struct sending *s, struct json_writer *w, const struct jso
         strbuf_add_str(&text, value->string);
     else
         json_write_value(&(struct json_writer){.buf = &text}, value);
-    if (value->type != JSON_NULL && text.len)
+    if (text.len)
         put_pair(w, str_copy(s->arena, value->key), str_clip(strbuf_view(&text), PARAM_CHARACTERS_MAX));
     strbuf_deinit(&text);
 }
 
-static bool log_params(struct sending *s, struct body *body, const char *run_id, struct err *err)
+static bool log_params(struct sending *s, struct sending_body *body, const char *run_id, struct err *err)
 {
-    static const char *const of_job[] = {"model", "method", "training_file", "validation_file", "seed", "suffix"};
-    const struct json *job = json_get(s->document, "job");
-
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "run_id", run_id);
     json_write_key(&body->w, "params");
     json_write_begin_array(&body->w);
-    for (size_t i = 0; i < sizeof of_job / sizeof *of_job; i++)
-        if (json_get(job, of_job[i]))
-            put_param(s, &body->w, json_get(job, of_job[i]));
     for
-        json_each(value, json_get(job, "hyperparameters")) put_param(s, &body->w, value);
+        json_each(value, sending_params(s)) put_param(s, &body->w, value);
     json_write_end_array(&body->w);
-    return body_post(s, body, API "runs/log-batch", NULL, err) != NULL;
+    return sending_post(s, body, API "runs/log-batch", NULL, err) != NULL;
 }
 
 /* --- metrics --- */
@@ -249,7 +208,7 @@ static bool newest_step(struct sending *s, const char *run_id, const char *key, 
                     continue;
                 *newest = value > *newest ? value : *newest;
             }
-        page = text_of(s, answer, "next_page_token");
+        page = sending_copy(s, answer, "next_page_token");
     } while (page);
     return true;
 }
@@ -273,7 +232,7 @@ static bool is_there(struct sending *s, struct metrics *m, const char *run_id, s
     struct known *known = m->known;
 
     *there = false;
-    if (!json_bool_or(json_get(s->document, "is_uncertain"), false))
+    if (!sending_is(s, "is_uncertain"))
         return true;
     while (known < m->known + m->known_count && !str_equal(known->key, key))
         known++;
@@ -289,24 +248,24 @@ static bool is_there(struct sending *s, struct metrics *m, const char *run_id, s
     return true;
 }
 
-static void begin_batch(struct body *body, struct metrics *m, const char *run_id)
+static void begin_batch(struct sending_body *body, struct metrics *m, const char *run_id)
 {
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "run_id", run_id);
     json_write_key(&body->w, "metrics");
     json_write_begin_array(&body->w);
     m->count = 0;
 }
 
-static bool end_batch(struct sending *s, struct body *body, struct metrics *m, struct err *err)
+static bool end_batch(struct sending *s, struct sending_body *body, struct metrics *m, struct err *err)
 {
     json_write_end_array(&body->w);
-    if (m->count && !body_post(s, body, API "runs/log-batch", NULL, err))
+    if (m->count && !sending_post(s, body, API "runs/log-batch", NULL, err))
         return false;
-    return m->seq == 0 || sending_tell_delivered(s, m->seq, err);
+    return m->seq == 0 || sending_tell(s, m->seq, STR_NONE, err);
 }
 
-static bool add_event(struct sending *s, struct body *body, struct metrics *m, const char *run_id,
+static bool add_event(struct sending *s, struct sending_body *body, struct metrics *m, const char *run_id,
                       const struct json *event, struct err *err)
 {
     const int64_t step = json_integer_or(json_get(event, "step"), 0),
@@ -317,7 +276,7 @@ static bool add_event(struct sending *s, struct body *body, struct metrics *m, c
         {
             bool there;
 
-            if (value->type != JSON_NUMBER || str_is(value->key, "step") || str_is(value->key, "total_steps"))
+            if (!sending_is_metric(value))
                 continue;
             if (!is_there(s, m, run_id, value->key, step, &there, err))
                 return false;
@@ -334,21 +293,20 @@ static bool add_event(struct sending *s, struct body *body, struct metrics *m, c
     return true;
 }
 
-static bool log_metrics(struct sending *s, struct body *body, const char *run_id, struct err *err)
+static bool log_metrics(struct sending *s, struct sending_body *body, const char *run_id, struct err *err)
 {
     struct metrics m = {0};
 
     begin_batch(body, &m, run_id);
     for
-        json_each(event, json_get(s->document, "events"))
+        json_each(event, sending_events(s))
         {
             if (m.count + 32 > BATCH_METRICS_MAX || body->text.len > BATCH_BYTES_MAX) {
                 if (!end_batch(s, body, &m, err))
                     return false;
                 begin_batch(body, &m, run_id);
             }
-            if (str_is(json_string_or(json_get(event, "type"), STR_NONE), "metrics") &&
-                !add_event(s, body, &m, run_id, event, err))
+            if (sending_event_is(event, "metrics") && !add_event(s, body, &m, run_id, event, err))
                 return false;
             m.seq = json_integer_or(json_get(event, "seq"), 0);
         }
@@ -357,31 +315,32 @@ static bool log_metrics(struct sending *s, struct body *body, const char *run_id
 
 /* --- the end --- */
 
-static bool finish(struct sending *s, struct body *body, const char *run_id, struct err *err)
+static bool finish(struct sending *s, struct sending_body *body, const char *run_id, struct err *err)
 {
     const char *state = sending_text(s, "job", "state");
     const char *status = !state || strcmp(state, "succeeded") == 0 ? "FINISHED"
                          : strcmp(state, "failed") == 0            ? "FAILED"
                                                                    : "KILLED";
 
-    body_begin(body);
+    sending_body_begin(body);
     json_put_text(&body->w, "run_id", run_id);
     json_put_text(&body->w, "status", status);
-    json_put_integer(&body->w, "end_time", json_integer_or(json_get(json_get(s->document, "job"), "finished_ms"), 0));
-    return body_post(s, body, API "runs/update", NULL, err) != NULL;
+    json_put_integer(&body->w, "end_time", sending_integer(s, "job", "finished_ms"));
+    return sending_post(s, body, API "runs/update", NULL, err) != NULL;
 }
 
 bool mlflow_send(struct sending *s, struct err *err)
 {
-    struct body body = {0};
-    const bool is_first = json_integer_or(json_get(s->document, "after_seq"), 0) == 0;
+    struct sending_body body = {0};
     const char *run_id = NULL;
     bool ok;
 
+    s->username = sending_text(s, "secrets", "username");
+    s->password = s->username ? sending_text(s, "secrets", "password") : NULL;
+    s->bearer = s->username ? NULL : sending_text(s, "secrets", "token");
     ok = sending_connect(s, json_string_or(json_get(json_get(s->document, "config"), "tracking_uri"), STR_NONE), err) &&
-         find_run(s, &body, &run_id, err) && (!is_first || log_params(s, &body, run_id, err)) &&
-         log_metrics(s, &body, run_id, err) &&
-         (!json_bool_or(json_get(s->document, "is_last"), false) || finish(s, &body, run_id, err));
+         find_run(s, &body, &run_id, err) && (!sending_has_new_params(s) || log_params(s, &body, run_id, err)) &&
+         log_metrics(s, &body, run_id, err) && (!sending_is(s, "is_last") || finish(s, &body, run_id, err));
     strbuf_deinit(&body.text);
     return ok;
 }

@@ -11,14 +11,108 @@ enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 3
 static const struct service {
     const char *kind;
     bool (*send)(struct sending *sending, struct err *err);
-} services[] = {{"mlflow", mlflow_send}};
+} services[] = {{"mlflow", mlflow_send}, {"wandb", wandb_send}};
 
-const char *sending_text(const struct sending *sending, const char *object, const char *name)
+/* --- the document --- */
+
+char *sending_copy(const struct sending *sending, const struct json *object, const char *name)
 {
-    struct str text = json_string_or(json_get(json_get(sending->document, object), name), STR_NONE);
+    struct str text = json_string_or(json_get(object, name), STR_NONE);
 
     return text.len ? str_copy(sending->arena, text) : NULL;
 }
+
+const char *sending_text(const struct sending *sending, const char *object, const char *name)
+{
+    return sending_copy(sending, json_get(sending->document, object), name);
+}
+
+int64_t sending_integer(const struct sending *sending, const char *object, const char *name)
+{
+    return json_integer_or(json_get(json_get(sending->document, object), name), 0);
+}
+
+bool sending_is(const struct sending *sending, const char *name)
+{
+    return json_bool_or(json_get(sending->document, name), false);
+}
+
+const struct json *sending_events(const struct sending *sending)
+{
+    return json_get(sending->document, "events");
+}
+
+int64_t sending_last_seq(const struct sending *sending)
+{
+    int64_t seq = 0;
+
+    for
+        json_each(event, sending_events(sending)) seq = json_integer_or(json_get(event, "seq"), 0);
+    return seq;
+}
+
+bool sending_event_is(const struct json *event, const char *type)
+{
+    return str_is(json_string_or(json_get(event, "type"), STR_NONE), type);
+}
+
+bool sending_is_metric(const struct json *member)
+{
+    return member->type == JSON_NUMBER && !str_is(member->key, "step") && !str_is(member->key, "total_steps");
+}
+
+/* What a start tells of this attempt alone is no parameter of the run. */
+static bool is_param(const struct json *member)
+{
+    static const char *const not_params[] = {"step", "resumed_from_step", "disk_bytes"};
+
+    for (size_t i = 0; i < sizeof not_params / sizeof *not_params; i++)
+        if (str_is(member->key, not_params[i]))
+            return false;
+    return member->type != JSON_NULL && (member->type != JSON_STRING || member->string.len);
+}
+
+static void put_param(struct json_writer *w, const struct json *member)
+{
+    if (!is_param(member))
+        return;
+    json_write_key_str(w, member->key);
+    json_write_value(w, member);
+}
+
+static const struct json *find_start(const struct sending *sending)
+{
+    for
+        json_each(event, sending_events(sending)) if (str_is(json_string_or(json_get(event, "kind"), STR_NONE),
+                                                             "start")) return event;
+    return NULL;
+}
+
+bool sending_has_new_params(const struct sending *sending)
+{
+    return json_integer_or(json_get(sending->document, "after_seq"), 0) == 0 || find_start(sending);
+}
+
+const struct json *sending_params(const struct sending *sending)
+{
+    static const char *const of_job[] = {"model", "method", "training_file", "validation_file", "seed", "suffix"};
+    const struct json *job = json_get(sending->document, "job"), *params;
+    struct sending_body body = {0};
+
+    sending_body_begin(&body);
+    for (size_t i = 0; i < sizeof of_job / sizeof *of_job; i++)
+        if (json_get(job, of_job[i]))
+            put_param(&body.w, json_get(job, of_job[i]));
+    for
+        json_each(member, json_get(job, "hyperparameters")) put_param(&body.w, member);
+    for
+        json_each(member, json_get(find_start(sending), "data")) put_param(&body.w, member);
+    params = json_parse(sending->arena, str_of(str_copy(sending->arena, sending_body_end(&body))), NULL, NULL);
+    strbuf_deinit(&body.text);
+    return params;
+}
+
+/* --- requests --- */
 
 bool sending_connect(struct sending *sending, struct str url, struct err *err)
 {
@@ -34,8 +128,6 @@ bool sending_connect(struct sending *sending, struct str url, struct err *err)
     sending->rule = outgoing_find_rule(&sending->policy, &sending->base, err);
     return sending->rule && outgoing_resolve(sending->rule, &sending->base, &sending->pin, err);
 }
-
-/* --- requests --- */
 
 static bool may_connect(void *context, const struct sockaddr *address)
 {
@@ -61,7 +153,7 @@ static enum err_code code_of(int status)
         return ERR_NOT_FOUND;
     if (status == 409)
         return ERR_CONFLICT;
-    return status == 408 || status == 429 || status >= 500 || status < 300 ? ERR_IO : ERR_INPUT;
+    return status == 408 || status == 429 || (status >= 500 && status != 501) || status < 300 ? ERR_IO : ERR_INPUT;
 }
 
 static const struct json *read_answer(struct sending *sending, const struct http_client_answer *answer, char code[64],
@@ -84,7 +176,6 @@ static const struct json *read_answer(struct sending *sending, const struct http
 const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
                                 char code[64], struct err *err)
 {
-    const char *username = sending_text(sending, "secrets", "username");
     struct http_client_answer answer = {0};
     const struct json *json = NULL;
     char unasked[64];
@@ -93,9 +184,9 @@ const struct json *sending_call(struct sending *sending, const char *method, con
         .url = arena_printf(sending->arena, "%s%s%s", outgoing_url_origin(sending->arena, &sending->base),
                             sending->base.rest, path),
         .body = body,
-        .username = username,
-        .password = username ? sending_text(sending, "secrets", "password") : NULL,
-        .bearer = username ? NULL : sending_text(sending, "secrets", "token"),
+        .username = sending->username,
+        .password = sending->password,
+        .bearer = sending->bearer,
         .ca_pem = sending_text(sending, "secrets", "certificate_file"),
         .pin = sending->pin.len ? sending->pin.at : NULL,
         .may_connect = may_connect,
@@ -113,6 +204,31 @@ const struct json *sending_call(struct sending *sending, const char *method, con
     return json;
 }
 
+bool sending_not_as(struct sending *sending, const char *service, struct err *err)
+{
+    return err_set(err, ERR_INPUT, "%s does not answer as %s does", outgoing_url_origin(sending->arena, &sending->base),
+                   service);
+}
+
+void sending_body_begin(struct sending_body *body)
+{
+    strbuf_clear(&body->text);
+    body->w = (struct json_writer){.buf = &body->text};
+    json_write_begin_object(&body->w);
+}
+
+struct str sending_body_end(struct sending_body *body)
+{
+    json_write_end_object(&body->w);
+    return strbuf_view(&body->text);
+}
+
+const struct json *sending_post(struct sending *sending, struct sending_body *body, const char *path, char code[64],
+                                struct err *err)
+{
+    return sending_call(sending, "POST", path, sending_body_end(body), code, err);
+}
+
 /* --- progress --- */
 
 static bool tell(struct sending *sending, struct strbuf *line, struct err *err)
@@ -125,19 +241,18 @@ static bool tell(struct sending *sending, struct strbuf *line, struct err *err)
     return ok;
 }
 
-bool sending_tell_external(struct sending *sending, struct str json, struct err *err)
+bool sending_tell(struct sending *sending, int64_t seq, struct str external, struct err *err)
 {
     struct strbuf line = {0};
+    struct json_writer w = {.buf = &line};
 
-    strbuf_printf(&line, "{\"external\":%.*s}", STR_ARG(json));
-    return tell(sending, &line, err);
-}
-
-bool sending_tell_delivered(struct sending *sending, int64_t seq, struct err *err)
-{
-    struct strbuf line = {0};
-
-    strbuf_printf(&line, "{\"delivered\":%lld}", (long long)seq);
+    json_write_begin_object(&w);
+    json_put_integer(&w, "delivered", seq);
+    if (external.len) {
+        json_write_key(&w, "external");
+        json_write_raw(&w, external);
+    }
+    json_write_end_object(&w);
     return tell(sending, &line, err);
 }
 
@@ -153,6 +268,7 @@ static bool tell_end(struct sending *sending, bool ok, const struct err *problem
     if (!ok)
         json_put_text(&w, "message", problem->text);
     json_put_integer(&w, "wait_ms", sending->wait_ms);
+    json_put_integer(&w, "again_ms", sending->again_ms);
     json_write_end_object(&w);
     return tell(sending, &line, err);
 }
@@ -166,7 +282,7 @@ static bool read_document(struct sending *sending, int in_fd, struct secret *tex
     if (!secret_read_fd(text, in_fd, DOCUMENT_BYTES_MAX, "the delivery", err) ||
         !(sending->document = json_parse(sending->arena, secret_reveal(text), NULL, err)))
         return err_prefix(err, "the delivery");
-    return outgoing_policy_parse(sending->arena, sending_text(sending, "origins", "list"), policy, err);
+    return outgoing_policy_parse(sending->arena, sending_text(sending, "operator", "origins"), policy, err);
 }
 
 static bool send_document(struct sending *sending, struct err *err)

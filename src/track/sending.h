@@ -3,14 +3,18 @@
  * `attune send` reads one JSON document from standard input (its secrets come that way alone), speaks with one service
  * until everything is told or something fails, and writes its progress as JSON Lines to standard output:
  *
- *     {"external": {…}}      what the service called things: kept with the delivery, given back the next time
- *     {"delivered": 17}      everything up to this seq is there
- *     {"end": "ok"}          all of the document is told; "retry" or "failed" with "message" and "wait_ms" otherwise
+ *     {"delivered": 17, "external": {…}}   everything up to this seq is there (0: as before); what the service called
+ *                                          things: kept with the delivery in the same transaction, given back next time
+ *     {"end": "ok", "again_ms": 0}         all of the document is told; "retry" or "failed" with "message" and "wait_ms"
+ *                                          otherwise. again_ms: the service wants to hear of a running job that often
  *
  * The document: kind, job (id, model, method, state, times, hyperparameters …), config, external, after_seq,
- * is_uncertain, is_last, origins (http/outgoing.h), secrets, events. is_uncertain: an earlier sender ended without a
- * word, so what it sent last may have arrived; ask before sending it again. is_last: the job has ended and these are
- * its last events. */
+ * is_uncertain, is_last, operator (origins: http/outgoing.h, wandb_url), secrets, events. is_uncertain: an earlier
+ * sender ended without a word, so what it sent last may have arrived; ask before sending it again. is_last: the job has
+ * ended and these are its last events.
+ *
+ * A service is a file with one function, which connects and then tells what is in the document. It may die at any
+ * moment: what it does again then must change nothing. */
 #pragma once
 
 #include "base/json.h"
@@ -21,6 +25,11 @@ struct sending {
     struct arena *arena;
     const struct json *document;
     struct outgoing_policy policy;
+    /* The service's to set. */
+    const char *username, *password; /* Authorization: Basic …; NULL: none */
+    const char *bearer;              /* Authorization: Bearer …; NULL: none */
+    int64_t again_ms;                /* until the next call of a job that runs on; 0: when there is something to tell */
+    /* Set by sending_connect. */
     struct outgoing_url base; /* of the service; its path without a slash at the end */
     const struct outgoing_rule *rule;
     struct strbuf pin;
@@ -28,21 +37,52 @@ struct sending {
     int64_t wait_ms; /* what the service asked for with Retry-After; 0: nothing */
 };
 
+/* --- the document --- */
+
+const char *sending_text(const struct sending *sending, const char *object, const char *name); /* NULL when absent */
+int64_t sending_integer(const struct sending *sending, const char *object, const char *name);  /* 0 when absent */
+bool sending_is(const struct sending *sending, const char *name); /* a member of the document itself */
+/* What the job was asked to do, and once it has started what its data came to: an object of texts and numbers. */
+const struct json *sending_params(const struct sending *sending);
+bool sending_has_new_params(const struct sending *sending); /* the first document, or one that tells of a start */
+const struct json *sending_events(const struct sending *sending);
+int64_t sending_last_seq(const struct sending *sending); /* 0: no events */
+/* Whether a member of an event's data is a metric of its step; `event` is one of sending_events. */
+bool sending_event_is(const struct json *event, const char *type);
+bool sending_is_metric(const struct json *member);
+
+/* --- requests --- */
+
 /* Reads the URL of the service, finds its rule and resolves its name: once, for all requests. */
 bool sending_connect(struct sending *sending, struct str url, struct err *err);
-const char *sending_text(const struct sending *sending, const char *object, const char *name); /* NULL when absent */
 
 /* A request below the base URL; JSON there and back. The answer's JSON when the status is 200, NULL with err otherwise:
  * ERR_IO, ERR_TIMEOUT for what may work later, ERR_INPUT, ERR_AUTH, ERR_NOT_FOUND, ERR_CONFLICT for what will not. The
  * text names the service and the status, nothing of what it said but a code in capitals (in `code` too, if wanted). */
 const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
                                 char code[64], struct err *err);
+/* False with ERR_INPUT: the answer is JSON, but not as the service of this name answers. */
+bool sending_not_as(struct sending *sending, const char *service, struct err *err);
 
-bool sending_tell_external(struct sending *sending, struct str json, struct err *err);
-bool sending_tell_delivered(struct sending *sending, int64_t seq, struct err *err);
+/* An object on its way out: begin, members through w, then post or end. One serves for many. */
+struct sending_body {
+    struct strbuf text;
+    struct json_writer w;
+};
+void sending_body_begin(struct sending_body *body);
+struct str sending_body_end(struct sending_body *body);
+const struct json *sending_post(struct sending *sending, struct sending_body *body, const char *path, char code[64],
+                                struct err *err);
+char *sending_copy(const struct sending *sending, const struct json *object, const char *name); /* NULL: absent, empty */
+
+/* --- progress --- */
+
+/* seq 0 and an empty text leave theirs as they are. */
+bool sending_tell(struct sending *sending, int64_t seq, struct str external, struct err *err);
 
 /* The whole of it: reads, sends, tells. False when even the document could not be read. */
 bool sending_run(int in_fd, int out_fd, struct err *err);
 
 /* Services, one file each. */
 bool mlflow_send(struct sending *sending, struct err *err);
+bool wandb_send(struct sending *sending, struct err *err);

@@ -37,7 +37,7 @@ struct sender {
     struct http_timer *timer;
     struct strbuf line;
     const char *end, *message; /* as it told them; NULL: not yet */
-    int64_t wait_ms;
+    int64_t wait_ms, again_ms;
 };
 
 struct tracker {
@@ -64,6 +64,11 @@ static void complain(const struct store_delivery *delivery, const char *what, co
     log_line("job %s: integration %lld: %s: %s", delivery->job_id, (long long)delivery->position, what, err->text);
 }
 
+static struct store *store_of(const struct sender *sender)
+{
+    return sender->tracker->config.store;
+}
+
 /* --- the document --- */
 
 static void put_raw(struct json_writer *w, const char *key, const char *json)
@@ -72,8 +77,10 @@ static void put_raw(struct json_writer *w, const char *key, const char *json)
     json_write_raw(w, str_of(json ? json : "null"));
 }
 
-static void put_job(struct json_writer *w, const struct store_job *job)
+static void put_job(struct json_writer *w, struct arena *arena, const struct store_job *job)
 {
+    const struct json *method = job->method_json ? json_parse(arena, str_of(job->method_json), NULL, NULL) : NULL;
+
     json_write_key(w, "job");
     json_write_begin_object(w);
     json_put_text(w, "id", job->id);
@@ -81,6 +88,7 @@ static void put_job(struct json_writer *w, const struct store_job *job)
     json_put_integer(w, "started_ms", job->started_ms ? job->started_ms : job->created_ms);
     json_put_integer(w, "finished_ms", job->finished_ms);
     json_put_text(w, "model", job->model);
+    json_put_str(w, "method", json_string_or(json_get(method, "type"), STR("supervised")));
     json_put_text(w, "training_file", job->training_file);
     json_put_text(w, "validation_file", job->validation_file);
     json_put_text(w, "suffix", job->suffix);
@@ -100,6 +108,8 @@ static void put_events(struct json_writer *w, const struct store_event_list *eve
         json_put_integer(w, "seq", event->seq);
         json_put_text(w, "kind", event->kind);
         json_put_text(w, "type", event->type);
+        json_put_text(w, "level", event->level);
+        json_put_text(w, "message", event->message);
         json_put_integer(w, "step", event->step);
         json_put_integer(w, "time_ms", event->created_ms);
         put_raw(w, "data", event->data_json);
@@ -114,8 +124,7 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
     struct tenant tenant = tenant_of(&sender->delivery);
     const char *prefix = arena_printf(&sender->arena, "integrations.%lld.", (long long)sender->delivery.position);
     struct store_secret_list secrets;
-    bool ok = store_secret_list(sender->tracker->config.store, &tenant, sender->delivery.job_id, &sender->arena,
-                                &secrets, err);
+    bool ok = store_secret_list(store_of(sender), &tenant, sender->delivery.job_id, &sender->arena, &secrets, err);
 
     json_write_key(w, "secrets");
     json_write_begin_object(w);
@@ -124,8 +133,7 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
 
         if (!str_starts(str_of(secrets.at[i].name), str_of(prefix)))
             continue;
-        ok = store_secret_get(sender->tracker->config.store, &tenant, sender->delivery.job_id, secrets.at[i].name,
-                              &value, err);
+        ok = store_secret_get(store_of(sender), &tenant, sender->delivery.job_id, secrets.at[i].name, &value, err);
         if (ok)
             json_put_str(w, strrchr(secrets.at[i].name, '.') + 1, secret_reveal(&value));
         secret_wipe(&value);
@@ -155,10 +163,10 @@ static bool write_document(struct sender *sender, struct strbuf *text, struct er
     json_put_bool(&w, "is_last", sender->is_last);
     put_raw(&w, "config", delivery->config_json);
     put_raw(&w, "external", delivery->external_json);
-    put_job(&w, &sender->job);
-    json_write_key(&w, "origins");
+    put_job(&w, &sender->arena, &sender->job);
+    json_write_key(&w, "operator");
     json_write_begin_object(&w);
-    json_put_text(&w, "list", tracker->config.origins);
+    json_put_text(&w, "origins", tracker->config.origins);
     json_write_end_object(&w);
     put_events(&w, &events);
     if (!put_secrets(&w, sender, err))
@@ -228,11 +236,12 @@ static struct store_delivery_end judge(struct sender *sender)
     if (sender->end && strcmp(sender->end, "ok") == 0) {
         if (sender->is_last)
             end.state = "done";
+        end.wake_ms = sender->again_ms ? now_ms + sender->again_ms : 0;
         return end;
     }
     end.failures = failures;
     end.is_uncertain = true;
-    end.next_ms = now_ms + retry_wait(sender);
+    end.next_ms = end.wake_ms = now_ms + retry_wait(sender);
     if ((sender->end && strcmp(sender->end, "failed") == 0) || is_over) {
         end.state = "failed";
         warn(sender, "given up, what is not there yet is not sent");
@@ -264,17 +273,16 @@ static void take_line(struct sender *sender, struct str text)
     struct strbuf copy = {0};
     bool ok = line != NULL;
 
-    if (ok && external && external->type == JSON_OBJECT) {
+    if (external && external->type == JSON_OBJECT)
         json_write_value(&(struct json_writer){.buf = &copy}, external);
-        ok = store_delivery_progress(sender->tracker->config.store, sender->delivery.number, copy.at, 0, &err);
-    }
-    if (ok && json_get(line, "delivered"))
-        ok = store_delivery_progress(sender->tracker->config.store, sender->delivery.number, NULL,
+    if (ok && !end.len)
+        ok = store_delivery_progress(store_of(sender), sender->delivery.number, copy.at,
                                      json_integer_or(json_get(line, "delivered"), 0), &err);
     if (end.len) {
         sender->end = str_copy(&sender->arena, end);
         sender->message = str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), 600));
         sender->wait_ms = json_integer_or(json_get(line, "wait_ms"), 0);
+        sender->again_ms = json_integer_or(json_get(line, "again_ms"), 0);
     }
     if (!ok)
         complain(&sender->delivery, "cannot store progress", &err);

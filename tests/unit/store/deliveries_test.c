@@ -121,6 +121,45 @@ static void what_is_told_is_not_due_until_there_is_more(void **state)
     assert_int_equal(first.is_uncertain, 0);
 }
 
+static void what_is_told_is_due_again_when_it_is_to_be_woken(void **state)
+{
+    struct fixture *f = ((struct with_key *)*state)->f;
+    struct store_delivery first, second;
+    struct err err = {0};
+    int64_t next_ms;
+
+    add(f);
+    first = due(f, 1000, &next_ms).at[0];
+    second = due(f, 1000, &next_ms).at[1];
+    assert_ok(store_delivery_progress(f->store, first.number, NULL, 100, &err), err);
+    assert_ok(store_delivery_progress(f->store, second.number, NULL, 100, &err), err);
+    assert_ok(store_delivery_end(f->store, &first,
+                                 &(struct store_delivery_end){.state = "pending", .next_ms = 2000, .wake_ms = 5000},
+                                 &err),
+              err);
+    end(f, &second, "pending", 2000);
+    assert_int_equal(due(f, 4999, &next_ms).count, 0);
+    assert_int_equal(next_ms, 5000);
+    assert_int_equal(due(f, 5000, &next_ms).count, 1);
+    assert_int_equal(next_ms, INT64_MAX);
+}
+
+static void what_a_sender_told_but_did_not_end_is_due_at_a_new_server(void **state)
+{
+    struct fixture *f = ((struct with_key *)*state)->f;
+    struct store_delivery first;
+    struct err err = {0};
+    int64_t next_ms;
+
+    add(f);
+    first = due(f, 1000, &next_ms).at[0];
+    assert_ok(store_delivery_begin(f->store, first.number, INT64_MAX / 2, &err), err);
+    assert_ok(store_delivery_progress(f->store, first.number, NULL, 100, &err), err);
+    assert_int_equal(due(f, 1000, &next_ms).count, 1);
+    assert_ok(store_delivery_recover(f->store, &err), err);
+    assert_int_equal(due(f, 1000, &next_ms).count, 2);
+}
+
 static void a_new_server_goes_on_with_what_another_had_begun_and_is_not_sure(void **state)
 {
     struct fixture *f = ((struct with_key *)*state)->f;
@@ -175,6 +214,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_KEY(a_job_brings_its_deliveries_and_secrets_and_they_are_due_at_once),
         WITH_KEY(what_is_told_is_not_due_until_there_is_more),
+        WITH_KEY(what_is_told_is_due_again_when_it_is_to_be_woken),
+        WITH_KEY(what_a_sender_told_but_did_not_end_is_due_at_a_new_server),
         WITH_KEY(a_new_server_goes_on_with_what_another_had_begun_and_is_not_sure),
         WITH_KEY(secrets_go_with_the_last_delivery_that_needs_them),
         WITH_KEY(a_job_that_is_refused_leaves_nothing),
