@@ -196,11 +196,11 @@ int cli_bench(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } benches[] = {{"products", products}, {"step", bench_step}, {"tokenize", bench_tokenize}, {"prepare", bench_prepare}};
+    } benches[] = {{"products", products}, {"step", bench_step}};
 
     for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
         if (strcmp(argv[1], benches[i].name) == 0)
             return benches[i].run(argc, argv);
-    fprintf(stderr, "usage: attune bench products|step|tokenize|prepare [options]\n");
+    fprintf(stderr, "usage: attune bench products|step [options]\n");
     return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
 }

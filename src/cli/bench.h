@@ -2,6 +2,3 @@
 #pragma once
 
 int bench_step(int argc, char **argv);
-/* Figures as one line of JSON on standard output, for the scripts in bench/. */
-int bench_tokenize(int argc, char **argv);
-int bench_prepare(int argc, char **argv);

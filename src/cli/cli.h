@@ -8,7 +8,7 @@
     X(data, "checks a training file, shows which of its tokens train") \
     X(jobs, "creates, watches and ends jobs of a running server") \
     X(files, "uploads and downloads files of a running server") \
-    X(models, "lists models of a running server; merges an adapter into its base") \
+    X(models, "lists models of a running server; fetches them from the Hugging Face Hub; merges adapters") \
     X(chat, "talks with a model of a running server") \
     X(keys, "makes, lists and revokes API keys") \
     X(secrets, "keeps secrets of a project at a running server; makes a new master key") \
@@ -17,7 +17,7 @@
     X(prepare, "prepares the data of a run directory, ahead of its training") \
     X(infer, "answers requests for one model; the server starts it") \
     X(send, "tells a service what a job did; the server starts it") \
-    X(bench, "speed of this machine: products, a training step, the data path") \
+    X(bench, "speed of this machine: products, a training step") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \
     X(tokenize, "turns text into token ids, JSON Lines in and out") \
     X(render, "renders a chat template, JSON Lines in and out")

@@ -271,6 +271,15 @@ int file_open_append(const char *path, struct err *err)
     return fd;
 }
 
+int file_open_update(const char *path, struct err *err)
+{
+    int fd = open_retry(path, O_RDWR | O_CREAT, 0644);
+
+    if (fd < 0)
+        fail(err, "open", path);
+    return fd;
+}
+
 int file_lock(const char *path, struct err *err)
 {
     enum { TRIES = 50, PAUSE_MS = 20 };

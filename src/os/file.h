@@ -39,6 +39,7 @@ int  file_open_read(const char *path, struct err *err);
 int  file_create(const char *path, struct err *err);        /* truncates, mode 0644 */
 int  file_create_secret(const char *path, struct err *err); /* a new file, mode 0600; one that is there goes */
 int  file_open_append(const char *path, struct err *err);   /* creates */
+int  file_open_update(const char *path, struct err *err);   /* creates, truncates nothing, mode 0644 */
 bool fd_write_all(int fd, const void *at, size_t bytes, const char *path, struct err *err);
 /* Up to `bytes` at `offset`; *got is less only at the end of the file. */
 bool fd_pread(int fd, void *at, size_t bytes, uint64_t offset, size_t *got, const char *path, struct err *err);
