@@ -83,10 +83,16 @@ static void scratch_reserve(struct bpe_scratch *scratch, size_t count)
     scratch->heap = mem_resize(scratch->heap, 3 * scratch->cap * sizeof *scratch->heap);
 }
 
-static struct merge *merge_slot(const struct bpe *bpe, int32_t left, int32_t right)
+static size_t merge_place(const struct bpe *bpe, int32_t left, int32_t right)
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    size_t i = hash_mix(key ^ bpe->seed, 0xa0761d6478bd642fu) & bpe->merge_mask;
+
+    return hash_mix(key ^ bpe->seed, 0xa0761d6478bd642fu) & bpe->merge_mask;
+}
+
+static struct merge *merge_slot(const struct bpe *bpe, int32_t left, int32_t right)
+{
+    size_t i = merge_place(bpe, left, right);
 
     while (bpe->merges[i].left >= 0 && (bpe->merges[i].left != left || bpe->merges[i].right != right))
         i = (i + 1) & bpe->merge_mask;
@@ -383,26 +389,66 @@ static bool split_merge(const struct json *item, struct str *left, struct str *r
     return str_find(*right, STR(" "), 0) < 0;
 }
 
-static bool add_merge(struct bpe *bpe, const struct json *item, uint32_t rank, struct strbuf *joined, struct err *err)
-{
-    struct str left, right;
-    struct merge merge = {.rank = rank};
+/* A merge as the file has it: left, right, and both together, each with its place in the vocabulary. */
+struct merge_text {
+    struct str part[3];
+    uint64_t place[3];
+    struct strbuf joined;
+};
 
-    if (!split_merge(item, &left, &right))
+static bool read_merge(const struct bpe *bpe, const struct json *item, uint32_t rank, struct merge_text *text,
+                       struct err *err)
+{
+    if (!split_merge(item, &text->part[0], &text->part[1]))
         return err_set(err, ERR_INPUT, "tokenizer: merge %u is not a pair of tokens", rank);
-    strbuf_clear(joined);
-    strbuf_add_str(joined, left);
-    strbuf_add_str(joined, right);
-    merge.left = vocab_find(bpe->vocab, left);
-    merge.right = vocab_find(bpe->vocab, right);
-    merge.id = vocab_find(bpe->vocab, strbuf_view(joined));
-    if (merge.left < 0 || merge.right < 0 || merge.id < 0)
-        return err_set(err, ERR_INPUT, "tokenizer: merge %u names \"%.*s\", which is not in the vocabulary", rank,
-                       STR_ARG(str_slice(merge.left < 0    ? left
-                                         : merge.right < 0 ? right
-                                                           : strbuf_view(joined),
-                                         0, 100)));
-    *merge_slot(bpe, merge.left, merge.right) = merge; /* of a pair that is listed twice the later rank counts */
+    strbuf_clear(&text->joined);
+    strbuf_add_str(&text->joined, text->part[0]);
+    strbuf_add_str(&text->joined, text->part[1]);
+    text->part[2] = strbuf_view(&text->joined);
+    for (int i = 0; i < 3; i++)
+        text->place[i] = vocab_place(bpe->vocab, text->part[i]);
+    return true;
+}
+
+static bool find_merge(const struct bpe *bpe, const struct merge_text *text, uint32_t rank, struct merge *merge,
+                       struct err *err)
+{
+    int32_t id[3];
+
+    for (int i = 0; i < 3; i++) {
+        id[i] = vocab_find_at(bpe->vocab, text->part[i], text->place[i]);
+        if (id[i] < 0)
+            return err_set(err, ERR_INPUT, "tokenizer: merge %u names \"%.*s\", which is not in the vocabulary", rank,
+                           STR_ARG(str_slice(text->part[i], 0, 100)));
+    }
+    *merge = (struct merge){id[0], id[1], rank, id[2]};
+    __builtin_prefetch(&bpe->merges[merge_place(bpe, id[0], id[1])], 1);
+    return true;
+}
+
+static bool is_version(const struct json *item)
+{
+    return item->type == JSON_STRING && str_starts(item->string, STR("#version"));
+}
+
+/* The merges from *item on, a handful at a time; *item and *rank go on behind them. */
+static bool add_merges(struct bpe *bpe, const struct json **item, uint32_t *rank, struct merge_text *text,
+                       struct err *err)
+{
+    struct merge merge[VOCAB_TOGETHER];
+    uint32_t count = 0;
+
+    for (; *item && count < VOCAB_TOGETHER; *item = (*item)->next)
+        if (!is_version(*item) && !read_merge(bpe, *item, *rank + count, &text[count], err))
+            return false;
+        else
+            count += !is_version(*item);
+    for (uint32_t i = 0; i < count; i++)
+        if (!find_merge(bpe, &text[i], *rank + i, &merge[i], err))
+            return false;
+    for (uint32_t i = 0; i < count; i++) /* of a pair that is listed twice the later rank counts */
+        *merge_slot(bpe, merge[i].left, merge[i].right) = merge[i];
+    *rank += count;
     return true;
 }
 
@@ -417,7 +463,8 @@ static bool crosses_metaspace(struct str text)
 static bool read_merges(struct bpe *bpe, struct arena *arena, const struct json *merges, const struct str *text_of,
                         struct err *err)
 {
-    struct strbuf joined = {0};
+    struct merge_text text[VOCAB_TOGETHER] = {0};
+    const struct json *item;
     size_t slots = 16;
     uint32_t rank = 0;
     bool ok = true;
@@ -432,14 +479,14 @@ static bool read_merges(struct bpe *bpe, struct arena *arena, const struct json 
     bpe->merge_mask = slots - 1;
     for (size_t i = 0; i < slots; i++)
         bpe->merges[i].left = -1;
-    for json_each(item, merges)
-        if (!(item->type == JSON_STRING && str_starts(item->string, STR("#version"))))
-            ok = ok && add_merge(bpe, item, rank++, &joined, err);
+    for (item = merges->first; ok && item;)
+        ok = add_merges(bpe, &item, &rank, text, err);
     bpe->cuts_at_metaspace = !bpe->byte_level && !bpe->ignore_merges && vocab_find(bpe->vocab, METASPACE) >= 0;
     for (size_t i = 0; i < slots && bpe->cuts_at_metaspace; i++)
         if (bpe->merges[i].left >= 0 && crosses_metaspace(text_of[bpe->merges[i].id]))
             bpe->cuts_at_metaspace = false;
-    strbuf_deinit(&joined);
+    for (int i = 0; i < VOCAB_TOGETHER; i++)
+        strbuf_deinit(&text[i].joined);
     return ok;
 }
 
@@ -486,12 +533,19 @@ static bool read_unk(struct bpe *bpe, const struct json *model, struct err *err)
 /* For ignore_merges: the tokens by the bytes they spell. */
 static void index_whole_words(struct bpe *bpe, struct arena *arena, const struct json *vocab)
 {
-    vocab_init(&bpe->whole, arena, vocab->count, bpe->seed);
-    for json_each(token, vocab) {
-        struct str bytes = byte_level_decode(arena, token->key);
+    const struct json *token = vocab->first, *next = token;
+    uint64_t place[VOCAB_TOGETHER];
+    struct str bytes[VOCAB_TOGETHER];
 
-        if (bytes.at)
-            vocab_add(&bpe->whole, bytes, (int32_t)token->integer);
+    vocab_init(&bpe->whole, arena, vocab->count, bpe->seed);
+    while (token) {
+        for (int i = 0; i < VOCAB_TOGETHER && next; i++, next = next->next) {
+            bytes[i] = byte_level_decode(arena, next->key);
+            place[i] = bytes[i].at ? vocab_place(&bpe->whole, bytes[i]) : 0;
+        }
+        for (int i = 0; token != next; i++, token = token->next)
+            if (bytes[i].at)
+                vocab_add_at(&bpe->whole, bytes[i], place[i], (int32_t)token->integer);
     }
 }
 

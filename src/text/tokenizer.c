@@ -22,21 +22,33 @@ static bool check_id(const struct json *id, size_t limit, struct str token, stru
                    STR_ARG(str_slice(token, 0, 60)), limit);
 }
 
+static bool add_token(struct tokenizer *tok, const struct json *token, struct str text, uint64_t place, struct err *err)
+{
+    if (!check_id(token, 2 * tok->token_count, text, err))
+        return false;
+    if (tok->texts[token->integer].at)
+        return err_set(err, ERR_INPUT, "tokenizer: id %lld belongs to two tokens", (long long)token->integer);
+    if (!vocab_add_at(&tok->vocab, text, place, (int32_t)token->integer))
+        return err_set(err, ERR_INPUT, "tokenizer: token \"%.*s\" stands twice", STR_ARG(str_slice(text, 0, 60)));
+    tok->texts[token->integer] = text;
+    return true;
+}
+
 static bool read_vocab(struct tokenizer *tok, const struct json *vocab, uint64_t seed, struct err *err)
 {
-    size_t limit = 2 * tok->token_count;
+    const struct json *token = vocab->first, *next = token;
+    uint64_t place[VOCAB_TOGETHER];
+    struct str text[VOCAB_TOGETHER];
 
     vocab_init(&tok->vocab, &tok->arena, vocab->count, seed);
-    for json_each(token, vocab) {
-        struct str text = {str_copy(&tok->arena, token->key), token->key.len};
-
-        if (!check_id(token, limit, text, err))
-            return false;
-        if (tok->texts[token->integer].at)
-            return err_set(err, ERR_INPUT, "tokenizer: id %lld belongs to two tokens", (long long)token->integer);
-        if (!vocab_add(&tok->vocab, text, (int32_t)token->integer))
-            return err_set(err, ERR_INPUT, "tokenizer: token \"%.*s\" stands twice", STR_ARG(str_slice(text, 0, 60)));
-        tok->texts[token->integer] = text;
+    while (token) {
+        for (int i = 0; i < VOCAB_TOGETHER && next; i++, next = next->next) {
+            text[i] = (struct str){str_copy(&tok->arena, next->key), next->key.len};
+            place[i] = vocab_place(&tok->vocab, text[i]);
+        }
+        for (int i = 0; token != next; i++, token = token->next)
+            if (!add_token(tok, token, text[i], place[i], err))
+                return false;
     }
     return true;
 }

@@ -30,21 +30,38 @@ static struct vocab_slot *slot_of(const struct vocab *vocab, struct str text, ui
     return &vocab->slots[i];
 }
 
-bool vocab_add(struct vocab *vocab, struct str text, int32_t id)
+uint64_t vocab_place(const struct vocab *vocab, struct str text)
 {
     uint64_t hash = hash_bytes(vocab->seed, text.at, text.len);
-    struct vocab_slot *slot = slot_of(vocab, text, hash);
+
+    __builtin_prefetch(&vocab->slots[hash & vocab->mask], 1);
+    return hash;
+}
+
+bool vocab_add_at(struct vocab *vocab, struct str text, uint64_t place, int32_t id)
+{
+    struct vocab_slot *slot = slot_of(vocab, text, place);
 
     if (slot->at)
         return false;
-    *slot = (struct vocab_slot){text.at, (uint32_t)text.len, (uint32_t)(hash >> 32), id};
+    *slot = (struct vocab_slot){text.at, (uint32_t)text.len, (uint32_t)(place >> 32), id};
     vocab->count++;
     return true;
 }
 
-int32_t vocab_find(const struct vocab *vocab, struct str text)
+int32_t vocab_find_at(const struct vocab *vocab, struct str text, uint64_t place)
 {
-    const struct vocab_slot *slot = slot_of(vocab, text, hash_bytes(vocab->seed, text.at, text.len));
+    const struct vocab_slot *slot = slot_of(vocab, text, place);
 
     return slot->at ? slot->id : -1;
+}
+
+bool vocab_add(struct vocab *vocab, struct str text, int32_t id)
+{
+    return vocab_add_at(vocab, text, hash_bytes(vocab->seed, text.at, text.len), id);
+}
+
+int32_t vocab_find(const struct vocab *vocab, struct str text)
+{
+    return vocab_find_at(vocab, text, hash_bytes(vocab->seed, text.at, text.len));
 }

@@ -21,6 +21,13 @@ void vocab_init(struct vocab *vocab, struct arena *arena, size_t count, uint64_t
 bool vocab_add(struct vocab *vocab, struct str text, int32_t id);
 int32_t vocab_find(const struct vocab *vocab, struct str text); /* -1: not there */
 
+/* The same in two steps, for many texts at a time: a table of 100,000 tokens is far larger than the caches, so the
+ * places of a handful of texts are asked for first and looked at when they are near. */
+enum { VOCAB_TOGETHER = 16 };
+uint64_t vocab_place(const struct vocab *vocab, struct str text);
+bool vocab_add_at(struct vocab *vocab, struct str text, uint64_t place, int32_t id);
+int32_t vocab_find_at(const struct vocab *vocab, struct str text, uint64_t place);
+
 static inline uint64_t hash_mix(uint64_t a, uint64_t b)
 {
     __extension__ typedef unsigned __int128 wide;
