@@ -45,7 +45,11 @@ struct json_limits {
 struct json *json_parse(struct arena *arena, struct str text, const struct json_limits *limits, struct err *err);
 
 /* NULL when `object` is NULL, is not an object or lacks the member. */
-struct json *json_get(const struct json *object, const char *key);
+struct json *json_find(const struct json *object, struct str key);
+static inline struct json *json_get(const struct json *object, const char *key)
+{
+    return json_find(object, str_of(key));
+}
 struct json *json_at(const struct json *array, size_t index);
 /* Name of a member that occurs twice at this level, or an empty view. */
 struct str json_duplicate(const struct json *object);

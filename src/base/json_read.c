@@ -2,8 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
-enum { DEPTH_DEFAULT = 64, DEPTH_MAX = 1024 };
+enum { DEPTH_DEFAULT = 64, DEPTH_MAX = 1024, PAIRS_MAX = 8 };
 
 struct level {
     struct json *parent, *last;
@@ -49,9 +52,25 @@ static void skip_space(struct reader *r)
         r->at++;
 }
 
-/* True when none of the eight bytes is a quote, a backslash or a control character. Bytes past 0x7f may
- * give false alarms, never misses: the caller looks closer one by one. */
-static bool eight_are_plain(const char *at)
+#ifdef __SSE2__
+enum { STRIDE = 16 };
+
+/* How many of the sixteen bytes come before the first quote, backslash, control character or byte past ASCII. */
+static size_t plain_bytes(const char *at)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)at);
+    __m128i stops = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+    __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1f)), v);
+    unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(stops, control), v));
+
+    return mask ? (size_t)__builtin_ctz(mask) : STRIDE;
+}
+#else
+enum { STRIDE = 8 };
+
+/* The same of eight bytes, but less precise: 0 or 8. Bytes past 0x7f may give false alarms, never misses: the caller
+ * looks closer one by one. */
+static size_t plain_bytes(const char *at)
 {
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
     uint64_t v, quote, backslash;
@@ -59,8 +78,9 @@ static bool eight_are_plain(const char *at)
     memcpy(&v, at, 8);
     quote = v ^ (ones * '"');
     backslash = v ^ (ones * '\\');
-    return !((((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | (v - ones * 0x20) | v) & highs);
+    return (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | (v - ones * 0x20) | v) & highs ? 0 : STRIDE;
 }
+#endif
 
 static bool read_hex4(struct reader *r, const char *at, uint32_t *value)
 {
@@ -115,8 +135,8 @@ static bool skip_plain(struct reader *r)
 {
     for (;;) {
         unsigned char c;
-        while (r->end - r->at >= 8 && eight_are_plain(r->at))
-            r->at += 8;
+        for (size_t plain = STRIDE; plain == STRIDE && r->end - r->at >= STRIDE; r->at += plain)
+            plain = plain_bytes(r->at);
         if (r->at == r->end)
             return fail(r, r->at, "the string does not end");
         c = (unsigned char)*r->at;
@@ -380,10 +400,9 @@ struct json *json_parse(struct arena *arena, struct str text, const struct json_
     return root;
 }
 
-struct json *json_get(const struct json *object, const char *key)
+struct json *json_find(const struct json *object, struct str name)
 {
     struct json *found = NULL;
-    struct str name = str_of(key);
 
     if (!object || object->type != JSON_OBJECT)
         return NULL;
@@ -406,6 +425,15 @@ static int compare_keys(const void *a, const void *b)
     return str_compare((*(struct json *const *)a)->key, (*(struct json *const *)b)->key);
 }
 
+static struct str duplicate_of_few(const struct json *object)
+{
+    for json_each (member, object)
+        for (const struct json *before = object->first; before != member; before = before->next)
+            if (str_equal(before->key, member->key))
+                return member->key;
+    return STR_NONE;
+}
+
 struct str json_duplicate(const struct json *object)
 {
     struct json **members;
@@ -414,6 +442,8 @@ struct str json_duplicate(const struct json *object)
 
     if (!object || object->type != JSON_OBJECT || object->count < 2)
         return found;
+    if (object->count <= PAIRS_MAX)
+        return duplicate_of_few(object);
     members = mem_alloc(object->count * sizeof(struct json *));
     for json_each (member, object)
         members[count++] = member;

@@ -7,21 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct str str_of(const char *text)
-{
-    return (struct str){text, text ? strlen(text) : 0};
-}
-
-bool str_equal(struct str a, struct str b)
-{
-    return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
-}
-
-bool str_is(struct str a, const char *text)
-{
-    return str_equal(a, str_of(text));
-}
-
 int str_compare(struct str a, struct str b)
 {
     size_t len = a.len < b.len ? a.len : b.len;
@@ -52,15 +37,6 @@ ptrdiff_t str_find(struct str s, struct str needle, size_t from)
         return -1;
     hit = memmem(s.at + from, s.len - from, needle.at, needle.len);
     return hit ? hit - s.at : -1;
-}
-
-struct str str_slice(struct str s, size_t from, size_t to)
-{
-    if (to > s.len)
-        to = s.len;
-    if (from > to)
-        from = to;
-    return (struct str){s.at ? s.at + from : NULL, to - from};
 }
 
 struct str str_clip(struct str s, size_t len_max)

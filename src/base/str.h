@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdarg.h>
+#include <string.h>
 
 struct str {
     const char *at;
@@ -20,15 +21,37 @@ struct str {
 #define STR_NONE       ((struct str){NULL, 0})
 #define STR_ARG(s)     (int)(s).len, (s).at /* for "%.*s" */
 
-struct str str_of(const char *text); /* NULL gives the empty view */
-bool str_equal(struct str a, struct str b);
-bool str_is(struct str a, const char *text);
+/* NULL gives the empty view. */
+static inline struct str str_of(const char *text)
+{
+    return (struct str){text, text ? strlen(text) : 0};
+}
+
+static inline bool str_equal(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
+}
+
+static inline bool str_is(struct str a, const char *text)
+{
+    return str_equal(a, str_of(text));
+}
+
+/* Bounds are clamped. */
+static inline struct str str_slice(struct str s, size_t from, size_t to)
+{
+    if (to > s.len)
+        to = s.len;
+    if (from > to)
+        from = to;
+    return (struct str){s.at ? s.at + from : NULL, to - from};
+}
+
 int  str_compare(struct str a, struct str b); /* byte order, shorter first */
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 /* Index of the first occurrence at or after `from`, or -1. */
 ptrdiff_t str_find(struct str s, struct str needle, size_t from);
-struct str str_slice(struct str s, size_t from, size_t to); /* bounds are clamped */
 /* The beginning, at most len_max bytes, cut between two characters of UTF-8. */
 struct str str_clip(struct str s, size_t len_max);
 struct str str_trim(struct str s);                           /* ASCII white space, both ends */

@@ -38,6 +38,54 @@ static void errors_name_line_and_column(void **state)
     arena_deinit(&arena);
 }
 
+/* The reader looks at several bytes at a time: what ends a run is found at every place of every length. */
+static void strings_end_at_the_right_byte_whatever_their_length(void **state)
+{
+    static const struct {
+        const char *text, *value; /* NULL: refused */
+    } pieces[] = {{"\\n", "\n"}, {"\xc3\xa9", "\xc3\xa9"}, {"\x7f", "\x7f"}, {"\x1f", NULL}, {"\xff", NULL}};
+    struct arena arena = {0};
+
+    for (int len = 0; len < 40; len++)
+        for (int at = 0; at <= len; at++)
+            for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+                const char *letters = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'";
+                char *text = arena_printf(&arena, "[\"%.*s%s%.*s\",1]", at, letters, pieces[i].text, len - at, letters);
+                char *value = arena_printf(&arena, "%.*s%s%.*s", at, letters, pieces[i].value ? pieces[i].value : "", len - at, letters);
+                struct json *root = parse(&arena, text, NULL);
+
+                if (!pieces[i].value)
+                    assert_null(root);
+                else
+                    assert_true(root && root->count == 2 && str_is(root->first->string, value));
+            }
+    arena_deinit(&arena);
+}
+
+static void a_repeated_member_is_named_among_few_and_among_many(void **state)
+{
+    struct arena arena = {0};
+
+    for (int count = 1; count < 20; count++)
+        for (int twice = 0; twice < count; twice++) {
+            struct strbuf text = {0};
+            struct json *root;
+
+            strbuf_add_text(&text, "{");
+            for (int i = 0; i < count; i++)
+                strbuf_printf(&text, "\"m%d\":0,", i);
+            strbuf_printf(&text, "\"last\":0}");
+            root = json_parse(&arena, strbuf_view(&text), NULL, NULL);
+            assert_null(json_duplicate(root).at);
+            text.len--;
+            strbuf_printf(&text, ",\"m%d\":1}", twice);
+            root = json_parse(&arena, strbuf_view(&text), NULL, NULL);
+            assert_true(str_equal(json_duplicate(root), str_of(arena_printf(&arena, "m%d", twice))));
+            strbuf_deinit(&text);
+        }
+    arena_deinit(&arena);
+}
+
 static void depth_is_bounded(void **state)
 {
     struct arena arena = {0};
@@ -148,6 +196,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_of_every_kind_are_read), cmocka_unit_test(errors_name_line_and_column),
+        cmocka_unit_test(strings_end_at_the_right_byte_whatever_their_length),
+        cmocka_unit_test(a_repeated_member_is_named_among_few_and_among_many),
         cmocka_unit_test(depth_is_bounded),              cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(numbers_are_shortest),          cmocka_unit_test(json_test_suite),
         cmocka_unit_test(values_are_equal_by_type_value_and_order),
