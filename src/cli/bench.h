@@ -2,3 +2,4 @@
 #pragma once
 
 int bench_step(int argc, char **argv);
+int bench_decode(int argc, char **argv);

@@ -51,6 +51,9 @@ struct quant {
 struct weight {
     struct mat w;        /* [N, K], F32, BF16 (or F64) */
     struct quant quant;  /* with parts, w.at is NULL and products read what the codes stand for, rounded to w.type */
+    const void *panels;  /* frozen weights: w as the backend's lay_out wrote it, which `linear` then reads instead;
+                          * x, w, a and b have one type then. NULL: none */
+    const void *a_panels, *b_panels; /* the same of a and b */
     struct mat a, b;     /* adapter in the compute type: a [R, K], b [N, R]; rows 0: none. For a fused weight b is
                           * block-diagonal: one block per part, zeros between (linear_grad_w keeps them zero). */
     const int32_t *part_rows; /* NULL: one part. Else parts of N, in order, [part_count + 1]: part i owns rows part_rows[i] ..
@@ -366,6 +369,11 @@ struct backend {
     bool (*can)(enum op op, const void *args, struct err *err);
     /* Bytes of queue scratch that the op needs with these shapes, for that many threads. */
     size_t (*scratch_bytes)(enum op op, const void *args, int thread_count);
+    /* The right operand of a product in the order that `linear` reads it, once for many products with few rows. Bytes that w
+     * takes so, 0: its rows are as good. lay_out writes them; `to` may be w's own memory where that has the room and no gaps. NULL: the
+     * backend knows no such order. */
+    size_t (*panel_bytes)(const struct mat *w);
+    void (*lay_out)(struct queue *, const struct mat *w, void *to);
 };
 
 extern const struct backend backend_ref; /* compute/ref */

@@ -203,6 +203,8 @@ static void check_linear(struct check *check, const struct op_linear *op)
     check_mat(check, "x", &op->x, -1, -1, REAL);
     check_mat(check, "y", &op->y, T, -1, REAL);
     check_weight(check, op->w, E, N, op->x.cols, &op->x);
+    check_that(check, !op->w->panels || (op->x.type == op->w->w.type && (!op->w->a.rows || op->x.type == op->w->b.type)),
+               "a weight in panels needs one type");
     check_optional(check, "bias", &op->bias, E, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
     check_cap(check, op->softcap);

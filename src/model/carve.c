@@ -86,15 +86,30 @@ static void place_scales(struct weight *weight, const struct stored *b, int coun
     weight->part_scale = is_shared ? NULL : b->part_scale;
 }
 
+/* A frozen weight that products alone read is laid out in its own place where that suffices. */
+static const void *place_panels(struct model *m, const struct stored *stored, const struct mat *mat)
+{
+    uint64_t bytes = m->panel_backend && m->panel_backend->panel_bytes ? m->panel_backend->panel_bytes(mat) : 0;
+    bool is_own = stored->residence == IN_FROZEN && stored->slot != SLOT_EMBED;
+
+    if (!bytes || stored->residence == IN_CODES)
+        return NULL;
+    if (is_own && bytes == (uint64_t)mat->rows * (uint64_t)mat->cols * dtype_bytes(mat->type))
+        return mat->at;
+    return take(m, REGION_PANELS, bytes);
+}
+
 static void place_linear(struct model *m, struct linear_state *linear, const struct stored *stored)
 {
     struct mat mat = stored_mat(m, stored, false), grad = grad_mat(m, stored);
 
     if (stored->part == PART_A) {
         linear->weight.a = mat;
+        linear->weight.a_panels = place_panels(m, stored, &mat);
         linear->da = grad;
     } else if (stored->part == PART_B) {
         linear->weight.b = mat;
+        linear->weight.b_panels = place_panels(m, stored, &mat);
         linear->db = grad;
         place_scales(&linear->weight, stored, slot_part_count(&m->config, stored->slot));
     } else if (stored->part == PART_M) {
@@ -102,6 +117,8 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
         linear->dmagnitude = grad;
     } else {
         linear->weight.w = mat;
+        if (!slot_is_of_experts(stored->slot) && stored->slot != SLOT_ROUTER)
+            linear->weight.panels = place_panels(m, stored, &mat);
         linear->weight.quant = (struct quant){stored->codes, stored->code_row_end, stored->code_count};
         linear->dw = grad;
         linear->weight.lora_dropout = m->params.lora_dropout;

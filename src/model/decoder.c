@@ -29,6 +29,7 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
     m->lora = options->lora;
     m->is_trained = options->is_trained;
     m->backend = options->backend;
+    m->panel_backend = options->is_trained ? NULL : options->backend;
     m->queue.pool = options->pool;
     if (!config_read(&m->arena, folder, &m->config, err))
         return false;
@@ -142,6 +143,7 @@ static bool fill(struct model *m, const struct model_options *options, struct er
         rope_table(&m->config, i, m->plan.positions, m->cos_sin[i]);
     forward_first_gains(m);
     model_masters_changed(m);
+    lay_out_panels(m);
     return true;
 }
 

@@ -20,6 +20,7 @@ enum slot linear_bias(enum linear linear);
     X(COPY, "compute copy", WEIGHTS)                                                                                   \
     X(FROZEN, "frozen weights", WEIGHTS)                                                                               \
     X(MAPPED, "mapped weights", WEIGHTS)                                                                               \
+    X(PANELS, "panels of weights", WEIGHTS)                                                                            \
     X(KEPT, "kept activations", ACTIVATIONS)                                                                           \
     X(WORKING, "working set", ACTIVATIONS)                                                                             \
     X(HEAD, "head chunk", ACTIVATIONS)                                                                                 \
@@ -90,6 +91,7 @@ struct model {
     struct plan plan;
     bool is_trained;
     const struct backend *backend;
+    const struct backend *panel_backend; /* in whose order weights lie; NULL: row by row */
     struct queue queue;
     struct safetensors_set set;
 
@@ -137,6 +139,10 @@ static inline int32_t layer_rot(const struct model_config *config, int32_t layer
  * that each region needs. Needs config, params, plan (tokens, head_rows, positions, keep) and is_trained. Memory for
  * the structs comes from the model's arena, once. */
 void model_carve(struct model *model);
+
+/* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows of
+ * what was laid out in place are gone. */
+void lay_out_panels(struct model *model);
 
 /* forward.c */
 void forward_layers(struct model *model, const struct pass *pass);

@@ -71,6 +71,8 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
                                                            : "base weights in another type or order than the file's");
     else if (id == REGION_MAPPED)
         snprintf(text, size, "base weights used in the file");
+    else if (id == REGION_PANELS)
+        snprintf(text, size, "base weights once more, in the order of the products");
     else if (id == REGION_KEPT)
         snprintf(text, size, "%d tokens x %d layers", m->plan.tokens, m->config.layers);
     else if (id == REGION_WORKING)
@@ -223,6 +225,7 @@ static void planner_init(struct planner *p, const struct plan_request *request)
     p->model.config = *request->config;
     p->model.params = *request->params;
     p->model.is_trained = request->is_trained;
+    p->model.panel_backend = request->is_trained ? NULL : request->backend;
     for (int i = 0; i < REGION_COUNT; i++)
         p->model.region[i] = (char *)(uintptr_t)FAKE_BASE;
 }

@@ -57,6 +57,7 @@ INLINE int32_t step_count(int32_t k, bool is_bf16)
 struct side {
     struct mat m;
     const struct quant *quant; /* NULL: m is plain. Else a panel's packer reads codes, through CPU(pack_codes) */
+    const uint32_t *panels;    /* NULL: none. Else B packed already, by CPU(lay_out) */
     bool is_k_down;
     float rate;
     struct dropout dropout;

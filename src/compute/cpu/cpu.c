@@ -97,6 +97,16 @@ static size_t scratch_bytes(enum op op, const void *args, int thread_count)
     return paths[cpu_path_best()]->backend.scratch_bytes(op, args, thread_count);
 }
 
+static size_t panel_bytes(const struct mat *w)
+{
+    return paths[cpu_path_best()]->backend.panel_bytes(w);
+}
+
+static void lay_out(struct queue *queue, const struct mat *w, void *to)
+{
+    paths[cpu_path_best()]->backend.lay_out(queue, w, to);
+}
+
 const struct backend backend_cpu = {
     .name = "cpu",
 #define CPU_FIELD(op) .op = run_##op,
@@ -104,4 +114,6 @@ const struct backend backend_cpu = {
 #undef CPU_FIELD
     .can = can,
     .scratch_bytes = scratch_bytes,
+    .panel_bytes = panel_bytes,
+    .lay_out = lay_out,
 };

@@ -18,6 +18,15 @@ size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count);
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count);
 size_t CPU(route_scratch)(const struct op_route *op, int thread_count);
 
+/* thin.c: `linear` of a weight in panels for up to THIN_ROWS rows, with the bits that it has among more; needs no scratch. */
+enum { THIN_ROWS = LANES == 16 ? 8 : 4 };
+bool CPU(linear_is_thin)(const struct op_linear *op);
+void CPU(linear_thin)(struct queue *queue, const struct op_linear *op);
+
+/* panels.c: see struct backend. */
+size_t CPU(panel_bytes)(const struct mat *w);
+void CPU(lay_out)(struct queue *queue, const struct mat *w, void *to);
+
 INLINE size_t whole_lines(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;

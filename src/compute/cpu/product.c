@@ -219,14 +219,14 @@ static void fetch_result(const struct task *task, int32_t row, int32_t count)
             __builtin_prefetch((char *)row_of(y, task->row + i, task->col).at + byte, 1);
 }
 
-/* Runs the brick down the rows for steps [from, from + steps) of segment s, whose panel is packed. */
-static void run_rows(const struct task *task, int s, int32_t from, int32_t steps, bool is_last)
+/* Runs the brick down the rows for steps [from, from + steps) of segment s, which `panel` holds. */
+static void run_rows(const struct task *task, int s, const uint32_t *panel, int32_t from, int32_t steps, bool is_last)
 {
     const struct product *p = task->p;
     struct brick brick = brick_for(task, s);
 
     brick.a += (size_t)from * brick.a_step;
-    brick.b = task->panel;
+    brick.b = panel;
     brick.b_width = task->width;
     brick.steps = steps;
     brick.c_ld = (size_t)task->width;
@@ -257,11 +257,14 @@ static void run_panel(const struct task *task)
         for (int32_t from = 0; from < steps; from += CHUNK_STEPS) {
             int32_t here = smaller(CHUNK_STEPS, steps - from), k = from * per_step;
             struct part part = {task->col, task->col_count, k, smaller(here * per_step, segment->k - k)};
-            if (segment->b.quant)
+            const uint32_t *panel = task->panel;
+            if (segment->b.panels)
+                panel = segment->b.panels + (size_t)task->col * (size_t)steps + (size_t)from * (size_t)task->width;
+            else if (segment->b.quant)
                 CPU(pack_codes)(&segment->b, p->is_bf16, part, task->panel, task->width);
             else
                 pack_panel(&segment->b, p->is_bf16, part, task->panel, task->width);
-            run_rows(task, s, from, here, from + here == steps);
+            run_rows(task, s, panel, from, here, from + here == steps);
         }
     }
 }
@@ -346,6 +349,8 @@ static struct product adapter_in(const struct op_linear *op, int32_t i)
     struct segment segment = {.a = {.m = op->x, .rate = w->lora_dropout, .dropout = op->dropout},
                               .b = {.m = sub_rows(&w->a, part.col, part.cols)}, .k = op->x.cols};
 
+    if (!w->part_scale)
+        segment.b.panels = w->a_panels;
     return (struct product){.rows = op->x.rows, .cols = part.cols, .segments = {segment}, .segment_count = 1,
                             .scale = part.scale / (1 - w->lora_dropout), .y = behind(&op->x, part.col, part.cols)};
 }
@@ -360,8 +365,8 @@ static struct product forward(const struct op_linear *op)
 {
     const struct weight *w = op->w;
     int32_t R = w->a.rows;
-    struct segment base = {.a = {.m = op->x}, .b = {.m = w->w, .quant = quant_of(w)}, .k = op->x.cols};
-    struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b}, .k = R};
+    struct segment base = {.a = {.m = op->x}, .b = {.m = w->w, .quant = quant_of(w), .panels = w->panels}, .k = op->x.cols};
+    struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b, .panels = w->b_panels}, .k = R};
 
     return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
                             .scale = 1, .y = op->y, .bias = op->bias, .add = op->add, .softcap = op->softcap};
@@ -373,6 +378,10 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
 
     if (op->row_end) {
         grouped_linear(queue, op, CPU(linear));
+        return;
+    }
+    if (CPU(linear_is_thin)(op)) {
+        CPU(linear_thin)(queue, op);
         return;
     }
     for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++) {

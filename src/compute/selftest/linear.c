@@ -105,6 +105,42 @@ void trial_fewer_rows(struct trial *trial)
     trial_same_rows(trial, "fewer rows", &op.y, &few);
 }
 
+/* In the backend's own order; NULL where it has none. */
+static const void *laid_out(struct trial *trial, const struct mat *w)
+{
+    const struct backend *backend = trial->candidate;
+    size_t bytes = w->rows && backend->panel_bytes ? backend->panel_bytes(w) : 0;
+    void *panels = bytes ? operands_take(&trial->operands, bytes) : NULL;
+
+    if (panels)
+        backend->lay_out(&(struct queue){.pool = trial->pools[0]}, w, panels);
+    return panels;
+}
+
+/* A weight in panels gives the bits that it gives row by row, for few rows and for many. */
+void trial_panels(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 40), N = random_in(o, 1, 300), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type), panels;
+    struct mat y = mat_output(o, T, N, 0, random_type(o), false), y_rows = mat_output(o, T, N, 0, y.type, false);
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y_rows, .w = &w, .softcap = random_below(o, 3) ? 0 : 2.5f};
+
+    if (random_below(o, 2))
+        op.bias = mat_random(o, 1, N, 0, random_type(o));
+    if (random_below(o, 2))
+        op.add = mat_random(o, T, N, 0, random_type(o));
+    w.lora_dropout = 0;
+    panels = w;
+    panels.panels = laid_out(trial, &w.w), panels.a_panels = laid_out(trial, &w.a), panels.b_panels = laid_out(trial, &w.b);
+    trial_run(trial, OP_linear, &op);
+    op.w = &panels, op.y = y;
+    trial_run(trial, OP_linear, &op);
+    trial_same_rows(trial, "a product with panels", &y, &y_rows);
+    trial_gaps_whole(trial, "y", &y);
+}
+
 /* Rows [first, end) of w quantized, nested every other time, and replaced by what the codes stand for. */
 static struct nf4 quantize_rows(struct operands *o, const struct mat *w, int32_t first, int32_t end)
 {

@@ -1,0 +1,206 @@
+/* Products with few rows, as in decoding: the weight passes once through the processor and that is all the time there is.
+ *
+ * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end and asks for
+ * what it reads 4 KB later. Sums stay in registers for the whole of k, four rows at a time. An element is the same chain of multiply-adds as in the brick: its bits do not tell how many rows there were. */
+#include "compute/cpu/brick.h"
+#include "compute/cpu/cpu_int.h"
+
+enum { PASS_ROWS = 4, AHEAD = 4096 };
+
+/* Up to PASS_ROWS rows of C [rows, PANEL] = or += A·B over `steps`; B's steps are b_step words apart. */
+struct thin {
+    const char *a;
+    size_t a_row;
+    const uint32_t *b;
+    size_t b_step;
+    int32_t steps;
+    float *c;
+    bool is_added;
+};
+
+INLINE lanes thin_add(lanes sum, const char *a, lanes_u b, bool is_bf16)
+{
+    uint32_t word;
+
+    memcpy(&word, a, sizeof word);
+#if defined(__AVX512BF16__)
+    if (is_bf16)
+        return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(word - (lanes_u){0}), (__m512bh)b);
+#endif
+    return sum + (lanes)(word - (lanes_u){0}) * (lanes)b;
+}
+
+INLINE void thin_shaped(const struct thin *thin, int rows, int vectors, bool is_bf16)
+{
+    lanes sum[PASS_ROWS][PANEL_VECTORS];
+    const char *a = thin->a;
+    const uint32_t *b = thin->b;
+    const size_t a_row = thin->a_row, b_step = thin->b_step;
+
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] = thin->is_added ? lanes_load(thin->c + i * PANEL + v * LANES) : (lanes){0};
+    for (int32_t step = thin->steps; step > 0; step--) {
+        lanes_u panel[PANEL_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++) {
+            panel[v] = (lanes_u)lanes_load((const float *)b + v * LANES);
+            __builtin_prefetch((const void *)((uintptr_t)(b + v * LANES) + AHEAD));
+        }
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i][v] = thin_add(sum[i][v], a + (size_t)i * a_row, panel[v], is_bf16);
+        a += 4;
+        b += b_step;
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            lanes_store(thin->c + i * PANEL + v * LANES, sum[i][v]);
+}
+
+INLINE void thin_of_rows(const struct thin *thin, int rows, int vectors, bool is_bf16)
+{
+    switch (vectors) {
+    case 1:
+        thin_shaped(thin, rows, 1, is_bf16);
+        break;
+    case 2:
+        thin_shaped(thin, rows, 2, is_bf16);
+        break;
+    default:
+        thin_shaped(thin, rows, PANEL_VECTORS, is_bf16);
+    }
+}
+
+INLINE void thin_of_type(const struct thin *thin, int rows, int vectors, bool is_bf16)
+{
+    switch (rows) {
+#define THIN_CASE(count)                                                                                               \
+    case count:                                                                                                        \
+        thin_of_rows(thin, count, vectors, is_bf16);                                                                   \
+        break;
+        THIN_CASE(1) THIN_CASE(2) THIN_CASE(3)
+#undef THIN_CASE
+    default:
+        thin_of_rows(thin, PASS_ROWS, vectors, is_bf16);
+    }
+}
+
+/* y = cap(scale · (x·Bᵀ + t·Cᵀ) + bias + add), the second product where there is one. */
+struct thin_product {
+    struct mat x, t, y, bias, add;
+    const uint32_t *panels, *t_panels;
+    float scale, softcap;
+    bool is_bf16;
+    int32_t thread_count;
+};
+
+/* A task's columns: a panel, or half of one of the last, so that threads end together. */
+struct span {
+    int32_t col, count, width; /* width: of the panel that they are in */
+};
+
+static int32_t whole_panels(const struct thin_product *p)
+{
+    int32_t panels = p->y.cols / PANEL;
+
+    return panels - panels % p->thread_count;
+}
+
+static int32_t task_count(const struct thin_product *p)
+{
+    int32_t whole = whole_panels(p);
+
+    return whole + ceil_div(p->y.cols - whole * PANEL, PANEL / 2);
+}
+
+static struct span span_of(const struct thin_product *p, int32_t task)
+{
+    int32_t whole = whole_panels(p), half = task - whole;
+    int32_t col = task < whole ? task * PANEL : whole * PANEL + half * (PANEL / 2);
+    int32_t panel = col / PANEL * PANEL;
+
+    return (struct span){col, smaller(task < whole ? PANEL : PANEL / 2, p->y.cols - col),
+                         panel_width(smaller(PANEL, p->y.cols - panel))};
+}
+
+static void run(const struct thin_product *p, struct span span, const struct mat *x, const uint32_t *panels, float *sums,
+                bool is_added)
+{
+    int32_t panel = span.col / PANEL * PANEL, steps = step_count(x->cols, p->is_bf16);
+
+    for (int32_t row = 0; row < x->rows; row += PASS_ROWS) {
+        struct thin thin = {.a = row_of(x, row, 0).at, .a_row = (size_t)x->ld * (p->is_bf16 ? 2 : 4),
+                            .b = panels + (size_t)panel * (size_t)steps + (size_t)(span.col - panel),
+                            .b_step = (size_t)span.width, .steps = steps, .c = sums + row * PANEL, .is_added = is_added};
+        thin_of_type(&thin, smaller(PASS_ROWS, x->rows - row), ceil_div(span.count, LANES), p->is_bf16);
+    }
+}
+
+static void finish(const struct thin_product *p, const float *sums, int32_t row, struct span span)
+{
+    struct row y = row_of(&p->y, row, span.col);
+
+    for (int32_t j = 0; j < span.count; j += LANES) {
+        lanes value = lanes_load(sums + j) * p->scale;
+        if (p->bias.at)
+            value += row_load(row_of(&p->bias, 0, span.col), j, span.count);
+        if (p->add.at)
+            value += row_load(row_of(&p->add, row, span.col), j, span.count);
+        if (p->softcap > 0)
+            value = p->softcap * lanes_tanh(value * (1 / p->softcap));
+        row_store(y, j, span.count, value);
+    }
+}
+
+static void thin_task(void *context, int task, int thread)
+{
+    const struct thin_product *p = context;
+    struct span span = span_of(p, task);
+    float sums[THIN_ROWS * PANEL];
+
+    run(p, span, &p->x, p->panels, sums, false);
+    if (p->t.cols)
+        run(p, span, &p->t, p->t_panels, sums, true);
+    for (int32_t row = 0; row < p->y.rows; row++)
+        finish(p, sums + row * PANEL, row, span);
+}
+
+static void thin_run(struct queue *queue, struct thin_product *p)
+{
+    p->thread_count = pool_thread_count(queue->pool);
+    pool_run(queue->pool, task_count(p), thin_task, p);
+}
+
+/* Pairs of bf16 are read where they lie. */
+static bool is_readable(const struct mat *x, const struct mat *w)
+{
+    return x->type == w->type && (x->type == DTYPE_F32 || (HAS_BF16_PRODUCTS && x->cols % 2 == 0));
+}
+
+bool CPU(linear_is_thin)(const struct op_linear *op)
+{
+    const struct weight *w = op->w;
+    struct mat t = {.cols = w->a.rows, .type = op->x.type};
+
+    if (op->x.rows > THIN_ROWS || !w->panels || !is_readable(&op->x, &w->w))
+        return false;
+    return !w->a.rows || (w->a_panels && w->b_panels && !w->part_scale && w->lora_dropout <= 0 && is_readable(&t, &w->b));
+}
+
+void CPU(linear_thin)(struct queue *queue, const struct op_linear *op)
+{
+    const struct weight *w = op->w;
+    struct mat t = op->x;
+    struct thin_product p = {.x = op->x, .y = op->y, .bias = op->bias, .add = op->add, .panels = w->panels, .scale = 1,
+                             .softcap = op->softcap, .is_bf16 = op->x.type == DTYPE_BF16};
+
+    if (w->a.rows) {
+        t.at = row_of(&op->x, 0, op->x.cols).at;
+        t.cols = w->a.rows;
+        struct thin_product in = {.x = op->x, .y = t, .panels = w->a_panels, .scale = w->lora_scale, .is_bf16 = p.is_bf16};
+        thin_run(queue, &in);
+        p.t = t;
+        p.t_panels = w->b_panels;
+    }
+    thin_run(queue, &p);
+}
