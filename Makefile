@@ -47,8 +47,18 @@ build/venv-mlflow%/requirements.txt: tests/track/requirements-%.txt
 	@cp $< $@
 
 mlflow: build/attune build/venv/installed.txt build/venv-mlflow2/requirements.txt build/venv-mlflow3/requirements.txt ## jobs told to real MLflow servers, 2.x and 3.x
-	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track
-	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track
+	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
+	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
+
+build/venv-tensorboard/requirements.txt: tests/track/requirements-tensorboard.txt
+	@tools/setup.sh test
+	rm -rf build/venv-tensorboard
+	python3 -m venv build/venv-tensorboard
+	build/venv-tensorboard/bin/pip install -q -r $<
+	@cp $< $@
+
+tensorboard: build/attune build/venv/installed.txt build/venv-tensorboard/requirements.txt ## runs as TensorBoard's own reader sees them
+	TENSORBOARD_PYTHON=$(CURDIR)/build/venv-tensorboard/bin/python build/venv/bin/pytest -q tests/track/test_tensorboard.py
 
 build/venv-hub/requirements.txt: tests/hub/requirements.txt
 	@tools/setup.sh test
@@ -124,4 +134,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow hub
+.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow hub tensorboard

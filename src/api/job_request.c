@@ -162,6 +162,14 @@ static void read_count(struct reader *r, const struct json *value, int64_t max, 
         *into = number;
 }
 
+static void read_switch(struct reader *r, const struct json *value, bool *into)
+{
+    if (value->type != JSON_BOOL)
+        wrong(r, "bool_type", value->key, "must be true or false");
+    else
+        *into = value->boolean;
+}
+
 static bool is_string_list(const struct json *value)
 {
     if (value->type != JSON_ARRAY || value->count == 0 || value->count > 64)
@@ -219,7 +227,7 @@ static void read_lora_option(struct reader *r, const struct json *value)
 
 static const char *const extension_names[] = {
     "over_length", "lr_scheduler_type", "checkpoint_steps", "keep_checkpoints", "eval_steps", "priority",
-    "quantization",
+    "quantization", "tensorboard",
 #define NAME(name) #name,
     LORA_OPTIONS(NAME)
 #undef NAME
@@ -238,6 +246,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_choice(r, value, schedules, COUNT(schedules), &request->lr_scheduler_type);
     else if (str_is(value->key, "quantization"))
         read_choice(r, value, quantizations, COUNT(quantizations), &request->quantization);
+    else if (str_is(value->key, "tensorboard"))
+        read_switch(r, value, &request->has_tensorboard);
     else if (str_is(value->key, "checkpoint_steps"))
         read_count(r, value, 1000000000, &request->checkpoint_steps);
     else if (str_is(value->key, "keep_checkpoints"))
@@ -572,7 +582,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     struct str twice = json_duplicate(body);
 
     *request =
-        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .lr_scheduler_type = "linear",
+        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .has_tensorboard = true, .lr_scheduler_type = "linear",
                              .quantization = "none"};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",

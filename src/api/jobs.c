@@ -137,6 +137,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
 #undef PUT_LORA_OPTION
     json_put_text(&w, "lr_scheduler_type", request->lr_scheduler_type);
     json_put_text(&w, "quantization", request->quantization);
+    if (!request->has_tensorboard)
+        json_put_bool(&w, "tensorboard", false);
     json_put_text(&w, "init", "model");
     json_put_text(&w, "dtype", "auto");
     json_put_integer(&w, "threads", 0);

@@ -118,6 +118,24 @@ void git_blob_hex(struct str content, char hex[41])
     hex_encode(digest, sizeof digest, hex);
 }
 
+/* Four bits at a time; the table holds the remainders of one digit by the polynomial 0x1edc6f41, bits reversed. */
+uint32_t crc32c_of(const void *at, size_t len)
+{
+    static const uint32_t remainder[16] = {
+        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+        0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+    };
+    const uint8_t *bytes = at;
+    uint32_t crc = 0xffffffff;
+
+    for (size_t i = 0; i < len; i++) {
+        crc ^= bytes[i];
+        crc = crc >> 4 ^ remainder[crc & 15];
+        crc = crc >> 4 ^ remainder[crc & 15];
+    }
+    return ~crc;
+}
+
 void hex_encode(const uint8_t *bytes, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";

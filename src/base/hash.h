@@ -1,4 +1,4 @@
-/* base/hash.h - SHA-256, and MD5 and SHA-1 where a protocol asks for them (OpenSSL's); bytes as text. */
+/* base/hash.h - SHA-256, and MD5 and SHA-1 where a protocol asks for them (OpenSSL's); CRC-32C; bytes as text. */
 #pragma once
 
 #include "base/str.h"
@@ -26,6 +26,9 @@ void md5_end(struct md5 *hash, char hex[33]); /* frees; hex NULL: giving up; twi
 
 /* What git calls a file of this content: SHA-1 of "blob LENGTH", NUL and the bytes. */
 void git_blob_hex(struct str content, char hex[41]);
+
+/* CRC-32C (Castagnoli): a checksum against accidents, not a hash. */
+uint32_t crc32c_of(const void *at, size_t len);
 
 /* Lower-case hexadecimal, NUL-terminated: out holds 2·len+1. */
 void hex_encode(const uint8_t *bytes, size_t len, char *out);

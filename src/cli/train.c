@@ -82,6 +82,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          NULL},
         {"gradient-norms", OPTION_FLAG, &c->has_gradient_norms, NULL,
          "every step's event has the norm of each parameter's gradient before clipping (no)", NULL},
+        {"tensorboard", OPTION_FLAG, &c->has_tensorboard, NULL, "an event file for TensorBoard, in OUT/run/tensorboard",
+         NULL},
         {"lora-target-modules", OPTION_TEXT, &a->targets, "A,B", "what the adapter adapts (all linear layers)", NULL},
         {"exclude-modules", OPTION_TEXT, &a->excluded, "A,B", "what it does not", NULL},
         {"layers-to-transform", OPTION_TEXT, &a->layers, "N,N", "layers that it adapts (all)", NULL},
@@ -431,6 +433,7 @@ int cli_train(int argc, char **argv)
     int status = 2;
 
     a.config.hp = HYPERPARAMETERS_DEFAULT;
+    a.config.has_tensorboard = true;
     options.count = list_options(&arena, &a, list);
     if (!options_parse(&options, argc, argv, NULL, NULL, &err))
         fprintf(stderr, "attune train: %s\n", err.text);

@@ -160,12 +160,14 @@ static bool read_lora(struct arena *arena, const struct json *options, struct tr
 
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
+    config->has_tensorboard = true;
     return read_names(options, config, err) &&
            read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
            read_integer(options, "keep_checkpoints", 0, INT32_MAX, &config->keep_checkpoints, err) &&
            read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
            read_integer(options, "recovery_steps", 0, INT32_MAX, &config->recovery_steps, err) &&
            read_flag(options, "gradient_norms", &config->has_gradient_norms, err) &&
+           read_flag(options, "tensorboard", &config->has_tensorboard, err) &&
            read_integer(options, "threads", 0, 1024, &config->threads, err) &&
            read_integer(options, "memory_bytes", 0, INT64_MAX, &config->memory_bytes, err) &&
            read_lora(arena, options, config, err);
@@ -305,6 +307,8 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_text(w, "dtype", dtype_names[config->dtype]);
     json_put_text(w, "quantization", config->is_nf4 ? "nf4" : "none");
     json_put_bool(w, "gradient_norms", config->has_gradient_norms);
+    if (!config->has_tensorboard)
+        json_put_bool(w, "tensorboard", false);
     json_put_integer(w, "threads", config->threads);
     json_put_integer(w, "memory_bytes", config->memory_bytes);
     json_put_text(w, "now", now);

@@ -37,6 +37,7 @@ struct train_config {
     int64_t eval_steps;              /* 0: twenty times a run */
     int64_t recovery_steps;          /* 0: by time */
     bool has_gradient_norms;         /* of every parameter, in each step's event */
+    bool has_tensorboard;            /* an event file for it; on by default */
     int64_t threads;                 /* 0: all */
     int64_t memory_bytes;            /* 0: no limit */
     struct lora_config lora;         /* what is adapted and how; rank, alpha and dropout are hyperparameters */

@@ -88,3 +88,20 @@ struct model_result dpo_result(const struct dpo_sums *sums)
         .hit_count = sums->chosen_hits,
     };
 }
+
+void dpo_means(const struct dpo_sums *sums, struct dpo_mean means[DPO_MEANS])
+{
+    const struct dpo_mean totals[DPO_MEANS] = {
+        {"rewards_chosen", "rewards/chosen", sums->rewards_chosen},
+        {"rewards_rejected", "rewards/rejected", sums->rewards_rejected},
+        {"reward_accuracy", "rewards/accuracies", (double)sums->wins},
+        {"reward_margin", "rewards/margins", sums->rewards_chosen - sums->rewards_rejected},
+        {"logps_chosen", "logps/chosen", sums->logps_chosen},
+        {"logps_rejected", "logps/rejected", sums->logps_rejected},
+    };
+
+    for (int i = 0; i < DPO_MEANS; i++) {
+        means[i] = totals[i];
+        means[i].value /= (double)sums->pairs;
+    }
+}

@@ -42,5 +42,13 @@ const float *dpo_weigh(void *context, const struct batch *batch);
  * completions. */
 struct model_result dpo_result(const struct dpo_sums *sums);
 
+/* Means over the pairs, under the names of our events and of TRL's logs; there are pairs. */
+enum { DPO_MEANS = 6 };
+struct dpo_mean {
+    const char *name, *trl_name;
+    double value;
+};
+void dpo_means(const struct dpo_sums *sums, struct dpo_mean means[DPO_MEANS]);
+
 /* π of each document of the batch that the model has seen last. */
 void dpo_logps(const struct model *model, const struct batch *batch, double *logps);

@@ -175,23 +175,34 @@ static void put_gradient_norms(struct session *s, struct json_writer *w)
     json_write_end_object(w);
 }
 
-/* Means over the pairs; docs/formats.md has TRL's names for them. */
-static void put_rewards(struct json_writer *w, const char *prefix, const struct dpo_sums *sums)
+/* Means over the pairs, in an event and among the board's figures. */
+static void put_rewards(struct session *s, struct json_writer *w, const char *prefix, const char *board_prefix,
+                        const struct dpo_sums *sums)
 {
-    const struct {
-        const char *name;
-        double sum;
-    } means[] = {
-        {"rewards_chosen", sums->rewards_chosen}, {"rewards_rejected", sums->rewards_rejected},
-        {"reward_accuracy", (double)sums->wins},  {"reward_margin", sums->rewards_chosen - sums->rewards_rejected},
-        {"logps_chosen", sums->logps_chosen},     {"logps_rejected", sums->logps_rejected},
-    };
+    struct dpo_mean means[DPO_MEANS];
 
-    for (size_t i = 0; sums->pairs > 0 && i < sizeof means / sizeof *means; i++) {
-        char key[40];
+    if (sums->pairs == 0)
+        return;
+    dpo_means(sums, means);
+    for (int i = 0; i < DPO_MEANS; i++) {
+        char key[64];
         snprintf(key, sizeof key, "%s%s", prefix, means[i].name);
-        json_put_number(w, key, means[i].sum / (double)sums->pairs);
+        json_put_number(w, key, means[i].value);
+        snprintf(key, sizeof key, "%s%s", board_prefix, means[i].trl_name);
+        board_add(s, key, means[i].value);
     }
+}
+
+/* The same figures as in the step's event, under the names that the Hugging Face trainers log. */
+static void show_step(struct session *s, const struct step_numbers *n)
+{
+    board_add(s, "train/loss", n->result.loss);
+    board_add(s, "train/mean_token_accuracy", (double)n->result.hit_count / (double)n->result.row_count);
+    board_add(s, "train/learning_rate", n->rate);
+    board_add(s, "train/grad_norm", n->grad_norm);
+    board_add(s, "train/epoch", (double)s->progress.step / (double)s->feed.steps_per_epoch);
+    board_add(s, "train/num_tokens", (double)s->progress.trained_tokens);
+    board_add(s, "train/tokens_per_second", (double)n->tokens / fmax(n->seconds, 1e-9));
 }
 
 static bool tell_step(struct session *s, const struct step_numbers *n, struct err *err)
@@ -205,7 +216,7 @@ static bool tell_step(struct session *s, const struct step_numbers *n, struct er
     json_put_integer(w, "epoch", epoch_of(s));
     json_put_number(w, "loss", n->result.loss);
     json_put_number(w, "token_accuracy", (double)n->result.hit_count / (double)n->result.row_count);
-    put_rewards(w, "", &n->dpo);
+    put_rewards(s, w, "", "train/", &n->dpo);
     json_put_number(w, "learning_rate", n->rate);
     json_put_number(w, "grad_norm", n->grad_norm);
     if (s->config.has_gradient_norms)
@@ -217,7 +228,8 @@ static bool tell_step(struct session *s, const struct step_numbers *n, struct er
     json_put_number(w, "seconds_left", left);
     if (s->options->on_progress)
         s->options->on_progress(s->options->context, &line);
-    return run_event_end(&s->run, err);
+    show_step(s, n);
+    return run_event_end(&s->run, err) && board_write(s, err);
 }
 
 static void put_result(struct json_writer *w, const char *loss_key, const char *accuracy_key,
@@ -229,6 +241,15 @@ static void put_result(struct json_writer *w, const char *loss_key, const char *
     result->has_value ? json_write_number(w, result->accuracy) : json_write_null(w);
 }
 
+static void show_result(struct session *s, const char *loss_tag, const char *accuracy_tag,
+                        const struct eval_result *result)
+{
+    if (!result->has_value)
+        return;
+    board_add(s, loss_tag, result->loss);
+    board_add(s, accuracy_tag, result->accuracy);
+}
+
 static bool tell_valid(struct session *s, const struct eval_result *result, struct err *err)
 {
     struct json_writer *w;
@@ -237,8 +258,9 @@ static bool tell_valid(struct session *s, const struct eval_result *result, stru
         return true;
     w = run_event_begin(&s->run, "valid", "", s->progress.step);
     put_result(w, "valid_loss", "valid_mean_token_accuracy", result);
-    put_rewards(w, "valid_", &result->dpo);
-    return run_event_end(&s->run, err);
+    put_rewards(s, w, "valid_", "eval/", &result->dpo);
+    show_result(s, "eval/loss", "eval/mean_token_accuracy", result);
+    return run_event_end(&s->run, err) && board_write(s, err);
 }
 
 static bool write_checkpoint(struct session *s, struct arena *arena, const char *path, struct checkpoint_files *files,
@@ -297,7 +319,8 @@ static bool tell_checkpoint(struct session *s, const char *path, const struct ch
     put_result(w, "full_valid_loss", "full_valid_mean_token_accuracy", full);
     folder_put_files(w, files);
     json_put_bool(w, "is_final", p->step == s->total_steps);
-    return run_event_end(&s->run, err);
+    show_result(s, "eval/full_loss", "eval/full_mean_token_accuracy", full);
+    return run_event_end(&s->run, err) && board_write(s, err);
 }
 
 static bool prune(struct session *s, struct err *err)
@@ -380,8 +403,8 @@ static bool open_session(struct session *s, struct err *err)
 static bool run_session(struct session *s, enum run_wanted *wanted, struct err *err)
 {
     *wanted = RUN_GO_ON;
-    return open_session(s, err) && tell_start(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
-           run_steps(s, wanted, err) && (*wanted != RUN_GO_ON || receipt_write(s, err));
+    return open_session(s, err) && tell_start(s, err) && board_open(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
+           run_steps(s, wanted, err) && board_sync(s, err) && (*wanted != RUN_GO_ON || receipt_write(s, err));
 }
 
 static enum run_status status_of(struct session *s, bool ok, enum run_wanted wanted, const struct err *err)

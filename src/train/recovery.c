@@ -130,7 +130,7 @@ bool recovery_write(struct session *s, struct err *err)
         return true;
     s->last_recovery_at = clock_monotonic();
     s->recovery_step = s->progress.step;
-    ok = run_sync(&s->run, err);
+    ok = run_sync(&s->run, err) && board_sync(s, err);
     if (ok && write_folder(s, &arena, &problem))
         ok = remove_old(s, &arena, err);
     else if (ok)

@@ -427,6 +427,7 @@ void session_close(struct session *s)
     if (s->pool)
         pool_free(s->pool);
     run_close(&s->run);
+    tensorboard_close(&s->board);
     arena_deinit(&s->step_arena);
     arena_deinit(&s->arena);
 }

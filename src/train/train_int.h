@@ -8,6 +8,7 @@
 #include "train/dpo.h"
 #include "train/feed.h"
 #include "train/folder.h"
+#include "train/tensorboard.h"
 #include "train/train.h"
 
 /* What a run has counted so far: part of every recovery point. */
@@ -46,6 +47,7 @@ struct session {
     struct arena step_arena; /* one step */
     struct train_config config;
     struct run run;
+    struct tensorboard board;
     struct pool *pool;
     struct model_config model_config;
     struct encoder *encoder;
@@ -142,6 +144,13 @@ bool recovery_write(struct session *session, struct err *err);
 bool recovery_resume(struct session *session, struct err *err);
 /* Half-written folders of earlier attempts. */
 bool recovery_clean(struct session *session, struct err *err);
+
+/* board.c: figures for TensorBoard (train/tensorboard.h). What keeps them from being written ends them with a warning;
+ * the run goes on, and false is for what ends that. */
+bool board_open(struct session *session, struct err *err); /* behind recovery_resume */
+void board_add(struct session *session, const char *tag, double value);
+bool board_write(struct session *session, struct err *err); /* what was added, for the step that is done */
+bool board_sync(struct session *session, struct err *err);
 
 /* eval.c: token-weighted means over validation examples. */
 bool eval_sample(struct session *session, struct eval_result *result, struct err *err);

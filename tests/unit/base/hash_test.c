@@ -31,6 +31,21 @@ static void a_text_in_pieces_has_the_hash_of_the_whole(void **state)
     assert_null(hash.state);
 }
 
+/* RFC 3720, section B.4, and the check value of the catalogues. */
+static void crc32c_of_known_bytes_is_the_published_one(void **state)
+{
+    uint8_t bytes[32] = {0};
+
+    assert_int_equal(crc32c_of("", 0), 0);
+    assert_int_equal(crc32c_of("123456789", 9), 0xe3069283);
+    assert_int_equal(crc32c_of(bytes, 32), 0x8a9136aa);
+    memset(bytes, 0xff, 32);
+    assert_int_equal(crc32c_of(bytes, 32), 0x62a8ab43);
+    for (int i = 0; i < 32; i++)
+        bytes[i] = (uint8_t)i;
+    assert_int_equal(crc32c_of(bytes, 32), 0x46dd794e);
+}
+
 /* RFC 1321, section A.5. */
 static void md5_of_known_texts_is_the_published_one(void **state)
 {
@@ -96,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_texts_have_their_published_hashes),
         cmocka_unit_test(a_text_in_pieces_has_the_hash_of_the_whole),
+        cmocka_unit_test(crc32c_of_known_bytes_is_the_published_one),
         cmocka_unit_test(md5_of_known_texts_is_the_published_one),
         cmocka_unit_test(a_file_has_the_name_that_git_gives_it),
         cmocka_unit_test(base64_of_known_texts_is_the_published_one),

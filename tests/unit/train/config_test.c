@@ -49,6 +49,7 @@ static void a_job_reads_back_as_it_was_written(void **state)
                                 .is_random = true,
                                 .checkpoint_steps = 5,
                                 .keep_checkpoints = 2,
+                                .has_tensorboard = true,
                                 .eval_steps = 6,
                                 .recovery_steps = 7,
                                 .threads = 2,
