@@ -196,11 +196,12 @@ int cli_bench(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } benches[] = {{"products", products}, {"step", bench_step}, {"decode", bench_decode}};
+    } benches[] = {{"products", products},       {"step", bench_step},       {"decode", bench_decode},
+                   {"tokenize", bench_tokenize}, {"prepare", bench_prepare}};
 
     for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
         if (strcmp(argv[1], benches[i].name) == 0)
             return benches[i].run(argc, argv);
-    fprintf(stderr, "usage: attune bench products|step|decode [options]\n");
+    fprintf(stderr, "usage: attune bench products|step|decode|tokenize|prepare [options]\n");
     return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
 }

@@ -3,3 +3,6 @@
 
 int bench_step(int argc, char **argv);
 int bench_decode(int argc, char **argv);
+/* Figures as one line of JSON on standard output, for the scripts in bench/. */
+int bench_tokenize(int argc, char **argv);
+int bench_prepare(int argc, char **argv);

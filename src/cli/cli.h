@@ -17,7 +17,7 @@
     X(prepare, "prepares the data of a run directory, ahead of its training") \
     X(infer, "answers requests for one model; the server starts it") \
     X(send, "tells a service what a job did; the server starts it") \
-    X(bench, "speed of this machine: products, a training step, replies") \
+    X(bench, "speed of this machine: products, a training step, replies, the data path") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \
     X(tokenize, "turns text into token ids, JSON Lines in and out") \
     X(render, "renders a chat template, JSON Lines in and out")

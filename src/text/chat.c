@@ -130,24 +130,31 @@ static bool is_masked(const struct json *message)
     return json_number_or(json_get(message, "weight"), 1) == 0;
 }
 
-/* End of the last special token in text, 0 when there is none. */
-static size_t last_special_end(const struct chat_input *input, struct str text)
+static bool ends_with_special(const struct chat_input *input, struct str text)
 {
-    for (size_t end = text.len; end > 0; end--)
-        for (size_t i = 0; i < input->special_token_count; i++) {
-            struct str token = input->special_tokens[i];
-            if (token.len && str_ends(str_slice(text, 0, end), token))
-                return end;
-        }
+    for (size_t i = 0; i < input->special_token_count; i++)
+        if (input->special_tokens[i].len && str_ends(text, input->special_tokens[i]))
+            return true;
+    return false;
+}
+
+/* End of the special token that only white space follows, 0 when there is none. */
+static size_t end_token_end(const struct chat_input *input, struct str text)
+{
+    for (size_t end = text.len; end > 0; end--) {
+        if (ends_with_special(input, str_slice(text, 0, end)))
+            return end;
+        if (str_trim(str_slice(text, end - 1, end)).len > 0)
+            return 0;
+    }
     return 0;
 }
 
 static void trim_to_end_token(const struct chat_input *input, struct str text, struct chat_span *span)
 {
-    struct str turn = str_slice(text, span->start, span->end);
-    size_t end = last_special_end(input, turn);
+    size_t end = end_token_end(input, str_slice(text, span->start, span->end));
 
-    span->has_end_token = end > 0 && str_trim(str_slice(turn, end, turn.len)).len == 0;
+    span->has_end_token = end > 0;
     if (span->has_end_token)
         span->end = span->start + end;
 }
@@ -245,7 +252,7 @@ static bool spans_by_marks(const struct chat_input *input, struct template_spans
     }
     for (size_t i = 0; i < chat->span_count; i++) {
         struct str turn = str_slice(chat->text, chat->spans[i].start, chat->spans[i].end);
-        chat->spans[i].has_end_token = str_trim(turn).len > 0 && last_special_end(input, turn) >= str_trim(turn).len;
+        chat->spans[i].has_end_token = end_token_end(input, turn) > 0;
     }
     return true;
 }
