@@ -2,11 +2,19 @@
 
 #include <string.h>
 
-enum { URI_BYTES_MAX = 2048, EXPERIMENT_NAME_MAX = 500, RUN_NAME_MAX = 250, TAGS_MAX = 64, TAG_NAME_MAX = 250, TAG_VALUE_MAX = 4000 };
+enum {
+    URI_BYTES_MAX = 2048,
+    EXPERIMENT_NAME_MAX = 500,
+    RUN_NAME_MAX = 250,
+    TAGS_MAX = 64,
+    TAG_NAME_MAX = 250,
+    TAG_VALUE_MAX = 4000
+};
+enum { WANDB_NAME_MAX = 128, WANDB_TAGS_MAX = 50, WANDB_TAG_MAX = 64 };
 
 struct reader {
     struct arena *arena;
-    const struct outgoing_policy *origins;
+    const struct integration_places *places;
     struct problems *problems;
     const char *place; /* "0.mlflow" */
 };
@@ -34,7 +42,8 @@ static void read_uri(struct reader *r, const struct json *value)
         wrong(r, "string_type", "tracking_uri", "must be a string");
     else if (value->string.len > URI_BYTES_MAX)
         wrong(r, "string_too_long", "tracking_uri", "must be at most 2048 bytes");
-    else if (!outgoing_url_parse(r->arena, value->string, &url, &err) || !outgoing_find_rule(r->origins, &url, &err))
+    else if (!outgoing_url_parse(r->arena, value->string, &url, &err) ||
+             !outgoing_find_rule(r->places->origins, &url, &err))
         wrong(r, "value_error", "tracking_uri", err.text);
     else if (strchr(url.rest, '?'))
         wrong(r, "value_error", "tracking_uri", "takes no query");
@@ -111,6 +120,122 @@ static void read_mlflow(struct reader *r, const struct json *mlflow, struct stor
         delivery->config_json = mlflow_config(r, mlflow);
 }
 
+/* --- Weights & Biases --- */
+
+static bool has_secret(const struct reader *r, const char *name, const char *project_name)
+{
+    const char *whole = arena_printf(r->arena, "integrations.%s.%s", r->place, name);
+
+    for (size_t i = 0; i < r->places->secret_count; i++)
+        if (strcmp(r->places->secrets[i].name, whole) == 0)
+            return true;
+    for (size_t i = 0; i < r->places->project_secrets->count; i++)
+        if (strcmp(r->places->project_secrets->at[i].name, project_name) == 0)
+            return true;
+    return false;
+}
+
+/* What W&B takes for the name of a project; it becomes a part of a path. */
+static bool is_wandb_name(const struct json *value)
+{
+    if (!is_text(value, WANDB_NAME_MAX) || str_is(value->string, ".") || str_is(value->string, ".."))
+        return false;
+    for (size_t i = 0; i < value->string.len; i++)
+        if ((unsigned char)value->string.at[i] < ' ' || strchr("/\\#?%:", value->string.at[i]))
+            return false;
+    return true;
+}
+
+static bool are_wandb_tags(const struct json *tags)
+{
+    if (tags->type != JSON_ARRAY || tags->count > WANDB_TAGS_MAX)
+        return false;
+    for
+        json_each(tag, tags) if (!is_text(tag, WANDB_TAG_MAX)) return false;
+    return true;
+}
+
+static void read_wandb_member(struct reader *r, const struct json *member)
+{
+    if (member->type == JSON_NULL || str_is(member->key, "api_key"))
+        return;
+    if (str_is(member->key, "project") || str_is(member->key, "entity")) {
+        if (!is_wandb_name(member))
+            wrong(r, "value_error", str_copy(r->arena, member->key),
+                  "must be a text of 1 to 128 characters without any of / \\ # ? % :");
+    } else if (str_is(member->key, "name")) {
+        if (!is_text(member, RUN_NAME_MAX))
+            wrong(r, "value_error", "name", "must be a text of 1 to 250 characters");
+    } else if (str_is(member->key, "tags")) {
+        if (!are_wandb_tags(member))
+            wrong(r, "value_error", "tags", "must be a list of at most 50 texts of 1 to 64 characters");
+    } else {
+        wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
+    }
+}
+
+static const char *wandb_config(struct reader *r, const struct json *wandb)
+{
+    static const char *const echoed[] = {"project", "name", "entity"};
+    const struct json *tags = json_get(wandb, "tags");
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *config;
+
+    json_write_begin_object(&w);
+    for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
+        json_put_value(&w, echoed[i], json_get(wandb, echoed[i]));
+    json_write_key(&w, "tags");
+    if (json_is_null(tags))
+        json_write_raw(&w, STR("[]"));
+    else
+        json_write_value(&w, tags);
+    json_write_end_object(&w);
+    config = str_copy(r->arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return config;
+}
+
+static void read_wandb(struct reader *r, const struct json *wandb, struct store_delivery *delivery)
+{
+    const int before = r->problems->count;
+    struct outgoing_url url;
+    struct err err = {0};
+
+    if (json_is_null(wandb) || wandb->type != JSON_OBJECT) {
+        wrong(r, "missing", NULL, "must be an object with project");
+        return;
+    }
+    if (json_duplicate(wandb).at)
+        wrong(r, "value_error", str_copy(r->arena, str_clip(json_duplicate(wandb), 64)), "occurs twice");
+    if (json_is_null(json_get(wandb, "project")))
+        wrong(r, "missing", "project", "is required");
+    if (!has_secret(r, "api_key", "WANDB_API_KEY"))
+        wrong(r, "missing", "api_key", "is required, here or as the project's secret WANDB_API_KEY");
+    if (!outgoing_url_parse(r->arena, str_of(r->places->wandb_url), &url, &err) ||
+        !outgoing_find_rule(r->places->origins, &url, &err))
+        wrong(r, "value_error", NULL, err.text);
+    for
+        json_each(member, wandb) read_wandb_member(r, member);
+    if (r->problems->count == before)
+        delivery->config_json = wandb_config(r, wandb);
+}
+
+/* --- all of them --- */
+
+static const struct kind {
+    const char *name;
+    void (*read)(struct reader *r, const struct json *config, struct store_delivery *delivery);
+} kinds[] = {{"mlflow", read_mlflow}, {"wandb", read_wandb}};
+
+static const struct kind *find_kind(struct str type)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (str_is(type, kinds[i].name))
+            return &kinds[i];
+    return NULL;
+}
+
 /* The type may be left out where the object of its name is there: Nebius' has a default. */
 static struct str type_of(const struct json *entry)
 {
@@ -124,22 +249,23 @@ static struct str type_of(const struct json *entry)
 static void read_entry(struct reader *r, const struct json *entry, struct store_delivery *delivery)
 {
     struct str type = type_of(entry);
+    const struct kind *kind = find_kind(type);
 
     if (entry->type != JSON_OBJECT || !type.len) {
         wrong(r, "value_error", NULL, "must be an object with a type and an object of that name");
         return;
     }
-    if (!str_is(type, "mlflow")) {
+    if (!kind) {
         wrong(r, "unsupported", NULL,
-              arena_printf(r->arena, "%.*s is not there yet: mlflow is", STR_ARG(str_clip(type, 64))));
+              arena_printf(r->arena, "%.*s is not there yet: mlflow and wandb are", STR_ARG(str_clip(type, 64))));
         return;
     }
     for
-        json_each(member, entry) if (!str_is(member->key, "type") && !str_is(member->key, "mlflow"))
+        json_each(member, entry) if (!str_is(member->key, "type") && !str_is(member->key, kind->name))
             wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
-    r->place = arena_printf(r->arena, "%s.mlflow", r->place);
-    delivery->kind = "mlflow";
-    read_mlflow(r, json_get(entry, "mlflow"), delivery);
+    r->place = arena_printf(r->arena, "%s.%s", r->place, kind->name);
+    delivery->kind = kind->name;
+    kind->read(r, json_get(entry, kind->name), delivery);
 }
 
 static const char *echo(struct arena *arena, const struct integrations *integrations)
@@ -156,7 +282,7 @@ static const char *echo(struct arena *arena, const struct integrations *integrat
     return copy;
 }
 
-void integrations_read(struct arena *arena, const struct json *value, const struct outgoing_policy *origins,
+void integrations_read(struct arena *arena, const struct json *value, const struct integration_places *places,
                        struct integrations *integrations, struct problems *problems)
 {
     const int before = problems->count;
@@ -173,7 +299,7 @@ void integrations_read(struct arena *arena, const struct json *value, const stru
         json_each(entry, value)
         {
             const size_t position = integrations->count++;
-            struct reader r = {arena, origins, problems, arena_printf(arena, "%zu", position)};
+            struct reader r = {arena, places, problems, arena_printf(arena, "%zu", position)};
 
             integrations->at[position].position = (int64_t)position;
             read_entry(&r, entry, &integrations->at[position]);

@@ -15,7 +15,15 @@ struct integrations {
     size_t count;
     const char *echo_json; /* NULL: there are none */
 };
+/* Where this server may send to, and what there is to identify with. */
+struct integration_places {
+    const struct outgoing_policy *origins;
+    const char *wandb_url;
+    const struct store_held *secrets; /* that the request brought: "integrations.0.wandb.api_key" */
+    size_t secret_count;
+    const struct store_secret_list *project_secrets;
+};
 /* value may be NULL. What is wrong is gathered; a kind that has no sender is refused by name, and so is a service that
  * this server may not reach. */
-void integrations_read(struct arena *arena, const struct json *value, const struct outgoing_policy *origins,
+void integrations_read(struct arena *arena, const struct json *value, const struct integration_places *places,
                        struct integrations *integrations, struct problems *problems);

@@ -244,6 +244,28 @@ static void submit(struct call *call, const struct job_request *request, struct 
     answer_job(call, &job);
 }
 
+static bool read_integrations(struct call *call, const struct job_request *request, struct integrations *integrations,
+                              struct problems *problems)
+{
+    const struct api_config *config = &call->api->config;
+    struct store_secret_list project_secrets = {0};
+    struct err err = {0};
+
+    if (!json_is_null(request->integrations) &&
+        !store_secret_list(config->store, &call->tenant, "", call->arena, &project_secrets, &err)) {
+        answer_err(call, &err, NULL);
+        return false;
+    }
+    integrations_read(call->arena, request->integrations,
+                      &(struct integration_places){.origins = &config->origins,
+                                                   .wandb_url = config->wandb_url,
+                                                   .secrets = call->secrets,
+                                                   .secret_count = call->secret_count,
+                                                   .project_secrets = &project_secrets},
+                      integrations, problems);
+    return true;
+}
+
 static void create_from(struct call *call, const struct json *body)
 {
     struct problems problems = {.arena = call->arena};
@@ -264,7 +286,8 @@ static void create_from(struct call *call, const struct json *body)
     if (!check_file(call, request->training_file, "training_file", request->method, &problems) ||
         !check_file(call, request->validation_file, "validation_file", request->method, &problems))
         return;
-    integrations_read(call->arena, request->integrations, &call->api->config.origins, integrations, &problems);
+    if (!read_integrations(call, request, integrations, &problems))
+        return;
     resolve_context(call, &place, request, &problems);
     check_adapter(&place, request, &problems);
     if (problems.count) {

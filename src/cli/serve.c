@@ -32,7 +32,7 @@ struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice, hung_seconds;
     bool is_open;
-    const char *secret_key_file, *outgoing;
+    const char *secret_key_file, *outgoing, *wandb_url;
     int64_t secret_key_fd;
 };
 
@@ -183,9 +183,14 @@ static bool open_background(struct serve *s, struct err *err)
 static bool open_folders(struct serve *s, struct err *err)
 {
     const char *home = getenv("HF_HOME"), *user = getenv("HOME");
+    struct outgoing_url wandb;
 
     if (!outgoing_policy_parse(&s->arena, s->options.outgoing, &s->origins, err))
         return err_prefix(err, "--outgoing");
+    if (!s->options.wandb_url)
+        s->options.wandb_url = getenv("WANDB_BASE_URL") ? getenv("WANDB_BASE_URL") : "https://api.wandb.ai";
+    if (!outgoing_url_parse(&s->arena, str_of(s->options.wandb_url), &wandb, err))
+        return err_prefix(err, "--wandb-url");
     if (!dir_make(s->options.data, err) || !(s->data_dir = path_absolute(&s->arena, s->options.data, err)))
         return err_prefix(err, "--data");
     if (s->options.models && !(s->models_dir = path_absolute(&s->arena, s->options.models, err)))
@@ -213,6 +218,7 @@ static bool open_tracker(struct serve *s, struct err *err)
                                                       .store = s->store,
                                                       .data_dir = s->data_dir,
                                                       .origins = s->options.outgoing,
+                                                      .wandb_url = s->options.wandb_url,
                                                       .on_change = jobs_changed,
                                                       .on_change_context = s},
                              err);
@@ -348,6 +354,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .is_local = is_loopback(s->options.host),
                                           .public_host = s->options.public_host,
                                           .origins = s->origins,
+                                          .wandb_url = s->options.wandb_url,
                                           .checker = {check_begin, check_add, check_end, check_free}},
                      err);
     if (!s->api)
@@ -519,6 +526,8 @@ int cli_serve(int argc, char **argv)
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
          "that jobs' integrations may reach: https://host, https://anywhere, internal:http://10.0.0.5:5000 (default: none)", NULL},
+        {"wandb-url", OPTION_TEXT, &s.options.wandb_url, "URL",
+         "the W&B server (default: WANDB_BASE_URL, else https://api.wandb.ai); --outgoing has to list it, too", NULL},
         {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
          "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
         {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},

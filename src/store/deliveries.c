@@ -28,6 +28,20 @@ bool delivery_insert(struct store *store, const struct store_job *job, const str
     return query_run(&query, NULL, err);
 }
 
+const char *store_delivery_project_secret(const char *kind, const char **member)
+{
+    static const struct {
+        const char *kind, *member, *name;
+    } table[] = {{"wandb", "api_key", "WANDB_API_KEY"}};
+
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(kind, table[i].kind) == 0) {
+            *member = table[i].member;
+            return table[i].name;
+        }
+    return NULL;
+}
+
 /* NULL: it has nothing to tell and is not to be woken. */
 #define DUE_MS                                                                                                         \
     "CASE WHEN EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = deliveries.job_id AND e.seq > after_seq) "          \

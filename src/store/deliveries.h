@@ -54,6 +54,11 @@ struct store_delivery_end {
 bool store_delivery_end(struct store *store, const struct store_delivery *delivery,
                         const struct store_delivery_end *end, struct err *err);
 
+/* The project's secret that stands in where the job brought none; `member` is its name in the integration. Only for
+ * services whose address is the operator's: a tenant who names the address could have it sent there. NULL: there is
+ * none. */
+const char *store_delivery_project_secret(const char *kind, const char **member);
+
 /* With a new job, in its transaction (store/queue.h). */
 struct store_job_extra {
     const struct store_held *secrets;

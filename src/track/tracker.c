@@ -118,26 +118,42 @@ static void put_events(struct json_writer *w, const struct store_event_list *eve
     json_write_end_array(w);
 }
 
-/* "integrations.<position>.…": the last part is the name that the sender knows. */
+static bool put_secret(struct json_writer *w, struct sender *sender, const char *owner, const char *name,
+                       const char *key, struct err *err)
+{
+    struct tenant tenant = tenant_of(&sender->delivery);
+    struct secret value = {0};
+    bool ok = store_secret_get(store_of(sender), &tenant, owner, name, &value, err);
+
+    if (ok)
+        json_put_str(w, key, secret_reveal(&value));
+    secret_wipe(&value);
+    return ok;
+}
+
+/* The job's own, "integrations.<position>.<kind>.<key>", and the project's where there is none of its own. */
 static bool put_secrets(struct json_writer *w, struct sender *sender, struct err *err)
 {
     struct tenant tenant = tenant_of(&sender->delivery);
-    const char *prefix = arena_printf(&sender->arena, "integrations.%lld.", (long long)sender->delivery.position);
+    const char *job_id = sender->delivery.job_id, *key = NULL,
+               *project_name = store_delivery_project_secret(sender->delivery.kind, &key),
+               *prefix = arena_printf(&sender->arena, "integrations.%lld.", (long long)sender->delivery.position);
     struct store_secret_list secrets;
-    bool ok = store_secret_list(store_of(sender), &tenant, sender->delivery.job_id, &sender->arena, &secrets, err);
+    struct err none = {0};
+    bool ok = store_secret_list(store_of(sender), &tenant, job_id, &sender->arena, &secrets, err), is_own = false;
 
     json_write_key(w, "secrets");
     json_write_begin_object(w);
     for (size_t i = 0; ok && i < secrets.count; i++) {
-        struct secret value = {0};
+        const char *own = secrets.at[i].name, *own_key = strrchr(own, '.') + 1;
 
-        if (!str_starts(str_of(secrets.at[i].name), str_of(prefix)))
+        if (!str_starts(str_of(own), str_of(prefix)))
             continue;
-        ok = store_secret_get(store_of(sender), &tenant, sender->delivery.job_id, secrets.at[i].name, &value, err);
-        if (ok)
-            json_put_str(w, strrchr(secrets.at[i].name, '.') + 1, secret_reveal(&value));
-        secret_wipe(&value);
+        is_own = is_own || (key && strcmp(own_key, key) == 0);
+        ok = put_secret(w, sender, job_id, own, own_key, err);
     }
+    if (ok && project_name && !is_own && !put_secret(w, sender, "", project_name, key, &none))
+        ok = none.code == ERR_NOT_FOUND || err_set(err, none.code, "%s", none.text);
     json_write_end_object(w);
     return ok;
 }
@@ -167,6 +183,7 @@ static bool write_document(struct sender *sender, struct strbuf *text, struct er
     json_write_key(&w, "operator");
     json_write_begin_object(&w);
     json_put_text(&w, "origins", tracker->config.origins);
+    json_put_text(&w, "wandb_url", tracker->config.wandb_url);
     json_write_end_object(&w);
     put_events(&w, &events);
     if (!put_secrets(&w, sender, err))

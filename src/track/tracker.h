@@ -18,6 +18,7 @@ struct tracker_config {
     const char *data_dir; /* what senders complain of goes to send.log in it */
     const char *program;  /* "PROGRAM send"; NULL: this binary */
     const char *origins;  /* that may be reached: http/outgoing.h */
+    const char *wandb_url;
     int senders_max;      /* at once; 0: 4 */
     int64_t batch_ms;     /* between two senders of one delivery; 0: 2 s */
     int64_t retry_ms;     /* after the first failure, doubling up to 10 minutes; 0: 1 s */

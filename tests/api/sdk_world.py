@@ -1,12 +1,20 @@
 """What the suites of the stock clients are about: a server, a finished job, its model, a file, another project."""
-from conftest import chat_lines, make_client, wait_for_job
+import sys
+
+from conftest import ROOT, Server, chat_lines, make_client, wait_for_job
+
+sys.path.insert(0, str(ROOT / "tests/track"))
+from fake_wandb import FakeWandb  # noqa: E402
 
 
 class World:
-    """What the calls are about. A long job holds the only place in the queue, so fresh jobs stay queued and cost nothing."""
+    """What the calls are about, and a W&B for which the project has a key. A long job holds the only place in the queue, so fresh jobs stay queued and cost nothing."""
 
-    def __init__(self, server):
-        self.server, self.client = server, make_client(server)
+    def __init__(self, data, models):
+        self.wandb = FakeWandb()
+        self.server = Server(data, models, "--no-auth", "--jobs", "1", "--outgoing", f"internal:{self.wandb.url}", "--wandb-url", self.wandb.url).start()
+        self.client = make_client(self.server)
+        self.client.post("/organization/projects/proj-default/secrets", body={"name": "WANDB_API_KEY", "value": "k" * 40}, cast_to=object)
         self.file = self.upload_file()
         done = self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file, hyperparameters={"n_epochs": 1})
         self.done = wait_for_job(self.client, done.id)
@@ -21,6 +29,11 @@ class World:
 
     def release_queue(self):
         self.client.fine_tuning.jobs.cancel(self.holder)
+
+    def stop(self):
+        self.release_queue()
+        assert self.server.stop() == 0
+        self.wandb.close()
 
     def upload_file(self, lines=24):
         return self.client.files.create(file=("train.jsonl", chat_lines(lines).encode()), purpose="fine-tune").id

@@ -1,16 +1,18 @@
-"""Integrations of jobs: what MLflow hears, whatever happens on the way, and what nobody hears."""
-import base64
+"""Integrations of jobs: what nobody hears. tests/track has what is heard."""
 import json
 import os
 import pathlib
 import sqlite3
 import subprocess
+import sys
 import time
 
 import openai
 import pytest
-from conftest import Server, chat_lines, check_response, wait_for_job
-from fake_mlflow import FakeMlflow
+from conftest import ROOT, Server, chat_lines, check_response, wait_for_job
+
+sys.path.insert(0, str(ROOT / "tests/track"))
+from fake_mlflow import FakeMlflow  # noqa: E402
 
 
 @pytest.fixture
@@ -49,72 +51,11 @@ def state_of(server, job_id):
             database.execute("SELECT COUNT(*) FROM secrets WHERE owner=?", (job_id,)).fetchone()[0]
 
 
-def senders(parent):
-    """The senders that the server has running."""
-    found = []
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if b"\0send\0" in (process / "cmdline").read_bytes() and int((process / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def wait_for_state(server, job_id, state, timeout=60):
     deadline = time.monotonic() + timeout
     while state_of(server, job_id)[0][0] != state and time.monotonic() < deadline:
         time.sleep(0.1)
     assert state_of(server, job_id)[0][0] == state, state_of(server, job_id)
-
-
-def test_a_run_of_mlflow_holds_what_the_job_did(tmp_path, models, mlflow):
-    mlflow.authorization = "Basic " + base64.b64encode(b"CANARYuser:CANARYpassword").decode()
-    server, client, file = start(tmp_path, models, mlflow)
-    job = create(client, file, mlflow, {"username": "CANARYuser", "password": "CANARYpassword", "certificate_file": None})
-    assert json.loads(job.to_json())["integrations"] == [{"type": "mlflow", "mlflow": {
-        "tracking_uri": mlflow.url + "/prefix/", "experiment_name": "attune tests", "run_name": "first", "tags": {"team": "red"}}}]
-    assert state_of(server, job.id)[1] == 2
-    job = wait_for_job(client, job.id)
-    assert job.status == "succeeded"
-    mlflow.wait(lambda fake: any(run["status"] == "FINISHED" for run in fake.runs.values()))
-    wait_for_state(server, job.id, "done")
-    assert state_of(server, job.id)[1] == 0, "the job's secrets go when nothing needs them any more"
-    (run,) = mlflow.runs.values()
-    assert (run["name"], mlflow.experiments["attune tests"]) == ("first", run["experiment_id"])
-    assert run["tags"] == {"attune.job_id": job.id, "mlflow.source.name": "attune", "team": "red"}
-    assert run["params"]["model"] == "test/tiny" and run["params"]["batch_size"] == "4" and run["params"]["training_file"] == file.id
-    assert sorted(run["metrics"]) == stored_metrics(server, job.id) and len(run["metrics"]) > 12
-    assert run["end_time"] >= run["start_time"] > 1e12
-    assert server.stop() == 0
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"CANARY" not in path.read_bytes(), path
-
-
-@pytest.mark.parametrize("position, fault", [(0, "cut"), (1, "killed"), (2, "killed"), (2, "cut"), (3, "killed"), (4, "killed"), (4, "cut"), (3, 500)])
-def test_a_request_that_fails_makes_no_gap_and_no_double(tmp_path, models, mlflow, position, fault):
-    mlflow.misbehave = [None] * position + [fault]
-    server, client, file = start(tmp_path, models, mlflow)
-    mlflow.kill = lambda: [os.kill(pid, 9) for pid in senders(server.process.pid)]
-    job = wait_for_job(client, create(client, file, mlflow).id)
-    wait_for_state(server, job.id, "done")
-    (run,) = mlflow.runs.values()
-    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id) and not mlflow.misbehave
-    assert server.stop() == 0
-
-
-def test_a_server_that_is_killed_while_it_sends_goes_on_afterwards(tmp_path, models, mlflow):
-    server, client, file = start(tmp_path, models, mlflow)
-    job = create(client, file, mlflow)
-    mlflow.wait(lambda fake: len(fake.requests) >= 3)
-    server.stop(9)
-    server.start()
-    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
-    assert wait_for_job(client, job.id).status == "succeeded"
-    wait_for_state(server, job.id, "done")
-    (run,) = mlflow.runs.values()
-    assert run["status"] == "FINISHED" and sorted(run["metrics"]) == stored_metrics(server, job.id)
-    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("misbehaviour, code", [("401", "UNAUTHENTICATED"), ("garbage", "something else than JSON")])
@@ -166,10 +107,9 @@ def test_what_the_operator_does_not_list_is_not_reached(tmp_path, models, mlflow
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             create(client, file, mlflow_like)
         assert refused.value.param.startswith("integrations.0.mlflow.tracking_uri")
-    for kind in ("wandb", "hf"):
-        with pytest.raises(openai.UnprocessableEntityError) as refused:
-            client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": kind, kind: {"project": "p"}}]})
-        assert f"{kind} is not there yet" in refused.value.message
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": "hf", "hf": {"output_repo_name": "p"}}]})
+    assert "hf is not there yet" in refused.value.message
     assert other.requests == mlflow.requests == [] and not client.fine_tuning.jobs.list().data
     other.close()
     assert server.stop() == 0

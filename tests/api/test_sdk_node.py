@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT, Server, chat_lines
+from conftest import ROOT, chat_lines
 from sdk_world import World
 
 SOURCE, BUILT = ROOT / "tests/node", ROOT / "build/node"
@@ -42,16 +42,14 @@ def node():
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("node")
-    running = Server(folder / "data", models, "--no-auth", "--jobs", "1").start()
-    world = World(running)
+    world = World(folder / "data", models)
     world.release_queue()
     tuned = [world.tuned_model() for _ in MAJORS]
     world.hold_queue()
     (folder / "data.jsonl").write_text(chat_lines(24))
     world.told = json.dumps({"job": world.done.id, "model": world.model, "file": world.file, "project": world.project, "path": str(folder / "data.jsonl"), "models": tuned})
     yield world
-    world.release_queue()
-    assert running.stop() == 0
+    world.stop()
 
 
 @pytest.fixture(scope="module", params=MAJORS)

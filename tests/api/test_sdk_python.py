@@ -19,11 +19,9 @@ MESSAGES = [{"role": "developer", "content": "string", "name": "name"}, {"role":
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, models):
-    running = Server(tmp_path_factory.mktemp("sdk") / "data", models, "--no-auth", "--jobs", "1").start()
-    world = World(running)
+    world = World(tmp_path_factory.mktemp("sdk") / "data", models)
     yield world
-    world.release_queue()
-    assert running.stop() == 0
+    world.stop()
 
 
 def create_job(w, **options):
@@ -40,6 +38,8 @@ CALLS = [
                                                   "reasoning_effort": "default"}}}), "FineTuningJob"),
     ("fine_tuning.jobs", "create", lambda w: create_job(
         w, validation_file=None, suffix=None, seed=None, metadata=None, integrations=None, method={"type": "supervised"}), "FineTuningJob"),
+    ("fine_tuning.jobs", "create", lambda w: create_job(
+        w, integrations=[{"type": "wandb", "wandb": {"project": "my-wandb-project", "entity": "entity", "name": "name", "tags": ["custom-tag"]}}]), "FineTuningJob"),
     ("fine_tuning.jobs", "retrieve", lambda w: {"fine_tuning_job_id": w.done.id}, "FineTuningJob"),
     ("fine_tuning.jobs", "list", lambda w: {}, "CursorPage[FineTuningJob]"),
     ("fine_tuning.jobs", "list", lambda w: {"after": "string", "limit": 0, "metadata": {"foo": "string"}}, "CursorPage[FineTuningJob]"),

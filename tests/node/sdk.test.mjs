@@ -82,6 +82,13 @@ test("a job is created with every parameter", async () => {
   await cancel(job);
 });
 
+test("a job is told to Weights & Biases", async () => {
+  const wandb = { project: "my-wandb-project", entity: "entity", name: "name", tags: ["custom-tag"] };
+  const job = await createJob({ integrations: [{ type: "wandb", wandb }] });
+  assert.deepEqual(job.integrations, [{ type: "wandb", wandb }]);
+  await cancel(job);
+});
+
 test("optional parameters may be null", async () => {
   await cancel(await createJob({ validation_file: null, suffix: null, seed: null, metadata: null, integrations: null, hyperparameters: {} }));
 });

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define A_NAME "must be a text of 1 to 128 characters without any of / \\ # ? % :"
+
 struct fixture {
     struct arena arena;
     struct outgoing_policy origins;
@@ -11,8 +13,11 @@ struct fixture {
     struct problems problems;
 };
 
+/* What was a secret is null by now; an entity named OWN has no secret of the project. */
 static void take(struct fixture *f, const char *text)
 {
+    const struct store_held held[] = {{.name = "integrations.0.wandb.api_key"}};
+    struct store_secret project[] = {{.name = "WANDB_API_KEY"}};
     struct err err = {0};
     struct json *value;
 
@@ -21,7 +26,11 @@ static void take(struct fixture *f, const char *text)
               err);
     value = json_parse(&f->arena, str_of(text), NULL, &err);
     assert_ok(value, err);
-    integrations_read(&f->arena, value, &f->origins, &f->integrations, &f->problems);
+    integrations_read(&f->arena, value,
+                      &(struct integration_places){&f->origins, "https://api.wandb.ai", held,
+                                                   strstr(text, "null") != NULL,
+                                                   &(struct store_secret_list){project, strstr(text, "OWN") == NULL}},
+                      &f->integrations, &f->problems);
 }
 
 static void done(struct fixture *f)
@@ -49,6 +58,25 @@ static void an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets(v
     done(&f);
 }
 
+static void an_entry_for_wandb_has_a_key_of_its_own_or_the_projects(void **state)
+{
+    struct fixture f;
+
+    take(&f,
+         "[{\"type\":\"wandb\",\"wandb\":{\"project\":\"p\",\"entity\":\"OWN\",\"api_key\":null,\"tags\":[\"a\"]}}]");
+    assert_int_equal(f.problems.count, 0);
+    assert_string_equal(f.integrations.at[0].kind, "wandb");
+    assert_string_equal(f.integrations.echo_json,
+                        "[{\"type\":\"wandb\",\"wandb\":{\"project\": \"p\", \"name\": null, \"entity\": \"OWN\", "
+                        "\"tags\": [\"a\"]}}]");
+    done(&f);
+    take(&f, "[{\"wandb\":{\"project\":\"my project\"}}]");
+    assert_int_equal(f.problems.count, 0);
+    assert_string_equal(f.integrations.at[0].config_json,
+                        "{\"project\": \"my project\", \"name\": null, \"entity\": null, \"tags\": []}");
+    done(&f);
+}
+
 static void no_integrations_are_none(void **state)
 {
     static const char *const none[] = {"null", "[]"};
@@ -71,8 +99,20 @@ static void what_is_wrong_is_named(void **state)
         {"[1,2,3,4,5,6,7,8,9]", "integrations must be a list of at most 8"},
         {"[5]", "integrations.0: must be an object with a type and an object of that name"},
         {"[{}]", "integrations.0: must be an object with a type and an object of that name"},
-        {"[{\"type\":\"wandb\",\"wandb\":{\"project\":\"p\"}}]", "integrations.0: wandb is not there yet: mlflow is"},
-        {"[{\"hf\":{\"output_repo_name\":\"p\"}}]", "integrations.0: hf is not there yet: mlflow is"},
+        {"[{\"hf\":{\"output_repo_name\":\"p\"}}]", "integrations.0: hf is not there yet: mlflow and wandb are"},
+        {"[{\"wandb\":{}}]", "integrations.0.wandb.project: is required"},
+        {"[{\"wandb\":{\"project\":\"\"}}]", "integrations.0.wandb.project: " A_NAME},
+        {"[{\"wandb\":{\"project\":\"a/b\"}}]", "integrations.0.wandb.project: " A_NAME},
+        {"[{\"wandb\":{\"project\":\"p\",\"entity\":\"..\"}}]", "integrations.0.wandb.entity: " A_NAME},
+        {"[{\"wandb\":{\"project\":\"p\",\"entity\":\"OWN\"}}]",
+         "integrations.0.wandb.api_key: is required, here or as the project's secret WANDB_API_KEY"},
+        {"[{\"wandb\":{\"project\":\"p\",\"name\":5}}]",
+         "integrations.0.wandb.name: must be a text of 1 to 250 characters"},
+        {"[{\"wandb\":{\"project\":\"p\",\"tags\":[\"\"]}}]",
+         "integrations.0.wandb.tags: must be a list of at most 50 texts of 1 to 64 characters"},
+        {"[{\"wandb\":{\"project\":\"p\",\"base_url\":\"https://x.example\"}}]",
+         "integrations.0.wandb.base_url: is not known"},
+        {"[{\"wandb\":5,\"type\":\"wandb\"}]", "integrations.0.wandb: must be an object with project"},
         {"[{\"type\":\"mlflow\"}]", "integrations.0.mlflow: must be an object with tracking_uri"},
         {"[{\"mlflow\":{}}]", "integrations.0.mlflow.tracking_uri: is required"},
         {"[{\"mlflow\":{\"tracking_uri\":7}}]", "integrations.0.mlflow.tracking_uri: must be a string"},
@@ -111,6 +151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets),
+        cmocka_unit_test(an_entry_for_wandb_has_a_key_of_its_own_or_the_projects),
         cmocka_unit_test(no_integrations_are_none),
         cmocka_unit_test(what_is_wrong_is_named),
     };
