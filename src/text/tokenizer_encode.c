@@ -158,7 +158,7 @@ static bool take_segment(struct encoder *enc, int index, struct piece piece, str
     if (next.start == next.end)
         return true;
     next.is_match = next.is_match != stage->invert;
-    if (stage->behavior == ISOLATED || (stage->behavior == REMOVED && !next.is_match))
+    if (stage->behavior == REMOVED && !next.is_match)
         return pass_on(enc, index, sub_piece(piece, next.start, next.end));
     if (stage->behavior == REMOVED)
         return true;
@@ -191,12 +191,31 @@ static bool find_match(struct encoder *enc, const struct split_stage *stage, str
     return true;
 }
 
+/* Each match and each piece between two matches by itself: the split of every large byte-level model. */
+static bool split_isolated(struct encoder *enc, int index, struct piece piece)
+{
+    const struct split_stage *stage = &enc->tok->splits[index];
+    size_t at = 0, start, end;
+
+    for (; at < piece.text.len; at = end) {
+        if (!find_match(enc, stage, piece.text, at, &start, &end))
+            return false;
+        if (start > at && !pass_on(enc, index, sub_piece(piece, at, start)))
+            return false;
+        if (end > start && !pass_on(enc, index, sub_piece(piece, start, end)))
+            return false;
+    }
+    return true;
+}
+
 static bool split_piece(struct encoder *enc, int index, struct piece piece)
 {
     const struct split_stage *stage = &enc->tok->splits[index];
     struct segment held = {0};
     size_t at = 0, start, end;
 
+    if (stage->behavior == ISOLATED)
+        return split_isolated(enc, index, piece);
     while (at < piece.text.len) {
         if (!find_match(enc, stage, piece.text, at, &start, &end))
             return false;

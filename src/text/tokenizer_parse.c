@@ -95,6 +95,8 @@ static bool parse_stage(struct tokenizer *tok, const struct json *json, struct e
     } else {
         return refuse("pre-tokenizer", type, "is not supported", err);
     }
+    if (stage.kind == SPLIT_BYTE_LEVEL && !stage.cuts && stage.prepend == PREPEND_NEVER)
+        return true; /* words go to the model as they are */
     if (!add_split(tok, &stage, err)) {
         pattern_free(stage.pattern);
         return false;
