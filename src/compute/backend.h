@@ -357,11 +357,37 @@ struct queue {
     struct pool *pool;
     void *scratch;         /* aligned to 64 */
     size_t scratch_bytes;
+    int device;            /* which one, of a backend that has several */
     void *state;           /* the backend's own */
+};
+
+/* `rows` stretches of row_bytes, each ld bytes behind the one before. */
+struct stretches {
+    void *at;
+    size_t ld;
+};
+
+/* Memory of a device. What operations read and write lies there: matrices, a batch's arrays, indices, statistics, codes of
+ * quantized weights. On the host stay the structs themselves and what their shapes are told with: borders of parts
+ * (part_rows, part_cols, part_scale, row_end of struct quant) and struct nf4. Transfers and operations of a queue run in
+ * the order of the calls. */
+struct memory {
+    bool (*open)(struct queue *queue, struct err *err); /* makes queue->state for queue->device */
+    void (*close)(struct queue *queue);                 /* waits; a queue that was not opened is fine */
+    void *(*take)(struct queue *queue, size_t bytes);   /* zeros, aligned to 256; NULL: there is no room */
+    void *(*take_shared)(struct queue *queue, size_t bytes); /* that the host may touch whenever the queue is idle */
+    void (*give)(struct queue *queue, void *at);             /* of either kind; NULL is fine */
+    void (*zero)(struct queue *queue, void *at, size_t bytes);
+    /* The host's memory may change as soon as `put` returns, and holds what was asked for as soon as `get` does. */
+    void (*put)(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows);
+    void (*get)(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows);
+    void (*wait)(struct queue *queue);
+    size_t (*free_bytes)(struct queue *queue);
 };
 
 struct backend {
     const char *name;
+    const struct memory *memory; /* NULL: operands lie in the process's memory, and operations are done when they return */
 #define OP_FIELD(name) void (*name)(struct queue *, const struct op_##name *);
     OPS(OP_FIELD)
 #undef OP_FIELD

@@ -1,7 +1,7 @@
 /* The optimizer's and the checkpoint's view of a model's arenas. */
-#include "model/decoder_int.h"
+#include "model/memory.h"
 
-#include <string.h>
+#include <stdlib.h>
 
 static void *element(const struct model *m, enum region_id region, uint64_t at)
 {
@@ -61,10 +61,24 @@ float *model_grads(struct model *m, uint64_t *count, double **partial)
     return element(m, REGION_GRADS, 0);
 }
 
+const double *model_grad_sumsq(struct model *m, double *value)
+{
+    struct op_sumsq op = {element(m, REGION_GRADS, 0), m->params.arena_count, m->partial, m->sumsq};
+
+    m->backend->sumsq(&m->queue, &op);
+    memory_read(m, value, m->sumsq, sizeof *value);
+    return m->sumsq;
+}
+
+void model_grads_read(struct model *m, float *grads)
+{
+    memory_read(m, grads, element(m, REGION_GRADS, 0), m->params.arena_count * sizeof *grads);
+}
+
 void model_zero_grads(struct model *m)
 {
     if (m->region[REGION_GRADS])
-        memset(m->region[REGION_GRADS], 0, m->params.arena_count * dtype_bytes(m->params.master_type));
+        memory_zero(m, m->region[REGION_GRADS], m->params.arena_count * dtype_bytes(m->params.master_type));
 }
 
 struct param_view model_param_view(struct model *m, int index)
@@ -87,15 +101,18 @@ struct param_view model_param_view(struct model *m, int index)
 double model_param_grad_sumsq(struct model *m, int index)
 {
     struct param_view view = model_param_view(m, index);
-    const float *grad = view.grad;
+    void *copy;
+    struct mat grads = memory_view(m, (struct mat){view.grad, view.rows, view.cols, view.ld, DTYPE_F32}, &copy);
+    const float *grad = grads.at;
     double sum = 0;
 
     ASSERT(grad && m->params.master_type == DTYPE_F32);
     for (int32_t r = 0; r < view.rows; r++) {
         for (int32_t c = 0; c < view.cols; c++)
             sum += (double)grad[c] * grad[c];
-        grad += view.ld;
+        grad += grads.ld;
     }
+    free(copy);
     return sum;
 }
 

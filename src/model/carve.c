@@ -489,7 +489,10 @@ static void take_tables(struct model *m, const struct widths *w)
     }
     m->nll = take(m, REGION_TABLES, (uint64_t)w->T * dtype_bytes(w->residual));
     m->hit = take(m, REGION_TABLES, (uint64_t)w->T);
-    m->partial = take(m, REGION_TABLES, (m->params.arena_count / SUMSQ_BLOCK + 1) * sizeof(double));
+    m->partial = take(m, REGION_TABLES, (m->params.arena_count / SUMSQ_BLOCK + 2) * sizeof(double));
+    m->sumsq = m->partial + m->params.arena_count / SUMSQ_BLOCK + 1;
+    if (m->memory)
+        m->device_batch = take(m, REGION_TABLES, ((uint64_t)w->T * 7 + 1) * sizeof(int32_t));
 }
 
 void model_carve(struct model *m)

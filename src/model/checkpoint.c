@@ -1,5 +1,6 @@
 #include "model/checkpoint_int.h"
 #include "model/experts_file.h"
+#include "model/memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -136,20 +137,34 @@ static bool write_columns(struct safetensors_writer *writer, const struct param_
     return ok;
 }
 
+static bool write_master(struct model *m, struct safetensors_writer *writer, const struct param *param,
+                         const struct param_view *view, enum dtype type, struct err *err)
+{
+    if (param->experts)
+        return write_experts(writer, param, view, type, err);
+    if (param->is_transposed)
+        return write_columns(writer, view, err);
+    return write_rows(writer, view->master, m->params.master_type, type, view->rows, view->cols, view->ld, err);
+}
+
 static bool write_source(struct model *m, struct safetensors_writer *writer, const struct safetensors_entry *entry,
                          struct err *err)
 {
     const struct source *source = entry->context;
     struct param_view view;
+    struct mat mat;
+    void *copy;
+    bool ok;
 
     if (source->copied)
         return safetensors_write(writer, source->copied->data, source->copied->bytes, err);
     view = model_param_view(m, source->param);
-    if (m->params.param[source->param].experts)
-        return write_experts(writer, &m->params.param[source->param], &view, entry->type, err);
-    if (m->params.param[source->param].is_transposed)
-        return write_columns(writer, &view, err);
-    return write_rows(writer, view.master, m->params.master_type, entry->type, view.rows, view.cols, view.ld, err);
+    mat = memory_view(m, (struct mat){view.master, view.rows, view.cols, view.ld, m->params.master_type}, &copy);
+    view.master = mat.at;
+    view.ld = mat.ld;
+    ok = write_master(m, writer, &m->params.param[source->param], &view, entry->type, err);
+    free(copy);
+    return ok;
 }
 
 /* One file; every entry's context is its source. */

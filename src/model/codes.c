@@ -140,12 +140,12 @@ static uint64_t take(uint64_t *end, uint64_t bytes)
     return at;
 }
 
-static struct layout layout_of(const struct param *param, const struct quantization *quantization)
+static struct layout layout_of(const struct param *param, const struct quantization *quantization, bool is_copied)
 {
     int64_t count = (int64_t)param->rows * param->cols, blocks = nf4_blocks(count, NF4_BLOCK);
     struct layout layout = {0};
 
-    if (!quantization->is_in_file)
+    if (!quantization->is_in_file || is_copied)
         take(&layout.end, (uint64_t)nf4_code_bytes(count));
     if (!quantization->is_nested) {
         layout.absmax = take(&layout.end, 4 * (uint64_t)blocks);
@@ -157,9 +157,9 @@ static struct layout layout_of(const struct param *param, const struct quantizat
     return layout;
 }
 
-uint64_t codes_bytes(const struct param *param, const struct quantization *quantization)
+uint64_t codes_bytes(const struct param *param, const struct quantization *quantization, bool is_copied)
 {
-    return layout_of(param, quantization).end;
+    return layout_of(param, quantization, is_copied).end;
 }
 
 static void copy_packed(const struct param *param, bool is_nested, struct layout layout, char *at)
@@ -199,22 +199,24 @@ static void quantize(const struct param *param, struct layout layout, char *at, 
     free(absmax);
 }
 
-void codes_load(const struct param *param, const struct quantization *quantization, char *at)
+void codes_load(const struct param *param, const struct quantization *quantization, bool is_copied, char *share, char *at)
 {
-    struct layout layout = layout_of(param, quantization);
+    struct layout layout = layout_of(param, quantization, is_copied);
     struct nf4 *nf4 = param->codes;
 
     *nf4 = (struct nf4){.count = (int64_t)param->rows * param->cols};
-    nf4->codes = param->packed ? param->file->data : (const uint8_t *)at;
+    nf4->codes = param->packed && !is_copied ? param->file->data : (const uint8_t *)at;
     nf4->absmax = (const float *)(at + layout.absmax);
     if (quantization->is_nested) {
         nf4->nested = (const uint8_t *)at + layout.nested;
         nf4->map = (const float *)(at + layout.map);
     }
     if (param->packed) {
-        copy_packed(param, quantization->is_nested, layout, at);
+        if (is_copied)
+            memcpy(share, param->file->data, param->file->bytes);
+        copy_packed(param, quantization->is_nested, layout, share);
         nf4->offset = param->packed->offset;
     } else {
-        quantize(param, layout, at, &nf4->offset);
+        quantize(param, layout, share, &nf4->offset);
     }
 }

@@ -1,4 +1,5 @@
 #include "model/checkpoint_int.h"
+#include "model/memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,8 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
     m->is_trained = options->is_trained;
     m->backend = options->backend;
     m->panel_backend = options->is_trained ? NULL : options->backend;
+    m->memory = options->backend->memory;
+    m->queue.device = options->device;
     m->queue.pool = options->pool;
     if (!config_read(&m->arena, folder, &m->config, err))
         return false;
@@ -81,7 +84,7 @@ static bool describe_unread(struct model *m, const char *folder, const struct mo
 {
     return describe(m, folder, options, err) &&
            params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained,
-                       options->is_random || options->slice, NULL, &m->params, err);
+                       options->is_random || options->slice, m->memory != NULL, NULL, &m->params, err);
 }
 
 bool model_plan(const char *folder, const struct model_options *options, struct plan *plan, struct err *err)
@@ -111,7 +114,7 @@ bool model_cost(const char *folder, const struct model_options *options, const s
 }
 
 /* The first carving tells the bytes, the second the addresses. */
-static void allocate(struct model *m)
+static bool allocate(struct model *m, struct err *err)
 {
     uint64_t scratch_bytes = 0;
 
@@ -120,13 +123,31 @@ static void allocate(struct model *m)
             scratch_bytes = m->plan.region[i].bytes;
     model_carve(m);
     m->region_bytes[REGION_SCRATCH] = scratch_bytes;
-    for (int i = 0; i < REGION_COUNT; i++)
-        if (i != REGION_MAPPED)
-            m->region[i] = mem_alloc_pages(m->region_bytes[i]);
+    if (!memory_take_regions(m, err))
+        return false;
     model_carve(m);
     m->region_bytes[REGION_SCRATCH] = scratch_bytes;
     m->queue.scratch = m->region[REGION_SCRATCH];
     m->queue.scratch_bytes = scratch_bytes;
+    if (m->memory) {
+        size_t T = (size_t)m->plan.tokens;
+        m->host_batch = arena_new_array(&m->arena, int32_t, 7 * T + 1);
+        m->host_nll = arena_new_array(&m->arena, float, T);
+        m->host_hit = arena_new_array(&m->arena, uint8_t, T);
+    }
+    return true;
+}
+
+static void fill_rope_tables(struct model *m)
+{
+    for (int i = 0; i < m->config.rope_count; i++) {
+        size_t rows = (size_t)rope_table_rows(&m->config.rope[i], m->plan.positions);
+        size_t count = rows * (size_t)m->config.rope[i].dim;
+        float *table = mem_alloc(count * sizeof *table);
+        rope_table(&m->config, i, m->plan.positions, table);
+        memory_write(m, m->cos_sin[i], table, count * sizeof *table);
+        free(table);
+    }
 }
 
 static bool fill(struct model *m, const struct model_options *options, struct err *err)
@@ -139,8 +160,7 @@ static bool fill(struct model *m, const struct model_options *options, struct er
         return false;
     if (m->params.lora_rank && !options->adapter_folder && !options->slice)
         init_adapter(m, options->seed);
-    for (int i = 0; i < m->config.rope_count; i++)
-        rope_table(&m->config, i, m->plan.positions, m->cos_sin[i]);
+    fill_rope_tables(m);
     forward_first_gains(m);
     model_masters_changed(m);
     lay_out_panels(m);
@@ -158,12 +178,14 @@ bool model_open(struct model **model, const char *folder, const struct model_opt
         goto out;
     if (set && !safetensors_set_open(&m->set, &m->arena, folder, err))
         goto out;
-    if (!params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, !set, set,
+    if (!params_make(&m->arena, &m->config, options->profile, &m->lora, options->is_trained, !set,
+                     m->memory != NULL, set,
                      &m->params, err))
         goto out;
     if (!make_plan(m, options, err))
         goto out;
-    allocate(m);
+    if (!allocate(m, err))
+        goto out;
     if (!fill(m, options, err))
         goto out;
     *model = m;
@@ -178,9 +200,7 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
-    for (int i = 0; i < REGION_COUNT; i++)
-        if (i != REGION_MAPPED && m->region[i])
-            mem_free_pages(m->region[i], m->region_bytes[i]);
+    memory_give_regions(m);
     safetensors_set_close(&m->set);
     arena_deinit(&m->arena);
     free(m);
@@ -240,19 +260,34 @@ static void check_batch(const struct model *m, const struct batch *batch)
 /* Which rows of the tables of positions the tokens take. */
 static void place_tokens(struct model *m, const struct batch *batch)
 {
-    for (int i = 0; i < m->config.rope_count; i++)
-        rope_rows(&m->config.rope[i], batch, m->plan.positions, m->rope_row[i]);
+    for (int i = 0; i < m->config.rope_count; i++) {
+        int32_t *row = m->memory ? m->host_batch : m->rope_row[i];
+        rope_rows(&m->config.rope[i], batch, m->plan.positions, row);
+        if (m->memory)
+            memory_write(m, m->rope_row[i], row, (size_t)batch->T * sizeof *row);
+    }
+}
+
+/* Losses and hits of the supervised rows, to where the host reads them. */
+static void fetch_rows(struct model *m, const struct batch *batch)
+{
+    if (!m->memory)
+        return;
+    memory_read(m, m->host_nll, m->nll, (size_t)batch->head_row_count * sizeof(float));
+    memory_read(m, m->host_hit, m->hit, (size_t)batch->head_row_count);
 }
 
 /* The losses of the supervised rows, added in their order. */
 static void add_result(const struct model *m, const struct batch *batch, struct model_result *result)
 {
+    const float *row_nll = model_row_nll(m);
+    const uint8_t *hit = model_row_hits(m);
+
     for (int32_t i = 0; i < batch->head_row_count; i++) {
-        double nll =
-            m->params.master_type == DTYPE_F64 ? ((const double *)m->nll)[i] : (double)((const float *)m->nll)[i];
+        double nll = m->params.master_type == DTYPE_F64 ? ((const double *)m->nll)[i] : (double)row_nll[i];
         result->loss += (double)batch->row_weight[i] * nll;
         result->nll_sum += nll;
-        result->hit_count += m->hit[i];
+        result->hit_count += hit[i];
     }
     result->row_count += batch->head_row_count;
 }
@@ -268,57 +303,77 @@ static double balance_coefficient(const struct model *m, const struct batch *bat
 void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
                             struct model_result *result)
 {
-    struct pass pass = {.batch = batch, .step = has_grads ? step : NULL};
-    struct batch weighed = *batch;
+    struct pass pass = {.step = has_grads ? step : NULL};
+    struct batch weighed = *batch, here;
 
     ASSERT(!has_grads || m->is_trained);
     check_batch(m, batch);
     place_tokens(m, batch);
+    here = memory_batch(m, batch);
+    pass.batch = &here;
     if (m->load.at)
-        memset(m->load.at, 0, (size_t)m->load.rows * (size_t)m->load.ld * dtype_bytes(m->load.type));
+        memory_zero(m, m->load.at, (size_t)m->load.rows * (size_t)m->load.ld * dtype_bytes(m->load.type));
     forward_layers(m, &pass);
     if (pass.step && step->weigh) {
         head_pass(m, &pass, false);
+        fetch_rows(m, batch);
         weighed.row_weight = step->weigh(step->context, batch);
-        pass.batch = &weighed;
+        here = memory_batch(m, &weighed);
     }
     if (has_grads) /* rows without a label get nothing from the head */
-        memset(m->dr.at, 0, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
+        memory_zero(m, m->dr.at, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
     head_pass(m, &pass, has_grads);
     if (has_grads && m->config.moe.experts)
         result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));
     if (has_grads)
         backward_layers(m, &pass);
-    add_result(m, pass.batch, result);
+    fetch_rows(m, batch);
+    add_result(m, &weighed, result);
 }
 
 const float *model_row_nll(const struct model *m)
 {
-    return m->nll;
+    return m->memory ? m->host_nll : m->nll;
 }
 
 const uint8_t *model_row_hits(const struct model *m)
 {
-    return m->hit;
+    return m->memory ? m->host_hit : m->hit;
+}
+
+/* From the head's own memory to the caller's. */
+static void fetch_logits(struct model *m, struct mat out)
+{
+    struct mat logits = mat_rows(m->logits, out.rows);
+    struct stretches to = {out.at, (size_t)out.ld * sizeof(float)}, from = {logits.at, (size_t)logits.ld * sizeof(float)};
+
+    if (m->memory)
+        m->memory->get(&m->queue, to, from, (size_t)out.cols * sizeof(float), (size_t)out.rows);
+    else
+        m->backend->copy(&m->queue, &(struct op_copy){.x = logits, .y = out});
 }
 
 void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,
                    int32_t row_count, float *logits)
 {
-    struct pass pass = {.batch = batch, .cache = cache};
+    struct batch here = *batch;
+    struct pass pass = {.batch = &here, .cache = cache};
     int32_t vocab = m->config.vocab;
 
     check_batch(m, batch);
     place_tokens(m, batch);
+    here.head_rows = rows;
+    here.head_row_count = row_count;
+    here = memory_batch(m, &here);
     forward_layers(m, &pass);
     for (int32_t at = 0; at < row_count; at += m->plan.head_rows) {
         int32_t n = row_count - at < m->plan.head_rows ? row_count - at : m->plan.head_rows;
         struct mat out = {logits + (size_t)at * (size_t)vocab, n, vocab, vocab, DTYPE_F32};
-        if (m->params.compute_type != DTYPE_F64) {
-            forward_head(m, rows + at, n, out, &pass, at);
+        if (m->memory || m->params.compute_type == DTYPE_F64) {
+            forward_head(m, here.head_rows + at, n, mat_rows(m->logits, n), &pass, at);
+            fetch_logits(m, out);
         } else {
-            forward_head(m, rows + at, n, mat_rows(m->logits, n), &pass, at);
-            m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = out});
+            forward_head(m, rows + at, n, out, &pass, at);
         }
     }
 }

@@ -23,6 +23,7 @@ struct model_options {
     struct lora_config lora;    /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
     const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
     const struct backend *backend;
+    int device;                 /* of a backend with several */
     struct pool *pool;                                       /* borrowed */
     int thread_count; /* of a plan without a pool; 0: 1 */
     int32_t row_tokens, tokens_wanted, positions, head_rows; /* as in struct plan_request */
@@ -106,12 +107,16 @@ struct model_range {
 /* How many there are; MODEL_RANGES_MAX always suffice: norms part the layers into a handful each. */
 enum { MODEL_RANGES_MAX = 4096 };
 int model_ranges(struct model *model, struct model_range *ranges, int max);
-/* The gradient arena whole, for the norm: float[count], zeros in the gaps; partial has room for op_sumsq. */
+/* The gradient arena whole: float[count], zeros in the gaps, where operations read it; partial has room for op_sumsq. */
 float *model_grads(struct model *model, uint64_t *count, double **partial);
+/* Sum of squares of the whole gradient, in the memory of operations (which take it for clipping) and as a number. */
+const double *model_grad_sumsq(struct model *model, double *value);
+/* Copies the gradient arena for the host: float[count] of the caller. */
+void model_grads_read(struct model *model, float *grads);
 void model_zero_grads(struct model *model);
 
-/* Where a param's numbers are, one row after the other with ld elements between rows. For PROFILE_F64 the pointers are
- * to double. */
+/* Where a param's numbers are, in the memory of operations, one row after the other with ld elements between rows. For
+ * PROFILE_F64 the pointers are to double. */
 struct param_view {
     void *master, *grad, *m, *v; /* NULL where there is none */
     int32_t rows, cols, ld;

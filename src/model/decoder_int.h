@@ -92,6 +92,7 @@ struct model {
     bool is_trained;
     const struct backend *backend;
     const struct backend *panel_backend; /* in whose order weights lie; NULL: row by row */
+    const struct memory *memory; /* the backend's */
     struct queue queue;
     struct safetensors_set set;
 
@@ -113,7 +114,11 @@ struct model {
     uint8_t *hit;
     float *cos_sin[ROPE_MAX];    /* a table for each kind of layer */
     int32_t *rope_row[ROPE_MAX]; /* [T] which of its rows each token takes */
-    double *partial;
+    double *partial, *sumsq;
+    /* With a memory of its own: where a batch is put, and what the host sees of it and of the last pass's losses. */
+    int32_t *device_batch, *host_batch;
+    void *host_nll;
+    uint8_t *host_hit;
 };
 
 struct probe; /* probe.c */
@@ -187,6 +192,8 @@ bool load_adapter(struct model *model, const char *folder, struct err *err);
 const char *adapter_tensor_name(const struct param *param);
 /* First element of a param in memory, with the row distance and the type found there; NULL: only in its file. */
 char *param_address(const struct model *model, const struct param *param, int32_t *ld, enum dtype *type);
+/* The base's numbers of a param as the host can read them, in its file or in memory; *copy is to be freed. */
+struct mat param_base(struct model *model, const struct param *param, void **copy);
 /* Puts a whole tensor [rows, cols] where its param lives, master or frozen copy, converted. */
 void param_place(struct model *model, int param, const void *values, enum dtype type);
 void init_random(struct model *model, uint64_t seed);

@@ -6,7 +6,9 @@
  *
  * Backward every gradient of out goes to its rows, scaled by their weights, and through the experts to rows of y2,
  * which are added up per token; the weights' own gradient goes through the router. */
-#include "model/decoder_int.h"
+#include "model/memory.h"
+
+#include <stdlib.h>
 
 static struct mat mat_cols(struct mat mat, int32_t cols)
 {
@@ -200,16 +202,23 @@ double experts_balance(struct model *m, int32_t T, double coefficient)
 {
     int32_t E = m->config.moe.experts;
     double tokens = 0, sum = 0;
+    void *copy;
+    struct mat load = memory_view(m, m->load, &copy), daux = m->daux;
+    char *slopes = mem_alloc((size_t)E * sizeof(double));
 
+    daux.at = slopes;
     for (int32_t l = 0; l < m->config.layers; l++)
         tokens += m->config.layer[l].is_moe ? T : 0;
     for (int32_t e = 0; e < E; e++) {
-        double share = element(&m->load, 0, e) / tokens, slope = coefficient * E * share / tokens;
-        sum += share * element(&m->load, 1, e) / tokens;
-        if (m->daux.type == DTYPE_F64)
-            ((double *)m->daux.at)[e] = slope;
+        double share = element(&load, 0, e) / tokens, slope = coefficient * E * share / tokens;
+        sum += share * element(&load, 1, e) / tokens;
+        if (daux.type == DTYPE_F64)
+            ((double *)daux.at)[e] = slope;
         else
-            ((float *)m->daux.at)[e] = (float)slope;
+            ((float *)daux.at)[e] = (float)slope;
     }
+    memory_write(m, m->daux.at, slopes, (size_t)E * dtype_bytes(daux.type));
+    free(copy);
+    free(slopes);
     return coefficient * E * sum;
 }

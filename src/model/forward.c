@@ -1,6 +1,8 @@
-#include "model/decoder_int.h"
+#include "model/memory.h"
 
 #include "compute/parts.h"
+
+#include <stdlib.h>
 
 struct mat mat_rows(struct mat mat, int32_t rows)
 {
@@ -52,11 +54,14 @@ void forward_first_gains(struct model *m)
     for (int32_t l = 0; m->params.has_dora && l < m->config.layers; l++)
         for (int i = 0; i < LINEAR_KINDS; i++) {
             struct mat gain = m->layer[l].linear[i].gain;
+            char *ones = mem_alloc((size_t)gain.cols * sizeof(double) + 1);
             for (int32_t n = 0; n < gain.cols; n++)
                 if (gain.type == DTYPE_F64)
-                    ((double *)gain.at)[n] = 1;
+                    ((double *)(void *)ones)[n] = 1;
                 else
-                    ((float *)gain.at)[n] = 1;
+                    ((float *)(void *)ones)[n] = 1;
+            memory_write(m, gain.at, ones, (size_t)gain.cols * dtype_bytes(gain.type));
+            free(ones);
         }
 }
 

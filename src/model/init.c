@@ -114,20 +114,20 @@ static void measure_magnitude(struct model *m, int index)
     const struct param *magnitude = &m->params.param[index];
     const struct stored *stored = &m->params.stored[magnitude->stored];
     const struct param *base = param_at_row(&m->params, stored->slot, stored->layer, magnitude->col_at);
-    enum dtype type = base->file_type;
-    int32_t ld = base->cols;
-    const char *from = base->file ? base->file->data : param_address(m, base, &ld, &type);
+    void *copy;
+    struct mat from = param_base(m, base, &copy);
     float *norms = mem_alloc((size_t)base->rows * sizeof *norms), *row = mem_alloc((size_t)base->cols * sizeof *row);
 
     for (int32_t n = 0; n < base->rows; n++) {
         double squares = 0;
-        convert(row, DTYPE_F32, from + (size_t)n * (size_t)ld * dtype_bytes(type), type, (size_t)base->cols);
+        convert(row, DTYPE_F32, mat_below(from, n, 1).at, from.type, (size_t)base->cols);
         for (int32_t k = 0; k < base->cols; k++)
             squares += (double)row[k] * (double)row[k];
         norms[n] = (float)sqrt(squares);
     }
     round_to_base(m, norms, (size_t)base->rows);
     param_place(m, index, norms, DTYPE_F32);
+    free(copy);
     free(norms);
     free(row);
 }

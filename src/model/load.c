@@ -1,6 +1,7 @@
 #include "model/codes.h"
 #include "model/decoder_int.h"
 #include "model/experts_file.h"
+#include "model/memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,15 +20,24 @@ char *param_address(const struct model *m, const struct param *param, int32_t *l
     return m->region[REGION_FROZEN] + stored->at + offset * dtype_bytes(*type);
 }
 
-void param_place(struct model *m, int index, const void *values, enum dtype type)
+struct mat param_base(struct model *m, const struct param *param, void **copy)
 {
-    const struct param *param = &m->params.param[index];
-    enum dtype to_type;
-    int32_t ld;
-    char *to = param_address(m, param, &ld, &to_type);
+    struct mat mat = {NULL, param->rows, param->cols, param->cols, param->file_type};
+
+    *copy = NULL;
+    if (param->file) {
+        mat.at = (void *)(uintptr_t)param->file->data;
+        return mat;
+    }
+    mat.at = param_address(m, param, &mat.ld, &mat.type);
+    return memory_view(m, mat, copy);
+}
+
+/* Rows of `ld` elements at `to`, in the host's memory. */
+static void place(const struct param *param, const void *values, enum dtype type, char *to, int32_t ld, enum dtype to_type)
+{
     size_t cols = (size_t)param->cols;
 
-    ASSERT(to);
     if (param->experts) {
         experts_place(param, values, type, param->file_scales ? param->file_scales->data : NULL, to, ld, to_type);
         return;
@@ -35,6 +45,40 @@ void param_place(struct model *m, int index, const void *values, enum dtype type
     for (size_t i = 0; i < (size_t)param->rows; i++)
         convert(to + i * (size_t)ld * dtype_bytes(to_type), to_type,
                 (const char *)values + i * cols * dtype_bytes(type), type, cols);
+}
+
+void param_place(struct model *m, int index, const void *values, enum dtype type)
+{
+    const struct param *param = &m->params.param[index];
+    enum dtype to_type;
+    int32_t ld;
+    char *to = param_address(m, param, &ld, &to_type), *rows;
+
+    ASSERT(to);
+    if (!m->memory) {
+        place(param, values, type, to, ld, to_type);
+        return;
+    }
+    rows = mem_alloc((size_t)param->rows * (size_t)param->cols * dtype_bytes(to_type));
+    place(param, values, type, rows, param->cols, to_type);
+    memory_write_rows(m, to, rows, dtype_bytes(to_type), param->rows, param->cols, ld);
+    free(rows);
+}
+
+static void place_codes(struct model *m, const struct param *param)
+{
+    const struct quantization *quantization = &m->config.quantization;
+    char *at = m->region[REGION_FROZEN] + param->codes_at, *share;
+    size_t bytes = codes_bytes(param, quantization, m->params.is_copied);
+
+    if (!m->memory) {
+        codes_load(param, quantization, false, at, at);
+        return;
+    }
+    share = mem_alloc(bytes);
+    codes_load(param, quantization, true, share, at);
+    memory_write(m, at, share, bytes);
+    free(share);
 }
 
 struct load {
@@ -49,7 +93,7 @@ static void load_task(void *context, int task, int thread)
     const struct param *param = &m->params.param[load->params[task]];
 
     if (m->params.stored[param->stored].residence == IN_CODES)
-        codes_load(param, &m->config.quantization, m->region[REGION_FROZEN] + param->codes_at);
+        place_codes(m, param);
     else
         param_place(m, load->params[task], param->file->data, param->file_type);
 }

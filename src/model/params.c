@@ -559,7 +559,7 @@ static void settle_residence(struct builder *b)
         struct stored *stored = &b->out->stored[param->stored];
         if (b->config->quantization.is_nf4 && codes_can_hold(stored)) {
             stored->residence = IN_CODES;
-        } else if (stored->residence == IN_FROZEN && is_usable_in_file(b, param, stored)) {
+        } else if (stored->residence == IN_FROZEN && !b->out->is_copied && is_usable_in_file(b, param, stored)) {
             stored->residence = IN_FILE;
             stored->type = param->file_type;
         }
@@ -578,8 +578,8 @@ static void lay_out_codes(struct builder *b, struct param *param, struct stored 
     }
     param->codes = &stored->codes[stored->code_count];
     param->codes_at = b->out->frozen_bytes;
-    b->out->frozen_bytes = align_up(b->out->frozen_bytes + codes_bytes(param, quantization), STORED_ALIGN);
-    if (quantization->is_in_file)
+    b->out->frozen_bytes = align_up(b->out->frozen_bytes + codes_bytes(param, quantization, b->out->is_copied), STORED_ALIGN);
+    if (quantization->is_in_file && !b->out->is_copied)
         b->out->file_code_bytes += (uint64_t)nf4_code_bytes((int64_t)param->rows * param->cols);
     stored->code_row_end[stored->code_count++] = param->row_at + param->rows;
 }
@@ -612,14 +612,14 @@ static void lay_out(struct builder *b)
 }
 
 bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
-                 const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
-                 struct params *params, struct err *err)
+                 const struct lora_config *lora, bool is_trained, bool is_random, bool is_copied,
+                 const struct safetensors_set *set, struct params *params, struct err *err)
 {
     struct builder b = {.arena = arena, .config = config, .profile = profile, .lora = lora, .set = set,
                         .is_trained = is_trained, .out = params};
     size_t layers = (size_t)config->layers;
 
-    *params = (struct params){.compute_type = compute_type(profile)};
+    *params = (struct params){.compute_type = compute_type(profile), .is_copied = is_copied};
     if (!check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;

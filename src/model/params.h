@@ -126,14 +126,16 @@ struct params {
     int32_t lora_rank;
     float lora_dropout;
     bool has_dora;
+    bool is_copied; /* nothing is used where a file is mapped */
 };
 
 /* Pure: from the config alone when set is NULL (then the files are taken to have config->dtype and to be usable in
  * place). is_trained false: everything is frozen (inference). is_random: there is no file, nothing is used in place.
+ * is_copied: operations have a memory of their own, and nothing is used in place either.
  * ERR_INPUT when a target names no layer (with the names there are). */
 bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
-                 const struct lora_config *lora, bool is_trained, bool is_random, const struct safetensors_set *set,
-                 struct params *params, struct err *err);
+                 const struct lora_config *lora, bool is_trained, bool is_random, bool is_copied,
+                 const struct safetensors_set *set, struct params *params, struct err *err);
 /* The shape of its tensor in files; the rank. */
 int param_shape(const struct param *param, uint64_t shape[3]);
 const struct param *params_find(const struct params *params, const char *name);

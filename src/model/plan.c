@@ -7,6 +7,8 @@
 
 /* More tokens than TOKENS_MOST at once fill no product better. A head chunk's logits take about a last-level cache. */
 enum { TOKENS_MOST = 2048, HEAD_ROWS_MIN = 64, HEAD_ROWS_MAX = 1024, HEAD_BYTES = 32 << 20, FAKE_BASE = 1 << 20 };
+/* A device fills its units with more. */
+enum { DEVICE_TOKENS_MOST = 16384, DEVICE_HEAD_ROWS_MAX = 8192, DEVICE_HEAD_BYTES = 1 << 30 };
 
 struct planner {
     const struct plan_request *request;
@@ -193,11 +195,12 @@ static int32_t smallest(int32_t a, int32_t b)
 static int32_t first_head_rows(const struct model *m, const struct plan_request *request)
 {
     uint64_t row_bytes = (uint64_t)m->config.vocab * dtype_bytes(m->params.master_type);
-    uint64_t rows = HEAD_BYTES / row_bytes / 16 * 16;
+    uint64_t rows = (uint64_t)(m->memory ? DEVICE_HEAD_BYTES : HEAD_BYTES) / row_bytes / 16 * 16;
+    uint64_t most = m->memory ? DEVICE_HEAD_ROWS_MAX : HEAD_ROWS_MAX;
 
     if (request->head_rows)
         return request->head_rows;
-    rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows > HEAD_ROWS_MAX ? HEAD_ROWS_MAX : rows;
+    rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows > most ? most : rows;
     return smallest((int32_t)rows, m->plan.tokens);
 }
 
@@ -226,6 +229,7 @@ static void planner_init(struct planner *p, const struct plan_request *request)
     p->model.params = *request->params;
     p->model.is_trained = request->is_trained;
     p->model.panel_backend = request->is_trained ? NULL : request->backend;
+    p->model.memory = request->backend->memory;
     for (int i = 0; i < REGION_COUNT; i++)
         p->model.region[i] = (char *)(uintptr_t)FAKE_BASE;
 }
@@ -286,7 +290,8 @@ bool plan_make(const struct plan_request *request, struct plan *plan, struct err
     if (!check_request(request, err))
         goto out;
     choice->tokens =
-        smallest(largest(request->tokens_wanted, request->row_tokens), largest(request->row_tokens, TOKENS_MOST));
+        smallest(largest(request->tokens_wanted, request->row_tokens),
+                 largest(request->row_tokens, p.model.memory ? DEVICE_TOKENS_MOST : TOKENS_MOST));
     choice->positions = largest(request->positions, request->row_tokens);
     choice->head_rows = first_head_rows(&p.model, request);
     if (!choose(&p, &fits, err))

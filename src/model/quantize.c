@@ -275,7 +275,7 @@ static bool open_inputs(struct quantize *q, const char *folder, struct err *err)
     if (!json_is_null(json_get(json_parse(&q->arena, q->config.text, NULL, err), "quantization_config")))
         return err_set(err, ERR_CONFLICT, "the weights in %s are quantized already", folder);
     if (!safetensors_set_open(&q->set, &q->arena, folder, err) ||
-        !params_make(&q->arena, &q->config, PROFILE_F32, NULL, false, false, &q->set, &q->params, err))
+        !params_make(&q->arena, &q->config, PROFILE_F32, NULL, false, false, false, &q->set, &q->params, err))
         return false;
     q->source = arena_new_array(&q->arena, struct source, (size_t)q->set.count + 1);
     for (int i = 0; i < q->set.count; i++)

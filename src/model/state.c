@@ -1,6 +1,8 @@
 /* Recovery state: masters and moments of every trained param in one file. */
 #include "model/checkpoint_int.h"
+#include "model/memory.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char kinds[] = "pmv";
@@ -59,8 +61,13 @@ bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, 
         goto out;
     for (int i = 0; i < count; i++) {
         struct param_view view = entry_view(m, &entries[i]);
-        if (!write_rows(&writer, view_part(&view, entries[i].name[0]), DTYPE_F32, DTYPE_F32, view.rows, view.cols,
-                        view.ld, err))
+        struct mat mat = {view_part(&view, entries[i].name[0]), view.rows, view.cols, view.ld, DTYPE_F32};
+        void *copy;
+        bool is_written;
+        mat = memory_view(m, mat, &copy);
+        is_written = write_rows(&writer, mat.at, DTYPE_F32, DTYPE_F32, mat.rows, mat.cols, mat.ld, err);
+        free(copy);
+        if (!is_written)
             goto out;
     }
     ok = safetensors_write_end(&writer, bytes, sha256, err);
@@ -101,10 +108,7 @@ bool checkpoint_read_state(struct model *m, const char *path, struct err *err)
     for (int i = 0; i < count; i++) {
         const char *from = safetensors_set_find(&set, entries[i].name)->data;
         struct param_view view = entry_view(m, &entries[i]);
-        char *to = view_part(&view, entries[i].name[0]);
-        size_t row_bytes = (size_t)view.cols * sizeof(float);
-        for (size_t r = 0; r < (size_t)view.rows; r++)
-            memcpy(to + r * (size_t)view.ld * sizeof(float), from + r * row_bytes, row_bytes);
+        memory_write_rows(m, view_part(&view, entries[i].name[0]), from, sizeof(float), view.rows, view.cols, view.ld);
     }
     model_masters_changed(m);
     ok = true;

@@ -114,10 +114,9 @@ static bool pass_step(struct session *s, const struct feed_step *step, int64_t k
 static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
 {
     int64_t k = s->progress.step;
-    double started = clock_monotonic(), sumsq = 0, *partial;
+    double started = clock_monotonic(), sumsq;
+    const double *sumsq_at;
     struct feed_step step;
-    uint64_t grad_count;
-    float *grad;
 
     *n = (struct step_numbers){0};
     arena_reset(&s->step_arena);
@@ -125,14 +124,12 @@ static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
     model_zero_grads(s->model);
     if (!pass_step(s, &step, k, n, err))
         return false;
-    grad = model_grads(s->model, &grad_count, &partial);
-    model_backend(s->model)->sumsq(
-        model_queue(s->model), &(struct op_sumsq){.x = grad, .count = grad_count, .partial = partial, .sum = &sumsq});
+    sumsq_at = model_grad_sumsq(s->model, &sumsq);
     n->grad_norm = sqrt(sumsq);
     if (!check_finite(s, n, err))
         return false;
     n->rate = s->config.hp.learning_rate * schedule_factor(s->config.schedule, k, s->warmup_steps, s->total_steps);
-    session_update(s, &sumsq, n->rate, k + 1);
+    session_update(s, sumsq_at, n->rate, k + 1);
     n->tokens = step.tokens;
     n->supervised = step.supervised;
     n->seconds = clock_monotonic() - started;

@@ -113,14 +113,12 @@ static double time_pass(struct probe *p)
 static double time_update(struct probe *p)
 {
     struct model *model = p->session.model;
-    double started = clock_monotonic(), sumsq = 0, *partial;
-    uint64_t count;
-    float *grad = model_grads(model, &count, &partial);
+    double started = clock_monotonic(), sumsq;
 
     model_zero_grads(model);
-    model_backend(model)->sumsq(model_queue(model),
-                                &(struct op_sumsq){.x = grad, .count = count, .partial = partial, .sum = &sumsq});
-    session_update(&p->session, &sumsq, 0, 1);
+    session_update(&p->session, model_grad_sumsq(model, &sumsq), 0, 1);
+    if (model_backend(model)->memory)
+        model_backend(model)->memory->wait(model_queue(model));
     return clock_monotonic() - started;
 }
 

@@ -91,7 +91,7 @@ struct dpo_batch session_pairs(struct session *session, const struct micro_batch
  * attempt left it. */
 bool reference_open(struct session *session, struct err *err);
 
-/* loop.c: AdamW over all trained weights. sumsq is that of the whole gradient, for clipping; steps count from 1. */
+/* loop.c: AdamW over all trained weights. sumsq is what model_grad_sumsq returned, for clipping; steps count from 1. */
 void session_update(struct session *session, const double *sumsq, double rate, int64_t step);
 
 /* warnings.c: what is allowed and hardly meant. Codes are stable; texts are for people. */

@@ -21,7 +21,7 @@ static void use(struct arena *arena, const struct model_config *config)
     ASSERT(config_parse(arena, config_write(arena, config, DTYPE_BF16), &again, &err));
     ASSERT(again.dtype == DTYPE_BF16 && again.hidden == config->hidden && again.rope[0].kind == config->rope[0].kind);
     if (config->layers <= 4) {
-        ASSERT(params_make(arena, config, PROFILE_BF16, &lora, true, false, NULL, &params, &err));
+        ASSERT(params_make(arena, config, PROFILE_BF16, &lora, true, false, false, NULL, &params, &err));
         plan_make(&(struct plan_request){.config = config,
                                          .params = &params,
                                          .is_trained = true,

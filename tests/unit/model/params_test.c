@@ -58,7 +58,7 @@ static struct params params_of(struct arena *arena, const struct model_config *c
     struct params params;
     struct err err;
 
-    assert_ok(params_make(arena, config, PROFILE_F32, lora, true, true, NULL, &params, &err), err);
+    assert_ok(params_make(arena, config, PROFILE_F32, lora, true, true, false, NULL, &params, &err), err);
     return params;
 }
 
@@ -153,7 +153,7 @@ static void a_target_that_names_nothing_is_told_the_names_there_are(void **state
     struct params params;
     struct err err;
 
-    assert_false(params_make(&arena, &config, PROFILE_F32, &lora, true, true, NULL, &params, &err));
+    assert_false(params_make(&arena, &config, PROFILE_F32, &lora, true, true, false, NULL, &params, &err));
     assert_non_null(strstr(err.text, "there are o_proj, qkv_proj, gate_up_proj and down_proj"));
     arena_deinit(&arena);
 }

@@ -1,0 +1,116 @@
+#include "model/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool memory_take_regions(struct model *m, struct err *err)
+{
+    const struct memory *memory = m->memory;
+    uint64_t total = 0;
+
+    if (memory && !memory->open(&m->queue, err))
+        return false;
+    for (int i = 0; i < REGION_COUNT; i++) {
+        if (i == REGION_MAPPED)
+            continue;
+        m->region[i] = memory ? memory->take(&m->queue, m->region_bytes[i]) : mem_alloc_pages(m->region_bytes[i]);
+        total += m->region_bytes[i];
+        if (!m->region[i] && m->region_bytes[i])
+            return err_set(err, ERR_NO_SPACE, "the device has no room for %.2f GB", (double)total / 1e9);
+    }
+    return true;
+}
+
+void memory_give_regions(struct model *m)
+{
+    for (int i = 0; i < REGION_COUNT; i++)
+        if (m->memory)
+            m->memory->give(&m->queue, m->region[i]);
+        else if (i != REGION_MAPPED && m->region[i])
+            mem_free_pages(m->region[i], m->region_bytes[i]);
+    if (m->memory)
+        m->memory->close(&m->queue);
+}
+
+void memory_zero(struct model *m, void *at, size_t bytes)
+{
+    if (m->memory)
+        m->memory->zero(&m->queue, at, bytes);
+    else
+        memset(at, 0, bytes);
+}
+
+static struct stretches from_host(const void *at, size_t ld)
+{
+    return (struct stretches){(void *)(uintptr_t)at, ld};
+}
+
+void memory_write(struct model *m, void *to, const void *from, size_t bytes)
+{
+    if (m->memory)
+        m->memory->put(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
+    else
+        memcpy(to, from, bytes);
+}
+
+void memory_read(struct model *m, void *to, const void *from, size_t bytes)
+{
+    if (m->memory)
+        m->memory->get(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
+    else
+        memcpy(to, from, bytes);
+}
+
+void memory_write_rows(struct model *m, void *to, const void *from, size_t size, int32_t rows, int32_t cols, int32_t ld)
+{
+    size_t row_bytes = (size_t)cols * size, ld_bytes = (size_t)ld * size;
+
+    if (m->memory)
+        m->memory->put(&m->queue, (struct stretches){to, ld_bytes}, from_host(from, row_bytes), row_bytes, (size_t)rows);
+    else
+        for (size_t r = 0; r < (size_t)rows; r++)
+            memcpy((char *)to + r * ld_bytes, (const char *)from + r * row_bytes, row_bytes);
+}
+
+struct mat memory_view(struct model *m, struct mat mat, void **copy)
+{
+    size_t size = dtype_bytes(mat.type), row_bytes = (size_t)mat.cols * size;
+    struct stretches from = {mat.at, (size_t)mat.ld * size};
+
+    *copy = NULL;
+    if (!m->memory || !mat.at)
+        return mat;
+    *copy = mat.at = mem_alloc((size_t)mat.rows * row_bytes + 1);
+    mat.ld = mat.cols;
+    m->memory->get(&m->queue, (struct stretches){mat.at, row_bytes}, from, row_bytes, (size_t)mat.rows);
+    return mat;
+}
+
+/* Arrays of a batch one behind the other: how many numbers each has. */
+enum { BATCH_ARRAYS = 7 };
+
+struct batch memory_batch(struct model *m, const struct batch *batch)
+{
+    struct batch here = *batch;
+    size_t T = (size_t)batch->T, n = (size_t)batch->head_row_count, at = 0;
+    struct {
+        const void **array;
+        size_t count;
+    } arrays[BATCH_ARRAYS] = {
+        {(const void **)&here.tok, T},       {(const void **)&here.pos, T},   {(const void **)&here.by_token, T},
+        {(const void **)&here.head_rows, n}, {(const void **)&here.label, n}, {(const void **)&here.row_weight, n},
+        {(const void **)&here.cu_seqlens, (size_t)batch->doc_count + 1},
+    };
+
+    if (!m->memory)
+        return here;
+    for (int i = 0; i < BATCH_ARRAYS; i++) {
+        if (!*arrays[i].array)
+            continue;
+        memcpy(m->host_batch + at, *arrays[i].array, arrays[i].count * sizeof(int32_t));
+        *arrays[i].array = m->device_batch + at;
+        at += arrays[i].count;
+    }
+    memory_write(m, m->device_batch, m->host_batch, at * sizeof(int32_t));
+    return here;
+}
