@@ -39,26 +39,19 @@ $(PARITY)/requirements.txt: tests/parity/requirements.txt
 parity: build/attune $(PARITY)/requirements.txt ## the same numbers as PyTorch, transformers, PEFT and TRL, compared live
 	@$(PARITY)/bin/python tests/parity/run.py
 
-build/venv-mlflow%/requirements.txt: tests/track/requirements-%.txt
+build/venv-%/requirements.txt: tests/track/requirements-%.txt
 	@tools/setup.sh test
-	rm -rf build/venv-mlflow$*
-	python3 -m venv build/venv-mlflow$*
-	build/venv-mlflow$*/bin/pip install -q -r $<
+	rm -rf build/venv-$*
+	python3 -m venv build/venv-$*
+	build/venv-$*/bin/pip install -q -r $<
 	@cp $< $@
 
-mlflow: build/attune build/venv/installed.txt build/venv-mlflow2/requirements.txt build/venv-mlflow3/requirements.txt ## jobs told to real MLflow servers, 2.x and 3.x
-	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
+PEERS = mlflow2 mlflow3 wandb tensorboard
+
+track: build/attune build/venv/installed.txt $(PEERS:%=build/venv-%/requirements.txt) ## what jobs are told to, against the real ones: MLflow's servers 2.x and 3.x, W&B's client, TensorBoard's reader
+	WANDB_PYTHON=$(CURDIR)/build/venv-wandb/bin/python TENSORBOARD_PYTHON=$(CURDIR)/build/venv-tensorboard/bin/python \
+		MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track
 	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
-
-build/venv-tensorboard/requirements.txt: tests/track/requirements-tensorboard.txt
-	@tools/setup.sh test
-	rm -rf build/venv-tensorboard
-	python3 -m venv build/venv-tensorboard
-	build/venv-tensorboard/bin/pip install -q -r $<
-	@cp $< $@
-
-tensorboard: build/attune build/venv/installed.txt build/venv-tensorboard/requirements.txt ## runs as TensorBoard's own reader sees them
-	TENSORBOARD_PYTHON=$(CURDIR)/build/venv-tensorboard/bin/python build/venv/bin/pytest -q tests/track/test_tensorboard.py
 
 build/venv-hub/requirements.txt: tests/hub/requirements.txt
 	@tools/setup.sh test
@@ -134,4 +127,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE mlflow hub tensorboard
+.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE track hub

@@ -47,7 +47,7 @@ def unit_tests():
 
 def pytest_suites():
     global passed, failed, skipped
-    folders = [f"tests/{name}" for name in ("api", "schemathesis", "e2e", "fault") if list((root / "tests" / name).glob("test_*.py"))]
+    folders = [f"tests/{name}" for name in ("api", "schemathesis", "track", "e2e", "fault") if list((root / "tests" / name).glob("test_*.py"))]
     if only:
         folders = [f for f in folders if f.endswith(only)]
     if not folders:

@@ -1,24 +1,20 @@
-"""Jobs told to real MLflow servers, and read back through MLflow's own client: `make mlflow`.
+"""Jobs told to a real MLflow server, and read back through MLflow's own client: `make track`.
 
 MLFLOW_PYTHON names the interpreter of a virtual environment with mlflow in it."""
+import http.client
 import json
 import os
-import pathlib
 import socket
-import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 
-import openai
 import pytest
+from fake_service import FakeService, Refused
+from world import KEY, Mlflow, Service, check_mlflow, kill_at_every_point
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "api"))
-from conftest import Server, chat_lines, wait_for_job  # noqa: E402
-from tiny_model import make_tiny_model  # noqa: E402
-
-PYTHON = os.environ["MLFLOW_PYTHON"]
+PYTHON = os.environ.get("MLFLOW_PYTHON")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="MLFLOW_PYTHON names no interpreter: make track")
 READ_BACK = """
 import json, sys, mlflow
 client = mlflow.MlflowClient(sys.argv[1])
@@ -37,7 +33,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Mlflow:
+class Server:
+    """The real one, on a database of its own."""
+
     def __init__(self, folder, *options, **environment):
         self.port, self.folder = free_port(), folder
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,91 +66,91 @@ class Mlflow:
         return json.loads(run.stdout.splitlines()[-1])
 
 
+class Proxy(FakeService):
+    """Stands before the real server, to be told to misbehave."""
+
+    def __init__(self, server):
+        self.upstream = server
+        super().__init__()
+
+    def reply(self, handler, method, path, query, body):
+        connection = http.client.HTTPConnection("127.0.0.1", self.upstream.port, timeout=60)
+        connection.request(method, path + ("?" + query if query else ""), body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+        connection.close()
+        if answer.status != 200:
+            raise Refused(answer.status, content["error_code"])
+        return content
+
+
+class Real:
+    """A run of the real server, seen through the proxy; each in an experiment of its own."""
+    count = 0
+
+    def __init__(self, server):
+        Real.count += 1
+        self.server, self.fake, self.experiment = server, Proxy(server), f"number {Real.count}"
+
+    def integration(self, **config):
+        return {"type": "mlflow", "mlflow": {"tracking_uri": self.fake.url, "experiment_name": self.experiment, "run_name": "a run", "tags": {"team": "red"}, **config}}
+
+    def check(self, told, **environment):
+        back = self.server.read_back(self.experiment, **environment)
+        (run,) = [run for run in back["runs"] if run["tags"]["attune.job_id"] == told.id]
+        assert (run["name"], run["status"], run["tags"]["team"]) == ("a run", "FINISHED", "red") and run["end"] >= run["start"] > 1e12
+        check_mlflow(told, run["params"], run["metrics"])
+        print(f"\nMLflow {back['version']}: {len(run['metrics'])} metrics of {len({m[0] for m in run['metrics']})} names, all equal")
+        return back["runs"]
+
+
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("service")
-    make_tiny_model(folder / "models/test/tiny")
-    (folder / "key").write_text("0123456789abcdef" * 4)
-    (folder / "key").chmod(0o600)
-
-    class Service:
-        def start(self, url):
-            self.server = Server(folder / "data", folder / "models", "--no-auth", "--secret-key-file", folder / "key", "--outgoing", f"internal:{url}").start()
-            self.client = openai.OpenAI(base_url=self.server.url + "/v1", api_key="none")
-            self.file = self.client.files.create(file=("t.jsonl", chat_lines(24).encode()), purpose="fine-tune")
-            return self
-
-        def run(self, url, experiment, **config):
-            integration = {"type": "mlflow", "mlflow": {"tracking_uri": url, "experiment_name": experiment, "run_name": "a run", "tags": {"team": "red"}, **config}}
-            return self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file.id, validation_file=self.file.id,
-                                                       hyperparameters={"n_epochs": 3, "batch_size": 2}, extra_body={"integrations": [integration]})
-
-        def told(self, job_id, state="done", timeout=120):
-            deadline = time.monotonic() + timeout
-            while self.rows("SELECT state FROM deliveries WHERE job_id=?", job_id) != [(state,)]:
-                assert time.monotonic() < deadline, (self.server.data / "send.log").read_text()
-                time.sleep(0.2)
-
-        def rows(self, sql, *values):
-            with sqlite3.connect(f"file:{self.server.data / 'attune.db'}?mode=ro", uri=True) as database:
-                return database.execute(sql, values).fetchall()
-
-        def metrics(self, job_id):
-            rows = self.rows("SELECT step, data_json, created_ms FROM job_events WHERE job_id=? AND type='metrics'", job_id)
-            return sorted((key, step, value, at) for step, data, at in rows for key, value in json.loads(data).items()
-                          if isinstance(value, (int, float)) and key not in ("step", "total_steps"))
-
-    return Service()
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("mlflow"))
+    yield running
+    running.stop()
 
 
-def check(service, told, job):
-    (run,) = told["runs"]
-    assert (run["name"], run["status"]) == ("a run", "FINISHED")
-    assert run["tags"]["attune.job_id"] == job.id and run["tags"]["team"] == "red"
-    assert run["params"]["model"] == "test/tiny" and run["params"]["n_epochs"] == "3" and run["params"]["learning_rate"] == "1e-05"
-    metrics = sorted(tuple(metric) for metric in run["metrics"])
-    assert metrics == service.metrics(job.id), "every number as we have it"
-    print(f"\nMLflow {told['version']}: {len(metrics)} metrics of {len({m[0] for m in metrics})} names, all equal")
-
-
-def test_a_run_is_read_back_equal_to_what_we_have(tmp_path, service):
-    mlflow = Mlflow(tmp_path)
-    service.start(mlflow.url)
-    job = wait_for_job(service.client, service.run(mlflow.url, "plain").id)
-    service.told(job.id)
-    check(service, mlflow.read_back("plain"), job)
-    second = wait_for_job(service.client, service.run(mlflow.url, "plain").id)
-    service.told(second.id)
-    assert len(mlflow.read_back("plain")["runs"]) == 2
-    mlflow.stop()
+def test_runs_are_read_back_equal_to_what_we_have(tmp_path, server):
+    tracker = Real(server)
+    service = Service(tmp_path, tracker.fake.url)
+    for count in (1, 2):
+        job = service.create(tracker.integration())
+        assert service.wait(job.id).status == "succeeded"
+        service.told(job.id)
+        assert len(tracker.check(service.job(job.id))) == count
     assert service.server.stop() == 0
 
 
-def test_a_server_that_was_away_hears_everything_afterwards(tmp_path, service):
-    mlflow = Mlflow(tmp_path)
-    mlflow.stop()
-    service.start(mlflow.url)
-    job = wait_for_job(service.client, service.run(mlflow.url, "away").id)
-    assert job.status == "succeeded" and service.rows("SELECT state FROM deliveries WHERE job_id=?", job.id) == [("pending",)]
-    mlflow.start()
+def test_a_sender_killed_at_any_of_ten_points_leaves_no_gap_and_no_double(tmp_path, server):
+    kill_at_every_point(tmp_path, lambda: Real(server), Mlflow.points)
+
+
+def test_a_server_that_was_away_hears_everything_afterwards(tmp_path, server):
+    tracker = Real(server)
+    server.stop()
+    service = Service(tmp_path, server.url)
+    job = service.create(tracker.integration(tracking_uri=server.url))
+    assert service.wait(job.id).status == "succeeded" and service.rows("SELECT state FROM deliveries WHERE job_id=?", job.id) == [("pending",)]
+    server.start()
     service.told(job.id)
-    check(service, mlflow.read_back("away"), job)
-    mlflow.stop()
+    tracker.check(service.job(job.id))
     assert service.server.stop() == 0
 
 
-def test_basic_authentication(tmp_path, service):
+def test_basic_authentication(tmp_path):
     (tmp_path / "auth.ini").write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
-                                       "admin_password = long-password-4711\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n")
-    mlflow = Mlflow(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"), MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32)
-    service.start(mlflow.url)
-    job = wait_for_job(service.client, service.run(mlflow.url, "closed", username="someone", password="long-password-4711").id)
-    wrong = wait_for_job(service.client, service.run(mlflow.url, "closed", username="someone", password="wrong").id)
+                                       f"admin_password = {KEY}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n")
+    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"), MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32)
+    tracker = Real(server)
+    service = Service(tmp_path, server.url)
+    job = service.create(tracker.integration(tracking_uri=server.url, username="someone", password=KEY))
+    wrong = service.create(tracker.integration(tracking_uri=server.url, username="someone", password="wrong"))
+    assert service.wait(job.id).status == service.wait(wrong.id).status == "succeeded"
     service.told(job.id)
     service.told(wrong.id, "failed")
-    check(service, mlflow.read_back("closed", MLFLOW_TRACKING_USERNAME="someone", MLFLOW_TRACKING_PASSWORD="long-password-4711"), job)
-    assert wrong.status == "succeeded"
+    tracker.check(service.job(job.id), MLFLOW_TRACKING_USERNAME="someone", MLFLOW_TRACKING_PASSWORD=KEY)
     warnings = [event.message for event in service.client.fine_tuning.jobs.list_events(wrong.id) if event.level == "warn" and "401" in event.message]
     assert len(warnings) == 1
-    mlflow.stop()
+    server.stop()
     assert service.server.stop() == 0

@@ -1,11 +1,10 @@
 """Senders against fake services: what is stored there is what the job did, whatever happens on the way. Nothing here needs more than the fakes."""
-import concurrent.futures
 import json
 import time
 
 import openai
 import pytest
-from world import KEY, Mlflow, Service, Wandb, send
+from world import KEY, Mlflow, Service, Wandb, kill_at_every_point, send
 
 @pytest.fixture(params=[Wandb, Mlflow], ids=["wandb", "mlflow"])
 def tracker(request):
@@ -28,28 +27,9 @@ def test_a_run_holds_what_the_job_did(tmp_path, tracker):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-def killed_at(folder, tracker, n, when):
-    folder.mkdir()
-    try:
-        tracker.fake.misbehave = [None] * n + [when]
-        service = Service(folder, tracker.fake.url)
-        tracker.fake.kill_senders_of(service.server)
-        job = service.create(tracker.integration())
-        assert service.wait(job.id).status == "succeeded"
-        service.told(job.id)
-        tracker.check(service.job(job.id))
-        assert service.server.stop() == 0
-    except AssertionError as wrong:
-        raise AssertionError(f"{when}, request {n}") from wrong
-    finally:
-        tracker.fake.close()
-
-
 @pytest.mark.parametrize("kind", [Wandb, Mlflow], ids=["wandb", "mlflow"])
 def test_a_sender_killed_at_any_of_ten_points_leaves_no_gap_and_no_double(tmp_path, kind):
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(killed_at, tmp_path / f"{n} {when}", kind(), n, when) for n, when in kind.points]:
-            done.result()
+    kill_at_every_point(tmp_path, kind)
 
 
 def test_a_tracker_that_was_away_hears_everything_afterwards(tmp_path, tracker):

@@ -1,4 +1,4 @@
-"""Runs as TensorBoard's own reader sees them: `make tensorboard`.
+"""Runs as TensorBoard's own reader sees them: `make track`.
 
 TENSORBOARD_PYTHON names the interpreter of a virtual environment with tensorboard in it."""
 import json
@@ -17,7 +17,7 @@ from conftest import BINARY, chat_lines  # noqa: E402
 from tiny_model import make_tiny_model  # noqa: E402
 
 PYTHON = os.environ.get("TENSORBOARD_PYTHON")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="TENSORBOARD_PYTHON names no interpreter: make tensorboard")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="TENSORBOARD_PYTHON names no interpreter: make track")
 READER = """
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

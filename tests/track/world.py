@@ -1,6 +1,7 @@
 """What the tests of senders share: a service with jobs that are told, and the two trackers as these tests see them: what a job's request names, and the run
 that a tracker has stored against what our database has."""
 import base64
+import concurrent.futures
 import json
 import pathlib
 import sqlite3
@@ -153,3 +154,27 @@ def send(document):
     run = subprocess.run([BINARY, "send"], input=json.dumps(document), capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def killed_at(folder, tracker, n, when):
+    folder.mkdir()
+    try:
+        tracker.fake.misbehave = [None] * n + [when]
+        service = Service(folder, tracker.fake.url)
+        tracker.fake.kill_senders_of(service.server)
+        job = service.create(tracker.integration())
+        assert service.wait(job.id).status == "succeeded"
+        service.told(job.id)
+        tracker.check(service.job(job.id))
+        assert service.server.stop() == 0
+    except AssertionError as wrong:
+        raise AssertionError(f"{when}, request {n}") from wrong
+    finally:
+        tracker.fake.close()
+
+
+def kill_at_every_point(folder, make_tracker, points=None):
+    """A job for each point at which its sender dies; the run is what the job did all the same."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(killed_at, folder / f"{n} {when}", make_tracker(), n, when) for n, when in points or make_tracker.points]:
+            done.result()
