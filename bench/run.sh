@@ -7,3 +7,4 @@ python3 bench/train.py "$@"
 python3 bench/tokenizer.py
 python3 bench/ingest.py
 python3 bench/first_step.py
+python3 bench/flat.py
