@@ -1,5 +1,7 @@
 #include "api/integrations.h"
 
+#include "hub/name.h"
+
 #include <string.h>
 
 enum {
@@ -221,12 +223,50 @@ static void read_wandb(struct reader *r, const struct json *wandb, struct store_
         delivery->config_json = wandb_config(r, wandb);
 }
 
+/* --- the Hub --- */
+
+static void check_hub(struct reader *r, const struct json *hub)
+{
+    const struct json *name = json_get(hub, "output_repo_name");
+    struct outgoing_url url;
+    struct err err = {0};
+
+    if (json_is_null(name))
+        wrong(r, "missing", "output_repo_name", "is required");
+    else if (name->type != JSON_STRING || !hub_name_is_repo(name->string))
+        wrong(r, "value_error", "output_repo_name", "must be name or owner/name, of letters, digits and .-_");
+    if (!has_secret(r, "api_token", "HF_TOKEN"))
+        wrong(r, "missing", "api_token", "is required, here or as the project's secret HF_TOKEN");
+    if (!outgoing_url_parse(r->arena, str_of(r->places->hub_url), &url, &err) ||
+        !outgoing_find_rule(r->places->origins, &url, &err))
+        wrong(r, "value_error", NULL, err.text);
+    for
+        json_each(member, hub) if (!str_is(member->key, "api_token") && !str_is(member->key, "output_repo_name"))
+            wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
+}
+
+static void read_hub(struct reader *r, const struct json *hub, struct store_delivery *delivery)
+{
+    const int before = r->problems->count;
+
+    if (json_is_null(hub) || hub->type != JSON_OBJECT) {
+        wrong(r, "missing", NULL, "must be an object with output_repo_name");
+        return;
+    }
+    if (json_duplicate(hub).at)
+        wrong(r, "value_error", str_copy(r->arena, str_clip(json_duplicate(hub), 64)), "occurs twice");
+    check_hub(r, hub);
+    if (r->problems->count == before)
+        delivery->config_json = arena_printf(r->arena, "{\"output_repo_name\":\"%.*s\"}",
+                                             STR_ARG(json_get(hub, "output_repo_name")->string));
+}
+
 /* --- all of them --- */
 
 static const struct kind {
     const char *name;
     void (*read)(struct reader *r, const struct json *config, struct store_delivery *delivery);
-} kinds[] = {{"mlflow", read_mlflow}, {"wandb", read_wandb}};
+} kinds[] = {{"hf", read_hub}, {"mlflow", read_mlflow}, {"wandb", read_wandb}};
 
 static const struct kind *find_kind(struct str type)
 {
@@ -257,7 +297,7 @@ static void read_entry(struct reader *r, const struct json *entry, struct store_
     }
     if (!kind) {
         wrong(r, "unsupported", NULL,
-              arena_printf(r->arena, "%.*s is not there yet: mlflow and wandb are", STR_ARG(str_clip(type, 64))));
+              arena_printf(r->arena, "%.*s is not there yet: hf, mlflow and wandb are", STR_ARG(str_clip(type, 64))));
         return;
     }
     for

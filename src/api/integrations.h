@@ -18,7 +18,7 @@ struct integrations {
 /* Where this server may send to, and what there is to identify with. */
 struct integration_places {
     const struct outgoing_policy *origins;
-    const char *wandb_url;
+    const char *wandb_url, *hub_url;
     const struct store_held *secrets; /* that the request brought: "integrations.0.wandb.api_key" */
     size_t secret_count;
     const struct store_secret_list *project_secrets;

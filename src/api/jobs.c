@@ -259,6 +259,7 @@ static bool read_integrations(struct call *call, const struct job_request *reque
     integrations_read(call->arena, request->integrations,
                       &(struct integration_places){.origins = &config->origins,
                                                    .wandb_url = config->wandb_url,
+                                                   .hub_url = config->hub_url,
                                                    .secrets = call->secrets,
                                                    .secret_count = call->secret_count,
                                                    .project_secrets = &project_secrets},

@@ -54,7 +54,7 @@ struct serve {
     struct access_log *access_log;
     struct http_server *server;
     struct arena arena; /* the paths */
-    const char *data_dir, *models_dir, *hub_cache;
+    const char *data_dir, *models_dir, *hub_cache, *hub_url;
     bool has_first_key;
 };
 
@@ -199,6 +199,7 @@ static bool open_folders(struct serve *s, struct err *err)
         s->hub_cache = path_join(&s->arena, home, "hub");
     else if (user)
         s->hub_cache = path_join(&s->arena, user, ".cache/huggingface/hub");
+    s->hub_url = getenv("HF_ENDPOINT") ? getenv("HF_ENDPOINT") : "https://huggingface.co";
     return true;
 }
 
@@ -219,6 +220,7 @@ static bool open_tracker(struct serve *s, struct err *err)
                                                       .data_dir = s->data_dir,
                                                       .origins = s->options.outgoing,
                                                       .wandb_url = s->options.wandb_url,
+                                                      .hub_url = s->hub_url,
                                                       .on_change = jobs_changed,
                                                       .on_change_context = s},
                              err);
@@ -346,6 +348,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .data_dir = s->data_dir,
                                           .models_dir = s->models_dir,
                                           .hub_cache = s->hub_cache,
+                                          .hub_url = s->hub_url,
                                           .is_open = s->options.is_open,
                                           .nice = (int)s->options.nice,
                                           .recovery_steps = s->options.recovery_steps,

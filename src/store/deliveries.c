@@ -32,7 +32,7 @@ const char *store_delivery_project_secret(const char *kind, const char **member)
 {
     static const struct {
         const char *kind, *member, *name;
-    } table[] = {{"wandb", "api_key", "WANDB_API_KEY"}};
+    } table[] = {{"hf", "api_token", "HF_TOKEN"}, {"wandb", "api_key", "WANDB_API_KEY"}};
 
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(kind, table[i].kind) == 0) {
@@ -42,9 +42,13 @@ const char *store_delivery_project_secret(const char *kind, const char **member)
     return NULL;
 }
 
+/* A result is handed on when there is one; that takes long, so it counts apart. */
+#define IS_EXPORT  "kind='hf'"
+#define IS_TOO_EARLY "(" IS_EXPORT " AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = deliveries.job_id AND j.finished_ms = 0))"
 /* NULL: it has nothing to tell and is not to be woken. */
 #define DUE_MS                                                                                                         \
-    "CASE WHEN EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = deliveries.job_id AND e.seq > after_seq) "          \
+    "CASE WHEN " IS_TOO_EARLY " THEN NULL "                                                                            \
+    "WHEN EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = deliveries.job_id AND e.seq > after_seq) "          \
     "THEN next_ms WHEN wake_ms > 0 THEN MAX(next_ms, wake_ms) END"
 
 static bool find_next(struct store *store, int64_t now_ms, int64_t *next_ms, struct err *err)
@@ -59,17 +63,18 @@ static bool find_next(struct store *store, int64_t now_ms, int64_t *next_ms, str
     return query_close(&query, err);
 }
 
-bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
+bool store_delivery_due(struct store *store, int64_t now_ms, bool is_export, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err)
 {
     struct query query = query_open(
         store, "SELECT number" STORE_DELIVERY_COLUMNS(SQL_NAME) " FROM deliveries WHERE "
-                                                                "state='pending' AND next_ms <= ?1 AND " DUE_MS
+                                                                "state='pending' AND next_ms <= ?1 AND (" IS_EXPORT ")=?3 AND " DUE_MS
                                                                 " <= ?1 ORDER BY next_ms, number LIMIT ?2");
 
     *list = (struct store_delivery_list){arena_new_array(arena, struct store_delivery, (size_t)limit), 0};
     query_integer(&query, now_ms);
     query_integer(&query, limit);
+    query_integer(&query, is_export);
     while (list->count < (size_t)limit && query_step(&query)) {
         struct store_delivery *delivery = &list->at[list->count++];
 

@@ -14,7 +14,7 @@
     X(TEXT, project_id)                                                                                                \
     X(TEXT, job_id)                                                                                                    \
     X(INTEGER, position) /* in the job's integrations */                                                               \
-    X(TEXT, kind)        /* wandb, mlflow */                                                                                  \
+    X(TEXT, kind)        /* hf, mlflow, wandb */                                                                       \
     X(TEXT, config_json)                                                                                               \
     X(TEXT, external_json) /* NULL: nothing yet */                                                                     \
     X(INTEGER, after_seq)                                                                                              \
@@ -35,8 +35,9 @@ struct store_delivery_list {
 };
 
 /* Pending ones that may be told now and have something to tell or are to be woken, the longest due first; *next_ms is
- * when the next one of the others is (INT64_MAX: none). */
-bool store_delivery_due(struct store *store, int64_t now_ms, int limit, struct arena *arena,
+ * when the next one of the others is (INT64_MAX: none). Exports, which hand on the result of a job that has ended, are
+ * asked for apart from those that tell. */
+bool store_delivery_due(struct store *store, int64_t now_ms, bool is_export, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err);
 /* A sender is about to begin: the delivery is not due before until_ms. */
 bool store_delivery_begin(struct store *store, int64_t number, int64_t until_ms, struct err *err);

@@ -11,7 +11,7 @@ enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 3
 static const struct service {
     const char *kind;
     bool (*send)(struct sending *sending, struct err *err);
-} services[] = {{"mlflow", mlflow_send}, {"wandb", wandb_send}};
+} services[] = {{"hf", hub_send}, {"mlflow", mlflow_send}, {"wandb", wandb_send}};
 
 /* --- the document --- */
 
@@ -253,6 +253,29 @@ bool sending_tell(struct sending *sending, int64_t seq, struct str external, str
         json_write_raw(&w, external);
     }
     json_write_end_object(&w);
+    return tell(sending, &line, err);
+}
+
+bool sending_tell_event(struct sending *sending, const char *code, const char *message, struct err *err)
+{
+    struct strbuf line = {0};
+    struct json_writer w = {.buf = &line};
+
+    json_write_begin_object(&w);
+    json_write_key(&w, "event");
+    json_write_begin_object(&w);
+    json_put_text(&w, "code", code);
+    json_put_text(&w, "message", message);
+    json_write_end_object(&w);
+    json_write_end_object(&w);
+    return tell(sending, &line, err);
+}
+
+bool sending_tell_alive(struct sending *sending, struct err *err)
+{
+    struct strbuf line = {0};
+
+    strbuf_add_text(&line, "{\"alive\":true}");
     return tell(sending, &line, err);
 }
 

@@ -5,11 +5,14 @@
  *
  *     {"delivered": 17, "external": {…}}   everything up to this seq is there (0: as before); what the service called
  *                                          things: kept with the delivery in the same transaction, given back next time
+ *     {"event": {"code": "…", "message": "…"}}  for the job's readers, once a code
+ *     {"alive": true}                      a long transfer is under way: the server's patience begins anew
  *     {"end": "ok", "again_ms": 0}         all of the document is told; "retry" or "failed" with "message" and "wait_ms"
  *                                          otherwise. again_ms: the service wants to hear of a running job that often
  *
  * The document: kind, job (id, model, method, state, times, hyperparameters …), config, external, after_seq,
- * is_uncertain, is_last, operator (origins: http/outgoing.h, wandb_url), secrets, events. is_uncertain: an earlier
+ * is_uncertain, is_last, operator (origins: http/outgoing.h, wandb_url, hub_url;
+ * parts_path, a file where an export notes what arrived), secrets, events, with is_last result (track/result.h). is_uncertain: an earlier
  * sender ended without a word, so what it sent last may have arrived; ask before sending it again. is_last: the job has
  * ended and these are its last events.
  *
@@ -79,6 +82,8 @@ char *sending_copy(const struct sending *sending, const struct json *object, con
 
 /* seq 0 and an empty text leave theirs as they are. */
 bool sending_tell(struct sending *sending, int64_t seq, struct str external, struct err *err);
+bool sending_tell_event(struct sending *sending, const char *code, const char *message, struct err *err);
+bool sending_tell_alive(struct sending *sending, struct err *err);
 
 /* The whole of it: reads, sends, tells. False when even the document could not be read. */
 bool sending_run(int in_fd, int out_fd, struct err *err);
@@ -86,3 +91,4 @@ bool sending_run(int in_fd, int out_fd, struct err *err);
 /* Services, one file each. */
 bool mlflow_send(struct sending *sending, struct err *err);
 bool wandb_send(struct sending *sending, struct err *err);
+bool hub_send(struct sending *sending, struct err *err);

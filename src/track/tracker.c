@@ -5,6 +5,7 @@
 #include "os/clock.h"
 #include "os/file.h"
 #include "os/process.h"
+#include "track/result.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -13,15 +14,18 @@
 
 enum {
     SENDERS_MAX = 4,
+    EXPORTS_MAX = 2, /* besides them: each sends for long */
     BATCH_MS = 2000,
     REAP_MS = 1000, /* for a child that was killed */
     RETRY_MS = 1000,
     RETRY_MS_MAX = 600000,
     WARN_AFTER = 3,        /* failures in a row */
     GIVE_UP_MS = 86400000, /* after the job's end */
-    SENDER_MS = 600000,    /* one that takes longer is killed */
+    SENDER_MS = 600000,    /* one that says nothing for so long is killed */
+    PATIENCE_MS = 60000,   /* between two notes that it may take longer */
     EVENTS_MAX = 1000,
     LINE_BYTES_MAX = 64 << 10,
+    MESSAGE_BYTES_MAX = 600,
 };
 
 struct sender {
@@ -30,7 +34,8 @@ struct sender {
     struct arena arena; /* of the delivery and its job */
     struct store_delivery delivery;
     struct store_job job;
-    bool is_last;
+    bool is_last, is_export;
+    int64_t patience_ms; /* when that was noted last */
     struct process process;
     int out_fd;
     struct http_watch *watch;
@@ -47,7 +52,8 @@ struct tracker {
     const char *log_path;
     struct http_timer *timer;
     struct sender *first;
-    int count;
+    int count, export_count;
+    const char *exports_dir;
 };
 
 static struct tenant tenant_of(const struct store_delivery *delivery)
@@ -158,6 +164,26 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
     return ok;
 }
 
+/* What a Hub export knows of its parts outlives its sender, and goes with its end. */
+static const char *parts_path(const struct sender *sender, struct arena *arena)
+{
+    return path_join(arena, sender->tracker->exports_dir,
+                     arena_printf(arena, "%lld.parts", (long long)sender->delivery.number));
+}
+
+/* What the last sender of a job needs to hand its result on. */
+static bool put_result(struct json_writer *w, struct sender *sender, struct err *err)
+{
+    const struct tracker_config *config = &sender->tracker->config;
+    const struct tenant tenant = tenant_of(&sender->delivery);
+
+    if (!sender->is_last)
+        return true;
+    json_write_key(w, "result");
+    return result_write(w, &(struct result_place){config->store, config->data_dir, &tenant, &sender->job},
+                        &sender->arena, err);
+}
+
 static bool write_document(struct sender *sender, struct strbuf *text, struct err *err)
 {
     const struct tracker *tracker = sender->tracker;
@@ -170,6 +196,8 @@ static bool write_document(struct sender *sender, struct strbuf *text, struct er
         !store_event_since(tracker->config.store, &tenant, delivery->job_id, delivery->after_seq, EVENTS_MAX,
                            &sender->arena, &events, err))
         return false;
+    if (sender->is_export)
+        events.count = 0;
     sender->is_last = job_state_is_final(sender->job.state) && events.count < EVENTS_MAX;
     strbuf_reserve(text, 1 << 20); /* a buffer that does not move leaves no copies of secrets behind */
     json_write_begin_object(&w);
@@ -184,9 +212,11 @@ static bool write_document(struct sender *sender, struct strbuf *text, struct er
     json_write_begin_object(&w);
     json_put_text(&w, "origins", tracker->config.origins);
     json_put_text(&w, "wandb_url", tracker->config.wandb_url);
+    json_put_text(&w, "hub_url", tracker->config.hub_url);
+    json_put_text(&w, "parts_path", parts_path(sender, &sender->arena));
     json_write_end_object(&w);
     put_events(&w, &events);
-    if (!put_secrets(&w, sender, err))
+    if (!put_result(&w, sender, err) || !put_secrets(&w, sender, err))
         return false;
     json_write_end_object(&w);
     return true;
@@ -202,7 +232,7 @@ static void sender_free(struct sender *sender)
     while (*at != sender)
         at = &(*at)->next;
     *at = sender->next;
-    sender->tracker->count--;
+    *(sender->is_export ? &sender->tracker->export_count : &sender->tracker->count) -= 1;
     http_watch_remove(sender->watch);
     http_timer_remove(sender->timer);
     process_kill_group(&sender->process, NULL);
@@ -276,11 +306,30 @@ static void sender_end(struct sender *sender)
 
     if (!store_delivery_end(tracker->config.store, &sender->delivery, &end, &err))
         complain(&sender->delivery, "cannot store how a delivery ended", &err);
+    else if (sender->is_export && strcmp(end.state, "pending") != 0)
+        file_remove(parts_path(sender, &sender->arena), NULL);
     sender_free(sender);
     tracker_wake(tracker);
 }
 
 /* --- what a sender tells --- */
+
+static bool add_event(struct sender *sender, const struct json *event, struct err *err)
+{
+    const struct tracker_config *config = &sender->tracker->config;
+    const struct tenant tenant = tenant_of(&sender->delivery);
+    const char *code = arena_printf(&sender->arena, "integration_%lld_%.*s", (long long)sender->delivery.position,
+                                    STR_ARG(str_clip(json_string_or(json_get(event, "code"), STR("told")), 32)));
+    char *message =
+        str_copy(&sender->arena, str_clip(json_string_or(json_get(event, "message"), STR_NONE), MESSAGE_BYTES_MAX));
+
+    log_redact(message);
+    if (!store_event_add(config->store, &tenant, sender->delivery.job_id, "info", code, message, NULL, err))
+        return false;
+    if (config->on_change)
+        config->on_change(config->on_change_context, &tenant, sender->delivery.job_id);
+    return true;
+}
 
 static void take_line(struct sender *sender, struct str text)
 {
@@ -292,12 +341,14 @@ static void take_line(struct sender *sender, struct str text)
 
     if (external && external->type == JSON_OBJECT)
         json_write_value(&(struct json_writer){.buf = &copy}, external);
-    if (ok && !end.len)
+    if (ok && json_get(line, "delivered"))
         ok = store_delivery_progress(store_of(sender), sender->delivery.number, copy.at,
                                      json_integer_or(json_get(line, "delivered"), 0), &err);
+    if (ok && json_get(line, "event"))
+        ok = add_event(sender, json_get(line, "event"), &err);
     if (end.len) {
         sender->end = str_copy(&sender->arena, end);
-        sender->message = str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), 600));
+        sender->message = str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), MESSAGE_BYTES_MAX));
         sender->wait_ms = json_integer_or(json_get(line, "wait_ms"), 0);
         sender->again_ms = json_integer_or(json_get(line, "again_ms"), 0);
     }
@@ -318,6 +369,21 @@ static void take_lines(struct sender *sender)
     sender->line = left;
 }
 
+/* A sign of life: the deadline moves, here and for a server after this one. */
+static void be_patient(struct sender *sender)
+{
+    const int64_t now_ms = http_loop_now_ms(sender->tracker->config.loop);
+    struct err err = {0};
+
+    http_timer_set(sender->timer, now_ms + SENDER_MS);
+    if (now_ms - sender->patience_ms < PATIENCE_MS)
+        return;
+    sender->patience_ms = now_ms;
+    if (!store_delivery_begin(sender->tracker->config.store, sender->delivery.number,
+                              clock_unix_ms() + 2 * (int64_t)SENDER_MS, &err))
+        complain(&sender->delivery, "cannot store that it takes longer", &err);
+}
+
 static void on_output(void *context, uint32_t events)
 {
     struct sender *sender = context;
@@ -328,6 +394,7 @@ static void on_output(void *context, uint32_t events)
     while ((got = fd_read_some(sender->out_fd, bytes, sizeof bytes)) > 0) {
         strbuf_add(&sender->line, bytes, (size_t)got);
         take_lines(sender);
+        be_patient(sender);
         if (sender->line.len > LINE_BYTES_MAX)
             break;
     }
@@ -386,13 +453,15 @@ static const char *copy(struct arena *arena, const char *text)
     return text ? str_copy(arena, str_of(text)) : NULL;
 }
 
-static void send_one(struct tracker *tracker, const struct store_delivery *due)
+static void send_one(struct tracker *tracker, const struct store_delivery *due, bool is_export)
 {
     struct sender *sender = mem_alloc_zero(1, sizeof *sender);
     struct arena *arena = &sender->arena;
     struct err err = {0};
 
     *sender = (struct sender){.tracker = tracker, .next = tracker->first, .process = PROCESS_NONE, .out_fd = -1};
+    sender->is_export = is_export;
+    sender->patience_ms = http_loop_now_ms(tracker->config.loop);
     sender->delivery = *due;
     sender->delivery.organization_id = copy(arena, due->organization_id);
     sender->delivery.project_id = copy(arena, due->project_id);
@@ -401,7 +470,7 @@ static void send_one(struct tracker *tracker, const struct store_delivery *due)
     sender->delivery.config_json = copy(arena, due->config_json);
     sender->delivery.external_json = copy(arena, due->external_json);
     tracker->first = sender;
-    tracker->count++;
+    *(is_export ? &tracker->export_count : &tracker->count) += 1;
     sender->timer =
         http_loop_add_timer(tracker->config.loop, http_loop_now_ms(tracker->config.loop) + SENDER_MS, on_late, sender);
     if (start(sender, &err))
@@ -412,10 +481,8 @@ static void send_one(struct tracker *tracker, const struct store_delivery *due)
     sender_end(sender);
 }
 
-static void on_due(void *context)
+static int64_t send_due(struct tracker *tracker, bool is_export, int free_slots)
 {
-    struct tracker *tracker = context;
-    const int free_slots = tracker->config.senders_max - tracker->count;
     const int64_t now_ms = clock_unix_ms();
     struct store_delivery_list due = {0};
     struct arena arena = {0};
@@ -423,16 +490,26 @@ static void on_due(void *context)
     int64_t next_ms = INT64_MAX;
 
     if (free_slots > 0) {
-        if (!store_delivery_due(tracker->config.store, now_ms, free_slots, &arena, &due, &next_ms, &err)) {
+        if (!store_delivery_due(tracker->config.store, now_ms, is_export, free_slots, &arena, &due, &next_ms, &err)) {
             log_line("attune serve: cannot look for deliveries: %s", err.text);
             next_ms = now_ms + RETRY_MS;
         }
-        if (next_ms != INT64_MAX)
-            http_timer_set(tracker->timer, http_loop_now_ms(tracker->config.loop) + (next_ms - now_ms));
         for (size_t i = 0; i < due.count; i++)
-            send_one(tracker, &due.at[i]);
+            send_one(tracker, &due.at[i], is_export);
     }
     arena_deinit(&arena);
+    return next_ms;
+}
+
+static void on_due(void *context)
+{
+    struct tracker *tracker = context;
+    int64_t next_ms = send_due(tracker, false, tracker->config.senders_max - tracker->count);
+    const int64_t export_ms = send_due(tracker, true, EXPORTS_MAX - tracker->export_count);
+
+    next_ms = export_ms < next_ms ? export_ms : next_ms;
+    if (next_ms != INT64_MAX)
+        http_timer_set(tracker->timer, http_loop_now_ms(tracker->config.loop) + (next_ms - clock_unix_ms()));
 }
 
 void tracker_wake(struct tracker *tracker)
@@ -449,13 +526,14 @@ struct tracker *tracker_new(const struct tracker_config *config, struct err *err
     tracker->config.batch_ms = config->batch_ms ? config->batch_ms : BATCH_MS;
     tracker->config.retry_ms = config->retry_ms ? config->retry_ms : RETRY_MS;
     tracker->log_path = path_join(&tracker->arena, config->data_dir, "send.log");
+    tracker->exports_dir = path_join(&tracker->arena, config->data_dir, "exports");
     tracker->timer = http_loop_add_timer(config->loop, http_loop_now_ms(config->loop), on_due, tracker);
     if (!config->program) {
         tracker->config.program = tracker->program;
         if (!process_self_path(tracker->program, sizeof tracker->program, err))
             goto fail;
     }
-    if (store_delivery_recover(config->store, err))
+    if (dir_make(tracker->exports_dir, err) && store_delivery_recover(config->store, err))
         return tracker;
 fail:
     tracker_free(tracker);

@@ -19,7 +19,8 @@ struct tracker_config {
     const char *program;  /* "PROGRAM send"; NULL: this binary */
     const char *origins;  /* that may be reached: http/outgoing.h */
     const char *wandb_url;
-    int senders_max;      /* at once; 0: 4 */
+    const char *hub_url;  /* where results are exported to */
+    int senders_max;      /* at once; 0: 4; exports are counted apart */
     int64_t batch_ms;     /* between two senders of one delivery; 0: 2 s */
     int64_t retry_ms;     /* after the first failure, doubling up to 10 minutes; 0: 1 s */
     /* May be NULL: a job has a new event. */

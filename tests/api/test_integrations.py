@@ -108,8 +108,8 @@ def test_what_the_operator_does_not_list_is_not_reached(tmp_path, models, mlflow
             create(client, file, mlflow_like)
         assert refused.value.param.startswith("integrations.0.mlflow.tracking_uri")
     with pytest.raises(openai.UnprocessableEntityError) as refused:
-        client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": "hf", "hf": {"output_repo_name": "p"}}]})
-    assert "hf is not there yet" in refused.value.message
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": "comet", "comet": {"project": "p"}}]})
+    assert "comet is not there yet" in refused.value.message
     assert other.requests == mlflow.requests == [] and not client.fine_tuning.jobs.list().data
     other.close()
     assert server.stop() == 0

@@ -127,7 +127,8 @@ class FakeHub:
     def fault(self, path, kind, times=1, **how):
         """The next `times` requests whose path ends in `path` (a file's name; "/revision/main"; "" is every one) go wrong:
         status=503 answers so; cut (at=) ends the body early; ignore_range answers 200; expired: the CDN says 403; corrupt flips a byte; slow (seconds=) waits before every 64 KiB;
-        hold (event=) waits for a threading.Event after the head; location=URL redirects there."""
+        hold (event=) waits for a threading.Event after the head; location=URL redirects there; dropped: nothing is done and nobody answers; lost: it is done,
+        but the answer does not arrive; of both call= is called first. skip= requests go well before."""
         with self.lock:
             self.faults.append({"path": path, "kind": kind, "times": times, **how})
 
@@ -236,6 +237,9 @@ class FakeHub:
         with self.lock:
             for fault in self.faults:
                 if fault["times"] and path.endswith(fault["path"]):
+                    if fault.get("skip"):
+                        fault["skip"] -= 1
+                        continue
                     fault["times"] -= 1
                     return fault
         return None
@@ -281,6 +285,8 @@ class Request(http.server.BaseHTTPRequestHandler):
             return self.answer(302, {"Location": self.fault["location"]}, b"")
         if self.fault["kind"] == "expired" and self.server_name == "cdn":
             return self.answer(403, {}, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
+        if self.fault["kind"] == "dropped":
+            return self.hang_up()
         for methods, pattern, name in self.routes:
             match = pattern.match(self.path_only)
             if match and re.fullmatch(methods, self.command):
@@ -321,9 +327,15 @@ class Request(http.server.BaseHTTPRequestHandler):
             return self.answer(416, {**headers, "Content-Range": f"bytes */{len(data)}"}, b"")
         self.answer(206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(data)}"}, data[first:last + 1])
 
+    def hang_up(self):
+        self.fault.get("call", lambda: None)()
+        raise ConnectionAbortedError
+
     def answer(self, status, headers, body):
         kind = self.fault["kind"]
         self.logged.status = status
+        if kind == "lost":
+            self.hang_up()
         self.send_response(status)
         for name, value in {"X-Request-Id": "fake-1", **headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

@@ -16,7 +16,7 @@ struct fixture {
 /* What was a secret is null by now; an entity named OWN has no secret of the project. */
 static void take(struct fixture *f, const char *text)
 {
-    const struct store_held held[] = {{.name = "integrations.0.wandb.api_key"}};
+    const struct store_held held[] = {{.name = "integrations.0.wandb.api_key"}, {.name = "integrations.0.hf.api_token"}};
     struct store_secret project[] = {{.name = "WANDB_API_KEY"}};
     struct err err = {0};
     struct json *value;
@@ -27,8 +27,8 @@ static void take(struct fixture *f, const char *text)
     value = json_parse(&f->arena, str_of(text), NULL, &err);
     assert_ok(value, err);
     integrations_read(&f->arena, value,
-                      &(struct integration_places){&f->origins, "https://api.wandb.ai", held,
-                                                   strstr(text, "null") != NULL,
+                      &(struct integration_places){&f->origins, "https://api.wandb.ai", "https://huggingface.co", held,
+                                                   strstr(text, "null") ? 2 : 0,
                                                    &(struct store_secret_list){project, strstr(text, "OWN") == NULL}},
                       &f->integrations, &f->problems);
 }
@@ -55,6 +55,19 @@ static void an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets(v
                         "\"experiment_name\": \"e\", \"run_name\": null, \"tags\": {\"team\": \"red\"}}},"
                         "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"https://mlflow.example.com\", "
                         "\"experiment_name\": null, \"run_name\": null, \"tags\": {}}}]");
+    done(&f);
+}
+
+static void an_entry_for_the_hub_is_a_name_and_nothing_that_is_secret(void **state)
+{
+    struct fixture f;
+
+    take(&f, "[{\"hf\":{\"output_repo_name\":\"org/model-1.0_a\",\"api_token\":null}}]");
+    assert_int_equal(f.problems.count, 0);
+    assert_string_equal(f.integrations.at[0].kind, "hf");
+    assert_string_equal(f.integrations.at[0].config_json, "{\"output_repo_name\":\"org/model-1.0_a\"}");
+    assert_string_equal(f.integrations.echo_json,
+                        "[{\"type\":\"hf\",\"hf\":{\"output_repo_name\":\"org/model-1.0_a\"}}]");
     done(&f);
 }
 
@@ -99,7 +112,17 @@ static void what_is_wrong_is_named(void **state)
         {"[1,2,3,4,5,6,7,8,9]", "integrations must be a list of at most 8"},
         {"[5]", "integrations.0: must be an object with a type and an object of that name"},
         {"[{}]", "integrations.0: must be an object with a type and an object of that name"},
-        {"[{\"hf\":{\"output_repo_name\":\"p\"}}]", "integrations.0: hf is not there yet: mlflow and wandb are"},
+        {"[{\"comet\":{\"project\":\"p\"}}]", "integrations.0: comet is not there yet: hf, mlflow and wandb are"},
+        {"[{\"hf\":5,\"type\":\"hf\"}]", "integrations.0.hf: must be an object with output_repo_name"},
+        {"[{\"hf\":{\"output_repo_name\":\"p\"}}]",
+         "integrations.0.hf.api_token: is required, here or as the project's secret HF_TOKEN"},
+        {"[{\"hf\":{\"api_token\":null}}]", "integrations.0.hf.output_repo_name: is required"},
+        {"[{\"hf\":{\"api_token\":null,\"output_repo_name\":\"../p\"}}]",
+         "integrations.0.hf.output_repo_name: must be name or owner/name, of letters, digits and .-_"},
+        {"[{\"hf\":{\"api_token\":null,\"output_repo_name\":\"a/b/c\"}}]",
+         "integrations.0.hf.output_repo_name: must be name or owner/name, of letters, digits and .-_"},
+        {"[{\"hf\":{\"api_token\":null,\"output_repo_name\":\"p\",\"private\":false}}]",
+         "integrations.0.hf.private: is not known"},
         {"[{\"wandb\":{}}]", "integrations.0.wandb.project: is required"},
         {"[{\"wandb\":{\"project\":\"\"}}]", "integrations.0.wandb.project: " A_NAME},
         {"[{\"wandb\":{\"project\":\"a/b\"}}]", "integrations.0.wandb.project: " A_NAME},
@@ -151,6 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets),
+        cmocka_unit_test(an_entry_for_the_hub_is_a_name_and_nothing_that_is_secret),
         cmocka_unit_test(an_entry_for_wandb_has_a_key_of_its_own_or_the_projects),
         cmocka_unit_test(no_integrations_are_none),
         cmocka_unit_test(what_is_wrong_is_named),

@@ -55,7 +55,7 @@ static struct store_delivery_list due(struct fixture *f, int64_t now_ms, int64_t
     struct store_delivery_list list;
     struct err err = {0};
 
-    assert_ok(store_delivery_due(f->store, now_ms, 10, &f->arena, &list, next_ms, &err), err);
+    assert_ok(store_delivery_due(f->store, now_ms, false, 10, &f->arena, &list, next_ms, &err), err);
     return list;
 }
 

@@ -1,0 +1,192 @@
+/* The result of a job as a model repository of a Hugging Face Hub: the files of its last checkpoint and a model card.
+ *
+ * Only a job that succeeded is exported. Everything is compared with what the repository has (hub/upload.h), so a sender
+ * that died anywhere leaves nothing that the next one would do twice. */
+#include "base/hash.h"
+#include "hub/card.h"
+#include "hub/upload.h"
+#include "os/clock.h"
+#include "os/file.h"
+#include "track/sending.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { FILES_MAX = 1024, TEXT_BYTES_MAX = 16 << 20, ALIVE_MS = 20000 };
+
+struct export
+{
+    struct sending *s;
+    struct hub_wire wire;
+    struct hub_upload upload;
+    const char *folder;
+    bool is_adapter;
+    int64_t alive_ms; /* when the server last heard something */
+};
+
+static const struct json *job_of(const struct export *e)
+{
+    return json_get(e->s->document, "job");
+}
+
+static void on_alive(void *context)
+{
+    struct export *e = context;
+    const int64_t now_ms = clock_monotonic_ms();
+
+    if (now_ms - e->alive_ms < ALIVE_MS)
+        return;
+    e->alive_ms = now_ms;
+    sending_tell_alive(e->s, NULL);
+}
+
+/* --- the files --- */
+
+/* Relative, without a step upwards: it becomes a path here and there. */
+static bool is_safe_path(struct str path)
+{
+    for (size_t i = 0; i < path.len; i++)
+        if ((unsigned char)path.at[i] < 0x20 || path.at[i] == '\\')
+            return false;
+    return path.len > 0 && path.len < 256 && path.at[0] != '/' && path.at[0] != '.' &&
+           str_find(path, STR("/."), 0) < 0 && str_find(path, STR("//"), 0) < 0;
+}
+
+static const struct json *read_json(struct export *e, const char *path, struct err *err)
+{
+    struct str text;
+
+    return file_read(e->s->arena, path, TEXT_BYTES_MAX, &text, err) ? json_parse(e->s->arena, text, NULL, err) : NULL;
+}
+
+static bool take_file(struct export *e, const struct json *entry, struct err *err)
+{
+    struct str name = json_string_or(json_get(entry, "name"), STR_NONE),
+               sha256 = json_string_or(json_get(entry, "sha256"), STR_NONE);
+    struct hub_outgoing *file = &e->upload.files[e->upload.file_count];
+    uint64_t bytes;
+
+    if (e->upload.file_count + 1 == FILES_MAX || !is_safe_path(name) || sha256.len != 64)
+        return err_set(err, ERR_INPUT, "the checkpoint's MANIFEST is not one");
+    *file = (struct hub_outgoing){.path = str_copy(e->s->arena, name)};
+    file->place = path_join(e->s->arena, e->folder, file->path);
+    file->bytes = (uint64_t)json_integer_or(json_get(entry, "bytes"), 0);
+    snprintf(file->sha256, sizeof file->sha256, "%.*s", STR_ARG(sha256));
+    if (!file_size(file->place, &bytes, NULL) || bytes != file->bytes)
+        return err_set(err, ERR_NOT_FOUND, "%s of the checkpoint is not there as it was written", file->path);
+    e->upload.file_count++;
+    return true;
+}
+
+static bool list_files(struct export *e, struct err *err)
+{
+    const struct json *manifest = read_json(e, path_join(e->s->arena, e->folder, "MANIFEST"), err);
+    bool ok = manifest != NULL;
+
+    if (!ok)
+        return err_set(err, ERR_NOT_FOUND, "the checkpoint is not there any more");
+    e->is_adapter = str_is(json_string_or(json_get(manifest, "kind"), STR_NONE), "lora");
+    e->upload.files = arena_new_array(e->s->arena, struct hub_outgoing, FILES_MAX);
+    for
+        json_each(entry, json_get(manifest, "files")) ok = ok && take_file(e, entry, err);
+    return ok;
+}
+
+/* --- the card --- */
+
+static const char *find_licence(struct export *e)
+{
+    const char *base = sending_text(e->s, "result", "base_path");
+    struct str text;
+
+    if (!base || !file_read(e->s->arena, path_join(e->s->arena, base, "README.md"), TEXT_BYTES_MAX, &text, NULL))
+        return NULL;
+    return hub_card_licence(e->s->arena, text);
+}
+
+static void add_card(struct export *e)
+{
+    const char *run_dir = sending_text(e->s, "result", "run_dir"), *method = sending_text(e->s, "job", "method");
+    const struct hub_card card = {
+        .repo = e->upload.repo,
+        .base = sending_text(e->s, "result", "base_model"),
+        .base_licence = find_licence(e),
+        .is_adapter = e->is_adapter,
+        .method = method ? method : "supervised",
+        .hyperparameters = json_get(job_of(e), "hyperparameters"),
+        .metrics = json_get(json_get(e->s->document, "result"), "metrics"),
+        .receipt = read_json(e, path_join(e->s->arena, run_dir, "receipt.json"), NULL),
+    };
+    struct hub_outgoing *file = &e->upload.files[e->upload.file_count++];
+    struct strbuf text = {0};
+
+    hub_card_write(&card, e->s->arena, &text);
+    *file = (struct hub_outgoing){.path = "README.md", .bytes = text.len};
+    file->content = str_of(str_copy(e->s->arena, strbuf_view(&text)));
+    sha256_hex(file->content, file->sha256);
+    strbuf_deinit(&text);
+}
+
+/* --- the repository --- */
+
+/* Once it is known it is kept: a user who was renamed meanwhile gets no second one. */
+static bool find_repository(struct export *e, struct err *err)
+{
+    struct sending_body body = {0};
+    bool ok;
+
+    e->upload.repo = sending_text(e->s, "external", "repo");
+    if (e->upload.repo)
+        return true;
+    e->upload.repo = hub_repository_find(&e->wire, sending_text(e->s, "config", "output_repo_name"), err);
+    if (!e->upload.repo || !hub_repository_create(&e->wire, e->upload.repo, err))
+        return false;
+    sending_body_begin(&body);
+    json_put_text(&body.w, "repo", e->upload.repo);
+    ok = sending_tell(e->s, 0, sending_body_end(&body), err);
+    strbuf_deinit(&body.text);
+    return ok;
+}
+
+static bool tell_begin(struct export *e, struct err *err)
+{
+    return sending_tell_event(e->s, "begun", arena_printf(e->s->arena, "Exporting the result to %s/%s",
+                                                          e->wire.endpoint, e->upload.repo),
+                              err);
+}
+
+static bool tell_done(struct export *e, struct err *err)
+{
+    return sending_tell_event(e->s, "done", arena_printf(e->s->arena, "Exported to %s/%s (commit %.12s)",
+                                                         e->wire.endpoint, e->upload.repo, e->upload.commit),
+                              err);
+}
+
+static bool run(struct export *e, struct err *err)
+{
+    const char *endpoint = sending_text(e->s, "operator", "hub_url"), *token = sending_text(e->s, "secrets", "api_token");
+
+    if (!token)
+        return err_set(err, ERR_AUTH, "there is no api_token");
+    return hub_wire_open(&e->wire, endpoint, token, err) && list_files(e, err) && find_repository(e, err) &&
+           tell_begin(e, err) && (add_card(e), hub_upload(&e->upload, err)) && tell_done(e, err);
+}
+
+bool hub_send(struct sending *s, struct err *err)
+{
+    struct export e = {
+        .s = s,
+        .wire = {.arena = s->arena, .policy = &s->policy, .on_alive = on_alive, .context = &e},
+        .upload = {.wire = &e.wire, .summary = arena_printf(s->arena, "Result of %s", sending_text(s, "job", "id"))},
+        .alive_ms = clock_monotonic_ms(),
+    };
+    bool ok;
+
+    e.folder = sending_text(s, "result", "folder");
+    e.upload.parts_path = sending_text(s, "operator", "parts_path");
+    if (!e.folder)
+        return true;
+    ok = run(&e, err);
+    s->wait_ms = ok ? 0 : e.wire.wait_ms;
+    return ok;
+}
