@@ -14,18 +14,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Products of a 135M model (576 wide, 30 layers) and one of a 1B, for 1,024 tokens. */
+/* Products of a 135M model (576 wide, 30 layers) and one of a 1B. */
 static const struct shape {
     const char *name;
-    int32_t T, N, K;
+    int32_t T, N, K; /* T 0: as many tokens as asked for */
     int in_step; /* how often a training step of the 135M model has it */
 } shapes[] = {
-    {"q, k, v", 1024, 960, 576, 30},
-    {"attention out", 1024, 576, 576, 30},
-    {"gate, up", 1024, 3072, 576, 30},
-    {"down", 1024, 576, 1536, 30},
-    {"head", 1024, 49152, 576, 1},
-    {"square", 1024, 2048, 2048, 0},
+    {"q, k, v", 0, 960, 576, 30},
+    {"attention out", 0, 576, 576, 30},
+    {"gate, up", 0, 3072, 576, 30},
+    {"down", 0, 576, 1536, 30},
+    {"head", 0, 49152, 576, 1},
+    {"square", 0, 2048, 2048, 0},
     {"one token, gate, up", 1, 3072, 576, 0},
     {"one token, head", 1, 49152, 576, 0},
 };
@@ -37,6 +37,7 @@ struct bench {
     enum cpu_path path;
     enum dtype type;
     bool is_nf4;                            /* frozen weights as codes of four bits */
+    int32_t tokens;
     double seconds;                         /* per measurement */
     double step_seconds, step_peak_seconds; /* all products of a 135M step: as measured, and at the loop's speed */
     struct arena arena;                     /* one shape's operands */
@@ -118,9 +119,10 @@ static double measure(struct bench *bench, enum op op, const void *args, double 
 
 static void measure_shape(struct bench *bench, const struct shape *shape)
 {
-    double flops = 2.0 * shape->T * shape->N * shape->K, loop[3], rate[3];
+    int32_t T = shape->T ? shape->T : bench->tokens;
+    double flops = 2.0 * T * shape->N * shape->K, loop[3], rate[3];
     struct weight weight = make_weight(bench, shape);
-    struct mat x = make(bench, shape->T, shape->K, bench->type), y = make(bench, shape->T, shape->N, bench->type);
+    struct mat x = make(bench, T, shape->K, bench->type), y = make(bench, T, shape->N, bench->type);
     struct mat dw = make(bench, shape->N, shape->K, DTYPE_F32);
     struct op_linear forward = {.x = x, .y = y, .w = &weight};
     struct op_linear_grad_in backward = {.dy = y, .dx = x, .w = &weight};
@@ -130,7 +132,7 @@ static void measure_shape(struct bench *bench, const struct shape *shape)
     rate[0] = measure(bench, OP_linear, &forward, flops, &loop[0]);
     rate[1] = measure(bench, OP_linear_grad_in, &backward, flops, &loop[1]);
     rate[2] = measure(bench, OP_linear_grad_w, &gradient, flops, &loop[2]);
-    printf("%-20s %5d x %5d x %4d  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f\n", shape->name, shape->T,
+    printf("%-20s %5d x %5d x %4d  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f %3.0f%%  %7.1f\n", shape->name, T,
            shape->N, shape->K, rate[0] * 1e-9, 100 * rate[0] / loop[0], rate[1] * 1e-9, 100 * rate[1] / loop[1],
            rate[2] * 1e-9, 100 * rate[2] / loop[2], loop[0] * 1e-9);
     fflush(stdout);
@@ -156,7 +158,7 @@ static int bench_products(struct bench *bench)
 
 static int products(int argc, char **argv)
 {
-    int64_t threads = 2;
+    int64_t threads = 2, tokens = 1024;
     double seconds = 1;
     bool is_f32 = false, is_nf4 = false;
     const char *what = NULL;
@@ -165,6 +167,7 @@ static int products(int argc, char **argv)
     struct err err = {0};
     const struct option list[] = {
         {"threads", OPTION_INT, &threads, "N", "threads to share the work (0: one per core)", NULL},
+        {"tokens", OPTION_INT, &tokens, "N", "rows of the products", NULL},
         {"seconds", OPTION_FLOAT, &seconds, "S", "time for each figure", NULL},
         {"f32", OPTION_FLAG, &is_f32, NULL, "products of f32 instead of bf16", NULL},
         {"nf4", OPTION_FLAG, &is_nf4, NULL, "frozen weights as codes of four bits", NULL},
@@ -184,6 +187,7 @@ static int products(int argc, char **argv)
         bench.type = DTYPE_F32;
     bench.is_nf4 = is_nf4;
     bench.seconds = seconds;
+    bench.tokens = (int32_t)(tokens < 1 ? 1 : tokens < 1 << 20 ? tokens : 1 << 20);
     bench.queue.pool = pool_new((int)threads);
     bench_products(&bench);
     pool_free(bench.queue.pool);

@@ -19,8 +19,9 @@
 
 struct request {
     const char *model, *profile;
-    int64_t threads, tokens, document, steps, lora_r;
+    int64_t tokens, document, steps, lora_r;
     double supervised, dropout;
+    bool is_processor_time;
 };
 
 struct bench {
@@ -36,6 +37,12 @@ struct bench {
     struct model_result result;
     double grad_norm;
 };
+
+/* Shared by the threads: what they would have taken of the wall clock without neighbours and without waiting for each other. */
+static double clock_processor_share(void)
+{
+    return clock_processor() / pool_cores();
+}
 
 /* Documents of one length, the last one shorter; the last part of each is supervised. */
 static void make_batch(struct bench *bench, int32_t vocab)
@@ -93,7 +100,7 @@ static void update(struct bench *bench, const double *sumsq, int64_t step)
 static void run_step(struct bench *bench, int64_t step)
 {
     struct model_step place = {.seed = 1, .step = (uint32_t)step, .tokens = bench->batch.T};
-    double started = clock_monotonic(), sumsq = 0, *partial;
+    double started = bench->marks.clock(), sumsq = 0, *partial;
     uint64_t count;
     float *grad = model_grads(bench->model, &count, &partial);
 
@@ -104,7 +111,7 @@ static void run_step(struct bench *bench, int64_t step)
     model_backend(bench->model)->sumsq(model_queue(bench->model),
                                        &(struct op_sumsq){.x = grad, .count = count, .partial = partial, .sum = &sumsq});
     update(bench, &sumsq, step + 1);
-    bench->seconds = clock_monotonic() - started;
+    bench->seconds = bench->marks.clock() - started;
     bench->grad_norm = sqrt(sumsq);
 }
 
@@ -208,7 +215,7 @@ int bench_step(int argc, char **argv)
     int count = 0, status = 1;
     struct err err = {0};
 
-    *r = (struct request){.profile = "auto", .threads = 2, .tokens = 2048, .document = 1024, .steps = 4, .supervised = 1};
+    *r = (struct request){.profile = "auto", .tokens = 2048, .document = 1024, .steps = 4, .supervised = 1};
     const struct option list[] = {
         {"model", OPTION_TEXT, &r->model, "DIR", "whose config.json has the shape", NULL},
         {"lora-r", OPTION_INT, &r->lora_r, "R", "train an adapter of this rank (0: everything)", NULL},
@@ -218,7 +225,7 @@ int bench_step(int argc, char **argv)
         {"supervised", OPTION_FLOAT, &r->supervised, "SHARE", "of each document", NULL},
         {"steps", OPTION_INT, &r->steps, "N", "of which the fastest is told", NULL},
         {"dtype", OPTION_TEXT, &r->profile, "TYPE", "auto, float32 or bfloat16", NULL},
-        {"threads", OPTION_INT, &r->threads, "N", "to share the work (0: one per core)", NULL},
+        {"processor-time", OPTION_FLAG, &r->is_processor_time, NULL, "of all cores instead of the wall clock: blind to neighbours, and to threads that wait", NULL},
     };
     const struct options options = {"attune bench step --model DIR [options]", "Shows where the time of a training step goes.", list,
                                     sizeof list / sizeof list[0], 1, 1};
@@ -228,7 +235,8 @@ int bench_step(int argc, char **argv)
         status = 2;
         goto out;
     }
-    pool = pool_new((int)r->threads);
+    bench->marks.clock = r->is_processor_time ? clock_processor_share : clock_monotonic;
+    pool = pool_new(0);
     if (!open_model(bench, pool, &err))
         goto out;
     run_steps(bench, pool);

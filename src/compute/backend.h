@@ -47,6 +47,8 @@ struct quant {
     int32_t part_count;      /* 0: the weight is plain */
 };
 
+enum { WEIGHT_PARTS_MAX = 7 };
+
 /* One stored product such as q‖k‖v, with its adapter. */
 struct weight {
     struct mat w;        /* [N, K], F32, BF16 (or F64) */

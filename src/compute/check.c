@@ -157,7 +157,7 @@ static bool are_parts(const struct weight *weight, int32_t N, int32_t R)
 {
     int32_t row = 0, col = 0;
 
-    if (!weight->part_cols || weight->part_count < 1)
+    if (!weight->part_cols || weight->part_count < 1 || weight->part_count > WEIGHT_PARTS_MAX)
         return false;
     for (int32_t i = 0; i < weight->part_count; i++) {
         struct weight_part part = weight_part(weight, i);

@@ -18,6 +18,13 @@ double clock_monotonic(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+double clock_processor(void)
+{
+    struct timespec time = now(CLOCK_PROCESS_CPUTIME_ID);
+
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
 int64_t clock_monotonic_ms(void)
 {
     struct timespec time = now(CLOCK_MONOTONIC);

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 double clock_monotonic(void);  /* seconds */
+double clock_processor(void);  /* seconds that all threads of the process have run */
 int64_t clock_monotonic_ms(void);
 int64_t clock_unix(void);      /* seconds since 1970 */
 int64_t clock_unix_ms(void);

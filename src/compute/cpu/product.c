@@ -1,9 +1,12 @@
 /* Products of matrices and the three operations made of them.
  *
- * A product is cut into tasks of a block of rows by a few panels of 64 columns. A task packs a panel of B (in cache,
- * used for all its rows), runs the brick over the whole of k in steps, and finishes six rows at a time while they are in
- * cache: scale, bias, addition, one rounding. How the rows and columns are cut may depend on the number of threads; the
- * order of each sum does not. */
+ * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them. A B too
+ * large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps, and six
+ * rows at a time are finished while they are in cache: scale, bias, addition, one rounding. How the rows and columns are cut may
+ * depend on the number of threads; the order of each sum does not.
+ *
+ * Products that read the same rows form a chain: a task runs them one after the other for its block. So an adapter's thin
+ * product takes no pass over the activations of its own. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 #include "compute/grouped.h"
@@ -11,11 +14,15 @@
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
-    ROWS_MAX = 768,            /* of a task: its sums are 192 KB of L2 */
-    ROWS_MIN = 48,
-    A_BYTES_MAX = 512 * 1024,  /* packed rows of a task */
+    ROWS_MAX = 192,            /* of a task */
+    ROWS_MIN = 48,             /* and its unit where A comes from columns */
+    OWN_ROWS_MAX = 768,        /* of a task that packs panels for itself */
+    PACK_ROWS = 24,            /* packing a panel takes as long as so many rows */
+    A_BYTES_MAX = 512 * 1024,  /* of A in a task */
+    SHARED_BYTES_MAX = 16 << 20, /* of a B that all tasks share */
     BIAS_ROWS = 256,           /* of dy that are summed before they go to dbias */
     GRAD_ROWS = 2048,          /* tokens that a product for a weight's gradient sums before it adds to the gradient */
+    CHAIN_MAX = WEIGHT_PARTS_MAX + 1,
 };
 
 /* result = Σ over segments of A·B, one after the other in the same sums. */
@@ -35,10 +42,18 @@ struct product {
     bool is_added;
     float rate;              /* of the masked segment: element (row, col) of y */
     struct dropout dropout;
-    bool is_bf16;            /* set by product_cut, like the rest */
+    bool is_bf16, is_shared; /* set by chain_cut, like the rest */
+    int32_t panels, panel_steps; /* of one panel, all segments */
+    uint32_t *shared;        /* [panels][panel_steps][PANEL] */
+};
+
+/* Products over the same rows. */
+struct chain {
+    struct product p[CHAIN_MAX];
+    int count;
     int32_t row_block, panel_group, row_blocks, groups;
-    size_t a_bytes, slab_bytes;
-    char *scratch;
+    size_t a_bytes, slab_bytes, shared_bytes;
+    char *slabs;
 };
 
 static size_t larger(size_t a, size_t b)
@@ -64,39 +79,117 @@ static size_t packed_row_bytes(const struct product *p)
     return bytes;
 }
 
-static int32_t block_rows(int32_t rows, int32_t blocks)
+/* Blocks of rows are whole bricks; where A comes from columns, whole vectors too, which its packer takes without looking. */
+static int32_t row_unit(const struct product *p)
 {
-    return ceil_div(ceil_div(rows, blocks), BRICK_ROWS) * BRICK_ROWS;
+    return p->segments[0].a.is_k_down ? ROWS_MIN : BRICK_ROWS;
 }
 
-/* Chooses types and tasks: at least four tasks a thread as long as they stay worth packing for. */
-static void product_cut(struct product *p, int thread_count)
+static int32_t block_rows(const struct product *p, int32_t blocks)
 {
-    int32_t panels = ceil_div(p->cols, PANEL), rows_max = ROWS_MAX, blocks;
-    size_t row_bytes, panel_steps = 0, most_bytes;
+    return ceil_div(ceil_div(p->rows, blocks), row_unit(p)) * row_unit(p);
+}
 
+static void product_describe(struct product *p)
+{
     p->is_bf16 = HAS_BF16_PRODUCTS;
     for (int s = 0; s < p->segment_count; s++)
         p->is_bf16 &= p->segments[s].a.m.type == DTYPE_BF16 && p->segments[s].b.m.type == DTYPE_BF16;
-    row_bytes = packed_row_bytes(p);
+    p->panels = ceil_div(p->cols, PANEL);
+    p->panel_steps = 0;
+    for (int s = 0; s < p->segment_count; s++)
+        p->panel_steps += step_count(p->segments[s].k, p->is_bf16);
+}
+
+static size_t panel_bytes(const struct product *p)
+{
+    return 4 * (size_t)PANEL * (size_t)p->panel_steps;
+}
+
+/* All of B is in panels for good. */
+static bool is_laid_out(const struct product *p)
+{
+    bool is = true;
+
+    for (int s = 0; s < p->segment_count; s++)
+        is &= p->segments[s].b.panels != NULL;
+    return is;
+}
+
+/* Whether all of B is packed at once: it fits, and there are rows enough to use it more than once. */
+static bool is_worth_sharing(const struct product *p)
+{
+    return !is_laid_out(p) && p->rows > ROWS_MIN && (size_t)p->panels * panel_bytes(p) <= SHARED_BYTES_MAX;
+}
+
+/* Rows of a block whose A stays in cache, whole in the number of threads; panels in groups for at least eight tasks a thread where no A is
+ * packed for each of them anew. */
+static void cut_shared(struct chain *chain, int thread_count)
+{
+    const struct product *p = &chain->p[chain->count - 1];
+    size_t row_bytes = larger(packed_row_bytes(p), 4 * (size_t)p->panel_steps);
+    int32_t rows_max = (int32_t)(A_BYTES_MAX / row_bytes), blocks, tasks = packed_row_bytes(p) ? 2 : 8;
+
+    rows_max = rows_max < ROWS_MIN ? ROWS_MIN : smaller(rows_max, ROWS_MAX) / row_unit(p) * row_unit(p);
+    blocks = ceil_div(ceil_div(p->rows, rows_max), thread_count) * thread_count;
+    chain->row_block = block_rows(p, smaller(blocks, ceil_div(p->rows, ROWS_MIN)));
+    chain->row_blocks = ceil_div(p->rows, chain->row_block);
+    chain->panel_group = p->panels;
+    if (chain->count == 1 && chain->row_blocks < tasks * thread_count)
+        chain->panel_group = ceil_div(p->panels, smaller(p->panels, ceil_div(tasks * thread_count, chain->row_blocks)));
+    chain->groups = ceil_div(p->panels, chain->panel_group);
+}
+
+/* Tasks that pack panels for themselves: as many blocks of rows as make the longest thread shortest. A chain, and an A
+ * that is packed, take all panels at once. */
+static void cut_own(struct chain *chain, int thread_count)
+{
+    const struct product *p = &chain->p[chain->count - 1];
+    size_t row_bytes = packed_row_bytes(p);
+    int32_t rows_max = OWN_ROWS_MAX, best = INT32_MAX;
+
     while (rows_max > ROWS_MIN && (size_t)rows_max * row_bytes > A_BYTES_MAX)
         rows_max /= 2;
-    p->panel_group = row_bytes ? panels : 1;
-    blocks = p->rows > rows_max ? ceil_div(p->rows, rows_max) : 1;
-    if (!row_bytes)
-        while (blocks * panels < 4 * thread_count && block_rows(p->rows, blocks) > ROWS_MIN)
-            blocks *= 2;
-    else if (blocks < 4 * thread_count)
-        p->panel_group = ceil_div(panels, smaller(panels, ceil_div(4 * thread_count, blocks)));
-    p->row_block = block_rows(p->rows, blocks);
-    p->row_blocks = ceil_div(p->rows, p->row_block);
-    p->groups = ceil_div(panels, p->panel_group);
-    for (int s = 0; s < p->segment_count; s++)
-        panel_steps = larger(panel_steps, (size_t)smaller(CHUNK_STEPS, step_count(p->segments[s].k, p->is_bf16)));
-    /* Not what this cut needs but what any cut of fewer rows may need: a plan asks for its largest micro-batch alone. */
-    most_bytes = row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) : 0;
-    p->a_bytes = whole_lines(most_bytes + LANES * row_bytes);
-    p->slab_bytes = p->a_bytes + 4 * PANEL * (panel_steps + ROWS_MAX);
+    for (int32_t blocks = ceil_div(p->rows, rows_max), last = blocks + 4 * thread_count; blocks <= last; blocks++) {
+        int32_t rows = block_rows(p, blocks), groups = chain->count > 1 ? 1 : p->panels, time;
+        if (row_bytes && chain->count == 1)
+            groups = smaller(p->panels, ceil_div(4 * thread_count, blocks));
+        time = ceil_div(ceil_div(p->rows, rows) * groups, thread_count) * ceil_div(p->panels, groups) * (rows + PACK_ROWS);
+        if (time < best) {
+            best = time;
+            chain->row_block = rows;
+            chain->panel_group = ceil_div(p->panels, groups);
+        }
+    }
+    chain->row_blocks = ceil_div(p->rows, chain->row_block);
+    chain->groups = ceil_div(p->panels, chain->panel_group);
+}
+
+/* Chooses types and tasks, and tells the scratch. It is not what this cut needs but what any cut of fewer rows may need: a plan
+ * asks for its largest micro-batch alone. */
+static void chain_cut(struct chain *chain, int thread_count)
+{
+    int32_t chunk_steps = 0;
+
+    chain->a_bytes = chain->shared_bytes = 0;
+    for (int i = 0; i < chain->count; i++) {
+        struct product *p = &chain->p[i];
+        size_t row_bytes, all_bytes;
+        product_describe(p);
+        row_bytes = packed_row_bytes(p);
+        all_bytes = (size_t)p->panels * panel_bytes(p);
+        p->is_shared = is_worth_sharing(p);
+        chain->shared_bytes += p->rows <= ROWS_MIN || is_laid_out(p) ? 0 : all_bytes < SHARED_BYTES_MAX ? all_bytes : SHARED_BYTES_MAX;
+        chain->a_bytes = larger(chain->a_bytes, row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) + LANES * row_bytes : 0);
+        for (int s = 0; s < p->segment_count; s++)
+            chunk_steps = (int32_t)larger((size_t)chunk_steps, (size_t)smaller(CHUNK_STEPS, step_count(p->segments[s].k, p->is_bf16)));
+    }
+    if (chain->p[chain->count - 1].is_shared || is_laid_out(&chain->p[chain->count - 1]))
+        cut_shared(chain, thread_count);
+    else
+        cut_own(chain, thread_count);
+    chain->a_bytes = whole_lines(chain->a_bytes);
+    chain->slab_bytes = chain->a_bytes + 4 * PANEL * ((size_t)chunk_steps + OWN_ROWS_MAX);
 }
 
 /* What a task works on. */
@@ -104,14 +197,20 @@ struct task {
     const struct product *p;
     int32_t row, row_count, col, col_count, width;
     char *a;          /* packed rows, segment after segment */
-    uint32_t *panel;
-    float *sums;      /* [row_count, width] */
+    uint32_t *panel;  /* its own */
+    float *sums;      /* [row_count, width]; [BRICK_ROWS, width] where the brick runs once over all of k */
+    bool has_one_run;
 };
 
 /* Rows of A in whole vectors where they come from columns: the brick never reads behind row_count. */
 static int32_t packed_rows(const struct task *task)
 {
     return ceil_div(task->row_count, LANES) * LANES;
+}
+
+static float *sums_of(const struct task *task, int32_t row)
+{
+    return task->has_one_run ? task->sums : task->sums + (size_t)row * (size_t)task->width;
 }
 
 static void pack_a(const struct task *task)
@@ -155,10 +254,10 @@ static void mask_sums(const struct task *task, int32_t row, int32_t count)
     const struct product *p = task->p;
     float factor = 1 / (1 - p->rate);
 
-    for (int32_t i = row; i < row + count; i++)
+    for (int32_t i = 0; i < count; i++)
         for (int32_t j = 0; j < task->col_count; j++) {
-            bool is_kept = dropout_keeps(&p->dropout, p->rate, task->row + i, task->col + j, p->y.cols);
-            task->sums[(size_t)i * (size_t)task->width + (size_t)j] *= is_kept ? factor : 0;
+            bool is_kept = dropout_keeps(&p->dropout, p->rate, task->row + row + i, task->col + j, p->y.cols);
+            sums_of(task, row)[(size_t)i * (size_t)task->width + (size_t)j] *= is_kept ? factor : 0;
         }
 }
 
@@ -193,7 +292,7 @@ static void finish(const struct task *task, int32_t row, int32_t count)
     bool is_plain = !end.has_bias && !end.has_add && !end.is_added && end.softcap <= 0 && task->col_count == PANEL;
 
     for (int32_t i = row; i < row + count; i++) {
-        const float *sums = task->sums + (size_t)i * (size_t)task->width;
+        const float *sums = sums_of(task, row) + (size_t)(i - row) * (size_t)task->width;
 
         end.y = row_of(&p->y, task->row + i, task->col);
         if (is_plain) {
@@ -208,19 +307,29 @@ static void finish(const struct task *task, int32_t row, int32_t count)
     }
 }
 
-/* Asks for the lines of y that six rows will be rounded into, or added to, when the brick has run. */
+static void fetch(const struct mat *m, const struct task *task, int32_t row)
+{
+    const char *at = row_of(m, task->row + row, task->col).at;
+    int32_t bytes = task->col_count * (m->type == DTYPE_BF16 ? 2 : 4);
+
+    for (int32_t byte = 0; byte < bytes; byte += 64)
+        __builtin_prefetch(at + byte, 1);
+}
+
+/* Asks for the lines that six rows will be rounded into, and for what is added to them, when the brick has run. */
 static void fetch_result(const struct task *task, int32_t row, int32_t count)
 {
-    const struct mat *y = &task->p->y;
-    int32_t bytes = task->col_count * (y->type == DTYPE_BF16 ? 2 : 4);
+    const struct product *p = task->p;
 
-    for (int32_t i = row; i < row + count; i++)
-        for (int32_t byte = 0; byte < bytes; byte += 64)
-            __builtin_prefetch((char *)row_of(y, task->row + i, task->col).at + byte, 1);
+    for (int32_t i = row; i < row + count; i++) {
+        fetch(&p->y, task, i);
+        if (p->add.at && p->add.at != p->y.at)
+            fetch(&p->add, task, i);
+    }
 }
 
 /* Runs the brick down the rows for steps [from, from + steps) of segment s, which `panel` holds. */
-static void run_rows(const struct task *task, int s, const uint32_t *panel, int32_t from, int32_t steps, bool is_last)
+static void run_rows(const struct task *task, int s, int32_t from, int32_t steps, const uint32_t *panel, bool is_last)
 {
     const struct product *p = task->p;
     struct brick brick = brick_for(task, s);
@@ -234,7 +343,7 @@ static void run_rows(const struct task *task, int s, const uint32_t *panel, int3
     for (int32_t row = 0; row < task->row_count; row += BRICK_ROWS) {
         int32_t count = smaller(BRICK_ROWS, task->row_count - row);
         bool is_finished = s == p->segment_count - 1 && is_last;
-        brick.c = task->sums + (size_t)row * (size_t)task->width;
+        brick.c = sums_of(task, row);
         if (is_finished)
             fetch_result(task, row, count);
         brick_run(&brick, count, p->is_bf16);
@@ -246,65 +355,145 @@ static void run_rows(const struct task *task, int s, const uint32_t *panel, int3
     }
 }
 
-static void run_panel(const struct task *task)
+static void pack_b(const struct product *p, const struct segment *segment, struct part part, uint32_t *to, int32_t width)
+{
+    if (segment->b.quant)
+        CPU(pack_codes)(&segment->b, p->is_bf16, part, to, width);
+    else
+        pack_panel(&segment->b, p->is_bf16, part, to, width);
+}
+
+/* Where a segment's panel of the task's columns lies packed: laid out for good, or by pack_task; NULL: nowhere. */
+static const uint32_t *packed_panel(const struct task *task, const struct segment *segment)
+{
+    const struct product *p = task->p;
+    const uint32_t *panel;
+
+    if (segment->b.panels)
+        return segment->b.panels + (size_t)task->col * (size_t)step_count(segment->k, p->is_bf16);
+    if (!p->is_shared)
+        return NULL;
+    panel = p->shared + (size_t)(task->col / PANEL) * (size_t)p->panel_steps * PANEL;
+    return segment == p->segments ? panel : panel + (size_t)step_count(p->segments[0].k, p->is_bf16) * (size_t)task->width;
+}
+
+static void run_panel(struct task *task, int32_t panel)
 {
     const struct product *p = task->p;
     int32_t per_step = p->is_bf16 ? 2 : 1;
 
+    task->col = panel * PANEL;
+    task->col_count = smaller(PANEL, p->cols - task->col);
+    task->width = panel_width(task->col_count);
+    task->has_one_run = p->segment_count == 1 && p->panel_steps <= CHUNK_STEPS;
     for (int s = 0; s < p->segment_count; s++) {
         const struct segment *segment = &p->segments[s];
+        const uint32_t *packed = packed_panel(task, segment);
         int32_t steps = step_count(segment->k, p->is_bf16);
         for (int32_t from = 0; from < steps; from += CHUNK_STEPS) {
             int32_t here = smaller(CHUNK_STEPS, steps - from), k = from * per_step;
             struct part part = {task->col, task->col_count, k, smaller(here * per_step, segment->k - k)};
-            const uint32_t *panel = task->panel;
-            if (segment->b.panels)
-                panel = segment->b.panels + (size_t)task->col * (size_t)steps + (size_t)from * (size_t)task->width;
-            else if (segment->b.quant)
-                CPU(pack_codes)(&segment->b, p->is_bf16, part, task->panel, task->width);
-            else
-                pack_panel(&segment->b, p->is_bf16, part, task->panel, task->width);
-            run_rows(task, s, panel, from, here, from + here == steps);
+            if (!packed)
+                pack_b(p, segment, part, task->panel, task->width);
+            run_rows(task, s, from, here, packed ? packed + (size_t)from * (size_t)task->width : task->panel, from + here == steps);
         }
     }
 }
 
-static void product_task(void *context, int index, int thread)
+static void chain_task(void *context, int index, int thread)
 {
-    const struct product *p = context;
-    int32_t block = index % p->row_blocks, group = index / p->row_blocks;
-    char *slab = p->scratch + (size_t)thread * p->slab_bytes;
-    struct task task = {.p = p, .row = block * p->row_block, .a = slab};
+    const struct chain *chain = context;
+    int32_t block = index / chain->groups, group = index % chain->groups;
+    char *slab = chain->slabs + (size_t)thread * chain->slab_bytes;
 
-    task.row_count = smaller(p->row_block, p->rows - task.row);
-    task.sums = (float *)(slab + p->a_bytes);
-    task.panel = (uint32_t *)(task.sums + (size_t)p->row_block * PANEL);
-    if (p->a_bytes)
-        pack_a(&task);
-    for (int32_t panel = group * p->panel_group; panel < (group + 1) * p->panel_group && panel * PANEL < p->cols; panel++) {
-        task.col = panel * PANEL;
-        task.col_count = smaller(PANEL, p->cols - task.col);
-        task.width = panel_width(task.col_count);
-        run_panel(&task);
+    for (int i = 0; i < chain->count; i++) {
+        const struct product *p = &chain->p[i];
+        struct task task = {.p = p, .row = block * chain->row_block, .a = slab};
+        int32_t first = chain->count > 1 ? 0 : group * chain->panel_group, end = chain->count > 1 ? p->panels : first + chain->panel_group;
+        task.row_count = smaller(chain->row_block, p->rows - task.row);
+        task.sums = (float *)(slab + chain->a_bytes);
+        task.panel = (uint32_t *)(task.sums + OWN_ROWS_MAX * PANEL);
+        if (packed_row_bytes(p))
+            pack_a(&task);
+        for (int32_t panel = first; panel < smaller(end, p->panels); panel++)
+            run_panel(&task, panel);
     }
 }
 
-static void product_run(struct queue *queue, struct product *p)
+/* All segments of one panel of a product that shares them; panels are numbered through. */
+static void pack_task(void *context, int index, int thread)
 {
-    if (p->rows == 0 || p->cols == 0)
-        return;
-    product_cut(p, pool_thread_count(queue->pool));
-    ASSERT(queue->scratch_bytes >= p->slab_bytes * (size_t)pool_thread_count(queue->pool));
-    p->scratch = queue->scratch;
-    pool_run(queue->pool, p->row_blocks * p->groups, product_task, p);
+    const struct chain *chain = context;
+    const struct product *p = chain->p;
+    int32_t col, count, width;
+    uint32_t *to;
+
+    for (; !p->is_shared || index >= p->panels; p++)
+        index -= p->is_shared ? p->panels : 0;
+    col = index * PANEL;
+    count = smaller(PANEL, p->cols - col);
+    width = panel_width(count);
+    to = p->shared + (size_t)index * (size_t)p->panel_steps * PANEL;
+    for (int s = 0; s < p->segment_count; s++) {
+        if (!p->segments[s].b.panels)
+            pack_b(p, &p->segments[s], (struct part){col, count, 0, p->segments[s].k}, to, width);
+        to += (size_t)step_count(p->segments[s].k, p->is_bf16) * (size_t)width;
+    }
 }
 
-static size_t product_scratch(struct product *p, int thread_count)
+static void chain_run(struct queue *queue, struct chain *chain);
+
+static void product_run(struct queue *queue, const struct product *p)
 {
-    if (p->rows == 0 || p->cols == 0)
+    struct chain chain = {.p = {*p}, .count = 1};
+
+    chain_run(queue, &chain);
+}
+
+/* Too few rows for a block on each thread: the products of a chain then run one by one, each cut into columns. */
+static bool is_short(const struct chain *chain, int thread_count)
+{
+    return chain->count > 1 && chain->p->rows < ROWS_MIN * thread_count;
+}
+
+static void chain_run(struct queue *queue, struct chain *chain)
+{
+    int threads = pool_thread_count(queue->pool), shared_panels = 0;
+    char *at = queue->scratch;
+
+    if (chain->p->rows == 0 || chain->p[chain->count - 1].cols == 0)
+        return;
+    if (is_short(chain, threads)) {
+        for (int i = 0; i < chain->count; i++)
+            product_run(queue, &chain->p[i]);
+        return;
+    }
+    chain_cut(chain, threads);
+    ASSERT(queue->scratch_bytes >= chain->shared_bytes + chain->slab_bytes * (size_t)threads);
+    for (int i = 0; i < chain->count; i++)
+        if (chain->p[i].is_shared) {
+            chain->p[i].shared = (uint32_t *)at;
+            at += (size_t)chain->p[i].panels * panel_bytes(&chain->p[i]);
+            shared_panels += chain->p[i].panels;
+        }
+    chain->slabs = (char *)queue->scratch + chain->shared_bytes;
+    pool_run(queue->pool, shared_panels, pack_task, chain);
+    pool_run(queue->pool, chain->row_blocks * chain->groups, chain_task, chain);
+}
+
+static size_t chain_scratch(struct chain *chain, int thread_count)
+{
+    if (chain->p->rows == 0 || chain->p[chain->count - 1].cols == 0)
         return 0;
-    product_cut(p, thread_count);
-    return p->slab_bytes * (size_t)thread_count;
+    chain_cut(chain, thread_count);
+    return chain->shared_bytes + chain->slab_bytes * (size_t)thread_count;
+}
+
+static size_t product_scratch(const struct product *p, int thread_count)
+{
+    struct chain chain = {.p = {*p}, .count = 1};
+
+    return chain_scratch(&chain, thread_count);
 }
 
 /* The adapter's columns behind a matrix. */
@@ -372,9 +561,19 @@ static struct product forward(const struct op_linear *op)
                             .scale = 1, .y = op->y, .bias = op->bias, .add = op->add, .softcap = op->softcap};
 }
 
+static struct chain forward_chain(const struct op_linear *op)
+{
+    struct chain chain = {.count = 0};
+
+    for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++)
+        chain.p[chain.count++] = adapter_in(op, i);
+    chain.p[chain.count++] = forward(op);
+    return chain;
+}
+
 void CPU(linear)(struct queue *queue, const struct op_linear *op)
 {
-    struct product p;
+    struct chain chain;
 
     if (op->row_end) {
         grouped_linear(queue, op, CPU(linear));
@@ -384,26 +583,17 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
         CPU(linear_thin)(queue, op);
         return;
     }
-    for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++) {
-        p = adapter_in(op, i);
-        product_run(queue, &p);
-    }
-    p = forward(op);
-    product_run(queue, &p);
+    chain = forward_chain(op);
+    chain_run(queue, &chain);
 }
 
 size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
 {
     struct weight expert;
     struct op_linear dense = op->row_end ? grouped_linear_largest(op, &expert) : *op;
-    struct product p = forward(&dense);
-    size_t bytes = product_scratch(&p, thread_count);
+    struct chain chain = forward_chain(&dense);
 
-    for (int32_t i = 0; dense.w->a.rows && i < adapter_in_count(dense.w); i++) {
-        p = adapter_in(&dense, i);
-        bytes = larger(bytes, product_scratch(&p, thread_count));
-    }
-    return bytes;
+    return chain_scratch(&chain, thread_count);
 }
 
 /* dt = lora_scale · dy·B, one block of B at a time */
@@ -434,34 +624,35 @@ static struct product backward(const struct op_linear_grad_in *op)
     return p;
 }
 
+static struct chain backward_chain(const struct op_linear_grad_in *op)
+{
+    struct chain chain = {.count = 0};
+
+    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++)
+        chain.p[chain.count++] = adapter_grad_in(op, i);
+    chain.p[chain.count++] = backward(op);
+    return chain;
+}
+
 void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op)
 {
-    struct product p;
+    struct chain chain;
 
     if (op->row_end) {
         grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
         return;
     }
-    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++) {
-        p = adapter_grad_in(op, i);
-        product_run(queue, &p);
-    }
-    p = backward(op);
-    product_run(queue, &p);
+    chain = backward_chain(op);
+    chain_run(queue, &chain);
 }
 
 size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int thread_count)
 {
     struct weight expert;
     struct op_linear_grad_in dense = op->row_end ? grouped_linear_grad_in_largest(op, &expert) : *op;
-    struct product p = backward(&dense);
-    size_t bytes = product_scratch(&p, thread_count);
+    struct chain chain = backward_chain(&dense);
 
-    for (int32_t i = 0; dense.w->a.rows && i < weight_part_count(dense.w); i++) {
-        p = adapter_grad_in(&dense, i);
-        bytes = larger(bytes, product_scratch(&p, thread_count));
-    }
-    return bytes;
+    return chain_scratch(&chain, thread_count);
 }
 
 /* grad += scale · leftᵀ·right over rows [first, first + count). */

@@ -1,7 +1,6 @@
 #include "compute/mark/mark.h"
 
 #include "compute/count/count.h"
-#include "os/clock.h"
 
 static const struct weight *weight_of(enum op op, const void *args)
 {
@@ -48,11 +47,12 @@ static void add(struct marks *marks, enum op op, const void *args, double second
 #define MARK_DEFINE(name)                                                                                              \
     static void mark_##name(struct queue *queue, const struct op_##name *op)                                           \
     {                                                                                                                  \
-        double started = clock_monotonic();                                                                            \
+        struct marks *marks = queue->state;                                                                            \
+        double started = marks ? marks->clock() : 0;                                                                   \
                                                                                                                        \
         backend_cpu.name(queue, op);                                                                                   \
-        if (queue->state)                                                                                              \
-            add(queue->state, OP_##name, op, clock_monotonic() - started);                                             \
+        if (marks)                                                                                                     \
+            add(marks, OP_##name, op, marks->clock() - started);                                                       \
     }
 OPS(MARK_DEFINE)
 #undef MARK_DEFINE

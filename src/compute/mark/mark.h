@@ -17,6 +17,7 @@ struct mark {
 };
 
 struct marks {
+    double (*clock)(void);       /* in seconds; set by the caller */
     struct mark mark[MARKS_MAX]; /* in the order in which they first came */
     int count;
 };
