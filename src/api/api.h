@@ -40,6 +40,7 @@ struct api_config {
     const char *data_dir;
     const char *models_dir;      /* base models: org/name below it */
     const char *hub_cache;       /* Hugging Face cache folder (…/hub), or NULL */
+    const char *hub_endpoint;    /* from where what is not here is fetched (hub/fetcher.h); NULL: it is not */
     const char *program;         /* what to run as "PROGRAM infer …"; NULL: this binary */
     bool is_open;                /* no keys: everybody is the default tenant */
     bool is_local;               /* bound to loopback: a Host of elsewhere is refused, against DNS rebinding */

@@ -478,15 +478,6 @@ static void read_tags(struct reader *r, const struct json *value)
         problems_add(r->problems, "value_error", "tags", NULL, NULL, "tags must be a list of strings, or one string");
 }
 
-static void refuse_if_given(struct reader *r, const struct json *body, const char *name, const char *what)
-{
-    const struct json *value = json_get(body, name);
-
-    if (json_is_null(value) || (value->type == JSON_ARRAY && value->count == 0))
-        return;
-    problems_add(r->problems, "unsupported", name, NULL, NULL, "%s", what);
-}
-
 static void read_extra(struct reader *r, const struct json *extra)
 {
     if (json_is_null(extra))
@@ -600,8 +591,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_metadata(&r, json_get(body, "metadata"));
     read_tags(&r, json_get(body, "tags"));
     request->integrations = json_get(body, "integrations");
-    refuse_if_given(&r, body, "from_checkpoint",
-                    "from_checkpoint is not there yet: to continue from a checkpoint, give its name as model");
+    request->from_checkpoint = json_get(body, "from_checkpoint");
     read_method(&r, json_get(body, "method"), json_get(body, "hyperparameters"));
     read_top_level(&r, body);
     read_extra(&r, json_get(body, "extra_body"));

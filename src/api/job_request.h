@@ -41,6 +41,7 @@ struct job_request {
     LORA_OPTIONS(LORA_OPTION_FIELD)
 #undef LORA_OPTION_FIELD
     const struct json *integrations; /* as sent, for api/integrations.h; NULL: none */
+    const struct json *from_checkpoint; /* as sent, for api/start.h; NULL: none */
     const struct json *metadata;     /* object of strings, or NULL */
     const struct json *tags;         /* array of strings, one string, or NULL */
     struct job_warning {

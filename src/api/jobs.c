@@ -1,6 +1,7 @@
 #include "api/api_int.h"
 #include "api/integrations.h"
 #include "api/job_request.h"
+#include "api/start.h"
 #include "os/clock.h"
 #include "os/file.h"
 
@@ -87,6 +88,18 @@ static void check_adapter(const struct model_place *place, struct job_request *r
         problems_add(problems, "value_error", "hyperparameters", "lora", NULL,
                      "lora: %s is an adapter on %s: set lora to true to go on training it, or name the base", place->id,
                      place->base_id);
+}
+
+/* What only the weights can tell is settled when they are here (job/base.c); until then the usual stands for it. */
+static void check_start(struct call *call, const struct job_start *start, struct job_request *request,
+                        struct problems *problems)
+{
+    if (start->base_json && request->values.context_length == 0)
+        request->values.context_length = CONTEXT_MAX;
+    if (start->base_json || problems->count)
+        return;
+    resolve_context(call, &start->place, request, problems);
+    check_adapter(&start->place, request, problems);
 }
 
 static const char *values_json(struct arena *arena, enum method method, const struct hyperparameters *values)
@@ -192,8 +205,11 @@ static void answer_job(struct call *call, const struct store_job *job)
 }
 
 static struct job_spec make_spec(struct call *call, const struct job_request *request,
-                                 const struct integrations *integrations, const struct model_place *place)
+                                 const struct integrations *integrations, const struct job_start *start)
 {
+    const struct model_place *place = &start->place;
+    const bool has_use_of_secrets = integrations->count || start->base_json;
+
     return (struct job_spec){
         .model = place->id,
         .model_path = place->path,
@@ -210,7 +226,9 @@ static struct job_spec make_spec(struct call *call, const struct job_request *re
         .priority = request->priority,
         .keep_checkpoints = request->keep_checkpoints,
         .integrations_json = integrations->echo_json,
-        .extra = {call->secrets, integrations->count ? call->secret_count : 0, integrations->at, integrations->count},
+        .from_checkpoint_json = start->echo_json,
+        .base_json = start->base_json,
+        .extra = {call->secrets, has_use_of_secrets ? call->secret_count : 0, integrations->at, integrations->count},
     };
 }
 
@@ -272,31 +290,29 @@ static void create_from(struct call *call, const struct json *body)
     struct problems problems = {.arena = call->arena};
     struct job_request *request = arena_new(call->arena, struct job_request);
     struct integrations *integrations = arena_new(call->arena, struct integrations);
-    struct model_place place;
+    struct job_start start;
     struct job_spec spec;
-    struct err err = {0};
 
     if (!job_request_read(call->arena, body, request, &problems)) {
         answer_problems(call, &problems);
         return;
     }
-    if (!model_find(call, request->model, &place, &err)) {
-        answer_error(call, err.code == ERR_NOT_FOUND ? 404 : 500, "model_not_found", "model", "%s", err.text);
-        return;
-    }
-    if (!check_file(call, request->training_file, "training_file", request->method, &problems) ||
+    if (!start_find(call, request, &start, &problems) ||
+        !check_file(call, request->training_file, "training_file", request->method, &problems) ||
         !check_file(call, request->validation_file, "validation_file", request->method, &problems))
         return;
     if (!read_integrations(call, request, integrations, &problems))
         return;
-    resolve_context(call, &place, request, &problems);
-    check_adapter(&place, request, &problems);
+    check_start(call, &start, request, &problems);
     if (problems.count) {
         answer_problems(call, &problems);
         return;
     }
-    spec = make_spec(call, request, integrations, &place);
-    if (call->is_dry_run)
+    spec = make_spec(call, request, integrations, &start);
+    if (call->is_dry_run && start.base_json)
+        answer_error(call, 400, "model_not_here", "model",
+                     "A dry run needs the model here, and it is still to be fetched from the Hugging Face Hub.");
+    else if (call->is_dry_run)
         estimate_answer(call, request, &spec);
     else
         submit(call, request, spec);

@@ -1,4 +1,6 @@
 #include "api/api_int.h"
+#include "hub/cache.h"
+#include "hub/name.h"
 #include "os/file.h"
 
 #include <string.h>
@@ -71,47 +73,16 @@ static void scan_models(struct base_list *list, const char *folder, const char *
     }
 }
 
-/* models--org--name/snapshots/<commit> in a Hub cache; the commit that refs/main names, else the last one. */
-static const char *hub_snapshot(struct arena *arena, const char *repo_folder)
+static bool on_hub_model(void *context, const char *repo, const char *folder)
 {
-    const char *snapshots = path_join(arena, repo_folder, "snapshots");
-    struct str commit;
-    char **names;
-    size_t count;
-
-    if (file_read(arena, path_join(arena, repo_folder, "refs/main"), 256, &commit, NULL) &&
-        is_safe_name(str_trim(commit))) {
-        const char *path = path_join(arena, snapshots, str_copy(arena, str_trim(commit)));
-        if (is_model_folder(arena, path))
-            return path;
-    }
-    if (!dir_list(arena, snapshots, &names, &count, NULL))
-        return NULL;
-    while (count-- > 0)
-        if (is_model_folder(arena, path_join(arena, snapshots, names[count])))
-            return path_join(arena, snapshots, names[count]);
-    return NULL;
+    add_base(context, repo, folder);
+    return true;
 }
 
-static void scan_hub(struct base_list *list, const char *cache)
+/* What a token of the project has opened. */
+static const char *own_cache(struct call *call)
 {
-    char **names;
-    size_t count;
-
-    if (!cache || !dir_list(list->arena, cache, &names, &count, NULL))
-        return;
-    for (size_t i = 0; i < count; i++) {
-        struct str name = str_of(names[i]);
-        const char *path;
-        ptrdiff_t split;
-        if (!str_starts(name, STR("models--")))
-            continue;
-        name = str_slice(name, 8, name.len);
-        split = str_find(name, STR("--"), 0);
-        path = split > 0 ? hub_snapshot(list->arena, path_join(list->arena, cache, names[i])) : NULL;
-        if (path)
-            add_base(list, arena_printf(list->arena, "%.*s/%s", (int)split, name.at, name.at + split + 2), path);
-    }
+    return hub_cache_of_project(call->arena, call->api->config.data_dir, call->tenant.project_id);
 }
 
 static struct base_list list_bases(struct call *call)
@@ -120,28 +91,38 @@ static struct base_list list_bases(struct call *call)
 
     if (call->api->config.models_dir)
         scan_models(&list, call->api->config.models_dir, "", 1);
-    scan_hub(&list, call->api->config.hub_cache);
+    if (call->api->config.hub_cache)
+        hub_cache_list(call->arena, call->api->config.hub_cache, on_hub_model, &list);
+    hub_cache_list(call->arena, own_cache(call), on_hub_model, &list);
     return list;
 }
 
 /* --- finding --- */
 
+/* A whole model in a cache of the Hub: the one of all, then the project's own. */
+static const char *find_in_caches(struct call *call, const char *id)
+{
+    const char *cache = call->api->config.hub_cache, *folder = NULL;
+
+    if (!hub_name_is_repo(str_of(id)))
+        return NULL;
+    if (cache)
+        folder = hub_cache_find(call->arena, cache, id, NULL);
+    if (!folder)
+        folder = hub_cache_find(call->arena, own_cache(call), id, NULL);
+    return folder && hub_cache_is_model(call->arena, folder) ? folder : NULL;
+}
+
 static bool find_base(struct call *call, struct str id, struct model_place *place)
 {
     const struct api_config *config = &call->api->config;
-    const char *text = str_copy(call->arena, id), *slash, *path;
+    const char *text = str_copy(call->arena, id), *path;
 
     if (!is_safe_name(id))
         return false;
     *place = (struct model_place){.id = text, .base_id = text};
     path = config->models_dir ? path_join(call->arena, config->models_dir, text) : NULL;
-    if (path && is_model_folder(call->arena, path)) {
-        place->path = path;
-    } else if (config->hub_cache && (slash = strchr(text, '/'))) {
-        const char *repo = arena_printf(call->arena, "models--%.*s--%s", (int)(slash - text), text, slash + 1);
-        place->path =
-            strchr(slash + 1, '/') ? NULL : hub_snapshot(call->arena, path_join(call->arena, config->hub_cache, repo));
-    }
+    place->path = path && is_model_folder(call->arena, path) ? path : find_in_caches(call, text);
     place->created = place->path ? file_changed_at(place->path) : 0;
     return place->path != NULL;
 }

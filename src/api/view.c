@@ -100,7 +100,7 @@ void view_job(struct json_writer *w, const struct store_job *job, int64_t queue_
     json_put_text(w, "suffix", job->suffix);
     put_error(w, job);
     put_raw(w, "integrations", job->integrations_json);
-    json_put_null(w, "from_checkpoint");
+    put_raw(w, "from_checkpoint", job->from_checkpoint_json);
     put_raw(w, "metadata", job->metadata_json);
     put_raw(w, "tags", job->tags_json);
     put_count(w, "queue_position", queue_place > 0, queue_place);

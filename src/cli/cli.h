@@ -16,6 +16,7 @@
     X(doctor, "holds a data folder against the rules that it keeps") \
     X(prepare, "prepares the data of a run directory, ahead of its training") \
     X(infer, "answers requests for one model; the server starts it") \
+    X(fetch, "fetches the weights that a job waits for; the server starts it") \
     X(send, "tells a service what a job did; the server starts it") \
     X(bench, "speed of this machine: products, a training step, replies, the data path") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \

@@ -8,6 +8,8 @@
 #include "http/access_log.h"
 #include "http/loop.h"
 #include "http/server.h"
+#include "hub/cache.h"
+#include "hub/fetcher.h"
 #include "job/manager.h"
 #include "os/background.h"
 #include "os/file.h"
@@ -25,6 +27,7 @@
 #include <string.h>
 
 #define FIRST_KEY "first-key"
+#define HUB       "https://huggingface.co"
 
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
 
@@ -47,6 +50,7 @@ struct serve {
     struct disk *disk;
     struct job_manager *jobs;
     struct tracker *tracker;
+    struct fetcher *fetcher;
     struct outgoing_policy origins;
     struct http_timer *jobs_timer;
     struct api *api;
@@ -54,7 +58,7 @@ struct serve {
     struct access_log *access_log;
     struct http_server *server;
     struct arena arena; /* the paths */
-    const char *data_dir, *models_dir, *hub_cache, *hub_url;
+    const char *data_dir, *models_dir, *hub_cache, *hub_url, *hub_endpoint;
     bool has_first_key;
 };
 
@@ -180,9 +184,32 @@ static bool open_background(struct serve *s, struct err *err)
 
 /* --- start and stop --- */
 
+static bool is_offline(void)
+{
+    const char *value = getenv("HF_HUB_OFFLINE");
+
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+/* Models come from the Hub when the operator lets requests go there. */
+static bool find_hub(struct serve *s, struct err *err)
+{
+    const char *endpoint = getenv("HF_ENDPOINT");
+    struct outgoing_url url;
+
+    s->hub_url = endpoint && *endpoint ? endpoint : HUB;
+    if (!outgoing_url_parse(&s->arena, str_of(s->hub_url), &url, err))
+        return err_prefix(err, "HF_ENDPOINT");
+    if (!is_offline() && outgoing_find_rule(&s->origins, &url, NULL))
+        s->hub_endpoint = s->hub_url;
+    s->hub_cache = hub_cache_default(&s->arena);
+    if (!s->hub_cache)
+        s->hub_cache = path_join(&s->arena, s->data_dir, "hub");
+    return true;
+}
+
 static bool open_folders(struct serve *s, struct err *err)
 {
-    const char *home = getenv("HF_HOME"), *user = getenv("HOME");
     struct outgoing_url wandb;
 
     if (!outgoing_policy_parse(&s->arena, s->options.outgoing, &s->origins, err))
@@ -195,12 +222,7 @@ static bool open_folders(struct serve *s, struct err *err)
         return err_prefix(err, "--data");
     if (s->options.models && !(s->models_dir = path_absolute(&s->arena, s->options.models, err)))
         return err_prefix(err, "--models");
-    if (home)
-        s->hub_cache = path_join(&s->arena, home, "hub");
-    else if (user)
-        s->hub_cache = path_join(&s->arena, user, ".cache/huggingface/hub");
-    s->hub_url = getenv("HF_ENDPOINT") ? getenv("HF_ENDPOINT") : "https://huggingface.co";
-    return true;
+    return find_hub(s, err);
 }
 
 static void jobs_changed(void *context, const struct tenant *tenant, const char *job_id)
@@ -211,6 +233,8 @@ static void jobs_changed(void *context, const struct tenant *tenant, const char 
         api_job_changed(s->api);
     if (s->tracker)
         tracker_wake(s->tracker);
+    if (s->fetcher)
+        fetcher_wake(s->fetcher);
 }
 
 static bool open_tracker(struct serve *s, struct err *err)
@@ -225,6 +249,23 @@ static bool open_tracker(struct serve *s, struct err *err)
                                                       .on_change_context = s},
                              err);
     return s->tracker != NULL;
+}
+
+static bool open_fetcher(struct serve *s, struct err *err)
+{
+    s->fetcher = fetcher_new(&(struct fetcher_config){.loop = s->loop,
+                                                      .store = s->store,
+                                                      .jobs = s->jobs,
+                                                      .disk = s->disk,
+                                                      .data_dir = s->data_dir,
+                                                      .endpoint = s->hub_endpoint,
+                                                      .origins = s->options.outgoing,
+                                                      .cache = s->hub_cache,
+                                                      .models_dir = s->models_dir,
+                                                      .on_change = jobs_changed,
+                                                      .on_change_context = s},
+                             err);
+    return s->fetcher != NULL;
 }
 
 static bool open_jobs(struct serve *s, struct err *err)
@@ -336,7 +377,7 @@ static bool open_all(struct serve *s, struct err *err)
         !open_secrets(s, err) || !open_tracker(s, err) ||
         !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
         !(s->blobs = blobs_open(s->data_dir, err)) ||
-        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) ||
+        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) || !open_fetcher(s, err) ||
         !certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
@@ -349,6 +390,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .models_dir = s->models_dir,
                                           .hub_cache = s->hub_cache,
                                           .hub_url = s->hub_url,
+                                          .hub_endpoint = s->hub_endpoint,
                                           .is_open = s->options.is_open,
                                           .nice = (int)s->options.nice,
                                           .recovery_steps = s->options.recovery_steps,
@@ -389,6 +431,7 @@ static void close_all(struct serve *s)
     certificates_close(s->certificates);
     background_finish(s->background); /* what the last connections left */
     api_free(s->api);
+    fetcher_free(s->fetcher);
     job_manager_free(s->jobs);
     tracker_free(s->tracker);
     http_timer_remove(s->jobs_timer);
@@ -528,7 +571,7 @@ int cli_serve(int argc, char **argv)
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
-         "that jobs' integrations may reach: https://host, https://anywhere, internal:http://10.0.0.5:5000 (default: none)", NULL},
+         "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, internal:http://10.0.0.5:5000 (default: none)", NULL},
         {"wandb-url", OPTION_TEXT, &s.options.wandb_url, "URL",
          "the W&B server (default: WANDB_BASE_URL, else https://api.wandb.ai); --outgoing has to list it, too", NULL},
         {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",

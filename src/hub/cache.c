@@ -28,6 +28,11 @@ const char *hub_cache_default(struct arena *arena)
     return NULL;
 }
 
+char *hub_cache_of_project(struct arena *arena, const char *data_dir, const char *project_id)
+{
+    return arena_printf(arena, "%s/hub-of-projects/%s", data_dir, project_id);
+}
+
 static char *repo_path(struct arena *arena, const char *cache, const char *repo, const char *below)
 {
     return arena_printf(arena, "%s/%s/%s", cache, hub_name_folder(arena, repo), below);

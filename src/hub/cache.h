@@ -16,6 +16,9 @@
  * nowhere. */
 const char *hub_cache_default(struct arena *arena);
 
+/* Where models lie that a project's own token has opened: nobody else finds them there. */
+char *hub_cache_of_project(struct arena *arena, const char *data_dir, const char *project_id);
+
 /* The commit that a revision is here; NULL: not known. */
 const char *hub_cache_commit(struct arena *arena, const char *cache, const char *repo, const char *revision);
 /* The folder of a commit, whether it is there or not. */

@@ -199,6 +199,17 @@ static bool find_offline(const struct hub_download *download, struct arena *aren
                    download->repo, download->revision ? download->revision : "main", download->cache);
 }
 
+/* A commit never changes: with weights and tokenizer here there is nothing to ask for. */
+static bool is_fixed_and_here(const struct hub_download *download, struct arena *arena)
+{
+    const char *folder;
+
+    if (!download->revision || !hub_name_is_commit(str_of(download->revision)))
+        return false;
+    folder = hub_cache_find(arena, download->cache, download->repo, download->revision);
+    return folder && (file_exists(path_join(arena, folder, "tokenizer.json")) || !hub_cache_is_model(arena, folder));
+}
+
 static bool check_names(const struct hub_download *download, struct err *err)
 {
     if (!hub_name_is_repo(str_of(download->repo)))
@@ -215,7 +226,7 @@ bool hub_download(const struct hub_download *download, struct arena *arena, stru
 
     if (!check_names(download, err))
         return false;
-    if (download->is_offline)
+    if (download->is_offline || is_fixed_and_here(download, arena))
         return find_offline(download, arena, model, err);
     work.reader = (struct hub_reader){.arena = arena,
                                       .policy = download->policy,

@@ -94,6 +94,7 @@ struct job_spec {
     const char *hyperparameters_json; /* all of the method, resolved: goes into job.json and is echoed */
     const char *options_json;         /* "options" of job.json */
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
+    const char *base_json; /* the weights have to be fetched first: what and from where (hub/fetcher.h); NULL: they are here */
     struct store_job_extra extra; /* secrets and deliveries */
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* to reserve; 0: what its plan takes at most and WORKING_BYTES more */
@@ -105,6 +106,13 @@ struct job_spec {
  * disk_bytes can never be had. */
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                 struct arena *arena, struct store_job *job, struct err *err);
+/* The weights that a job has waited for are here: a model, or an adapter on one. What only they could tell is settled, and
+ * the job takes its turn. ERR_CONFLICT when it does not wait for them any more; any other error but ERR_IO and
+ * ERR_NO_SPACE is the job's end. */
+bool job_base_arrived(struct job_manager *manager, const char *id, const char *model_path, const char *adapter_path,
+                      struct err *err);
+/* They will not come: the job fails. */
+bool job_base_failed(struct job_manager *manager, const char *id, const struct err *why, struct err *err);
 /* job.json as such a job would have it, with files where they lie now: nothing is made. */
 bool job_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                   struct strbuf *job_json, struct err *err);

@@ -78,6 +78,24 @@ void attempt_tell(struct attempt *attempt, enum job_want want);
 bool attempt_tick(struct attempt *attempt, int64_t now_ms);
 int64_t attempt_deadline_ms(const struct attempt *attempt);
 
+/* submit.c: what a specification comes to. */
+
+/* The rows of a job's files. */
+struct job_files {
+    struct store_file training, validation;
+};
+/* Its job.json; what that names lives in the arena and in files. */
+bool spec_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                   const struct store_job *row, struct arena *arena, struct job_files *files, struct rundir_job *job,
+                   struct err *err);
+/* method as clients send it: {"type": "dpo", "dpo": {"hyperparameters": {…}}}. */
+const char *spec_method(struct arena *arena, const struct job_spec *spec);
+/* What a job reserves of memory: what its plan takes at most, but never more than there is: the trainer fits its plan to
+ * that or says what to change. And what it is promised of the disk until the trainer knows all. When there is no plan the
+ * trainer says why. */
+void spec_find_needs(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                     int64_t *memory_bytes, int64_t *disk_bytes);
+
 /* retire.c: removes what a job does not keep (NULL: any job); complains by itself. */
 void manager_retire(struct job_manager *manager, const char *job_id);
 

@@ -122,6 +122,19 @@ out:
     return ok;
 }
 
+bool rundir_rewrite(const char *run_dir, const struct rundir_job *job, struct err *err)
+{
+    struct arena arena = {0};
+    struct strbuf json = {0};
+    bool ok;
+
+    rundir_write_job(&json, path_join(&arena, run_dir, "inputs"), job);
+    ok = file_replace(path_join(&arena, run_dir, "job.json"), strbuf_view(&json), err);
+    strbuf_deinit(&json);
+    arena_deinit(&arena);
+    return ok;
+}
+
 bool rundir_begin_attempt(const char *run_dir, int64_t attempt, struct err *err)
 {
     struct arena arena = {0};

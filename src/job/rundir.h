@@ -20,6 +20,9 @@ struct rundir_job {
 /* job.json of a job whose files lie in inputs_dir under their ids. */
 void rundir_write_job(struct strbuf *out, const char *inputs_dir, const struct rundir_job *job);
 
+/* job.json anew, of a job that did not start yet; durable. */
+bool rundir_rewrite(const char *run_dir, const struct rundir_job *job, struct err *err);
+
 /* The directory with job.json and the files staged under inputs/, all durable. On failure nothing is left. */
 bool rundir_create(const char *run_dir, const struct rundir_job *job, struct blobs *blobs, struct err *err);
 

@@ -31,8 +31,7 @@ static const char *method_of(const struct job_spec *spec)
     return spec->method ? spec->method : "supervised";
 }
 
-/* As clients send it: {"type": "dpo", "dpo": {"hyperparameters": {…}}}. */
-static const char *make_method(struct arena *arena, const struct job_spec *spec)
+const char *spec_method(struct arena *arena, const struct job_spec *spec)
 {
     const char *name = method_of(spec);
 
@@ -52,12 +51,13 @@ static struct store_job make_row(const struct tenant *tenant, const struct job_s
         .suffix = spec->suffix,
         .seed = spec->seed,
         .hyperparameters_json = spec->hyperparameters_json,
-        .method_json = make_method(arena, spec),
+        .method_json = spec_method(arena, spec),
         .integrations_json = spec->integrations_json,
         .from_checkpoint_json = spec->from_checkpoint_json,
         .metadata_json = spec->metadata_json,
         .tags_json = spec->tags_json,
         .request_json = spec->request_json,
+        .base_json = spec->base_json,
         .priority = spec->priority,
         .created_ms = clock_unix_ms(),
     };
@@ -69,14 +69,9 @@ static int64_t plan_limit(int64_t reserved_bytes)
     return reserved_bytes > 2 * WORKING_BYTES ? reserved_bytes - WORKING_BYTES : reserved_bytes / 2;
 }
 
-/* The rows of the job's files, in the arena. */
-struct job_files {
-    struct store_file training, validation;
-};
-
-static bool describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
-                     const struct store_job *row, struct arena *arena, struct job_files *files, struct rundir_job *job,
-                     struct err *err)
+bool spec_describe(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                   const struct store_job *row, struct arena *arena, struct job_files *files, struct rundir_job *job,
+                   struct err *err)
 {
     struct store *store = manager->config.store;
     bool has_limit = row->memory_bytes > 0 && manager->config.plan_bytes;
@@ -108,7 +103,7 @@ static bool make_run_dir(struct job_manager *manager, const struct tenant *tenan
     struct job_files files;
     struct rundir_job job;
 
-    return describe(manager, tenant, spec, row, arena, &files, &job, err) && dir_make(job.cache_dir, err) &&
+    return spec_describe(manager, tenant, spec, row, arena, &files, &job, err) && dir_make(job.cache_dir, err) &&
            rundir_create(rundir_path(arena, manager->data_dir, row->id), &job, manager->config.blobs, err);
 }
 
@@ -120,7 +115,7 @@ static bool write_description(struct job_manager *manager, const struct tenant *
     struct arena arena = {0};
     struct job_files files;
     struct rundir_job job;
-    bool ok = describe(manager, tenant, spec, &row, &arena, &files, &job, err);
+    bool ok = spec_describe(manager, tenant, spec, &row, &arena, &files, &job, err);
 
     if (ok)
         rundir_write_job(job_json, blobs_dir(manager->config.blobs), &job);
@@ -128,11 +123,8 @@ static bool write_description(struct job_manager *manager, const struct tenant *
     return ok;
 }
 
-/* What a job reserves of memory: what its plan takes at most, but never more than there is: the trainer fits its plan to
- * that or says what to change. And what it is promised of the disk until the trainer knows all. When there is no plan the
- * trainer says why. */
-static void find_needs(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
-                       int64_t *memory_bytes, int64_t *disk_bytes)
+void spec_find_needs(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
+                     int64_t *memory_bytes, int64_t *disk_bytes)
 {
     int64_t capacity = ledger_capacity(manager->ledger), bytes = WORKING_BYTES;
     uint64_t plan = 0, disk = 0;
@@ -152,7 +144,7 @@ bool job_describe(struct job_manager *manager, const struct tenant *tenant, cons
 {
     int64_t memory_bytes, disk_bytes;
 
-    find_needs(manager, tenant, spec, &memory_bytes, &disk_bytes);
+    spec_find_needs(manager, tenant, spec, &memory_bytes, &disk_bytes);
     return write_description(manager, tenant, spec, memory_bytes, job_json, err);
 }
 
@@ -167,7 +159,7 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
     if (spec->memory_bytes > ledger_capacity(manager->ledger))
         return err_set(err, ERR_NO_SPACE, "The job needs %lld MiB of memory, this server gives at most %lld MiB",
                        (long long)(spec->memory_bytes >> 20), (long long)(ledger_capacity(manager->ledger) >> 20));
-    find_needs(manager, tenant, spec, &row.memory_bytes, &row.disk_bytes);
+    spec_find_needs(manager, tenant, spec, &row.memory_bytes, &row.disk_bytes);
     if (!room_can_ever_be(manager, row.disk_bytes, err) || !store_project_get(store, tenant, arena, &project, err))
         return false;
     if (spec->id)
@@ -184,6 +176,8 @@ bool job_create(struct job_manager *manager, const struct tenant *tenant, const 
             dir_remove(rundir_path(arena, manager->data_dir, id), NULL);
         return false;
     }
+    if (row.base_json)
+        manager_changed(manager, tenant, id); /* somebody fetches what it waits for */
     manager_wake(manager);
     return store_job_get(store, tenant, id, arena, job, err);
 }

@@ -112,7 +112,7 @@ static bool read_at_work(struct store *store, struct queue_places *q, struct err
 
 static bool read_waiting(struct store *store, struct queue_places *q, struct err *err)
 {
-    int64_t count = count_of(store, "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND wanted = 'run'", err);
+    int64_t count = count_of(store, "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND wanted = 'run' AND base_json IS NULL", err);
     struct query query;
 
     if (count < 0)
@@ -120,7 +120,7 @@ static bool read_waiting(struct store *store, struct queue_places *q, struct err
     q->waiting = arena_new_array(&q->arena, struct waiting, (size_t)count + 1);
     query = query_open(store, "SELECT j.number, j.id, j.priority, p.rowid FROM jobs j JOIN projects p ON "
                               "p.organization_id = j.organization_id AND p.id = j.project_id WHERE j.state = 'queued' "
-                              "AND j.wanted = 'run' ORDER BY j.priority DESC, j.number");
+                              "AND j.wanted = 'run' AND j.base_json IS NULL ORDER BY j.priority DESC, j.number");
     while (q->waiting_count < (size_t)count && query_step(&query)) {
         struct waiting *w = &q->waiting[q->waiting_count++];
         struct round_project *p = project_of(q, query_get_integer(&query, 3));

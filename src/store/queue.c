@@ -99,7 +99,7 @@ bool store_queue_peek(struct store *store, const char *passed_over_json, struct 
         "WHERE number = (SELECT j.number FROM jobs j JOIN projects p ON p.organization_id = j.organization_id AND p.id = "
         "j.project_id LEFT JOIN (SELECT organization_id, project_id, COUNT(*) AS active FROM jobs WHERE state IN "
         "('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
-        "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND "
+        "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND j.base_json IS NULL AND "
         "(p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) AND "
         "j.id NOT IN (SELECT value FROM json_each(?)) ORDER BY COALESCE(a.active, 0), "
         "p.last_turn, j.priority DESC, j.number LIMIT 1)");
@@ -114,7 +114,7 @@ static bool claim(struct store *store, const char *id, struct arena *arena, stru
     struct query query =
         query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0, "
                           "turn=(SELECT MAX(last_turn) + 1 FROM projects) "
-                          "WHERE id=? AND state='queued' AND wanted='run' "
+                          "WHERE id=? AND state='queued' AND wanted='run' AND base_json IS NULL "
                           "RETURNING number" STORE_JOB_COLUMNS(SQL_NAME));
 
     query_text(&query, id);
@@ -145,10 +145,8 @@ bool store_queue_claim(struct store *store, const char *id, struct arena *arena,
                            err);
 }
 
-bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
+static bool list_jobs(struct query query, struct arena *arena, struct store_job_list *list, struct err *err)
 {
-    struct query query =
-        query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number");
     size_t capacity = 0;
 
     *list = (struct store_job_list){0};
@@ -164,6 +162,47 @@ bool store_queue_active(struct store *store, struct arena *arena, struct store_j
         row_get(&query, &store_job_row, arena, &list->at[list->count++]);
     }
     return query_close(&query, err);
+}
+
+bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
+{
+    return list_jobs(query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number"),
+                     arena, list, err);
+}
+
+bool store_queue_to_fetch(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
+{
+    return list_jobs(query_open(store, SELECT_JOB "WHERE state = 'queued' AND base_json IS NOT NULL ORDER BY number"),
+                     arena, list, err);
+}
+
+static bool set_base(struct store *store, const struct store_job *job, struct err *err)
+{
+    struct query query =
+        query_open(store, "UPDATE jobs SET base_json=NULL, model_path=?, hyperparameters_json=?, method_json=?, "
+                          "memory_bytes=?, disk_bytes=? WHERE id=? AND state='queued' AND base_json IS NOT NULL");
+    int changed;
+
+    query_text(&query, job->model_path);
+    query_text(&query, job->hyperparameters_json);
+    query_text(&query, job->method_json);
+    query_integer(&query, job->memory_bytes);
+    query_integer(&query, job->disk_bytes);
+    query_text(&query, job->id);
+    if (!query_run(&query, &changed, err))
+        return false;
+    return changed == 1 || err_set(err, ERR_CONFLICT, "%s does not wait for its weights", job->id);
+}
+
+bool store_queue_base_arrived(struct store *store, const struct store_job *job, struct err *err)
+{
+    queue_places_changed(store);
+    if (!transaction_begin(store, err))
+        return false;
+    return transaction_end(store,
+                           set_base(store, job, err) && add_job_event(store, job, 0, "info", "base_arrived",
+                                                                      "The weights that the job begins with are here", err),
+                           err);
 }
 
 static bool stale(const char *id, int64_t attempt, struct err *err)

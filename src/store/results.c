@@ -111,6 +111,19 @@ bool store_checkpoint_get(struct store *store, const struct tenant *tenant, cons
     return row_get_one(&query, &store_checkpoint_row, arena, checkpoint, "checkpoint", id, err);
 }
 
+bool store_checkpoint_find(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+                           struct store_checkpoint *checkpoint, struct err *err)
+{
+    struct query query = query_open(
+        store, "SELECT number" STORE_CHECKPOINT_COLUMNS(SQL_NAME) " FROM checkpoints WHERE id=? AND is_leaving=0 AND "
+               "job_id IN (SELECT id FROM jobs WHERE organization_id=? AND project_id=?)");
+
+    query_text(&query, id);
+    query_text(&query, tenant->organization_id);
+    query_text(&query, tenant->project_id);
+    return row_get_one(&query, &store_checkpoint_row, arena, checkpoint, "checkpoint", id, err);
+}
+
 bool store_checkpoint_list(struct store *store, const struct tenant *tenant, const char *job_id,
                            const struct store_page *page, struct arena *arena, struct store_checkpoint_list *list,
                            struct err *err)

@@ -65,10 +65,12 @@ bool store_queue_left(struct store *store, const char *checkpoint_id, struct err
     return query_run(&query, NULL, err);
 }
 
-#define PLACE(column) "instr(" column ", '/runs/ftjob-')"
-#define RELOCATE(table, column)                                                                                        \
-    "UPDATE " table " SET " column " = ?1 || substr(" column ", " PLACE(column) ") WHERE " PLACE(column) " > 0 AND "   \
-    "substr(" column ", 1, " PLACE(column) " - 1) <> ?1"
+#define PLACE(column, folder) "instr(" column ", '/" folder "')"
+#define RELOCATE(table, column, folder)                                                                                \
+    "UPDATE " table " SET " column " = ?1 || substr(" column ", " PLACE(column, folder) ") WHERE "                     \
+    PLACE(column, folder) " > 0 AND substr(" column ", 1, " PLACE(column, folder) " - 1) <> ?1"
+#define RUNS "runs/ftjob-"
+#define HUB  "hub-of-projects/"
 
 static bool relocate(struct store *store, const char *sql_literal, const char *data_dir, struct err *err)
 {
@@ -80,8 +82,9 @@ static bool relocate(struct store *store, const char *sql_literal, const char *d
 
 bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err)
 {
-    static const char *const statements[] = {RELOCATE("checkpoints", "path"), RELOCATE("models", "path"),
-                                             RELOCATE("models", "base_path"), RELOCATE("jobs", "model_path")};
+    static const char *const statements[] = {RELOCATE("checkpoints", "path", RUNS), RELOCATE("models", "path", RUNS),
+                                             RELOCATE("models", "base_path", RUNS), RELOCATE("jobs", "model_path", RUNS),
+                                             RELOCATE("models", "base_path", HUB), RELOCATE("jobs", "model_path", HUB)};
     bool ok = transaction_begin(store, err);
 
     if (!ok)

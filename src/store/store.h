@@ -164,7 +164,8 @@ bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t 
     X(TEXT, boot_id)                                                                                                   \
     X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */                             \
     X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */                                            \
-    X(INTEGER, keep_checkpoints) /* how many of them stay; 0: all */
+    X(INTEGER, keep_checkpoints) /* how many of them stay; 0: all */                                                   \
+    X(TEXT, base_json) /* the weights that it waits for (hub/fetcher.h); NULL: they are here */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)
@@ -239,6 +240,9 @@ struct store_checkpoint_list {
 };
 bool store_checkpoint_get(struct store *store, const struct tenant *tenant, const char *job_id, const char *id,
                           struct arena *arena, struct store_checkpoint *checkpoint, struct err *err);
+/* Of any job of the tenant. */
+bool store_checkpoint_find(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
+                           struct store_checkpoint *checkpoint, struct err *err);
 bool store_checkpoint_list(struct store *store, const struct tenant *tenant, const char *job_id,
                            const struct store_page *page, struct arena *arena, struct store_checkpoint_list *list,
                            struct err *err);

@@ -56,7 +56,6 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"suffix\":\"a\\u0000b\"", "suffix", "NUL"},
         {"\"seed\":-1", "seed", "from 0 to"},
         {"\"metadata\":{\"a\":1}", "metadata.a", "takes strings"},
-        {"\"from_checkpoint\":{\"type\":\"hf\"}", "from_checkpoint", "give its name as model"},
         {"\"over_length\":\"cut\"", "over_length", "\"truncate\""},
         {"\"lora_target_modules\":[]", "lora_target_modules", "list of module names"},
         {"\"modules_to_save\":\"norm\"", "modules_to_save", "list of module names"},

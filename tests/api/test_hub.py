@@ -1,0 +1,281 @@
+"""Jobs that begin with weights of a Hugging Face Hub (a fake one: tests/hub/fake_hub.py, proven by the real client) or of an earlier job."""
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import sys
+import threading
+import time
+
+import openai
+import pytest
+from conftest import Server, chat_lines, check_response, wait_for_job
+from tiny_model import make_tiny_model, write_safetensors
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "hub"))
+from fake_hub import FakeHub  # noqa: E402
+
+TOKEN = "hf_CANARY0123456789abcdef"
+SMALL = {"n_epochs": 1, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = make_tiny_model(tmp_path_factory.mktemp("hub-model") / "tiny")
+    return {f.name: f.read_bytes() for f in folder.iterdir()}
+
+
+def sharded(files):
+    """The same model in two files."""
+    data = files["model.safetensors"]
+    size = int.from_bytes(data[:8], "little")
+    header = {name: entry for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
+    parts, weight_map = [{}, {}], {}
+    for i, (name, entry) in enumerate(sorted(header.items())):
+        parts[i % 2][name] = (entry, data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]])
+        weight_map[name] = f"model-0000{i % 2 + 1}-of-00002.safetensors"
+    made = {k: v for k, v in files.items() if k != "model.safetensors"}
+    for n, part in enumerate(parts):
+        head, blob = {"__metadata__": {"format": "pt"}}, b""
+        for name, (entry, bytes_) in part.items():
+            head[name] = {**entry, "data_offsets": [len(blob), len(blob) + len(bytes_)]}
+            blob += bytes_
+        text = json.dumps(head).encode()
+        text += b" " * (-len(text) % 8)
+        made[f"model-0000{n + 1}-of-00002.safetensors"] = len(text).to_bytes(8, "little") + text + blob
+    made["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
+    return made
+
+
+def adapter_for(tmp_path, base, rank=4, seed=3):
+    """A PEFT adapter on the tiny model's q_proj."""
+    import random
+    rng, tensors = random.Random(seed), {}
+    for layer in range(2):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj."
+        tensors[name + "lora_A.weight"] = ([rank, 32], [rng.gauss(0, 0.02) for _ in range(rank * 32)])
+        tensors[name + "lora_B.weight"] = ([32, rank], [0.0] * (32 * rank))
+    write_safetensors(tmp_path / "adapter.safetensors", tensors)
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": rank, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none",
+              "target_modules": ["q_proj"], "revision": None}
+    return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": (tmp_path / "adapter.safetensors").read_bytes()}
+
+
+class Site:
+    def __init__(self, folder, models, hub, origins=None, **environment):
+        self.folder, self.hub = folder, hub
+        (folder / "key").write_text("0123456789abcdef" * 4)
+        (folder / "key").chmod(0o600)
+        origins = f"internal:{hub.url} internal:{hub.cdn_url}" if origins is None else origins
+        self.server = Server(folder / "data", models, "--no-auth", "--secret-key-file", folder / "key", *(["--outgoing", origins] if origins else []))
+        self.environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), **environment}
+        self.start()
+        self.file = self.client.files.create(file=("t.jsonl", chat_lines(24).encode()), purpose="fine-tune")
+
+    def start(self):
+        before = dict(os.environ)
+        os.environ.update(self.environment)
+        try:
+            self.server.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self.client = openai.OpenAI(base_url=self.server.url + "/v1", api_key="none", max_retries=0)
+        self.client._client.event_hooks = {"response": [check_response]}
+
+    def create(self, model, from_checkpoint=None, **hyperparameters):
+        extra = {"from_checkpoint": from_checkpoint} if from_checkpoint else {}
+        return self.client.fine_tuning.jobs.create(model=model, training_file=self.file.id, hyperparameters={**SMALL, **hyperparameters}, extra_body=extra)
+
+    def wait(self, job):
+        return wait_for_job(self.client, job.id)
+
+    def messages(self, job):
+        return [event.message for event in self.client.fine_tuning.jobs.list_events(job.id, limit=100)]
+
+    def plan_of(self, job):
+        return json.loads((self.folder / "data/runs" / job.id / "job.json").read_text())
+
+    def secrets(self):
+        with sqlite3.connect(f"file:{self.folder / 'data/attune.db'}?mode=ro", uri=True) as database:
+            return database.execute("SELECT COUNT(*) FROM secrets").fetchone()[0]
+
+
+@pytest.fixture
+def hub():
+    with FakeHub() as fake:
+        yield fake
+        assert fake.leaks == [], "a token went to the CDN"
+
+
+@pytest.fixture
+def sites(tmp_path, models, hub):
+    made = []
+
+    def make(**options):
+        made.append(Site(tmp_path, models, hub, **options))
+        return made[-1]
+
+    yield make
+    for site in made:
+        if site.server.process.poll() is None:
+            assert site.server.stop() == 0
+
+
+def until(condition, what, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return value
+
+
+def test_a_model_that_is_not_here_is_fetched_and_trained(hub, sites, tiny):
+    commit = hub.put("org/tiny", sharded(tiny))
+    site = sites()
+    job = site.create("org/tiny")
+    assert job.status == "queued" and job.hyperparameters.model_extra["context_length"] == 8192
+    done = site.wait(job)
+    assert done.status == "succeeded", done.error
+    assert done.hyperparameters.model_extra["context_length"] == 256  # the model's own, known since it is here
+    messages = site.messages(job)
+    assert any(m.startswith(f"Fetching org/tiny at commit {commit[:12]}: ") for m in messages) and any("100 %" in m for m in messages)
+    assert site.plan_of(job)["model"]["path"] == str(site.folder / "hf/hub/models--org--tiny/snapshots" / commit)
+    assert "org/tiny" in [model.id for model in site.client.models.list()]
+    before = len(hub.log)
+    assert site.wait(site.create("org/tiny")).status == "succeeded" and len(hub.log) == before  # from the cache, without a request
+
+
+def test_a_checkpoint_of_the_hub_is_begun_with(hub, sites, tiny):
+    hub.put("me/tuned", tiny)
+    old = hub.put("me/tuned", {**tiny, "README.md": b"old"}, revision="v1")
+    site = sites()
+    job = site.create("test/tiny", {"type": "hf", "repo": "me/tuned", "revision": "v1"})
+    assert job.model_extra["from_checkpoint"] == {"type": "hf", "repo": "me/tuned", "revision": "v1"}
+    assert site.wait(job).status == "succeeded"
+    assert site.plan_of(job)["model"] == {"id": "test/tiny", "path": str(site.folder / "hf/hub/models--me--tuned/snapshots" / old)}
+    assert site.client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model.startswith("ft:test/tiny:")
+
+
+def test_an_adapter_of_the_hub_is_trained_on(hub, sites, tiny, tmp_path):
+    hub.put("org/tiny", tiny)
+    hub.put("me/adapter", adapter_for(tmp_path, "org/tiny"))
+    site = sites()
+    lora = {"lora": True, "lora_r": 4, "lora_alpha": 8}
+    alone = site.create("me/adapter", **lora)  # its base comes with it
+    on_ours = site.create("test/tiny", {"repo": "me/adapter"}, **lora)  # on the model that the request names
+    assert site.wait(alone).status == "succeeded", site.messages(alone)
+    assert site.wait(on_ours).status == "succeeded", site.messages(on_ours)
+    assert "/models--org--tiny/" in site.plan_of(alone)["model"]["path"] and "/models--me--adapter/" in site.plan_of(alone)["adapter"]["path"]
+    assert site.plan_of(on_ours)["model"]["path"].endswith("test/tiny") and "/models--me--adapter/" in site.plan_of(on_ours)["adapter"]["path"]
+    refused = site.wait(site.create("me/adapter"))
+    assert refused.status == "failed" and "set lora to true" in refused.error.message
+
+
+def test_what_a_token_opens_is_its_projects_alone(hub, sites, tiny):
+    hub.tokens = {TOKEN: {"name": "reader"}}
+    hub.put("org/secret", tiny, is_private=True, readers={"reader"})
+    site = sites()
+    job = site.create("test/tiny", {"type": "hf", "repo": "org/secret", "token": TOKEN})
+    assert "token" not in job.model_extra["from_checkpoint"]
+    assert site.wait(job).status == "succeeded", site.messages(job)
+    assert "/hub-of-projects/" in site.plan_of(job)["model"]["path"] and not (site.folder / "hf/hub/models--org--secret/snapshots").exists()
+    until(lambda: site.secrets() == 0, "the token is still kept")
+    assert TOKEN.encode() not in b"".join(f.read_bytes() for f in site.folder.rglob("*") if f.is_file())
+
+
+@pytest.mark.parametrize("settings,from_checkpoint,words", [
+    ({}, {"repo": "org/none"}, "org/none is not at http"),
+    ({"is_private": True}, {"repo": "org/tiny"}, "no token was given"),
+    ({"gated": "manual"}, {"repo": "org/tiny"}, "org/tiny is gated: accept its conditions"),
+    ({"gated": "manual"}, {"repo": "org/tiny", "token": "hf_wrong0123456789"}, "does not know the token"),
+    ({}, {"repo": "org/tiny", "revision": "v9"}, "org/tiny has no revision 'v9'"),
+])
+def test_what_cannot_be_had_fails_the_job_and_says_why(hub, sites, tiny, settings, from_checkpoint, words):
+    hub.put("org/tiny", tiny, **settings)
+    site = sites()
+    job = site.wait(site.create("test/tiny", from_checkpoint))
+    assert job.status == "failed" and words in job.error.message and job.error.code in ("not_found", "unauthorized")
+    assert "hf_wrong" not in json.dumps(site.messages(job)) and site.secrets() == 0
+
+
+def test_a_context_that_the_model_does_not_have_is_told_when_it_is_here(hub, sites, tiny):
+    hub.put("org/tiny", tiny)
+    site = sites()
+    job = site.wait(site.create("org/tiny", context_length=4096))
+    assert job.status == "failed" and "takes at most 256 tokens" in job.error.message
+
+
+def test_cancelling_ends_the_download_and_a_new_server_goes_on_with_it(hub, sites, tiny):
+    release = threading.Event()
+    big = {**tiny, "vocab.json": b" " * 3_000_000}
+    hub.put("org/tiny", big)
+    for _ in range(3):
+        hub.fault("/vocab.json", "hold", event=release)
+    site = sites()
+    cancelled, kept = site.create("org/tiny"), site.create("org/tiny")
+    until(lambda: hub.served("hub", "vocab.json$"), "nothing is fetched")
+    assert site.client.fine_tuning.jobs.cancel(cancelled.id).status == "cancelled"
+    until(lambda: len(hub.served("hub", "vocab.json$")) == 2, "the next job's download does not begin")
+    site.server.stop(signal.SIGKILL)
+    site.start()
+    until(lambda: len(hub.served("hub", "vocab.json$")) == 3, "the new server does not go on")
+    assert site.client.fine_tuning.jobs.retrieve(kept.id).status == "queued"
+    release.set()
+    assert site.wait(kept).status == "succeeded"
+    assert site.client.fine_tuning.jobs.retrieve(cancelled.id).status == "cancelled"
+
+
+def test_a_server_that_may_not_reach_the_hub_uses_what_it_has(hub, sites, tiny):
+    commit = hub.put("org/tiny", tiny)
+    site = sites(origins="")
+    with pytest.raises(openai.NotFoundError):
+        site.create("org/tiny")
+    with pytest.raises(openai.UnprocessableEntityError, match="may not fetch it"):
+        site.create("test/tiny", {"repo": "org/tiny"})
+    snapshot = site.folder / "hf/hub/models--org--tiny/snapshots" / commit  # as another tool has left it
+    snapshot.mkdir(parents=True)
+    for name, data in tiny.items():
+        (snapshot / name).write_bytes(data)
+    assert site.wait(site.create("org/tiny")).status == "succeeded"
+    assert site.wait(site.create("test/tiny", {"repo": "org/tiny", "revision": commit})).status == "succeeded"
+    (snapshot / "model.safetensors").unlink()  # half a snapshot is none
+    with pytest.raises(openai.NotFoundError):
+        site.create("org/tiny")
+    assert hub.log == []
+
+
+def test_a_redirect_goes_nowhere_that_the_operator_does_not_list(hub, sites, tiny):
+    hub.put("org/tiny", tiny)
+    site = sites(origins=f"internal:{hub.url}")  # not its CDN
+    job = site.wait(site.create("org/tiny"))
+    assert job.status == "failed" and "--outgoing" in job.error.message and not hub.served("cdn")
+
+
+def test_a_job_of_here_is_gone_on_with(sites, hub):
+    site = sites()
+    lora = {"lora": True, "lora_r": 4, "lora_alpha": 8}
+    first = site.wait(site.create("test/tiny", **lora))
+    checkpoint = list(site.client.fine_tuning.jobs.checkpoints.list(first.id))[0]
+    for start in ({"type": "ft", "job_id": first.id}, {"checkpoint_id": checkpoint.id}, {"type": "ft", "job_id": first.id, "checkpoint_id": checkpoint.id}):
+        job = site.create("test/tiny", start, **lora)
+        assert job.model_extra["from_checkpoint"] == {"type": "ft", "job_id": start.get("job_id"), "checkpoint_id": start.get("checkpoint_id")}
+        assert site.wait(job).status == "succeeded"
+        assert first.id in site.plan_of(job)["adapter"]["path"]
+    for start in ({"job_id": "ftjob-none"}, {"checkpoint_id": "ftckpt-none"}, {"job_id": "ftjob-other", "checkpoint_id": checkpoint.id}):
+        with pytest.raises(openai.NotFoundError):
+            site.create("test/tiny", start, **lora)
+    with pytest.raises(openai.UnprocessableEntityError, match="whose model is test/tiny"):
+        site.create("test/other", {"job_id": first.id}, **lora)
+
+
+@pytest.mark.parametrize("from_checkpoint,words", [
+    ("org/name", "is an object of type"), ({"type": "s3"}, "is an object of type"), ({}, "repo is required"), ({"type": "ft"}, "needs a job_id or a checkpoint_id"),
+    ({"repo": "../x"}, "is the name of a repository"), ({"repo": "a/b", "revision": "../x"}, "is a branch, a tag or a commit"), ({"repo": 7}, "must be a text"),
+    ({"repo": "a/b", "path": "x"}, 'does not have a field \\"path\\"'), ({"type": "ft", "job_id": "x", "repo": "a/b"}, 'does not have a field \\"repo\\"'),
+])
+def test_what_is_wrong_with_it_is_named(client, training_file, from_checkpoint, words):
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"from_checkpoint": from_checkpoint})
+    assert words in json.dumps(caught.value.body) and caught.value.param.startswith("from_checkpoint")
