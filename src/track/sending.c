@@ -162,7 +162,6 @@ static const struct json *read_answer(struct sending *sending, const struct http
     struct str body = {arena_copy(sending->arena, answer->body.at, answer->body.len), answer->body.len};
     const struct json *json = json_parse(sending->arena, body, NULL, NULL);
 
-    code[0] = 0;
     if (answer->status == 200 && json && json->type == JSON_OBJECT)
         return json;
     read_code(json, code);
@@ -197,9 +196,11 @@ const struct json *sending_call(struct sending *sending, const char *method, con
         .answer_bytes_max = ANSWER_BYTES_MAX,
     };
 
+    code = code ? code : unasked;
+    code[0] = 0;
     sending->wait_ms = 0;
     if (http_client_send(&request, &answer, err))
-        json = read_answer(sending, &answer, code ? code : unasked, err);
+        json = read_answer(sending, &answer, code, err);
     http_client_answer_deinit(&answer);
     return json;
 }

@@ -7,14 +7,14 @@
  *                                          things: kept with the delivery in the same transaction, given back next time
  *     {"event": {"code": "…", "message": "…"}}  for the job's readers, once a code
  *     {"alive": true}                      a long transfer is under way: the server's patience begins anew
- *     {"end": "ok", "again_ms": 0}         all of the document is told; "retry" or "failed" with "message" and "wait_ms"
- *                                          otherwise. again_ms: the service wants to hear of a running job that often
+ *     {"end": "ok", "again_ms": 0}         all of the document is told; again_ms: the service wants to hear of a job at
+ *                                          work that often. "retry" or "failed" with "message" and "wait_ms" otherwise
  *
  * The document: kind, job (id, model, method, state, times, hyperparameters …), config, external, after_seq,
- * is_uncertain, is_last, operator (origins: http/outgoing.h, wandb_url, hub_url;
- * parts_path, a file where an export notes what arrived), secrets, events, with is_last result (track/result.h). is_uncertain: an earlier
- * sender ended without a word, so what it sent last may have arrived; ask before sending it again. is_last: the job has
- * ended and these are its last events.
+ * is_uncertain, is_last, operator (origins: http/outgoing.h, wandb_url, hub_url; parts_path, a file where an export
+ * notes what arrived), secrets, events, with is_last result (track/result.h). is_uncertain: an earlier sender ended
+ * without a word, so what it sent last may have arrived; ask before sending it again. is_last: the job has ended and
+ * these are its last events.
  *
  * A service is a file with one function, which connects and then tells what is in the document. It may die at any
  * moment: what it does again then must change nothing. */
@@ -76,7 +76,8 @@ void sending_body_begin(struct sending_body *body);
 struct str sending_body_end(struct sending_body *body);
 const struct json *sending_post(struct sending *sending, struct sending_body *body, const char *path, char code[64],
                                 struct err *err);
-char *sending_copy(const struct sending *sending, const struct json *object, const char *name); /* NULL: absent, empty */
+/* A text of an answer; NULL when it is absent or empty. */
+char *sending_copy(const struct sending *sending, const struct json *object, const char *name);
 
 /* --- progress --- */
 

@@ -66,12 +66,12 @@ class FakeMlflow(FakeService):
         run["metrics"] += [(metric["key"], metric["step"], float(metric["value"]), metric["timestamp"]) for metric in metrics]
         return {}
 
-    def get_metrics_get_history(self, fields):
-        rows = [{"key": key, "step": step, "value": value, "timestamp": timestamp} for key, step, value, timestamp in self.run(fields)["metrics"]
-                if key == fields["metric_key"]]
-        begin = int(fields.get("page_token", 0))
-        page = {"metrics": rows[begin:begin + 3]}  # pages so small that there are several
-        return {**page, "next_page_token": str(begin + 3)} if begin + 3 < len(rows) else page
+    def get_runs_get(self, fields):
+        run, newest = self.run(fields), {}
+        for key, step, value, timestamp in run["metrics"]:
+            newest[key] = max(newest.get(key, (step, timestamp, value)), (step, timestamp, value))
+        return {"run": {"info": {"run_id": fields["run_id"]}, "data": {"metrics": [
+            {"key": key, "step": step, "value": value, "timestamp": timestamp} for key, (step, timestamp, value) in newest.items()]}}}
 
     def post_runs_update(self, fields):
         self.run(fields).update(status=fields["status"], end_time=fields["end_time"])
