@@ -23,6 +23,9 @@ $(TEST)/build.ninja:
 	@tools/setup.sh test
 	meson setup $(TEST) -Dtests=true -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
 
+cuda: build/attune ## libattune_cuda.so for NVIDIA GPUs, beside the program (needs nvcc 13)
+	@tools/build_cuda.sh $(RELEASE)
+
 test: $(TEST)/build.ninja build/attune ## everything that needs neither a GPU nor PyTorch, under ASan and UBSan
 	@ninja -C $(TEST)
 	@tools/run_tests.py $(TEST)

@@ -5,7 +5,7 @@ build="gcc make meson ninja-build pkg-config libsqlite3-dev libcurl4-openssl-dev
 case "${1:-build}" in
 build) packages=$build ;;
 test)
-    packages="$build libcmocka-dev python3 python3-venv python3-pip strace"
+    packages="$build g++ libcmocka-dev python3 python3-venv python3-pip strace"
     command -v npm >/dev/null || packages="$packages nodejs npm"
     ;;
 check) packages="$build libcmocka-dev clang python3" ;;

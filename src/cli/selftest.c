@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
+#include "compute/device.h"
 #include "compute/selftest/selftest.h"
 #include "model/decoder.h"
 #include "os/file.h"
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 12, TOKENS = 96, THREADS = 2 };
+enum { ROUNDS = 12, TOKENS = 96, THREADS = 2, RUN_STEPS = 30 };
 
 /* Nothing is a multiple of a vector; random weights need no more than this. */
 static const char tiny_config[] =
@@ -27,6 +28,8 @@ static const char tiny_config[] =
 struct selftest {
     const char *backend_name, *model_folder;
     int64_t seed, rounds;
+    const struct backend *candidate;
+    int device;
     int passed_count, failed_count;
 };
 
@@ -48,12 +51,12 @@ static void print_op(void *context, const struct selftest_result *result)
     count_check(context, is_ok);
 }
 
-static void check_ops(struct selftest *test, const char *name, const struct backend *backend)
+static bool check_ops(struct selftest *test, const char *name, const struct backend *backend, struct err *err)
 {
-    const struct selftest_options options = {(uint64_t)test->seed, (int)test->rounds};
+    const struct selftest_options options = {(uint64_t)test->seed, (int)test->rounds, test->device};
 
     printf("%s\n", name);
-    selftest_run(backend, &options, print_op, test);
+    return selftest_run(backend, &options, print_op, test, err) >= 0;
 }
 
 static void check_paths(struct selftest *test)
@@ -65,7 +68,7 @@ static void check_paths(struct selftest *test)
     printf("; training takes %s\n", cpu_path_name(cpu_path_best()));
     for (enum cpu_path path = 0; path < CPU_PATH_COUNT; path++)
         if (cpu_path(path))
-            check_ops(test, cpu_path_name(path), cpu_path(path));
+            check_ops(test, cpu_path_name(path), cpu_path(path), NULL);
 }
 
 /* Figures of one step, in an arena of the caller. */
@@ -99,12 +102,44 @@ static void run_step(struct model *model, struct arena *arena, struct step *step
     model_grads_read(model, step->gradient);
 }
 
+static double train_step(struct model *model, int64_t k)
+{
+    struct model_range range[MODEL_RANGES_MAX];
+    int count = model_ranges(model, range, MODEL_RANGES_MAX);
+    struct arena arena = {0};
+    struct step step;
+    double sumsq;
+    const double *at;
+
+    run_step(model, &arena, &step);
+    at = model_grad_sumsq(model, &sumsq);
+    for (int i = 0; i < count; i++)
+        model_backend(model)->adamw(model_queue(model), &(struct op_adamw){
+                                                            .master = range[i].master,
+                                                            .m = range[i].m,
+                                                            .v = range[i].v,
+                                                            .grad = range[i].grad,
+                                                            .copy = range[i].copy,
+                                                            .copy_type = range[i].copy_type,
+                                                            .count = range[i].count,
+                                                            .sumsq = at,
+                                                            .max_norm = 1,
+                                                            .lr = 3e-3f,
+                                                            .beta1 = 0.9f,
+                                                            .beta2 = 0.999f,
+                                                            .eps = 1e-8f,
+                                                            .step = k,
+                                                        });
+    arena_deinit(&arena);
+    return step.loss;
+}
+
 static bool step_of(const struct selftest *test, const char *folder, const struct backend *backend, enum model_profile profile,
                     struct arena *arena, struct step *step, struct err *err)
 {
     struct pool *pool = pool_new(THREADS);
     struct model_options options = {.profile = profile, .is_trained = true, .is_random = !test->model_folder, .seed = (uint64_t)test->seed,
-                                    .backend = backend, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
+                                    .backend = backend, .device = test->device, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
     struct model *model = NULL;
     bool ok = model_open(&model, folder, &options, err);
 
@@ -133,7 +168,7 @@ static bool check_step(struct selftest *test, const char *folder, enum model_pro
     double bound = profile == PROFILE_F32 ? 1e-5 : 2e-2, loss, gradient;
     struct arena arena = {0};
     struct step got = {0}, want = {0};
-    bool is_ok, ok = step_of(test, folder, &backend_cpu, profile, &arena, &got, err) &&
+    bool is_ok, ok = step_of(test, folder, test->candidate, profile, &arena, &got, err) &&
                      step_of(test, folder, &backend_ref, profile, &arena, &want, err);
 
     if (ok) {
@@ -146,6 +181,40 @@ static bool check_step(struct selftest *test, const char *folder, enum model_pro
     }
     arena_deinit(&arena);
     return ok;
+}
+
+/* Losses of RUN_STEPS steps with AdamW on one batch. */
+static bool run_of(const struct selftest *test, const char *folder, const struct backend *backend, enum model_profile profile,
+                   double losses[RUN_STEPS], struct err *err)
+{
+    struct pool *pool = pool_new(THREADS);
+    struct model_options options = {.profile = profile, .is_trained = true, .is_random = !test->model_folder, .seed = (uint64_t)test->seed,
+                                    .backend = backend, .device = test->device, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
+    struct model *model = NULL;
+    bool ok = model_open(&model, folder, &options, err);
+
+    for (int k = 0; ok && k < RUN_STEPS; k++)
+        losses[k] = train_step(model, k + 1);
+    model_close(model);
+    pool_free(pool);
+    return ok;
+}
+
+/* A whole small run: the device's losses beside the processor's in f32. */
+static bool check_run(struct selftest *test, const char *folder, enum model_profile profile, struct err *err)
+{
+    double got[RUN_STEPS], want[RUN_STEPS], worst = 0, bound = profile == PROFILE_F32 ? 1e-3 : 2e-2;
+    bool is_ok;
+
+    if (!run_of(test, folder, test->candidate, profile, got, err) || !run_of(test, folder, &backend_cpu, PROFILE_F32, want, err))
+        return false;
+    for (int k = 0; k < RUN_STEPS; k++)
+        worst = fmax(worst, fabs(got[k] / want[k] - 1));
+    is_ok = worst <= bound && want[RUN_STEPS - 1] < want[0];
+    printf("  %-9s %d steps: loss %.4f to %.4f, the processor's to %.4f, off by at most %.1e, allowed %.0e  %s\n",
+           model_profile_name(profile), RUN_STEPS, got[0], got[RUN_STEPS - 1], want[RUN_STEPS - 1], worst, bound, is_ok ? "ok" : "FAIL");
+    count_check(test, is_ok);
+    return true;
 }
 
 /* A folder of our own that holds config.json; the caller removes it. */
@@ -171,7 +240,8 @@ static bool check_steps(struct selftest *test, struct err *err)
         goto out;
     folder = made ? made : folder;
     printf("one step of %s\n", made ? "a small random model" : folder);
-    ok = check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err);
+    ok = check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err) &&
+         (!test->candidate->memory || (check_run(test, folder, PROFILE_F32, err) && check_run(test, folder, PROFILE_BF16, err)));
 out:
     if (made)
         dir_remove(made, NULL);
@@ -179,14 +249,46 @@ out:
     return ok;
 }
 
+static void print_device(int index)
+{
+    struct device_info info;
+    struct err err = {0};
+
+    if (device_describe(index, &info, &err))
+        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name, (double)info.free_bytes / 1e9,
+               (double)info.bytes / 1e9, info.major, info.minor);
+    else
+        printf("device cuda:%d: %s\n", index, err.text);
+}
+
+static void print_devices(void)
+{
+    struct err err = {0};
+    int count = device_count(&err);
+
+    for (int i = 0; i < count; i++)
+        print_device(i);
+    if (!count)
+        printf("no GPU: %s\n", err.text);
+}
+
+static bool check_device(struct selftest *test, struct err *err)
+{
+    test->candidate = device_find(test->backend_name, &test->device, err);
+    if (!test->candidate)
+        return false;
+    print_device(test->device);
+    return check_ops(test, test->backend_name, test->candidate, err) && check_steps(test, err);
+}
+
 static bool run(struct selftest *test, struct err *err)
 {
-    if (strcmp(test->backend_name, "cuda") == 0)
-        return err_set(err, ERR_UNSUPPORTED, "this build has no CUDA backend: cpu and ref can be tested");
-    if (strcmp(test->backend_name, "ref") == 0) {
-        check_ops(test, "ref", &backend_ref);
-        return true;
-    }
+    if (strcmp(test->backend_name, "ref") == 0)
+        return check_ops(test, "ref", &backend_ref, err);
+    if (strcmp(test->backend_name, "cpu") != 0)
+        return check_device(test, err);
+    print_devices();
+    test->candidate = &backend_cpu;
     check_paths(test);
     return check_steps(test, err);
 }
@@ -196,7 +298,7 @@ int cli_selftest(int argc, char **argv)
     struct selftest test = {.backend_name = "cpu", .seed = 20261122, .rounds = ROUNDS};
     struct err err = {0};
     const struct option list[] = {
-        {"backend", OPTION_TEXT, &test.backend_name, "NAME", "cpu (default), cuda, or ref: its f32 and bf16 beside its own f64", NULL},
+        {"backend", OPTION_TEXT, &test.backend_name, "NAME", "cpu (default), cuda or cuda:N, or ref: its f32 and bf16 beside its own f64", NULL},
         {"model", OPTION_TEXT, &test.model_folder, "DIR", "the step runs on this model instead of a small random one", NULL},
         {"seed", OPTION_INT, &test.seed, "N", "of the random operands and weights", NULL},
         {"rounds", OPTION_INT, &test.rounds, "N", "how often every operation gets new operands (1 to 10000)", NULL},
@@ -206,8 +308,8 @@ int cli_selftest(int argc, char **argv)
     int positional_count = 0;
     bool ok = options_parse(&options, argc, argv, NULL, &positional_count, &err);
 
-    if (ok && strcmp(test.backend_name, "cpu") != 0 && strcmp(test.backend_name, "cuda") != 0 && strcmp(test.backend_name, "ref") != 0)
-        ok = err_set(&err, ERR_INPUT, "there is no backend '%s', only cpu, cuda and ref", test.backend_name);
+    if (ok && strcmp(test.backend_name, "ref") != 0 && !device_name_is_valid(test.backend_name))
+        ok = err_set(&err, ERR_INPUT, "there is no backend '%s', only cpu, cuda, cuda:N and ref", test.backend_name);
     if (ok && (test.rounds < 1 || test.rounds > 10000))
         ok = err_set(&err, ERR_INPUT, "--rounds is 1 to 10000, not %lld", (long long)test.rounds);
     if (!ok) {

@@ -1,6 +1,7 @@
 /* attune train: one attempt of a run directory, or a run of its own from the command line. */
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "compute/device.h"
 #include "os/clock.h"
 #include "os/file.h"
 #include "train/config.h"
@@ -99,6 +100,7 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
+        {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
         {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use (no limit)", NULL},
     };
@@ -263,6 +265,8 @@ static bool name_choices(struct arguments *a, struct err *err)
     c->is_random = strcmp(a->init, "random") == 0;
     if (!train_dtype_find(str_of(a->dtype), &c->dtype))
         return err_set(err, ERR_INPUT, "--dtype takes auto, float32 or bfloat16, not '%s'", a->dtype);
+    if (!device_name_is_valid(c->device))
+        return err_set(err, ERR_INPUT, "--device takes cpu, cuda or cuda:N, not '%s'", c->device);
     c->is_nf4 = strcmp(a->quantization, "nf4") == 0;
     if (!c->is_nf4 && strcmp(a->quantization, "none") != 0)
         return err_set(err, ERR_INPUT, "--quantization takes none or nf4, not '%s'", a->quantization);
@@ -433,6 +437,7 @@ int cli_train(int argc, char **argv)
     int status = 2;
 
     a.config.hp = HYPERPARAMETERS_DEFAULT;
+    a.config.device = "cpu";
     a.config.has_tensorboard = true;
     options.count = list_options(&arena, &a, list);
     if (!options_parse(&options, argc, argv, NULL, NULL, &err))

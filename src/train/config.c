@@ -1,3 +1,4 @@
+#include "compute/device.h"
 #include "train/config.h"
 #include "base/hash.h"
 #include "os/file.h"
@@ -153,6 +154,13 @@ static bool read_names(const struct json *options, struct train_config *config, 
     return true;
 }
 
+static bool read_device(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
+{
+    config->device = str_copy(arena, json_string_or(json_get(options, "device"), STR("cpu")));
+    return device_name_is_valid(config->device) ||
+           err_set(err, ERR_INPUT, "job.json: device '%.40s' is not cpu, cuda or cuda:N", config->device);
+}
+
 static bool read_lora(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
     return lora_json_read(arena, options, "lora_target_modules", &config->lora, err) || err_prefix(err, "job.json");
@@ -161,7 +169,7 @@ static bool read_lora(struct arena *arena, const struct json *options, struct tr
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
     config->has_tensorboard = true;
-    return read_names(options, config, err) &&
+    return read_names(options, config, err) && read_device(arena, options, config, err) &&
            read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
            read_integer(options, "keep_checkpoints", 0, INT32_MAX, &config->keep_checkpoints, err) &&
            read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
@@ -309,6 +317,8 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_bool(w, "gradient_norms", config->has_gradient_norms);
     if (!config->has_tensorboard)
         json_put_bool(w, "tensorboard", false);
+    if (config->device && strcmp(config->device, "cpu") != 0)
+        json_put_text(w, "device", config->device);
     json_put_integer(w, "threads", config->threads);
     json_put_integer(w, "memory_bytes", config->memory_bytes);
     json_put_text(w, "now", now);

@@ -38,6 +38,7 @@ struct train_config {
     int64_t recovery_steps;          /* 0: by time */
     bool has_gradient_norms;         /* of every parameter, in each step's event */
     bool has_tensorboard;            /* an event file for it; on by default */
+    const char *device;              /* "cpu", "cuda", "cuda:1": compute/device.h */
     int64_t threads;                 /* 0: all */
     int64_t memory_bytes;            /* 0: no limit */
     struct lora_config lora;         /* what is adapted and how; rank, alpha and dropout are hyperparameters */

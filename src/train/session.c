@@ -1,4 +1,5 @@
 #include "base/hash.h"
+#include "compute/device.h"
 #include "os/clock.h"
 #include "text/tokenizer.h"
 #include "train/train_int.h"
@@ -11,6 +12,7 @@
 enum {
     CONTEXT_LENGTH_DEFAULT = 8192,
     MICRO_TOKENS_ENOUGH = 4096,
+    DEVICE_MICRO_TOKENS_ENOUGH = 16384,
     PLAN_BYTES_MAX = 1 << 20,
     HEADER_BYTES_MAX = 100000000
 };
@@ -18,7 +20,8 @@ enum {
 static bool read_model(struct session *s, struct err *err)
 {
     s->resumed_from = -1;
-    if (!config_read(&s->arena, s->config.model_path, &s->model_config, err))
+    s->backend = device_find(s->config.device, &s->device, err);
+    if (!s->backend || !config_read(&s->arena, s->config.model_path, &s->model_config, err))
         return false;
     s->context_length = (uint32_t)s->config.hp.context_length;
     if (s->context_length == 0)
@@ -322,31 +325,43 @@ uint32_t session_row_tokens(const struct session *s)
     return s->feed.longest_row > valid ? s->feed.longest_row : valid;
 }
 
-static enum model_profile profile_of(enum train_dtype dtype)
+static enum model_profile profile_of(const struct session *s)
 {
+    enum train_dtype dtype = s->config.dtype;
+
     if (dtype == TRAIN_DTYPE_AUTO)
-        return model_profile_best();
+        return s->backend->memory ? PROFILE_BF16 : model_profile_best();
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
+}
+
+/* memory_bytes, which on a device is what is free when nothing is said. */
+static uint64_t limit_of(const struct session *s)
+{
+    struct device_info info;
+
+    if (s->config.memory_bytes || !s->backend->memory || !device_describe(s->device, &info, NULL))
+        return (uint64_t)s->config.memory_bytes;
+    return info.free_bytes - info.free_bytes / 20; /* the driver and the library's workspace take some */
 }
 
 struct model_options session_model_options(const struct session *s, uint32_t row)
 {
+    uint64_t enough = s->backend->memory ? DEVICE_MICRO_TOKENS_ENOUGH : MICRO_TOKENS_ENOUGH;
     uint64_t wanted = (uint64_t)row * (uint64_t)s->config.hp.batch_size;
     struct model_options options = {
-        .profile = profile_of(s->config.dtype),
+        .profile = profile_of(s),
         .is_trained = true,
         .is_random = s->config.is_random,
         .is_nf4 = s->config.is_nf4,
         .seed = (uint64_t)s->config.seed,
         .adapter_folder = s->config.adapter_path,
-        .backend = &backend_cpu,
+        .backend = s->backend,
+        .device = s->device,
         .pool = s->pool,
         .thread_count = (int)(s->config.threads ? s->config.threads : pool_cores()),
         .row_tokens = (int32_t)row,
-        .tokens_wanted = (int32_t)(wanted < MICRO_TOKENS_ENOUGH ? wanted
-                                   : row > MICRO_TOKENS_ENOUGH  ? row
-                                                                : MICRO_TOKENS_ENOUGH),
-        .limit_bytes = (uint64_t)s->config.memory_bytes,
+        .tokens_wanted = (int32_t)(wanted < enough ? wanted : row > enough ? row : enough),
+        .limit_bytes = limit_of(s),
     };
 
     if (s->config.hp.lora) {

@@ -49,6 +49,8 @@ struct session {
     struct run run;
     struct tensorboard board;
     struct pool *pool;
+    const struct backend *backend; /* of the job's device */
+    int device;
     struct model_config model_config;
     struct encoder *encoder;
     struct dataset train, valid;

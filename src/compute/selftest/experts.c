@@ -64,7 +64,7 @@ void trial_gather(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t rows = random_in(o, 1, 60), count = random_in(o, 1, 60), D = random_in(o, 1, 100), fan = random_in(o, 1, 4);
-    int32_t *index = arena_new_array(&o->wide, int32_t, (size_t)(count * fan));
+    int32_t *index = operands_indices(o, count * fan);
     enum dtype type = random_type(o);
     struct op_rows op = {.x = mat_random(o, rows, D, 0, random_type(o)), .y = mat_output(o, count, D, 0, type, false), .index = index,
                          .count = count, .fan = fan}, wide;
@@ -120,7 +120,7 @@ static struct weight experts_wide(struct operands *o, const struct weight *w, bo
 void trial_experts(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t E = random_in(o, 1, 5), N = random_in(o, 1, 70), K = random_in(o, 1, 70), row_end[5], T = 0;
+    int32_t E = random_in(o, 1, 5), N = random_in(o, 1, 70), K = random_in(o, 1, 70), *row_end = operands_indices(o, 5), T = 0;
     enum dtype type = random_type(o);
     struct weight w = experts_random(o, E, N, K, type), wides[2] = {experts_wide(o, &w, false), experts_wide(o, &w, true)};
     int32_t R = w.a.rows / E;

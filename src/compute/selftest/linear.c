@@ -86,7 +86,7 @@ void trial_linear(struct trial *trial)
     trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
 }
 
-/* The first rows of a product are the product of the first rows, to the bit, for every type and for any scratch that more rows asked for. */
+/* The first rows of a product are the product of the first rows, for every type and for any scratch that more rows asked for. */
 void trial_fewer_rows(struct trial *trial)
 {
     struct operands *o = &trial->operands;
@@ -102,7 +102,7 @@ void trial_fewer_rows(struct trial *trial)
     for (int threads = 1; threads <= 7; threads += 6)
         if (trial->candidate->scratch_bytes(OP_linear, &part, threads) > trial->candidate->scratch_bytes(OP_linear, &op, threads))
             trial_fail(trial, "%d rows want more scratch than %d", rows, T);
-    trial_same_rows(trial, "fewer rows", &op.y, &few);
+    trial_same_product(trial, "fewer rows", &op.y, &few, K);
 }
 
 /* In the backend's own order; NULL where it has none. */
@@ -146,7 +146,7 @@ static struct nf4 quantize_rows(struct operands *o, const struct mat *w, int32_t
 {
     struct nf4 tensor = {.count = (int64_t)(end - first) * w->cols};
     int64_t blocks = nf4_blocks(tensor.count, NF4_BLOCK);
-    float *values = arena_new_array(&o->wide, float, (size_t)tensor.count + 1), *map = arena_new_array(&o->wide, float, NF4_MAP);
+    float *values = arena_new_array(&o->wide, float, (size_t)tensor.count + 1), *map = operands_take(o, 4 * NF4_MAP);
     float *absmax = operands_take(o, 4 * (size_t)blocks), *nested_absmax = operands_take(o, 4 * (size_t)blocks);
     uint8_t *codes = operands_take(o, (size_t)nf4_code_bytes(tensor.count)), *nested = operands_take(o, (size_t)blocks);
 
@@ -181,7 +181,7 @@ static struct weight quantize_weight(struct operands *o, const struct weight *w)
     return quantized;
 }
 
-/* A product with codes has the bits of the product with the numbers that they stand for. */
+/* A product with codes is the product with the numbers that they stand for. */
 void trial_quantized(struct trial *trial)
 {
     struct operands *o = &trial->operands;
@@ -196,7 +196,7 @@ void trial_quantized(struct trial *trial)
     trial_run(trial, OP_linear, &op);
     op.w = &w, op.y = y_plain;
     trial_run(trial, OP_linear, &op);
-    trial_same_rows(trial, "a product with codes", &y, &y_plain);
+    trial_same_product(trial, "a product with codes", &y, &y_plain, K);
     op.w = &codes, op.y = y_oracle;
     trial_oracle(OP_linear, &op);
     trial_close(trial, "y of codes", &y, &y_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * K);
@@ -204,7 +204,7 @@ void trial_quantized(struct trial *trial)
     trial_run(trial, OP_linear_grad_in, &grad);
     grad.w = &w, grad.dx = dx_plain;
     trial_run(trial, OP_linear_grad_in, &grad);
-    trial_same_rows(trial, "a gradient through codes", &dx, &dx_plain);
+    trial_same_product(trial, "a gradient through codes", &dx, &dx_plain, N);
     grad.w = &codes, grad.dx = dx_oracle;
     trial_oracle(OP_linear_grad_in, &grad);
     trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * N);

@@ -1,6 +1,6 @@
 /* compute/selftest/operands.h - random operands for an operation.
  *
- * All operands of a case lie in one block: so a case can run again from the same bytes with another pool, and the whole
+ * All that the candidate reads and writes lies in one block, which is the caller's: so a case can run again from the same bytes with another pool, and the whole
  * block, gaps between rows included, must come out the same. Outputs start as NaN, gaps as a sentinel that nobody may
  * touch. The oracle's F64 copies of the same values lie in an arena of their own. */
 #pragma once
@@ -21,15 +21,14 @@ struct operands {
     struct arena wide; /* F64 copies, and what else lives as long as the case */
 };
 
-static inline void operands_open(struct operands *o, uint64_t seed)
+static inline void operands_open(struct operands *o, char *block, uint64_t seed)
 {
-    *o = (struct operands){.block = mem_alloc_pages(OPERANDS_BYTES), .random = seed};
+    *o = (struct operands){.block = block, .random = seed};
 }
 
 static inline void operands_close(struct operands *o)
 {
     arena_deinit(&o->wide);
-    mem_free_pages(o->block, OPERANDS_BYTES);
 }
 
 static inline void operands_reset(struct operands *o)
@@ -67,6 +66,12 @@ static inline void *operands_take(struct operands *o, size_t bytes)
     o->used_bytes += (bytes + 63) / 64 * 64;
     ASSERT(o->used_bytes <= OPERANDS_BYTES);
     return at;
+}
+
+/* Indices and other small arrays that the candidate reads. */
+static inline int32_t *operands_indices(struct operands *o, int32_t count)
+{
+    return operands_take(o, ((size_t)count + 1) * sizeof(int32_t));
 }
 
 /* Odd offsets and leading dimensions: `room` columns behind each row, then up to 5 more. */
@@ -135,11 +140,12 @@ static inline struct mat mat_wide(struct operands *o, const struct mat *m, bool 
 /* Documents of random lengths that fill T tokens of a vocabulary, with by_token. */
 static inline struct batch batch_random(struct operands *o, int32_t T, int32_t V)
 {
-    int32_t *cu = arena_new_array(&o->wide, int32_t, (size_t)T + 2), *tok = arena_new_array(&o->wide, int32_t, (size_t)T + 1);
-    int32_t *pos = arena_new_array(&o->wide, int32_t, (size_t)T + 1), *by = arena_new_array(&o->wide, int32_t, (size_t)T + 1);
+    int32_t *cu = operands_indices(o, T + 1), *tok = operands_indices(o, T), *pos = operands_indices(o, T);
+    int32_t *by = operands_indices(o, T);
     struct batch batch = {.T = T, .cu_seqlens = cu, .tok = tok, .pos = pos, .by_token = by};
     int32_t count = 0;
 
+    cu[0] = 0;
     while (cu[batch.doc_count] < T) {
         int32_t left = T - cu[batch.doc_count], rows = random_below(o, 3) ? random_in(o, 1, left) : left;
         for (int32_t i = 0; i < rows; i++)

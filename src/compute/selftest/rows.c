@@ -146,7 +146,7 @@ void trial_rows(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t rows = random_in(o, 1, 60), count = random_in(o, 0, rows), D = random_in(o, 1, 100), next = 0;
-    int32_t *index = arena_new_array(&o->wide, int32_t, (size_t)rows + 1);
+    int32_t *index = operands_indices(o, rows);
     bool is_scatter = random_below(o, 2);
     struct mat many = mat_random(o, rows, D, 0, is_scatter ? DTYPE_F32 : random_type(o));
     struct mat few = mat_output(o, count, D, 0, random_type(o), is_scatter);
@@ -175,8 +175,8 @@ void trial_loss(struct trial *trial)
     int32_t n = random_in(o, 1, 30), V = random_in(o, 1, random_below(o, 4) ? 90 : 3000);
     enum dtype type = random_type(o);
     struct op_loss op = {.logits = mat_random(o, n, V, 0, type), .softcap = random_below(o, 2) ? 13.5f : 0}, wide;
-    int32_t *label = arena_new_array(&o->wide, int32_t, (size_t)n);
-    float *coef = arena_new_array(&o->wide, float, (size_t)n), *nll = operands_take(o, (size_t)n * 4);
+    int32_t *label = operands_indices(o, n);
+    float *coef = operands_take(o, (size_t)n * 4), *nll = operands_take(o, (size_t)n * 4);
     double *wide_nll = arena_new_array(&o->wide, double, (size_t)n);
     uint8_t *hit = operands_take(o, (size_t)n), *wide_hit = arena_alloc(&o->wide, (size_t)n);
 

@@ -44,7 +44,9 @@ void trial_run(struct trial *t, enum op op, const void *args)
         return;
     }
     for (int i = 0; i < TRIAL_POOLS; i++) {
-        struct queue queue = {.pool = t->pools[i], .scratch = t->scratch};
+        struct queue queue = t->queue;
+        queue.pool = t->pools[i];
+        queue.scratch = t->scratch;
         queue.scratch_bytes = t->candidate->scratch_bytes(op, args, pool_sizes[i]);
         if (queue.scratch_bytes > SCRATCH_BYTES) {
             trial_fail(t, "%d threads want %zu bytes of scratch", pool_sizes[i], queue.scratch_bytes);
@@ -53,6 +55,8 @@ void trial_run(struct trial *t, enum op op, const void *args)
         memset(t->scratch, 0xff, queue.scratch_bytes);
         memcpy(o->block, before, o->used_bytes);
         run_op(t->candidate, op, &queue, args);
+        if (t->candidate->memory)
+            t->candidate->memory->wait(&queue);
         if (i == 0)
             memcpy(first, o->block, o->used_bytes);
         else if (memcmp(first, o->block, o->used_bytes) != 0)
@@ -117,6 +121,26 @@ void trial_same_rows(struct trial *t, const char *what, const struct mat *got, c
     t->result[t->op].comparison_count++;
 }
 
+void trial_same_product(struct trial *t, const char *what, const struct mat *got, const struct mat *want, int32_t depth)
+{
+    struct mat rows = *got;
+
+    rows.rows = want->rows;
+    if (t->candidate->memory)
+        trial_close(t, what, &rows, want, NULL, (2 * trial_rounding(want->type) + 1e-6) * depth);
+    else
+        trial_same_rows(t, what, got, want);
+}
+
+bool trial_has_caches(struct trial *t)
+{
+    struct kv_cache cache = {0};
+    struct mat none = {NULL, 0, 3, 3, DTYPE_F32}, out = {NULL, 0, 1, 1, DTYPE_F32};
+    struct op_attend op = {.qkv = none, .out = out, .cache = &cache, .heads = 1, .kv_heads = 1, .head_dim = 1};
+
+    return t->candidate->can(OP_attend, &op, NULL);
+}
+
 void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m)
 {
     size_t size = dtype_bytes(m->type);
@@ -135,14 +159,39 @@ static void (*const cases[])(struct trial *t) = {
 #undef CASE_ROW
 };
 
-static void trial_begin(struct trial *t, const struct backend *candidate, uint64_t seed)
+static char *take(struct trial *t, size_t bytes)
 {
-    *t = (struct trial){.candidate = candidate, .scratch = mem_alloc_pages(SCRATCH_BYTES)};
-    operands_open(&t->operands, seed);
+    return t->candidate->memory ? t->candidate->memory->take_shared(&t->queue, bytes) : mem_alloc_pages(bytes);
+}
+
+static void give(struct trial *t, char *at, size_t bytes)
+{
+    if (t->candidate->memory)
+        t->candidate->memory->give(&t->queue, at);
+    else
+        mem_free_pages(at, bytes);
+}
+
+static bool trial_begin(struct trial *t, const struct backend *candidate, const struct selftest_options *options, struct err *err)
+{
+    *t = (struct trial){.candidate = candidate, .queue = {.device = options->device}};
+    if (candidate->memory && !candidate->memory->open(&t->queue, err))
+        return false;
+    t->block = take(t, OPERANDS_BYTES);
+    t->scratch = take(t, SCRATCH_BYTES);
+    if (!t->block || !t->scratch) {
+        give(t, t->block, OPERANDS_BYTES);
+        give(t, t->scratch, SCRATCH_BYTES);
+        if (candidate->memory)
+            candidate->memory->close(&t->queue);
+        return err_set(err, ERR_NO_SPACE, "the device has no memory that it shares with the host");
+    }
+    operands_open(&t->operands, t->block, options->seed);
     for (int i = 0; i < TRIAL_POOLS; i++)
         t->pools[i] = pool_new(pool_sizes[i]);
     for (int op = 0; op < OP_COUNT; op++)
         t->result[op].op = (enum op)op;
+    return true;
 }
 
 static void trial_end(struct trial *t)
@@ -150,16 +199,20 @@ static void trial_end(struct trial *t)
     for (int i = 0; i < TRIAL_POOLS; i++)
         pool_free(t->pools[i]);
     operands_close(&t->operands);
-    mem_free_pages(t->scratch, SCRATCH_BYTES);
+    give(t, t->block, OPERANDS_BYTES);
+    give(t, t->scratch, SCRATCH_BYTES);
+    if (t->candidate->memory)
+        t->candidate->memory->close(&t->queue);
 }
 
 int selftest_run(const struct backend *candidate, const struct selftest_options *options,
-                 void (*report)(void *context, const struct selftest_result *result), void *context)
+                 void (*report)(void *context, const struct selftest_result *result), void *context, struct err *err)
 {
     struct trial trial;
     int failed_count = 0;
 
-    trial_begin(&trial, candidate, options->seed);
+    if (!trial_begin(&trial, candidate, options, err))
+        return -1;
     for (int round = 0; round < options->rounds; round++)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             operands_reset(&trial.operands);

@@ -449,7 +449,7 @@ static void dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch(void 
 
 static int open_fixture(void **state)
 {
-    operands_open(&operands, fixture_seed());
+    operands_open(&operands, mem_alloc_pages(OPERANDS_BYTES), fixture_seed());
     return 0;
 }
 
@@ -457,6 +457,7 @@ static int close_fixture(void **state)
 {
     print_message("gradients: %d compared\n", compared_count);
     operands_close(&operands);
+    mem_free_pages(operands.block, OPERANDS_BYTES);
     return 0;
 }
 

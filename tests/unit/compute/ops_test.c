@@ -19,14 +19,14 @@ static void expect_agreement(void *context, const struct selftest_result *result
 
 static void compare(enum cpu_path path)
 {
-    struct selftest_options options = {fixture_seed(), ROUNDS};
+    struct selftest_options options = {.seed = fixture_seed(), .rounds = ROUNDS};
     int compared_count = 0, failed_count;
 
     if (!cpu_path(path)) {
         print_message("skipped: this processor does not have the path\n");
         return;
     }
-    failed_count = selftest_run(cpu_path(path), &options, expect_agreement, &compared_count);
+    failed_count = selftest_run(cpu_path(path), &options, expect_agreement, &compared_count, NULL);
     print_message("ops: %d compared\n", compared_count);
     assert_int_equal(failed_count, 0);
 }
@@ -108,10 +108,10 @@ static void note_failed(void *context, const struct selftest_result *result)
 
 static void expect_caught(const struct backend *wrong, enum op op, const char *words)
 {
-    struct selftest_options options = {fixture_seed(), 6};
+    struct selftest_options options = {.seed = fixture_seed(), .rounds = 6};
     struct verdict verdict = {0};
 
-    assert_int_equal(selftest_run(wrong, &options, note_failed, &verdict), 1);
+    assert_int_equal(selftest_run(wrong, &options, note_failed, &verdict, NULL), 1);
     assert_int_equal(verdict.failed_count, 1);
     assert_string_equal(op_name(verdict.failed.op), op_name(op));
     if (!strstr(verdict.failed.failure, words))

@@ -1,0 +1,213 @@
+#include "compute/cuda/blas.h"
+
+#ifndef ATTUNE_EMULATED
+#include <dlfcn.h>
+#endif
+#include <stdlib.h>
+#include <string.h>
+
+/* The little of cublasLt.h that is used. */
+typedef int blas_status; /* 0: success */
+struct blas_result {     /* cublasLtMatmulHeuristicResult_t */
+    uint64_t algorithm[8];
+    size_t workspace_bytes;
+    blas_status state;
+    float waves;
+    int reserved[4];
+};
+enum { TYPE_R_32F = 0, TYPE_R_16BF = 14, COMPUTE_32F = 68, OP_PLAIN = 0, OP_TURNED = 1 };
+enum { DESC_TRANSA = 3, DESC_TRANSB = 4 };
+enum { PREF_WORKSPACE_BYTES = 1, PREF_REDUCTION_MASK = 3, PREF_ALIGNMENT_A = 5, REDUCTION_COMPUTE_TYPE = 2 };
+
+#define BLAS_CALLS(X)                                                                                                  \
+    X(cublasLtCreate, (void **handle))                                                                                 \
+    X(cublasLtDestroy, (void *handle))                                                                                 \
+    X(cublasLtMatmulDescCreate, (void **desc, int compute, int scale_type))                                            \
+    X(cublasLtMatmulDescDestroy, (void *desc))                                                                         \
+    X(cublasLtMatmulDescSetAttribute, (void *desc, int attribute, const void *at, size_t bytes))                       \
+    X(cublasLtMatrixLayoutCreate, (void **layout, int type, uint64_t rows, uint64_t cols, int64_t ld))                 \
+    X(cublasLtMatrixLayoutDestroy, (void *layout))                                                                     \
+    X(cublasLtMatmulPreferenceCreate, (void **preference))                                                             \
+    X(cublasLtMatmulPreferenceDestroy, (void *preference))                                                             \
+    X(cublasLtMatmulPreferenceSetAttribute, (void *preference, int attribute, const void *at, size_t bytes))           \
+    X(cublasLtMatmulAlgoGetHeuristic, (void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference, \
+                                       int wanted, struct blas_result *results, int *count))                           \
+    X(cublasLtMatmul, (void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b,      \
+                       void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,       \
+                       const uint64_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream))
+
+/* What decides about a product: the key of what is kept. */
+struct blas_shape {
+    int32_t m, n, k, lda, ldb, ldc, type, c_type, is_a_turned, is_b_turned, align[3];
+};
+
+struct blas_plan {
+    struct blas_shape shape;
+    bool is_used, is_supported;
+    void *desc, *a, *b, *c;
+    struct blas_result result;
+};
+
+enum { PLANS_MAX = 1024 };
+
+struct blas {
+    void *handle, *workspace;
+#define BLAS_FIELD(name, arguments) blas_status(*name) arguments;
+    BLAS_CALLS(BLAS_FIELD)
+#undef BLAS_FIELD
+    struct blas_plan plan[PLANS_MAX];
+};
+
+/* The runtime's major version, or the one before. */
+static void *open_library(void)
+{
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
+    void *library = NULL;
+
+    for (int i = 0; i < 2 && !library; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    return library;
+}
+
+static bool find_calls(struct blas *blas, void *library)
+{
+    bool ok = true;
+
+#define BLAS_FIND(name, arguments)                                                                                     \
+    *(void **)&blas->name = dlsym(library, #name);                                                                     \
+    ok = ok && blas->name;
+    BLAS_CALLS(BLAS_FIND)
+#undef BLAS_FIND
+    return ok;
+}
+
+struct blas *blas_open(void *workspace)
+{
+    void *library = open_library();
+    struct blas *blas;
+
+    if (!library)
+        return NULL;
+    blas = (struct blas *)calloc(1, sizeof *blas);
+    if (!blas)
+        die("there is no memory");
+    blas->workspace = workspace;
+    if (!find_calls(blas, library) || blas->cublasLtCreate(&blas->handle) != 0) {
+        free(blas);
+        return NULL;
+    }
+    return blas;
+}
+
+void blas_close(struct blas *blas)
+{
+    if (!blas)
+        return;
+    for (int i = 0; i < PLANS_MAX; i++) {
+        struct blas_plan *plan = &blas->plan[i];
+        void *layouts[] = {plan->a, plan->b, plan->c};
+        for (int k = 0; k < 3; k++)
+            if (layouts[k])
+                blas->cublasLtMatrixLayoutDestroy(layouts[k]);
+        if (plan->desc)
+            blas->cublasLtMatmulDescDestroy(plan->desc);
+    }
+    blas->cublasLtDestroy(blas->handle);
+    free(blas);
+}
+
+static int blas_type(enum dtype type)
+{
+    return type == DTYPE_F32 ? TYPE_R_32F : TYPE_R_16BF;
+}
+
+/* The largest power of two up to 256 that divides an address and its rows' distance. */
+static int32_t alignment_of(const struct mat &m)
+{
+    uintptr_t bits = (uintptr_t)m.at | ((uintptr_t)m.ld * dtype_bytes(m.type)) | 256;
+
+    return (int32_t)(bits & ~(bits - 1));
+}
+
+/* The library's matrices are column-major: it is asked for Cᵀ = op(B)ᵀ·op(A)ᵀ, so B comes first. */
+static void make_plan(struct blas *blas, struct blas_plan *plan, const struct product *p)
+{
+    int turn_first = p->is_b_turned ? OP_TURNED : OP_PLAIN, turn_second = p->is_a_turned ? OP_TURNED : OP_PLAIN, count = 0;
+    uint64_t workspace = BLAS_WORKSPACE;
+    uint32_t reduction = REDUCTION_COMPUTE_TYPE;
+    const struct mat *operands[] = {&p->b, &p->a, &p->c, &p->c};
+    void *preference = NULL;
+    bool ok = blas->cublasLtMatmulDescCreate(&plan->desc, COMPUTE_32F, TYPE_R_32F) == 0 &&
+              blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSA, &turn_first, sizeof turn_first) == 0 &&
+              blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSB, &turn_second, sizeof turn_second) == 0 &&
+              blas->cublasLtMatrixLayoutCreate(&plan->b, blas_type(p->b.type), (uint64_t)(p->is_b_turned ? p->k : p->n),
+                                               (uint64_t)(p->is_b_turned ? p->n : p->k), p->b.ld) == 0 &&
+              blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type), (uint64_t)(p->is_a_turned ? p->m : p->k),
+                                               (uint64_t)(p->is_a_turned ? p->k : p->m), p->a.ld) == 0 &&
+              blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m, p->c.ld) == 0 &&
+              blas->cublasLtMatmulPreferenceCreate(&preference) == 0 &&
+              blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace, sizeof workspace) == 0 &&
+              blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction, sizeof reduction) == 0;
+
+    for (int i = 0; ok && i < 4; i++) {
+        uint32_t alignment = (uint32_t)alignment_of(*operands[i]);
+        ok = blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_ALIGNMENT_A + i, &alignment, sizeof alignment) == 0;
+    }
+    plan->is_supported = ok &&
+                         blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->c, plan->c,
+                                                              preference, 1, &plan->result, &count) == 0 &&
+                         count > 0 && plan->result.state == 0;
+    if (preference)
+        blas->cublasLtMatmulPreferenceDestroy(preference);
+}
+
+static uint32_t hash_of(const struct blas_shape *shape)
+{
+    const unsigned char *bytes = (const unsigned char *)shape;
+    uint32_t hash = 2166136261u;
+
+    for (size_t i = 0; i < sizeof *shape; i++)
+        hash = (hash ^ bytes[i]) * 16777619u;
+    return hash;
+}
+
+/* NULL: as many shapes as can be kept are there already. */
+static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
+{
+    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, (int32_t)p->a.type, (int32_t)p->c.type,
+                               p->is_a_turned, p->is_b_turned, {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c)}};
+    uint32_t at = hash_of(&shape) % PLANS_MAX;
+
+    for (int tries = 0; tries < PLANS_MAX; tries++, at = (at + 1) % PLANS_MAX) {
+        struct blas_plan *plan = &blas->plan[at];
+        if (plan->is_used && memcmp(&plan->shape, &shape, sizeof shape) == 0)
+            return plan;
+        if (plan->is_used)
+            continue;
+        plan->is_used = true;
+        plan->shape = shape;
+        make_plan(blas, plan, p);
+        return plan;
+    }
+    return NULL;
+}
+
+bool blas_run(struct queue *queue, const struct product *p)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+    struct blas *blas = state->blas;
+    struct blas_plan *plan;
+    blas_status status;
+
+    if (!blas || p->a.type != p->b.type || (p->a.type == DTYPE_F32 && p->c.type != DTYPE_F32))
+        return false;
+    plan = plan_of(blas, p);
+    if (!plan || !plan->is_supported)
+        return false;
+    status = blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &p->beta, p->c.at,
+                                  plan->c, p->c.at, plan->c, plan->result.algorithm, blas->workspace,
+                                  plan->result.workspace_bytes, state->stream);
+    if (status != 0)
+        die("cuda: cuBLASLt refused a product of %d x %d x %d with status %d", p->m, p->n, p->k, status);
+    return true;
+}

@@ -1,0 +1,23 @@
+/* compute/cuda/blas.h - products by cuBLASLt.
+ *
+ * The library is opened at run time (its headers are not needed to build); without it products take the kernel in
+ * product.cu. Only reductions that have a fixed order are asked for, so equal shapes give equal bits. What the library's
+ * heuristic chose for a shape is kept. */
+#pragma once
+
+#include "compute/cuda/cuda_int.h"
+
+enum { BLAS_WORKSPACE = 32 << 20 };
+
+/* C[m, n] = alpha · op(A)·op(B) + beta · C, row-major; op(A) is [m, k]. Types are F32 or BF16, that of A and B the same. */
+struct product {
+    struct mat a, b, c;
+    bool is_a_turned, is_b_turned; /* op is the transpose of what is stored */
+    int32_t m, n, k;
+    float alpha, beta;
+};
+
+struct blas *blas_open(void *workspace); /* NULL: there is no library */
+void blas_close(struct blas *blas);
+/* False: the library does not take these shapes, and nothing was queued. */
+bool blas_run(struct queue *queue, const struct product *product);

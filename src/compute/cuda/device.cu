@@ -1,0 +1,241 @@
+/* The table of the CUDA backend, its queues and its memory. The other files are part of this one. */
+#include "compute/cuda/cuda_int.h"
+
+#include "compute/cuda/rows.cu"
+#include "compute/cuda/norm.cu"
+#include "compute/cuda/loss.cu"
+#include "compute/cuda/attend.cu"
+#include "compute/cuda/route.cu"
+#include "compute/cuda/blas.cu"
+#include "compute/cuda/product.cu"
+
+extern "C" {
+#include "compute/cuda/module.h"
+}
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- queues and memory --- */
+
+static bool refuse(struct err *err, const char *what, cudaError_t error)
+{
+    return err_set(err, ERR_UNSUPPORTED, "cuda: %s: %s", what, cudaGetErrorString(error));
+}
+
+static void queue_close(struct queue *queue)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (!state)
+        return;
+    cudaSetDevice(state->device);
+    if (state->stream)
+        cudaStreamSynchronize(state->stream);
+    blas_close(state->blas);
+    if (state->workspace)
+        cudaFree(state->workspace);
+    if (state->stream)
+        cudaStreamDestroy(state->stream);
+    free(state);
+    queue->state = NULL;
+}
+
+static bool queue_open(struct queue *queue, struct err *err)
+{
+    struct cuda_state *state = (struct cuda_state *)calloc(1, sizeof *state);
+    cudaError_t error;
+
+    if (!state)
+        die("there is no memory");
+    queue->state = state;
+    state->device = queue->device;
+    error = cudaSetDevice(queue->device);
+    if (error == cudaSuccess)
+        error = cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        error = cudaMalloc(&state->workspace, BLAS_WORKSPACE);
+    if (error != cudaSuccess) {
+        queue_close(queue);
+        return refuse(err, "opening the device", error);
+    }
+    state->blas = blas_open(state->workspace);
+    return true;
+}
+
+static void memory_zero(struct queue *queue, void *at, size_t bytes)
+{
+    if (bytes)
+        cuda_check(cudaMemsetAsync(at, 0, bytes, cuda_state_of(queue)->stream), "setting memory to zero");
+}
+
+static void *memory_take(struct queue *queue, size_t bytes)
+{
+    void *at = NULL;
+
+    cudaSetDevice(queue->device);
+    if (!bytes)
+        return NULL;
+    if (cudaMalloc(&at, bytes) != cudaSuccess) {
+        cudaGetLastError(); /* forgets it: the caller says what could not be had */
+        return NULL;
+    }
+    memory_zero(queue, at, bytes);
+    return at;
+}
+
+static void *memory_take_shared(struct queue *queue, size_t bytes)
+{
+    void *at = NULL;
+
+    cudaSetDevice(queue->device);
+    if (!bytes || cudaMallocManaged(&at, bytes, cudaMemAttachGlobal) != cudaSuccess) {
+        cudaGetLastError();
+        return NULL;
+    }
+    memset(at, 0, bytes);
+    return at;
+}
+
+static void memory_give(struct queue *queue, void *at)
+{
+    cudaSetDevice(queue->device);
+    if (at)
+        cuda_check(cudaFree(at), "giving memory back");
+}
+
+static void queue_wait(struct queue *queue)
+{
+    cuda_check(cudaStreamSynchronize(cuda_state_of(queue)->stream), "waiting for the device");
+}
+
+static void memory_move(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows,
+                        cudaMemcpyKind kind)
+{
+    cudaStream_t stream = cuda_state_of(queue)->stream;
+    cudaError_t error;
+
+    if (!row_bytes || !rows)
+        return;
+    cudaSetDevice(queue->device); /* models are loaded by several threads */
+    if (rows == 1 || (to.ld == row_bytes && from.ld == row_bytes))
+        error = cudaMemcpyAsync(to.at, from.at, row_bytes * rows, kind, stream);
+    else
+        error = cudaMemcpy2DAsync(to.at, to.ld, from.at, from.ld, row_bytes, rows, kind, stream);
+    cuda_check(error, "moving memory");
+    queue_wait(queue);
+}
+
+static void memory_put(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
+{
+    memory_move(queue, to, from, row_bytes, rows, cudaMemcpyHostToDevice);
+}
+
+static void memory_get(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
+{
+    memory_move(queue, to, from, row_bytes, rows, cudaMemcpyDeviceToHost);
+}
+
+static size_t memory_free_bytes(struct queue *queue)
+{
+    size_t free_bytes = 0, bytes = 0;
+
+    cudaSetDevice(queue->device);
+    if (cudaMemGetInfo(&free_bytes, &bytes) != cudaSuccess)
+        cudaGetLastError();
+    return free_bytes;
+}
+
+static const struct memory cuda_memory = {queue_open,  queue_close, memory_take, memory_take_shared, memory_give,
+                                          memory_zero, memory_put,  memory_get,  queue_wait,         memory_free_bytes};
+
+/* --- the table --- */
+
+static bool can(enum op op, const void *args, struct err *err)
+{
+    if (op == OP_attend && ((const struct op_attend *)args)->cache)
+        return err_set(err, ERR_UNSUPPORTED, "attend: the CUDA backend has no caches of keys and values yet");
+    return op_check(op, args, false, err);
+}
+
+static size_t scratch_bytes(enum op op, const void *args, int thread_count)
+{
+    switch (op) {
+    case OP_norm_grad:
+        return norm_grad_scratch((const struct op_norm_grad *)args);
+    case OP_qk_rope_grad:
+        return qk_rope_grad_scratch((const struct op_qk_rope_grad *)args);
+    case OP_attend_grad:
+        return attend_grad_scratch((const struct op_attend_grad *)args);
+    case OP_linear:
+        return linear_scratch_bytes((const struct op_linear *)args);
+    case OP_linear_grad_in:
+        return linear_grad_in_scratch_bytes((const struct op_linear_grad_in *)args);
+    case OP_linear_grad_w:
+        return linear_grad_w_scratch_bytes((const struct op_linear_grad_w *)args);
+    case OP_route:
+        return route_scratch_bytes((const struct op_route *)args);
+    case OP_route_grad:
+        return route_grad_scratch_bytes((const struct op_route_grad *)args);
+    case OP_gain_grad:
+        return gain_grad_scratch((const struct op_gain_grad *)args);
+    default:
+        return 0;
+    }
+}
+
+static const struct backend cuda_backend = {
+    "cuda",
+    &cuda_memory,
+#define CUDA_FIELD(op) cuda_##op,
+    OPS(CUDA_FIELD)
+#undef CUDA_FIELD
+    can,
+    scratch_bytes,
+};
+
+/* --- devices --- */
+
+static int device_count(struct err *err)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+
+    if (error != cudaSuccess) {
+        refuse(err, "looking for devices", error);
+        cudaGetLastError();
+        return 0;
+    }
+    if (!count)
+        err_set(err, ERR_NOT_FOUND, "cuda: there is no device");
+    return count;
+}
+
+static bool device_describe(int device, struct device_info *info, struct err *err)
+{
+    cudaDeviceProp properties;
+    size_t free_bytes = 0, bytes = 0;
+    cudaError_t error = cudaGetDeviceProperties(&properties, device);
+
+    if (error == cudaSuccess)
+        error = cudaSetDevice(device);
+    if (error == cudaSuccess)
+        error = cudaMemGetInfo(&free_bytes, &bytes);
+    if (error != cudaSuccess)
+        return refuse(err, "asking a device", error);
+    snprintf(info->name, sizeof info->name, "%.127s", properties.name);
+    info->bytes = bytes;
+    info->free_bytes = free_bytes;
+    info->major = properties.major;
+    info->minor = properties.minor;
+    return true;
+}
+
+static const struct cuda_module module = {sizeof(struct cuda_module), sizeof(struct backend), OP_COUNT, ATTUNE_VERSION,
+                                          &cuda_backend, device_count, device_describe};
+
+extern "C" __attribute__((visibility("default"))) const struct cuda_module *attune_cuda_module(void);
+const struct cuda_module *attune_cuda_module(void)
+{
+    return &module;
+}

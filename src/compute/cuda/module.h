@@ -1,0 +1,22 @@
+/* compute/cuda/module.h - what libattune_cuda.so shows to the program that opens it. */
+#pragma once
+
+#include "compute/backend.h"
+
+struct device_info {
+    char name[128];
+    uint64_t bytes, free_bytes;
+    int major, minor; /* compute capability */
+};
+
+/* The sizes say whether program and library were built from the same structs. */
+struct cuda_module {
+    size_t module_bytes, backend_bytes, op_count;
+    const char *version; /* of attune */
+    const struct backend *backend;
+    int (*device_count)(struct err *err); /* 0: none, or no driver; the reason in err */
+    bool (*device_info)(int device, struct device_info *info, struct err *err);
+};
+
+/* The one symbol: const struct cuda_module *attune_cuda_module(void). */
+#define CUDA_MODULE_SYMBOL "attune_cuda_module"

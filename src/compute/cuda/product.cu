@@ -1,0 +1,517 @@
+/* linear and its gradients as products of matrices: by cuBLASLt where it takes them, else by the kernel here, which also
+ * has the products of experts (each expert's rows are known on the device alone) and operands of two types.
+ *
+ * Where a result has several terms they are added in the result itself, the small ones first; a result in BF16 that
+ * would be rounded in between, by bias or residual, is summed in f32 scratch. */
+#include "compute/cuda/blas.h"
+
+extern "C" {
+#include "compute/parts.h"
+}
+
+/* --- the kernel --- */
+
+enum { TILE = 64, DEPTH = 16, PER_THREAD = 4, TILE_THREADS = (TILE / PER_THREAD) * (TILE / PER_THREAD) };
+
+/* Element (i, k) of a factor is at i·row + k·col. */
+struct factor {
+    struct mat m;
+    int64_t row, col;
+};
+
+/* Experts: the rows of expert e are row_end[e - 1] .. row_end[e] of every operand with rows; a_step, b_step and c_step
+ * are elements from one expert's to the next of the others. */
+struct experts {
+    const int32_t *row_end; /* NULL: there are none */
+    int32_t count;
+    bool is_summed;         /* rows are what is summed over, not those of the result */
+    int64_t b_step, c_step;
+};
+
+static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
+                                      float beta, struct experts experts)
+{
+    __shared__ float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
+    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, e = blockIdx.z, x = threadIdx.x % (TILE / PER_THREAD);
+    int32_t y = threadIdx.x / (TILE / PER_THREAD), from = 0;
+    int64_t a_at = 0, b_at = 0, c_at = 0;
+    float sum[PER_THREAD][PER_THREAD];
+
+    if (experts.row_end) {
+        from = e ? experts.row_end[e - 1] : 0;
+        (experts.is_summed ? k : m) = experts.row_end[e] - from;
+        a_at = experts.is_summed ? from * a.col : from * a.row;
+        b_at = experts.is_summed ? from * b.row : e * experts.b_step;
+        c_at = experts.is_summed ? e * experts.c_step : (int64_t)from * c.ld;
+    }
+    if (i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
+        return;
+    for (int i = 0; i < PER_THREAD; i++)
+        for (int j = 0; j < PER_THREAD; j++)
+            sum[i][j] = 0;
+    for (int32_t k0 = 0; k0 < k; k0 += DEPTH) {
+        for (int at = threadIdx.x; at < TILE * DEPTH; at += TILE_THREADS) {
+            int32_t row = at / DEPTH, deep = at % DEPTH;
+            bool is_in = k0 + deep < k;
+            a_tile[deep][row] = is_in && i0 + row < m ? at_get(a.m, a_at + (i0 + row) * a.row + (k0 + deep) * a.col) : 0;
+            b_tile[deep][row] = is_in && j0 + row < n ? at_get(b.m, b_at + (k0 + deep) * b.row + (j0 + row) * b.col) : 0;
+        }
+        __syncthreads();
+        for (int deep = 0; deep < DEPTH; deep++)
+            for (int i = 0; i < PER_THREAD; i++)
+                for (int j = 0; j < PER_THREAD; j++)
+                    sum[i][j] += a_tile[deep][y * PER_THREAD + i] * b_tile[deep][x + j * (TILE / PER_THREAD)];
+        __syncthreads();
+    }
+    for (int i = 0; i < PER_THREAD; i++)
+        for (int j = 0; j < PER_THREAD; j++) {
+            int32_t row = i0 + y * PER_THREAD + i, col = j0 + x + j * (TILE / PER_THREAD);
+            int64_t at = c_at + (int64_t)row * c.ld + col;
+            if (row < m && col < n)
+                at_set(c, at, alpha * sum[i][j] + (beta != 0 ? beta * at_get(c, at) : 0));
+        }
+}
+
+static struct factor factor_of(const struct mat &m, bool is_turned)
+{
+    struct factor factor = {m, is_turned ? 1 : m.ld, is_turned ? m.ld : 1};
+
+    return factor;
+}
+
+static void product_run(struct queue *queue, const struct product *p, const struct experts *experts)
+{
+    dim3 grid(blocks_of(p->m, TILE), blocks_of(p->n, TILE), experts->row_end ? experts->count : 1);
+
+    if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)))
+        return;
+    LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned), p->c,
+           p->m, p->n, p->k, p->alpha, p->beta, *experts);
+}
+
+/* --- what stands around products --- */
+
+/* What dropout keeps; see compute/dropout.h. */
+struct drop {
+    struct dropout place;
+    uint32_t threshold;
+    float rate;
+};
+
+static struct drop drop_of(const struct weight *weight, const struct dropout *dropout)
+{
+    struct drop drop = {*dropout, (uint32_t)((double)weight->lora_dropout * 4294967296.0), weight->lora_dropout};
+
+    return drop;
+}
+
+static __device__ uint32_t philox_word(const struct drop &drop, uint64_t group, int word)
+{
+    uint32_t c[4] = {(uint32_t)group, (uint32_t)(group >> 32), drop.place.layer, drop.place.step};
+    uint32_t key[2] = {(uint32_t)drop.place.seed, (uint32_t)(drop.place.seed >> 32)};
+
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)c[0] * 0xd2511f53u, b = (uint64_t)c[2] * 0xcd9e8d57u;
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
+        for (int i = 0; i < 4; i++)
+            c[i] = next[i];
+        key[0] += 0x9e3779b9u;
+        key[1] += 0xbb67ae85u;
+    }
+    return c[word];
+}
+
+static __device__ bool is_kept(const struct drop &drop, int32_t row, int32_t col, int32_t cols)
+{
+    uint64_t element = (drop.place.row_offset + (uint64_t)row) * (uint64_t)cols + (uint64_t)col;
+
+    return philox_word(drop, element / 4, (int)(element % 4)) >= drop.threshold;
+}
+
+static __global__ void drop_kernel(struct mat x, struct mat y, struct drop drop)
+{
+    int32_t t = blockIdx.x, k = blockIdx.y * blockDim.x + threadIdx.x;
+
+    if (k < x.cols)
+        set(y, t, k, is_kept(drop, t, k, x.cols) ? get(x, t, k) : 0);
+}
+
+/* dx (+)= what went through the dropout, times factor. */
+static __global__ void drop_back_kernel(struct mat through, struct mat dx, struct drop drop, float factor, bool is_added)
+{
+    int32_t t = blockIdx.x, k = blockIdx.y * blockDim.x + threadIdx.x;
+
+    if (k < dx.cols)
+        set(dx, t, k, (is_added ? get(dx, t, k) : 0) + (is_kept(drop, t, k, dx.cols) ? factor * get(through, t, k) : 0));
+}
+
+/* y = cap(sum + bias + add); sum may be y or not there; a row's bias is its expert's. */
+static __global__ void finish_kernel(struct mat sum, struct mat y, struct mat bias, struct mat add, float softcap,
+                                     const int32_t *row_end)
+{
+    int32_t t = blockIdx.x, n = blockIdx.y * blockDim.x + threadIdx.x, e = 0;
+    float value;
+
+    if (n >= y.cols)
+        return;
+    while (row_end && row_end[e] <= t)
+        e++;
+    value = (sum.at ? get(sum, t, n) : 0) + (bias.at ? get(bias, e, n) : 0) + (add.at ? get(add, t, n) : 0);
+    set(y, t, n, softcap > 0 ? softcap * tanhf(value / softcap) : value);
+}
+
+static void finish(struct queue *queue, struct mat sum, struct mat y, struct mat bias, struct mat add, float softcap,
+                   const int32_t *row_end)
+{
+    if (y.rows)
+        LAUNCH(queue, finish_kernel, dim3(y.rows, blocks_of(y.cols, THREADS)), THREADS, sum, y, bias, add, softcap, row_end);
+}
+
+/* --- codes of four bits --- */
+
+struct nf4_table {
+    float code[NF4_CODES];
+};
+
+/* A thread has a byte: two numbers. Rows of `cols` from `row` on, in the type of w. */
+static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table table, struct mat w, int64_t first)
+{
+    int64_t at = 2 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+
+    for (int64_t i = at; i < at + 2 && i < tensor.count; i++) {
+        int64_t block = i / NF4_BLOCK;
+        float absmax = tensor.absmax[tensor.nested ? block / NF4_NESTED_BLOCK : block];
+        uint8_t codes = tensor.codes[i / 2];
+        if (tensor.nested)
+            absmax = multiply_then_add(tensor.map[tensor.nested[block]], absmax, tensor.offset);
+        at_set(w, first + i, table.code[i % 2 ? codes & 15 : codes >> 4] * absmax);
+    }
+}
+
+static size_t codes_bytes_of(const struct weight *weight)
+{
+    return weight->quant.part_count ? (size_t)weight->w.rows * (size_t)weight->w.cols * dtype_bytes(weight->w.type) : 0;
+}
+
+/* The weight, or what its codes stand for in scratch. */
+static struct mat plain_weight(struct queue *queue, const struct weight *weight, struct scratch *scratch)
+{
+    struct mat w = weight->w;
+    struct nf4_table table;
+
+    if (!weight->quant.part_count)
+        return w;
+    for (int i = 0; i < NF4_CODES; i++)
+        table.code[i] = nf4_code[i];
+    w.at = scratch_take(scratch, codes_bytes_of(weight));
+    w.ld = w.cols;
+    for (int32_t i = 0; w.at && i < weight->quant.part_count; i++) {
+        const struct nf4 *part = &weight->quant.part[i];
+        int64_t first = (int64_t)(i ? weight->quant.row_end[i - 1] : 0) * w.cols;
+        LAUNCH(queue, dequantize_kernel, dim3(blocks_of((part->count + 1) / 2, THREADS * 2)), THREADS * 2, *part, table, w, first);
+    }
+    return w;
+}
+
+/* --- linear --- */
+
+/* The columns behind x as a matrix of R columns from `col` on. */
+static struct mat tail_of(struct mat x, int32_t col, int32_t cols)
+{
+    x.at = (char *)x.at + (size_t)(x.cols + col) * dtype_bytes(x.type);
+    x.cols = cols;
+    return x;
+}
+
+static struct mat columns_of(struct mat m, int32_t col, int32_t cols)
+{
+    m.at = (char *)m.at + (size_t)col * dtype_bytes(m.type);
+    m.cols = cols;
+    return m;
+}
+
+static struct mat rows_of(struct mat m, int32_t row, int32_t rows)
+{
+    m.at = (char *)m.at + (size_t)row * (size_t)m.ld * dtype_bytes(m.type);
+    m.rows = rows;
+    return m;
+}
+
+static struct mat scratch_mat(struct scratch *scratch, int32_t rows, int32_t cols, enum dtype type)
+{
+    struct mat mat = {NULL, rows, cols, cols, type};
+
+    mat.at = scratch_take(scratch, (size_t)rows * (size_t)cols * dtype_bytes(type));
+    return mat;
+}
+
+/* How many there are; 1 without. N: outputs of one. */
+static int32_t expert_count(const struct weight *weight, const int32_t *row_end, int32_t N)
+{
+    return row_end ? weight->w.rows / N : 1;
+}
+
+static struct experts experts_of(const int32_t *row_end, int32_t count, bool is_summed, int64_t b_step, int64_t c_step)
+{
+    struct experts experts = {row_end, count, is_summed, b_step, c_step};
+
+    return experts;
+}
+
+/* Parts that share a scale are one. */
+static int32_t part_count(const struct weight *weight, bool is_by_scale)
+{
+    return !weight->part_rows || (is_by_scale && !weight->part_scale) ? 1 : weight->part_count;
+}
+
+static struct weight_part part_at(const struct weight *weight, int32_t i, int32_t N, int32_t R, bool is_by_scale)
+{
+    struct weight_part whole = {0, N, 0, R, weight->lora_scale};
+
+    return !weight->part_rows || (is_by_scale && !weight->part_scale) ? whole : weight_part(weight, i);
+}
+
+/* What the adapter reads, and the factor of what was kept. */
+static struct mat dropped(struct queue *queue, struct mat x, const struct weight *weight, const struct dropout *dropout,
+                          struct scratch *scratch)
+{
+    struct mat kept;
+
+    if (weight->lora_dropout <= 0 || !weight->a.rows)
+        return x;
+    kept = scratch_mat(scratch, x.rows, x.cols, x.type);
+    if (kept.at && x.rows)
+        LAUNCH(queue, drop_kernel, dim3(x.rows, blocks_of(x.cols, THREADS)), THREADS, x, kept, drop_of(weight, dropout));
+    return kept;
+}
+
+static float kept_factor(const struct weight *weight)
+{
+    return weight->lora_dropout > 0 ? 1 / (1 - weight->lora_dropout) : 1;
+}
+
+/* t = scale · drop(x)·Aᵀ behind x. */
+static void adapter_in(struct queue *queue, const struct op_linear *op, struct mat x, int32_t E)
+{
+    const struct weight *w = op->w;
+    int32_t R = w->a.rows / E;
+
+    for (int32_t i = 0; i < part_count(w, true); i++) {
+        struct weight_part part = part_at(w, i, op->y.cols, R, true);
+        struct product p = {x, rows_of(w->a, part.col, part.cols), tail_of(op->x, part.col, part.cols), false, true, op->x.rows,
+                            part.cols, op->x.cols, part.scale * kept_factor(w), 0};
+        struct experts experts = experts_of(op->row_end, E, false, (int64_t)R * w->a.ld, 0);
+        product_run(queue, &p, &experts);
+    }
+}
+
+/* Whether sums go through f32 scratch: else what is there before the products is exact, or small. */
+static bool has_wide_sum(const struct op_linear *op)
+{
+    bool has_small = op->w->a.rows && op->x.type == DTYPE_BF16; /* t is rounded to as few bits */
+    bool is_exact = !op->add.at && (op->bias.at ? op->bias.type == DTYPE_BF16 && !op->w->a.rows : has_small || !op->w->a.rows);
+
+    return op->y.type == DTYPE_BF16 && (op->softcap > 0 || !is_exact);
+}
+
+struct linear_scratch {
+    struct mat x, w, sum;
+};
+
+static struct linear_scratch linear_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear *op)
+{
+    struct linear_scratch taken = {};
+
+    taken.w = plain_weight(queue, op->w, scratch);
+    taken.x = dropped(queue, op->x, op->w, &op->dropout, scratch);
+    taken.sum = op->y;
+    if (has_wide_sum(op))
+        taken.sum = scratch_mat(scratch, op->y.rows, op->y.cols, DTYPE_F32);
+    return taken;
+}
+
+static void cuda_linear(struct queue *queue, const struct op_linear *op)
+{
+    struct scratch scratch = scratch_of(queue);
+    struct linear_scratch at = linear_scratch_take(queue, &scratch, op);
+    int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
+    bool is_wide = has_wide_sum(op), is_begun = !is_wide && (op->bias.at || op->add.at);
+    struct product through = {tail_of(op->x, 0, R), op->w->b, at.sum, false, true, T, N, R, 1, is_begun ? 1.f : 0.f};
+    struct product base = {op->x, at.w, at.sum, false, true, T, N, K, 1, is_begun || R ? 1.f : 0.f};
+    struct experts b = experts_of(op->row_end, E, false, (int64_t)N * op->w->b.ld, 0);
+    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * at.w.ld, 0);
+
+    scratch_check(queue, &scratch);
+    if (is_begun && (op->bias.at || op->add.at != op->y.at))
+        finish(queue, no_mat(), op->y, op->bias, op->add, 0, op->row_end);
+    if (R) {
+        adapter_in(queue, op, at.x, E);
+        product_run(queue, &through, &b);
+    }
+    product_run(queue, &base, &w);
+    if (is_wide)
+        finish(queue, at.sum, op->y, op->bias, op->add, op->softcap, op->row_end);
+    else if (op->softcap > 0)
+        finish(queue, op->y, op->y, no_mat(), no_mat(), op->softcap, NULL);
+}
+
+static size_t linear_scratch_bytes(const struct op_linear *op)
+{
+    struct scratch scratch = {};
+
+    linear_scratch_take(NULL, &scratch, op);
+    return scratch.used_bytes;
+}
+
+/* --- the gradient of the input --- */
+
+/* dt = scale · dy·B behind dy. */
+static void adapter_back(struct queue *queue, const struct op_linear_grad_in *op, int32_t E)
+{
+    const struct weight *w = op->w;
+    int32_t N = op->dy.cols, R = w->a.rows / E;
+
+    for (int32_t i = 0; i < part_count(w, true); i++) {
+        struct weight_part part = part_at(w, i, N, R, true);
+        struct product p = {op->dy, columns_of(w->b, part.col, part.cols), tail_of(op->dy, part.col, part.cols), false, false,
+                            op->dy.rows, part.cols, N, part.scale, 0};
+        struct experts experts = experts_of(op->row_end, E, false, (int64_t)N * w->b.ld, 0);
+        product_run(queue, &p, &experts);
+    }
+}
+
+/* As with has_wide_sum: dt has more bits than dx. */
+static bool has_wide_dx(const struct op_linear_grad_in *op)
+{
+    return op->w->a.rows && op->dx.type == DTYPE_BF16 && op->dy.type != DTYPE_BF16;
+}
+
+struct grad_in_scratch {
+    struct mat w, through;
+};
+
+static struct grad_in_scratch grad_in_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear_grad_in *op)
+{
+    struct grad_in_scratch taken = {};
+
+    taken.w = plain_weight(queue, op->w, scratch);
+    taken.through = op->dx;
+    if (op->w->a.rows && (op->w->lora_dropout > 0 || has_wide_dx(op)))
+        taken.through = scratch_mat(scratch, op->dx.rows, op->dx.cols, DTYPE_F32);
+    return taken;
+}
+
+static void cuda_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
+{
+    struct scratch scratch = scratch_of(queue);
+    struct grad_in_scratch at = grad_in_scratch_take(queue, &scratch, op);
+    int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
+    bool has_dropout = R && op->w->lora_dropout > 0, is_wide = has_wide_dx(op), is_added = op->is_added && !is_wide;
+    struct mat sum = is_wide ? at.through : op->dx;
+    struct product through = {tail_of(op->dy, 0, R), op->w->a, at.through, false, false, T, K, R, 1,
+                              is_added && !has_dropout ? 1.f : 0.f};
+    struct product base = {op->dy, at.w, sum, false, false, T, K, N, 1, is_added || R ? 1.f : 0.f};
+    struct experts a = experts_of(op->row_end, E, false, (int64_t)R * op->w->a.ld, 0);
+    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * at.w.ld, 0);
+
+    scratch_check(queue, &scratch);
+    if (R) {
+        adapter_back(queue, op, E);
+        product_run(queue, &through, &a);
+    }
+    if (has_dropout && T)
+        LAUNCH(queue, drop_back_kernel, dim3(T, blocks_of(K, THREADS)), THREADS, at.through, sum,
+               drop_of(op->w, &op->dropout), kept_factor(op->w), is_added);
+    product_run(queue, &base, &w);
+    if (is_wide)
+        finish(queue, sum, op->dx, no_mat(), op->is_added ? op->dx : no_mat(), 0, NULL);
+}
+
+static size_t linear_grad_in_scratch_bytes(const struct op_linear_grad_in *op)
+{
+    struct scratch scratch = {};
+
+    grad_in_scratch_take(NULL, &scratch, op);
+    return scratch.used_bytes;
+}
+
+/* --- the gradients of weights --- */
+
+struct grad_w_scratch {
+    struct mat x;
+    float *partial;
+};
+
+static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear_grad_w *op)
+{
+    struct grad_w_scratch taken = {op->x, NULL};
+
+    if (op->da.at)
+        taken.x = dropped(queue, op->x, op->w, &op->dropout, scratch);
+    if (op->dbias.at)
+        taken.partial = column_scratch(scratch, op->dy.rows, op->dy.cols);
+    return taken;
+}
+
+/* C[m, n] += alpha · aᵀ·b over all rows, or over those of each expert. */
+static void sum_rows(struct queue *queue, struct mat c, struct mat a, struct mat b, int32_t m, int32_t n, float alpha,
+                     const int32_t *row_end, int32_t E, int32_t step_rows)
+{
+    struct product p = {a, b, c, true, false, m, n, a.rows, alpha, 1};
+    struct experts experts = experts_of(row_end, E, true, 0, (int64_t)step_rows * c.ld);
+
+    product_run(queue, &p, &experts);
+}
+
+/* dbias[e] += Σ of the rows of expert e; a thread has a column of one. */
+static __global__ void expert_bias_kernel(struct mat dy, struct mat dbias, const int32_t *row_end)
+{
+    int32_t e = blockIdx.x, n = blockIdx.y * blockDim.x + threadIdx.x;
+    float sum = 0;
+
+    if (n >= dy.cols)
+        return;
+    for (int32_t t = e ? row_end[e - 1] : 0; t < row_end[e]; t++)
+        sum += get(dy, t, n);
+    set(dbias, e, n, get(dbias, e, n) + sum);
+}
+
+static void bias_grad(struct queue *queue, const struct op_linear_grad_w *op, int32_t E, float *partial)
+{
+    if (op->row_end)
+        LAUNCH(queue, expert_bias_kernel, dim3(E, blocks_of(op->dy.cols, THREADS)), THREADS, op->dy, op->dbias, op->row_end);
+    else
+        column_sums(queue, op->dbias, op->dy, no_mat(), NULL, NULL, partial);
+}
+
+static void cuda_linear_grad_w(struct queue *queue, const struct op_linear_grad_w *op)
+{
+    struct scratch scratch = scratch_of(queue);
+    struct grad_w_scratch at = grad_w_scratch_take(queue, &scratch, op);
+    const struct weight *w = op->w;
+    int32_t N = op->dy.cols, K = op->x.cols, E = expert_count(w, op->row_end, N), R = w->a.rows / E;
+
+    scratch_check(queue, &scratch);
+    if (!op->x.rows)
+        return;
+    if (op->dw.at)
+        sum_rows(queue, op->dw, op->dy, op->x, N, K, 1, op->row_end, E, N);
+    if (op->dbias.at)
+        bias_grad(queue, op, E, at.partial);
+    if (op->da.at && R)
+        sum_rows(queue, op->da, tail_of(op->dy, 0, R), at.x, R, K, kept_factor(w), op->row_end, E, R);
+    for (int32_t i = 0; op->db.at && R && i < part_count(w, false); i++) {
+        struct weight_part part = part_at(w, i, N, R, false);
+        sum_rows(queue, columns_of(rows_of(op->db, part.row, part.rows), part.col, part.cols),
+                 columns_of(op->dy, part.row, part.rows), tail_of(op->x, part.col, part.cols), part.rows, part.cols, 1,
+                 op->row_end, E, N);
+    }
+}
+
+static size_t linear_grad_w_scratch_bytes(const struct op_linear_grad_w *op)
+{
+    struct scratch scratch = {};
+
+    grad_w_scratch_take(NULL, &scratch, op);
+    return scratch.used_bytes;
+}

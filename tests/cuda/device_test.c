@@ -1,0 +1,372 @@
+/* The CUDA backend on the emulated device: its operations beside the reference, and models that train on it beside the
+ * processor. The library is opened as the program opens it. */
+#include "model/fixture.h"
+
+#include "compute/device.h"
+#include "compute/selftest/selftest.h"
+#include "model/merge.h"
+
+enum { ROUNDS = 2, T = 40, STEPS = 12 };
+
+static const struct backend *device(void)
+{
+    struct err err;
+    int index;
+    const struct backend *backend = device_find("cuda", &index, &err);
+
+    assert_ok(backend, err);
+    return backend;
+}
+
+static void expect_agreement(void *context, const struct selftest_result *result)
+{
+    *(int *)context += result->comparison_count;
+    if (result->failure_count)
+        print_error("%s: %s\n", op_name(result->op), result->failure);
+}
+
+static void every_operation_agrees_with_the_reference(void **state)
+{
+    struct selftest_options options = {.seed = (uint64_t)getpid(), .rounds = ROUNDS};
+    int compared_count = 0;
+    struct err err = {0};
+
+    print_message("seed %d\n", (int)options.seed);
+    assert_int_equal(selftest_run(device(), &options, expect_agreement, &compared_count, &err), 0);
+    assert_true(compared_count > 60);
+}
+
+static void a_device_that_is_not_there_is_named(void **state)
+{
+    struct err err = {0};
+    int index;
+
+    assert_null(device_find("cuda:9", &index, &err));
+    assert_non_null(strstr(err.text, "device cuda:9: there are 1 GPUs"));
+    assert_null(device_find("gpu", &index, &err));
+    assert_non_null(strstr(err.text, "'gpu' is not cpu, cuda or cuda:N"));
+    assert_true(device_name_is_valid("cuda:12") && !device_name_is_valid("cuda:") && !device_name_is_valid("cuda:1x"));
+}
+
+/* A model on the device and the same one on the processor. */
+static struct model *open_on(const char *folder, bool is_on_device, struct pool *pool, struct model_options options)
+{
+    options.backend = is_on_device ? device() : &backend_cpu;
+    options.pool = pool;
+    return fixture_open(folder, &options);
+}
+
+static void put_master(struct model *model, const struct param_view *view, const float *values)
+{
+    const struct memory *memory = model_backend(model)->memory;
+    size_t row_bytes = (size_t)view->cols * sizeof(float);
+    struct stretches to = {view->master, (size_t)view->ld * sizeof(float)}, from = {(void *)(uintptr_t)values, row_bytes};
+
+    if (memory)
+        memory->put(model_queue(model), to, from, row_bytes, (size_t)view->rows);
+    else
+        for (int32_t r = 0; r < view->rows; r++)
+            memcpy((float *)view->master + (size_t)r * (size_t)view->ld, values + (size_t)r * (size_t)view->cols, row_bytes);
+}
+
+/* Adapters begin with B = 0; any numbers do. */
+static void fill_adapters(struct model *model)
+{
+    for (int i = 0; i < model_params(model)->count; i++) {
+        struct param_view view = model_param_view(model, i);
+        int32_t count = view.rows * view.cols;
+        float *values;
+        if (!strstr(model_params(model)->param[i].name, "lora_B"))
+            continue;
+        values = mem_alloc((size_t)count * sizeof *values);
+        for (int32_t e = 0; e < count; e++)
+            values[e] = (float)sin(e + i) / 8;
+        put_master(model, &view, values);
+        free(values);
+    }
+    model_masters_changed(model);
+}
+
+/* Two documents; every third token is no label. */
+static void make_batch(struct arena *arena, const struct model *model, int k, struct batch *batch)
+{
+    static const int32_t cu_seqlens[] = {0, 23, T};
+    int32_t *tokens = arena_new_array(arena, int32_t, T);
+    float *weights = arena_new_array(arena, float, T);
+
+    for (int32_t t = 0; t < T; t++) {
+        tokens[t] = (t * t + k) % model_config(model)->vocab;
+        weights[t] = t % 3 != 0;
+    }
+    batch_make(arena, batch, tokens, cu_seqlens, 2, NULL, weights, 1.0f / 25);
+}
+
+static double pass(struct model *model, struct arena *arena, int k)
+{
+    struct model_step step = {.seed = 1, .step = (uint32_t)k, .row_offset = 3, .tokens = T};
+    struct model_result result = {0};
+    struct batch batch;
+
+    make_batch(arena, model, k, &batch);
+    model_zero_grads(model);
+    model_forward_backward(model, &batch, true, &step, &result);
+    return result.loss;
+}
+
+static float *gradient_of(struct model *model, struct arena *arena, uint64_t *count)
+{
+    double *partial;
+    float *values;
+
+    model_grads(model, count, &partial);
+    values = arena_new_array(arena, float, *count);
+    model_grads_read(model, values);
+    return values;
+}
+
+/* |a - b| / |b| */
+static double distance(const float *a, const float *b, uint64_t count)
+{
+    double difference = 0, norm = 0;
+
+    for (uint64_t i = 0; i < count; i++) {
+        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+static void expect_same_step(const char *name, const char *folder, const struct model_options *options, double bound)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    double loss[2];
+    float *gradient[2];
+    uint64_t count = 0;
+
+    for (int k = 0; k < 2; k++) {
+        struct model *model = open_on(folder, k == 0, pool, *options);
+        fill_adapters(model);
+        loss[k] = pass(model, &arena, 1);
+        gradient[k] = gradient_of(model, &arena, &count);
+        model_close(model);
+    }
+    if (relative_error(loss[0], loss[1]) > bound || distance(gradient[0], gradient[1], count) > bound)
+        fail_msg("%s %s: loss %.7f, the processor's %.7f; gradients differ by %.1e", name, model_profile_name(options->profile),
+                 loss[0], loss[1], distance(gradient[0], gradient[1], count));
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static struct model_options step_options(enum model_profile profile, int32_t rank)
+{
+    struct model_options options = fixture_options(profile, NULL, NULL);
+
+    options.is_random = true;
+    options.row_tokens = options.tokens_wanted = T;
+    options.lora = (struct lora_config){.rank = rank, .alpha = 4, .dropout = rank ? 0.1 : 0};
+    return options;
+}
+
+/* Beside mixtures of experts, whose choices flip where logits are rounded, in BF16 too. */
+static void a_step_of_every_family_is_that_of_the_processor(void **state)
+{
+    struct arena arena = {0};
+
+    for (int i = 0; i < TINY_FAMILY_COUNT; i++) {
+        const char *folder = fixture_family(&arena, &tiny_families[i]), *name = tiny_families[i].name;
+        bool has_experts = strstr(tiny_families[i].config, "experts") != NULL;
+        struct model_options full = step_options(PROFILE_F32, 0), lora = step_options(PROFILE_F32, 3);
+        struct model_options half = step_options(PROFILE_BF16, 3);
+        full.fixed_keep_plus_one = i % 2; /* everything is computed again */
+        expect_same_step(name, folder, &full, 2e-5);
+        if (has_experts)
+            expect_same_step(name, folder, &lora, 2e-5);
+        else
+            expect_same_step(name, folder, &half, 4e-2);
+    }
+    arena_deinit(&arena);
+}
+
+static void weights_of_four_bits_and_dora_give_the_step_of_the_processor(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_model(&arena, pool, true, "float32");
+    struct model_options options = step_options(PROFILE_F32, 3);
+
+    options.is_random = false;
+    expect_same_step("a model from its files", folder, &options, 2e-5);
+    options.is_nf4 = true;
+    expect_same_step("nf4", folder, &options, 2e-5);
+    options.is_nf4 = false;
+    options.lora.is_dora = true;
+    options.lora.dropout = 0;
+    expect_same_step("dora", folder, &options, 2e-5);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+/* --- runs --- */
+
+static double train_step(struct model *model, struct arena *arena, int k)
+{
+    struct model_range range[64];
+    int count = model_ranges(model, range, 64);
+    double loss = pass(model, arena, k), sumsq;
+    const double *at = model_grad_sumsq(model, &sumsq);
+
+    for (int i = 0; i < count; i++) {
+        struct op_adamw op = {.master = range[i].master, .m = range[i].m, .v = range[i].v, .grad = range[i].grad,
+                              .copy = range[i].copy, .copy_type = range[i].copy_type, .count = range[i].count, .sumsq = at,
+                              .max_norm = 1, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
+        model_backend(model)->adamw(model_queue(model), &op);
+    }
+    return loss;
+}
+
+static void a_run_follows_that_of_the_processor(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_config(&arena, true, "float32");
+    struct model_options options = step_options(PROFILE_F32, 0);
+    double loss[2][STEPS];
+
+    for (int k = 0; k < 2; k++) {
+        struct model *model = open_on(folder, k == 0, pool, options);
+        for (int step = 0; step < STEPS; step++)
+            loss[k][step] = train_step(model, &arena, step + 1);
+        model_close(model);
+    }
+    for (int step = 0; step < STEPS; step++)
+        if (relative_error(loss[0][step], loss[1][step]) > 1e-4)
+            fail_msg("step %d: loss %.6f, the processor's %.6f", step + 1, loss[0][step], loss[1][step]);
+    assert_true(loss[0][STEPS - 1] < loss[0][0] - 0.2);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void expect_same_files(struct arena *arena, const char *a, const char *b, const char *name)
+{
+    struct str x, y;
+    struct err err;
+
+    assert_ok(file_read(arena, path_join(arena, a, name), 1 << 22, &x, &err), err);
+    assert_ok(file_read(arena, path_join(arena, b, name), 1 << 22, &y, &err), err);
+    if (!str_equal(x, y))
+        fail_msg("%s is not the same", name);
+}
+
+/* In BF16, so that the compute copy must follow the masters too. */
+static void a_resumed_run_ends_with_the_bits_of_one_that_was_not(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_config(&arena, true, "float32"), *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
+    const char *point = path_join(&arena, fixture_folder(&arena), "state.safetensors");
+    struct model_options options = step_options(PROFILE_BF16, 0);
+    struct checkpoint_files files;
+    char sha256[65];
+    uint64_t bytes;
+    struct err err;
+
+    for (int k = 0; k < 2; k++) {
+        struct model *model = open_on(folder, true, pool, options);
+        for (int step = k ? STEPS / 2 : 0; step < STEPS; step++) {
+            if (k == 1 && step == STEPS / 2)
+                assert_ok(checkpoint_read_state(model, point, &err), err);
+            train_step(model, &arena, step + 1);
+            if (k == 0 && step == STEPS / 2 - 1)
+                assert_ok(checkpoint_write_state(model, point, &bytes, sha256, &err), err);
+        }
+        assert_ok(checkpoint_write(model, out[k], "", &arena, &files, &err), err);
+        model_close(model);
+    }
+    expect_same_files(&arena, out[0], out[1], "model.safetensors");
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void what_was_not_trained_is_written_as_it_was_read(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_model(&arena, pool, false, "bfloat16"), *out = fixture_folder(&arena);
+    struct model_options options = step_options(PROFILE_BF16, 0);
+    struct checkpoint_files files;
+    struct model *model;
+    struct err err;
+
+    options.is_random = false;
+    model = open_on(folder, true, pool, options);
+    assert_ok(checkpoint_write(model, out, "", &arena, &files, &err), err);
+    expect_same_files(&arena, folder, out, "model.safetensors");
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void merged_products_are_probed_on_the_device(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    struct merge_probe probe[2];
+
+    for (int k = 0; k < 2; k++) {
+        struct model_options options = step_options(PROFILE_F32, 3);
+        struct model *model = open_on(fixture_config(&arena, true, "float32"), k == 0, pool, options);
+        struct batch batch;
+        fill_adapters(model);
+        make_batch(&arena, model, 1, &batch);
+        model_probe_merge(model, &batch, &probe[k]);
+        model_close(model);
+    }
+    assert_int_equal(probe[0].product_count, probe[1].product_count);
+    assert_true(probe[0].product_difference < 1e-5 && probe[0].logit_difference < 1e-5);
+    assert_true(probe[1].product_difference < 1e-5);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void logits_are_those_of_the_processor(void **state)
+{
+    static const int32_t rows[] = {3, 22, 39};
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_config(&arena, true, "float32");
+    float logits[2][3 * 37];
+
+    for (int k = 0; k < 2; k++) {
+        struct model_options options = step_options(PROFILE_F32, 0);
+        struct batch batch;
+        struct model *model;
+        options.is_trained = false;
+        model = open_on(folder, k == 0, pool, options);
+        make_batch(&arena, model, 1, &batch);
+        model_forward(model, &batch, NULL, rows, 3, logits[k]);
+        model_close(model);
+    }
+    for (int i = 0; i < 3 * 37; i++)
+        if (fabs((double)logits[0][i] - (double)logits[1][i]) > 1e-4)
+            fail_msg("logit %d: %.7f, the processor's %.7f", i, (double)logits[0][i], (double)logits[1][i]);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_agrees_with_the_reference),
+        cmocka_unit_test(a_device_that_is_not_there_is_named),
+        cmocka_unit_test(a_step_of_every_family_is_that_of_the_processor),
+        cmocka_unit_test(weights_of_four_bits_and_dora_give_the_step_of_the_processor),
+        cmocka_unit_test(a_run_follows_that_of_the_processor),
+        cmocka_unit_test(a_resumed_run_ends_with_the_bits_of_one_that_was_not),
+        cmocka_unit_test(what_was_not_trained_is_written_as_it_was_read),
+        cmocka_unit_test(merged_products_are_probed_on_the_device),
+        cmocka_unit_test(logits_are_those_of_the_processor),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, fixture_clean);
+}

@@ -1,0 +1,309 @@
+#include "emulate.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum { THREADS_MAX = 1024, STACK_BYTES = 128 << 10, WARP = 32 };
+
+thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
+
+/* --- fibers --- */
+
+/* Saves the callee's registers and the stack of the caller, and goes on where `to` was saved. */
+extern "C" void emulate_switch(void **from, void *to);
+#if defined(__x86_64__)
+__asm__(".text\n.globl emulate_switch\n.type emulate_switch, @function\nemulate_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
+        ".size emulate_switch, .-emulate_switch\n");
+enum { SAVED_WORDS = 6, RETURN_WORD = 6 };
+#elif defined(__aarch64__)
+__asm__(".text\n.globl emulate_switch\n.type emulate_switch, %function\nemulate_switch:\n"
+        "sub sp, sp, #160\nstp x19, x20, [sp]\nstp x21, x22, [sp, #16]\nstp x23, x24, [sp, #32]\nstp x25, x26, [sp, #48]\n"
+        "stp x27, x28, [sp, #64]\nstp x29, x30, [sp, #80]\nstp d8, d9, [sp, #96]\nstp d10, d11, [sp, #112]\n"
+        "stp d12, d13, [sp, #128]\nstp d14, d15, [sp, #144]\nmov x9, sp\nstr x9, [x0]\nmov sp, x1\n"
+        "ldp x19, x20, [sp]\nldp x21, x22, [sp, #16]\nldp x23, x24, [sp, #32]\nldp x25, x26, [sp, #48]\n"
+        "ldp x27, x28, [sp, #64]\nldp x29, x30, [sp, #80]\nldp d8, d9, [sp, #96]\nldp d10, d11, [sp, #112]\n"
+        "ldp d12, d13, [sp, #128]\nldp d14, d15, [sp, #144]\nadd sp, sp, #160\nret\n"
+        ".size emulate_switch, .-emulate_switch\n");
+enum { SAVED_WORDS = 20, RETURN_WORD = 11 };
+#else
+#error "the emulated device has no switch of stacks for this processor"
+#endif
+
+/* What a thread waits for. */
+enum wait { WAIT_NONE, WAIT_BLOCK, WAIT_WARP };
+
+struct fiber {
+    char *stack;
+    void *saved;
+    bool is_done;
+    enum wait wait;
+};
+
+static struct {
+    pthread_mutex_t lock; /* one launch at a time */
+    struct fiber fiber[THREADS_MAX];
+    uint64_t slot[THREADS_MAX]; /* what each lane brings to a shuffle */
+    unsigned count, current;
+    void *scheduler;
+    const char *kernel;
+    void (*run)(void *);
+    void *context;
+    uint64_t launches;
+} device = {PTHREAD_MUTEX_INITIALIZER, {}, {}, 0, 0, NULL, NULL, NULL, NULL, 0};
+
+static void leave(void)
+{
+    emulate_switch(&device.fiber[device.current].saved, device.scheduler);
+}
+
+static void fiber_main(void)
+{
+    device.run(device.context);
+    device.fiber[device.current].is_done = true;
+    leave();
+}
+
+static void fiber_begin(struct fiber *fiber)
+{
+    void **top;
+
+    if (!fiber->stack)
+        fiber->stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* the stack is as behind a call: one word off a multiple of 16 where the processor pushes the return address */
+    top = (void **)(fiber->stack + STACK_BYTES - 64) - SAVED_WORDS;
+    if (SAVED_WORDS == RETURN_WORD)
+        top--;
+    if (SAVED_WORDS == RETURN_WORD && ((uintptr_t)(top + SAVED_WORDS + 1) & 15) != 8)
+        top--;
+    memset(top, 0, SAVED_WORDS * sizeof *top);
+    top[RETURN_WORD] = (void *)fiber_main;
+    fiber->saved = top;
+    fiber->is_done = false;
+    fiber->wait = WAIT_NONE;
+}
+
+static void wait_for(enum wait wait)
+{
+    device.fiber[device.current].wait = wait;
+    leave();
+}
+
+void __syncthreads(void)
+{
+    wait_for(WAIT_BLOCK);
+}
+
+uint64_t emulate_exchange(uint64_t bits, int lane)
+{
+    unsigned warp = device.current / WARP * WARP;
+    uint64_t got;
+
+    device.slot[device.current] = bits;
+    wait_for(WAIT_WARP);
+    got = device.slot[warp + (unsigned)lane];
+    wait_for(WAIT_WARP); /* before the next shuffle writes */
+    return got;
+}
+
+/* Lets those go on who wait for the same, if nobody among first .. end does anything else; the number of them. Threads
+ * that are done do not count at a block's barrier, but a warp shuffles whole or not at all. */
+static unsigned release(unsigned first, unsigned end, enum wait wait)
+{
+    unsigned waiting = 0, done = 0;
+
+    for (unsigned i = first; i < end; i++) {
+        done += device.fiber[i].is_done;
+        waiting += !device.fiber[i].is_done && device.fiber[i].wait == wait;
+    }
+    if (!waiting || waiting + done < end - first || (wait == WAIT_WARP && done))
+        return 0;
+    for (unsigned i = first; i < end; i++)
+        device.fiber[i].wait = WAIT_NONE;
+    return waiting;
+}
+
+/* Runs everybody who can run; the number of them. */
+static unsigned run_round(bool is_backward)
+{
+    unsigned ran = 0;
+
+    for (unsigned k = 0; k < device.count; k++) {
+        unsigned i = is_backward ? device.count - 1 - k : k;
+        if (device.fiber[i].is_done || device.fiber[i].wait != WAIT_NONE)
+            continue;
+        device.current = i;
+        threadIdx = dim3(i, 0, 0);
+        emulate_switch(&device.scheduler, device.fiber[i].saved);
+        ran++;
+    }
+    return ran;
+}
+
+static void run_block(bool is_backward)
+{
+    for (unsigned i = 0; i < device.count; i++)
+        fiber_begin(&device.fiber[i]);
+    for (;;) {
+        unsigned alive = 0, released = 0;
+        run_round(is_backward);
+        for (unsigned i = 0; i < device.count; i++)
+            alive += !device.fiber[i].is_done;
+        if (!alive)
+            return;
+        for (unsigned warp = 0; warp < device.count; warp += WARP)
+            released += release(warp, warp + WARP < device.count ? warp + WARP : device.count, WAIT_WARP);
+        released += release(0, device.count, WAIT_BLOCK);
+        if (!released) {
+            fprintf(stderr, "%s: block %u, %u, %u: its threads wait for each other\n", device.kernel, blockIdx.x, blockIdx.y,
+                    blockIdx.z);
+            abort();
+        }
+    }
+}
+
+/* --- memory --- */
+
+static const size_t ARENA_BYTES = (size_t)64 << 30; /* of addresses */
+static const size_t ROOM_BYTES = (size_t)4 << 30;   /* that the device says it has */
+static const size_t POISON_BYTES = (size_t)1 << 20; /* of fresh memory */
+
+static struct {
+    char *at;
+    size_t used_bytes, count;
+} arena;
+
+/* What operations may touch and the host may not: open from the first launch behind a synchronization to the next one. */
+static void open_arena(bool is_open)
+{
+    static bool was_open;
+    static size_t was_bytes;
+
+    if (arena.used_bytes && (was_open != is_open || was_bytes != arena.used_bytes))
+        mprotect(arena.at, arena.used_bytes, is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    was_open = is_open;
+    was_bytes = arena.used_bytes;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    pthread_mutex_lock(&device.lock);
+    open_arena(false);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, void (*run)(void *), void *context)
+{
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    bool is_backward;
+
+    if (!blocks || !threads || threads > THREADS_MAX || threads % WARP || grid.y > 65535 || grid.z > 65535) {
+        fprintf(stderr, "%s: %u x %u x %u blocks of %u threads cannot be launched\n", kernel, grid.x, grid.y, grid.z, threads);
+        abort();
+    }
+    pthread_mutex_lock(&device.lock);
+    open_arena(true);
+    is_backward = device.launches++ % 2;
+    device.kernel = kernel;
+    device.run = run;
+    device.context = context;
+    device.count = threads;
+    gridDim = grid;
+    blockDim = dim3(threads, 1, 1);
+    for (uint64_t k = 0; k < blocks; k++) {
+        uint64_t i = is_backward ? blocks - 1 - k : k;
+        blockIdx = dim3((unsigned)(i % grid.x), (unsigned)(i / grid.x % grid.y), (unsigned)(i / grid.x / grid.y));
+        run_block(is_backward);
+    }
+    pthread_mutex_unlock(&device.lock);
+}
+
+cudaError_t cudaMalloc(void **at, size_t bytes)
+{
+    size_t whole = (bytes + 4095) / 4096 * 4096 + 4096; /* with a page between */
+
+    pthread_mutex_lock(&device.lock);
+    if (!arena.at)
+        arena.at = (char *)mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bytes > ROOM_BYTES || arena.used_bytes + whole > ARENA_BYTES) {
+        pthread_mutex_unlock(&device.lock);
+        return cudaErrorMemoryAllocation;
+    }
+    *at = arena.at + arena.used_bytes;
+    arena.used_bytes += whole;
+    arena.count++;
+    open_arena(true);
+    memset(*at, 0xcd, bytes < POISON_BYTES ? bytes : POISON_BYTES);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+/* Pages go back when nothing is left. */
+cudaError_t cudaFree(void *at)
+{
+    if ((char *)at < arena.at || (char *)at >= arena.at + ARENA_BYTES) {
+        free(at);
+        return cudaSuccess;
+    }
+    pthread_mutex_lock(&device.lock);
+    if (--arena.count == 0) {
+        madvise(arena.at, arena.used_bytes, MADV_DONTNEED);
+        open_arena(false);
+        arena.used_bytes = 0;
+    }
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocManaged(void **at, size_t bytes, unsigned flags)
+{
+    return posix_memalign(at, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream)
+{
+    pthread_mutex_lock(&device.lock);
+    open_arena(true);
+    memset(at, value, bytes);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream)
+{
+    pthread_mutex_lock(&device.lock);
+    open_arena(true);
+    for (size_t r = 0; r < rows; r++)
+        memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+    return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *bytes)
+{
+    *free_bytes = *bytes = ROOM_BYTES;
+    return cudaSuccess;
+}
+
+/* What the stand-in of cuBLASLt does to the device's memory, it does here. */
+void emulate_memory_open(bool is_open);
+void emulate_memory_open(bool is_open)
+{
+    if (is_open)
+        pthread_mutex_lock(&device.lock);
+    if (is_open)
+        open_arena(true);
+    if (!is_open)
+        pthread_mutex_unlock(&device.lock);
+}

@@ -1,0 +1,137 @@
+/* tests/cuda/emulate.h - a device for kernels on the host's processor; see compute/cuda/lang.h.
+ *
+ * A launch runs its blocks one after the other. The threads of a block are fibers: each runs until it waits at a barrier
+ * or a shuffle, then the next one does. When all that are left wait and none can go on, the process ends with the
+ * kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on their
+ * order shows as other bits. Memory of cudaMalloc faults when the host touches it behind a synchronization; when it is
+ * fresh it is not zero. */
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* --- the language --- */
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+extern thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+
+void __syncthreads(void);
+uint64_t emulate_exchange(uint64_t bits, int lane); /* what `lane` of the warp brought */
+
+template <typename T> static inline T emulate_shuffle(T value, int lane)
+{
+    uint64_t bits = 0;
+
+    static_assert(sizeof value <= sizeof bits, "a shuffle moves 8 bytes at most");
+    memcpy(&bits, &value, sizeof value);
+    bits = emulate_exchange(bits, lane);
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+#define SHUFFLE_XOR(value, mask) emulate_shuffle(value, (int)(threadIdx.x % 32) ^ (mask))
+#define SHUFFLE(value, lane) emulate_shuffle(value, lane)
+
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, void (*run)(void *), void *context);
+template <typename F> static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, F body)
+{
+    emulate_launch(kernel, grid, threads, [](void *context) { (*(F *)context)(); }, &body);
+}
+#define LAUNCH(queue, kernel, grid, threads, ...)                                                                      \
+    emulate_launch_of(#kernel, grid, threads, [&] { kernel(__VA_ARGS__); })
+
+static inline float wide_of(unsigned short half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline unsigned short half_of(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return 0x7fff;
+    return (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float multiply_then_add(float a, float b, float c)
+{
+    volatile float product = a * b;
+
+    return product + c;
+}
+
+/* --- the runtime --- */
+
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
+typedef struct emulated_stream *cudaStream_t;
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+};
+
+cudaError_t cudaMalloc(void **at, size_t bytes);
+cudaError_t cudaMallocManaged(void **at, size_t bytes, unsigned flags);
+cudaError_t cudaFree(void *at);
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *bytes);
+static inline cudaError_t cudaSetDevice(int device)
+{
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    strcpy(properties->name, "emulated");
+    properties->major = properties->minor = 0;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    *stream = (cudaStream_t)1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetLastError(void)
+{
+    return cudaSuccess;
+}
+static inline const char *cudaGetErrorString(cudaError_t error)
+{
+    return error ? "there is no room" : "no error";
+}
+
+/* cuBLASLt, opened as a library; see emulate_blas.cpp. */
+void *emulate_dlopen(const char *name, int flags);
+void *emulate_dlsym(void *library, const char *name);
+enum { RTLD_NOW = 2, RTLD_LOCAL = 0 };
+#define dlopen emulate_dlopen
+#define dlsym emulate_dlsym

@@ -1,0 +1,156 @@
+/* cuBLASLt as blas.cu calls it, for the emulated device: matrices are column-major, sums are in float from the first to the
+ * last. As the real library does it refuses what is not aligned well enough; here that is whatever does not begin and go
+ * on at multiples of four bytes, so that the products of odd shapes take our own kernel. */
+#include "emulate.h"
+
+#include <stdlib.h>
+
+struct layout {
+    int type;
+    uint64_t rows, cols;
+    int64_t ld;
+};
+struct desc {
+    int turned[2];
+};
+struct preference {
+    uint32_t alignment[4];
+};
+struct result {
+    uint64_t algorithm[8];
+    size_t workspace_bytes;
+    int status;
+    float waves;
+    int reserved[4];
+};
+enum { TYPE_BF16 = 14, NOT_SUPPORTED = 15, DESC_TRANSA = 3, PREF_ALIGNMENT_A = 5 };
+
+extern void emulate_memory_open(bool is_open);
+
+static int create(void **handle)
+{
+    *handle = malloc(1);
+    return 0;
+}
+
+static int destroy(void *at)
+{
+    free(at);
+    return 0;
+}
+
+static int desc_create(void **desc, int compute, int scale_type)
+{
+    *desc = calloc(1, sizeof(struct desc));
+    return compute == 68 && scale_type == 0 ? 0 : NOT_SUPPORTED;
+}
+
+static int desc_set(void *desc, int attribute, const void *at, size_t bytes)
+{
+    if ((attribute != DESC_TRANSA && attribute != DESC_TRANSA + 1) || bytes != sizeof(int))
+        return NOT_SUPPORTED;
+    memcpy(&((struct desc *)desc)->turned[attribute - DESC_TRANSA], at, bytes);
+    return 0;
+}
+
+static int layout_create(void **layout, int type, uint64_t rows, uint64_t cols, int64_t ld)
+{
+    struct layout *made = (struct layout *)calloc(1, sizeof *made);
+
+    *made = {type, rows, cols, ld};
+    *layout = made;
+    return ld >= (int64_t)rows ? 0 : NOT_SUPPORTED;
+}
+
+static int preference_create(void **preference)
+{
+    *preference = calloc(1, sizeof(struct preference));
+    return 0;
+}
+
+static int preference_set(void *preference, int attribute, const void *at, size_t bytes)
+{
+    if (attribute >= PREF_ALIGNMENT_A && attribute < PREF_ALIGNMENT_A + 4)
+        memcpy(&((struct preference *)preference)->alignment[attribute - PREF_ALIGNMENT_A], at, bytes);
+    return 0;
+}
+
+static int heuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference, int wanted,
+                     struct result *results, int *count)
+{
+    *count = 0;
+    for (int i = 0; i < 4; i++)
+        if (((struct preference *)preference)->alignment[i] < 4)
+            return NOT_SUPPORTED;
+    memset(results, 0, sizeof *results);
+    *count = 1;
+    return 0;
+}
+
+static float element(const void *at, const struct layout *layout, bool is_turned, uint64_t row, uint64_t col)
+{
+    uint64_t index = is_turned ? row * (uint64_t)layout->ld + col : col * (uint64_t)layout->ld + row;
+
+    return layout->type == TYPE_BF16 ? wide_of(((const unsigned short *)at)[index]) : ((const float *)at)[index];
+}
+
+/* d = alpha · op(a)·op(b) + beta · c, where c is d. */
+static int matmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b, void *b_layout,
+                  const void *beta, const void *c, void *c_layout, void *d, void *d_layout, const uint64_t *algorithm,
+                  void *workspace, size_t workspace_bytes, cudaStream_t stream)
+{
+    const struct layout *la = (struct layout *)a_layout, *lb = (struct layout *)b_layout, *ld = (struct layout *)d_layout;
+    const int *turned = ((struct desc *)desc)->turned;
+    uint64_t depth = turned[0] ? la->rows : la->cols;
+    float by = *(const float *)alpha, keep = *(const float *)beta;
+
+    if (c != d || depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
+        (turned[1] ? lb->rows : lb->cols) != ld->cols)
+        return NOT_SUPPORTED;
+    emulate_memory_open(true);
+    for (uint64_t j = 0; j < ld->cols; j++)
+        for (uint64_t i = 0; i < ld->rows; i++) {
+            uint64_t index = j * (uint64_t)ld->ld + i;
+            float sum = 0;
+            for (uint64_t k = 0; k < depth; k++)
+                sum += element(a, la, turned[0], i, k) * element(b, lb, turned[1], k, j);
+            sum = by * sum + (keep != 0 ? keep * element(c, ld, false, i, j) : 0);
+            if (ld->type == TYPE_BF16)
+                ((unsigned short *)d)[index] = half_of(sum);
+            else
+                ((float *)d)[index] = sum;
+        }
+    emulate_memory_open(false);
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    void *call;
+} calls[] = {
+    {"cublasLtCreate", (void *)create},
+    {"cublasLtDestroy", (void *)destroy},
+    {"cublasLtMatmulDescCreate", (void *)desc_create},
+    {"cublasLtMatmulDescDestroy", (void *)destroy},
+    {"cublasLtMatmulDescSetAttribute", (void *)desc_set},
+    {"cublasLtMatrixLayoutCreate", (void *)layout_create},
+    {"cublasLtMatrixLayoutDestroy", (void *)destroy},
+    {"cublasLtMatmulPreferenceCreate", (void *)preference_create},
+    {"cublasLtMatmulPreferenceDestroy", (void *)destroy},
+    {"cublasLtMatmulPreferenceSetAttribute", (void *)preference_set},
+    {"cublasLtMatmulAlgoGetHeuristic", (void *)heuristic},
+    {"cublasLtMatmul", (void *)matmul},
+};
+
+void *emulate_dlopen(const char *name, int flags)
+{
+    return strcmp(name, "libcublasLt.so.12") == 0 ? (void *)calls : NULL;
+}
+
+void *emulate_dlsym(void *library, const char *name)
+{
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        if (strcmp(calls[i].name, name) == 0)
+            return calls[i].call;
+    return NULL;
+}
