@@ -4,15 +4,8 @@
 
 #include <string.h>
 
-enum {
-    URI_BYTES_MAX = 2048,
-    EXPERIMENT_NAME_MAX = 500,
-    RUN_NAME_MAX = 250,
-    TAGS_MAX = 64,
-    TAG_NAME_MAX = 250,
-    TAG_VALUE_MAX = 4000
-};
-enum { WANDB_NAME_MAX = 128, WANDB_TAGS_MAX = 50, WANDB_TAG_MAX = 64 };
+enum { URI_BYTES_MAX = 2048, TAGS_MAX = 64, TAG_NAME_MAX = 250, TAG_VALUE_MAX = 4000 };
+enum { WANDB_TAGS_MAX = 50, WANDB_TAG_MAX = 64 };
 
 struct reader {
     struct arena *arena;
@@ -21,37 +14,77 @@ struct reader {
     const char *place; /* "0.mlflow" */
 };
 
+/* A member of an integration's object. Without a reader it is a secret, which has left the request before. */
+struct member {
+    const char *name;
+    void (*read)(struct reader *r, const struct member *member, const struct json *value);
+    int characters_max; /* of a text */
+    bool is_required;
+    const char *absent; /* what is echoed then; NULL: null */
+};
+
 static void wrong(struct reader *r, const char *type, const char *name, const char *what)
 {
     problems_add(r->problems, type, "integrations", r->place, name, "integrations.%s%s%s: %s", r->place,
                  name ? "." : "", name ? name : "", what);
 }
 
-static bool is_text(const struct json *value, size_t characters_max)
+static void not_known(struct reader *r, struct str name)
 {
-    return value->type == JSON_STRING && value->string.len && utf8_length(value->string) <= characters_max &&
+    wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(name, 64)), "is not known");
+}
+
+/* --- values --- */
+
+static bool is_text(const struct json *value, int characters_max)
+{
+    return value->type == JSON_STRING && value->string.len && utf8_length(value->string) <= (size_t)characters_max &&
            !memchr(value->string.at, 0, value->string.len);
 }
 
-static void read_uri(struct reader *r, const struct json *value)
+static void read_text(struct reader *r, const struct member *member, const struct json *value)
+{
+    if (!is_text(value, member->characters_max))
+        wrong(r, "value_error", member->name,
+              arena_printf(r->arena, "must be a text of 1 to %d characters", member->characters_max));
+}
+
+/* What becomes a part of a path at W&B. */
+static void read_name(struct reader *r, const struct member *member, const struct json *value)
+{
+    bool ok = is_text(value, member->characters_max) && !str_is(value->string, ".") && !str_is(value->string, "..");
+
+    for (size_t i = 0; ok && i < value->string.len; i++)
+        ok = (unsigned char)value->string.at[i] >= ' ' && !strchr("/\\#?%:", value->string.at[i]);
+    if (!ok)
+        wrong(r, "value_error", member->name,
+              arena_printf(r->arena, "must be a text of 1 to %d characters without any of / \\ # ? %% :",
+                           member->characters_max));
+}
+
+static void read_repo(struct reader *r, const struct member *member, const struct json *value)
+{
+    if (value->type != JSON_STRING || !hub_name_is_repo(value->string))
+        wrong(r, "value_error", member->name, "must be name or owner/name, of letters, digits and .-_");
+}
+
+static void read_uri(struct reader *r, const struct member *member, const struct json *value)
 {
     struct outgoing_url url;
     struct err err = {0};
 
-    if (json_is_null(value))
-        wrong(r, "missing", "tracking_uri", "is required");
-    else if (value->type != JSON_STRING)
-        wrong(r, "string_type", "tracking_uri", "must be a string");
+    if (value->type != JSON_STRING)
+        wrong(r, "string_type", member->name, "must be a string");
     else if (value->string.len > URI_BYTES_MAX)
-        wrong(r, "string_too_long", "tracking_uri", "must be at most 2048 bytes");
+        wrong(r, "string_too_long", member->name, "must be at most 2048 bytes");
     else if (!outgoing_url_parse(r->arena, value->string, &url, &err) ||
              !outgoing_find_rule(r->places->origins, &url, &err))
-        wrong(r, "value_error", "tracking_uri", err.text);
+        wrong(r, "value_error", member->name, err.text);
     else if (strchr(url.rest, '?'))
-        wrong(r, "value_error", "tracking_uri", "takes no query");
+        wrong(r, "value_error", member->name, "takes no query");
 }
 
-static void read_tags(struct reader *r, const struct json *tags)
+static void read_tag_map(struct reader *r, const struct member *member, const struct json *tags)
 {
     bool ok = tags->type == JSON_OBJECT && tags->count <= TAGS_MAX && !json_duplicate(tags).at;
 
@@ -60,69 +93,77 @@ static void read_tags(struct reader *r, const struct json *tags)
                                               tag->key.len <= TAG_NAME_MAX && tag->string.len <= TAG_VALUE_MAX &&
                                               !memchr(tag->key.at, 0, tag->key.len);
     if (!ok)
-        wrong(r, "value_error", "tags", "must be an object of at most 64 texts");
+        wrong(r, "value_error", member->name, "must be an object of at most 64 texts");
 }
 
-static void read_mlflow_member(struct reader *r, const struct json *member)
+static void read_tag_list(struct reader *r, const struct member *member, const struct json *tags)
 {
-    /* Emptied at the door; here for their names alone. */
-    static const char *const secrets[] = {"username", "password", "token", "certificate_file"};
+    bool ok = tags->type == JSON_ARRAY && tags->count <= WANDB_TAGS_MAX;
 
-    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++)
-        if (str_is(member->key, secrets[i]))
-            return;
-    if (member->type == JSON_NULL || str_is(member->key, "tracking_uri"))
-        return;
-    if (str_is(member->key, "tags"))
-        read_tags(r, member);
-    else if (str_is(member->key, "experiment_name") && !is_text(member, EXPERIMENT_NAME_MAX))
-        wrong(r, "value_error", "experiment_name", "must be a text of 1 to 500 characters");
-    else if (str_is(member->key, "run_name") && !is_text(member, RUN_NAME_MAX))
-        wrong(r, "value_error", "run_name", "must be a text of 1 to 250 characters");
-    else if (!str_is(member->key, "experiment_name") && !str_is(member->key, "run_name"))
-        wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
-}
-
-static const char *mlflow_config(struct reader *r, const struct json *mlflow)
-{
-    static const char *const echoed[] = {"tracking_uri", "experiment_name", "run_name"};
-    struct strbuf text = {0};
-    struct json_writer w = {.buf = &text};
-    const char *config;
-
-    json_write_begin_object(&w);
-    for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
-        json_put_value(&w, echoed[i], json_get(mlflow, echoed[i]));
-    json_write_key(&w, "tags");
-    if (json_is_null(json_get(mlflow, "tags")))
-        json_write_raw(&w, STR("{}"));
-    else
-        json_write_value(&w, json_get(mlflow, "tags"));
-    json_write_end_object(&w);
-    config = str_copy(r->arena, strbuf_view(&text));
-    strbuf_deinit(&text);
-    return config;
-}
-
-static void read_mlflow(struct reader *r, const struct json *mlflow, struct store_delivery *delivery)
-{
-    const int before = r->problems->count;
-    struct str twice = json_duplicate(mlflow);
-
-    if (json_is_null(mlflow) || mlflow->type != JSON_OBJECT) {
-        wrong(r, "missing", NULL, "must be an object with tracking_uri");
-        return;
-    }
-    if (twice.at)
-        wrong(r, "value_error", str_copy(r->arena, str_clip(twice, 64)), "occurs twice");
-    read_uri(r, json_get(mlflow, "tracking_uri"));
     for
-        json_each(member, mlflow) read_mlflow_member(r, member);
-    if (r->problems->count == before)
-        delivery->config_json = mlflow_config(r, mlflow);
+        json_each(tag, ok ? tags : NULL) ok = ok && is_text(tag, WANDB_TAG_MAX);
+    if (!ok)
+        wrong(r, "value_error", member->name, "must be a list of at most 50 texts of 1 to 64 characters");
 }
 
-/* --- Weights & Biases --- */
+/* --- kinds --- */
+
+static const struct member hub_members[] = {
+    {"output_repo_name", read_repo, .is_required = true},
+    {.name = "api_token"},
+    {0},
+};
+static const struct member mlflow_members[] = {
+    {"tracking_uri", read_uri, .is_required = true},
+    {"experiment_name", read_text, .characters_max = 500},
+    {"run_name", read_text, .characters_max = 250},
+    {"tags", read_tag_map, .absent = "{}"},
+    {.name = "username"},
+    {.name = "password"},
+    {.name = "token"},
+    {.name = "certificate_file"},
+    {0},
+};
+static const struct member wandb_members[] = {
+    {"project", read_name, .characters_max = 128, .is_required = true},
+    {"name", read_text, .characters_max = 250},
+    {"entity", read_name, .characters_max = 128},
+    {"tags", read_tag_list, .absent = "[]"},
+    {.name = "api_key"},
+    {0},
+};
+
+static const char *hub_url(const struct integration_places *places)
+{
+    return places->hub_url;
+}
+
+static const char *wandb_url(const struct integration_places *places)
+{
+    return places->wandb_url;
+}
+
+static const struct kind {
+    const char *name;
+    const struct member *members;                                /* in the order in which they are echoed */
+    const char *(*url)(const struct integration_places *places); /* NULL: a member names it */
+} kinds[] = {{"hf", hub_members, hub_url}, {"mlflow", mlflow_members, NULL}, {"wandb", wandb_members, wandb_url}};
+
+static const struct kind *find_kind(struct str name)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (str_is(name, kinds[i].name))
+            return &kinds[i];
+    return NULL;
+}
+
+static const struct member *find_member(const struct kind *kind, struct str name)
+{
+    for (const struct member *member = kind->members; member->name; member++)
+        if (str_is(name, member->name))
+            return member;
+    return NULL;
+}
 
 static bool has_secret(const struct reader *r, const char *name, const char *project_name)
 {
@@ -137,144 +178,81 @@ static bool has_secret(const struct reader *r, const char *name, const char *pro
     return false;
 }
 
-/* What W&B takes for the name of a project; it becomes a part of a path. */
-static bool is_wandb_name(const struct json *value)
+static void check_service(struct reader *r, const struct kind *kind)
 {
-    if (!is_text(value, WANDB_NAME_MAX) || str_is(value->string, ".") || str_is(value->string, ".."))
-        return false;
-    for (size_t i = 0; i < value->string.len; i++)
-        if ((unsigned char)value->string.at[i] < ' ' || strchr("/\\#?%:", value->string.at[i]))
-            return false;
-    return true;
+    const char *secret, *project_secret = store_delivery_project_secret(kind->name, &secret);
+    struct outgoing_url url;
+    struct err err = {0};
+
+    if (project_secret && !has_secret(r, secret, project_secret))
+        wrong(r, "missing", secret,
+              arena_printf(r->arena, "is required, here or as the project's secret %s", project_secret));
+    if (kind->url && (!outgoing_url_parse(r->arena, str_of(kind->url(r->places)), &url, &err) ||
+                      !outgoing_find_rule(r->places->origins, &url, &err)))
+        wrong(r, "value_error", NULL, err.text);
 }
 
-static bool are_wandb_tags(const struct json *tags)
+static const char *config_text(struct reader *r, const struct kind *kind, const struct json *config)
 {
-    if (tags->type != JSON_ARRAY || tags->count > WANDB_TAGS_MAX)
-        return false;
-    for
-        json_each(tag, tags) if (!is_text(tag, WANDB_TAG_MAX)) return false;
-    return true;
-}
-
-static void read_wandb_member(struct reader *r, const struct json *member)
-{
-    if (member->type == JSON_NULL || str_is(member->key, "api_key"))
-        return;
-    if (str_is(member->key, "project") || str_is(member->key, "entity")) {
-        if (!is_wandb_name(member))
-            wrong(r, "value_error", str_copy(r->arena, member->key),
-                  "must be a text of 1 to 128 characters without any of / \\ # ? % :");
-    } else if (str_is(member->key, "name")) {
-        if (!is_text(member, RUN_NAME_MAX))
-            wrong(r, "value_error", "name", "must be a text of 1 to 250 characters");
-    } else if (str_is(member->key, "tags")) {
-        if (!are_wandb_tags(member))
-            wrong(r, "value_error", "tags", "must be a list of at most 50 texts of 1 to 64 characters");
-    } else {
-        wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
-    }
-}
-
-static const char *wandb_config(struct reader *r, const struct json *wandb)
-{
-    static const char *const echoed[] = {"project", "name", "entity"};
-    const struct json *tags = json_get(wandb, "tags");
     struct strbuf text = {0};
     struct json_writer w = {.buf = &text};
-    const char *config;
+    const char *copy;
 
     json_write_begin_object(&w);
-    for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
-        json_put_value(&w, echoed[i], json_get(wandb, echoed[i]));
-    json_write_key(&w, "tags");
-    if (json_is_null(tags))
-        json_write_raw(&w, STR("[]"));
-    else
-        json_write_value(&w, tags);
+    for (const struct member *member = kind->members; member->name; member++) {
+        const struct json *value = json_get(config, member->name);
+
+        if (!member->read)
+            continue;
+        json_write_key(&w, member->name);
+        if (json_is_null(value))
+            json_write_raw(&w, str_of(member->absent ? member->absent : "null"));
+        else
+            json_write_value(&w, value);
+    }
     json_write_end_object(&w);
-    config = str_copy(r->arena, strbuf_view(&text));
+    copy = str_copy(r->arena, strbuf_view(&text));
     strbuf_deinit(&text);
-    return config;
+    return copy;
 }
 
-static void read_wandb(struct reader *r, const struct json *wandb, struct store_delivery *delivery)
+static void read_members(struct reader *r, const struct kind *kind, const struct json *config)
 {
-    const int before = r->problems->count;
-    struct outgoing_url url;
-    struct err err = {0};
+    struct str twice = json_duplicate(config);
 
-    if (json_is_null(wandb) || wandb->type != JSON_OBJECT) {
-        wrong(r, "missing", NULL, "must be an object with project");
-        return;
-    }
-    if (json_duplicate(wandb).at)
-        wrong(r, "value_error", str_copy(r->arena, str_clip(json_duplicate(wandb), 64)), "occurs twice");
-    if (json_is_null(json_get(wandb, "project")))
-        wrong(r, "missing", "project", "is required");
-    if (!has_secret(r, "api_key", "WANDB_API_KEY"))
-        wrong(r, "missing", "api_key", "is required, here or as the project's secret WANDB_API_KEY");
-    if (!outgoing_url_parse(r->arena, str_of(r->places->wandb_url), &url, &err) ||
-        !outgoing_find_rule(r->places->origins, &url, &err))
-        wrong(r, "value_error", NULL, err.text);
+    if (twice.at)
+        wrong(r, "value_error", str_copy(r->arena, str_clip(twice, 64)), "occurs twice");
+    for (const struct member *member = kind->members; member->name; member++)
+        if (member->is_required && json_is_null(json_get(config, member->name)))
+            wrong(r, "missing", member->name, "is required");
     for
-        json_each(member, wandb) read_wandb_member(r, member);
-    if (r->problems->count == before)
-        delivery->config_json = wandb_config(r, wandb);
+        json_each(value, config)
+        {
+            const struct member *member = find_member(kind, value->key);
+
+            if (!member && value->type != JSON_NULL)
+                not_known(r, value->key);
+            else if (member && member->read && value->type != JSON_NULL)
+                member->read(r, member, value);
+        }
 }
 
-/* --- the Hub --- */
-
-static void check_hub(struct reader *r, const struct json *hub)
-{
-    const struct json *name = json_get(hub, "output_repo_name");
-    struct outgoing_url url;
-    struct err err = {0};
-
-    if (json_is_null(name))
-        wrong(r, "missing", "output_repo_name", "is required");
-    else if (name->type != JSON_STRING || !hub_name_is_repo(name->string))
-        wrong(r, "value_error", "output_repo_name", "must be name or owner/name, of letters, digits and .-_");
-    if (!has_secret(r, "api_token", "HF_TOKEN"))
-        wrong(r, "missing", "api_token", "is required, here or as the project's secret HF_TOKEN");
-    if (!outgoing_url_parse(r->arena, str_of(r->places->hub_url), &url, &err) ||
-        !outgoing_find_rule(r->places->origins, &url, &err))
-        wrong(r, "value_error", NULL, err.text);
-    for
-        json_each(member, hub) if (!str_is(member->key, "api_token") && !str_is(member->key, "output_repo_name"))
-            wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
-}
-
-static void read_hub(struct reader *r, const struct json *hub, struct store_delivery *delivery)
+static void read_config(struct reader *r, const struct kind *kind, const struct json *config,
+                        struct store_delivery *delivery)
 {
     const int before = r->problems->count;
 
-    if (json_is_null(hub) || hub->type != JSON_OBJECT) {
-        wrong(r, "missing", NULL, "must be an object with output_repo_name");
+    if (json_is_null(config) || config->type != JSON_OBJECT) {
+        wrong(r, "missing", NULL, arena_printf(r->arena, "must be an object with %s", kind->members->name));
         return;
     }
-    if (json_duplicate(hub).at)
-        wrong(r, "value_error", str_copy(r->arena, str_clip(json_duplicate(hub), 64)), "occurs twice");
-    check_hub(r, hub);
+    read_members(r, kind, config);
+    check_service(r, kind);
     if (r->problems->count == before)
-        delivery->config_json = arena_printf(r->arena, "{\"output_repo_name\":\"%.*s\"}",
-                                             STR_ARG(json_get(hub, "output_repo_name")->string));
+        delivery->config_json = config_text(r, kind, config);
 }
 
-/* --- all of them --- */
-
-static const struct kind {
-    const char *name;
-    void (*read)(struct reader *r, const struct json *config, struct store_delivery *delivery);
-} kinds[] = {{"hf", read_hub}, {"mlflow", read_mlflow}, {"wandb", read_wandb}};
-
-static const struct kind *find_kind(struct str type)
-{
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (str_is(type, kinds[i].name))
-            return &kinds[i];
-    return NULL;
-}
+/* --- entries --- */
 
 /* The type may be left out where the object of its name is there: Nebius' has a default. */
 static struct str type_of(const struct json *entry)
@@ -302,10 +280,10 @@ static void read_entry(struct reader *r, const struct json *entry, struct store_
     }
     for
         json_each(member, entry) if (!str_is(member->key, "type") && !str_is(member->key, kind->name))
-            wrong(r, "extra_forbidden", str_copy(r->arena, str_clip(member->key, 64)), "is not known");
+            not_known(r, member->key);
     r->place = arena_printf(r->arena, "%s.%s", r->place, kind->name);
     delivery->kind = kind->name;
-    kind->read(r, json_get(entry, kind->name), delivery);
+    read_config(r, kind, json_get(entry, kind->name), delivery);
 }
 
 static const char *echo(struct arena *arena, const struct integrations *integrations)

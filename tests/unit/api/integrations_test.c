@@ -65,9 +65,9 @@ static void an_entry_for_the_hub_is_a_name_and_nothing_that_is_secret(void **sta
     take(&f, "[{\"hf\":{\"output_repo_name\":\"org/model-1.0_a\",\"api_token\":null}}]");
     assert_int_equal(f.problems.count, 0);
     assert_string_equal(f.integrations.at[0].kind, "hf");
-    assert_string_equal(f.integrations.at[0].config_json, "{\"output_repo_name\":\"org/model-1.0_a\"}");
+    assert_string_equal(f.integrations.at[0].config_json, "{\"output_repo_name\": \"org/model-1.0_a\"}");
     assert_string_equal(f.integrations.echo_json,
-                        "[{\"type\":\"hf\",\"hf\":{\"output_repo_name\":\"org/model-1.0_a\"}}]");
+                        "[{\"type\":\"hf\",\"hf\":{\"output_repo_name\": \"org/model-1.0_a\"}}]");
     done(&f);
 }
 
