@@ -204,6 +204,8 @@ bool project_find(struct call *call, struct tenant *tenant, struct store_project
 void estimate_answer(struct call *call, const struct job_request *request, const struct job_spec *spec);
 
 /* --- handlers, one file a resource --- */
+call_fn webhooks_create, webhooks_list, webhooks_get, webhooks_update, webhooks_delete, webhooks_rotate;
+call_fn webhook_types_list;
 call_fn secrets_put, secrets_list, secrets_delete;
 call_fn files_create, files_list, files_get, files_delete, files_content, files_preview;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list, checkpoints_get;

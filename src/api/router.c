@@ -49,6 +49,13 @@
     X(GET, "v0/models", "read", "", deployments_list)                                                                  \
     X(GET, "v0/models/{id...}", "read", "", deployments_get)                                                           \
     X(DELETE, "v0/models/{id...}", "write", "", deployments_delete)                                                    \
+    X(POST, "v1/webhook_endpoints", "write", "", webhooks_create)                                                      \
+    X(GET, "v1/webhook_endpoints", "read", PAGE, webhooks_list)                                                        \
+    X(GET, "v1/webhook_endpoints/{id}", "read", "", webhooks_get)                                                      \
+    X(POST, "v1/webhook_endpoints/{id}", "write", "", webhooks_update)                                                 \
+    X(DELETE, "v1/webhook_endpoints/{id}", "write", "", webhooks_delete)                                               \
+    X(POST, "v1/webhook_endpoints/{id}/rotate_secret", "write", "", webhooks_rotate)                                   \
+    X(GET, "v1/webhook_event_types", "read", "", webhook_types_list)                                                   \
     X(POST, "v1/organizations", "admin", "", organizations_create)                                                     \
     X(GET, "v1/organizations", "admin", "", organizations_list)                                                        \
     X(POST, "v1/organization/projects", "admin", "", projects_create)                                                  \

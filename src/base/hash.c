@@ -4,6 +4,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,6 +80,11 @@ void sha256_hex(struct str bytes, char hex[65])
     sha256_begin(&hash);
     sha256_add(&hash, bytes.at, bytes.len);
     sha256_end_hex(&hash, hex);
+}
+
+void hmac_sha256(struct str key, struct str message, uint8_t digest[32])
+{
+    must(HMAC(EVP_sha256(), key.at, (int)key.len, (const uint8_t *)message.at, message.len, digest, NULL) != NULL);
 }
 
 void md5_begin(struct md5 *hash)
@@ -163,4 +169,36 @@ void base64_encode(const void *bytes, size_t len, struct strbuf *out)
         strbuf_add_char(out, left > 1 ? digits[three >> 6 & 63] : '=');
         strbuf_add_char(out, left > 2 ? digits[three & 63] : '=');
     }
+}
+
+static int base64_value(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+bool base64_decode(struct str text, struct strbuf *out)
+{
+    size_t digits = text.len;
+    uint32_t bits = 0;
+
+    while (digits && text.len - digits < 2 && text.at[digits - 1] == '=')
+        digits--;
+    if (text.len % 4)
+        return false;
+    for (size_t i = 0; i < digits; i++) {
+        const int value = base64_value(text.at[i]);
+
+        if (value < 0)
+            return false;
+        bits = bits << 6 | (uint32_t)value;
+        if (i % 4 > 0)
+            strbuf_add_char(out, (char)(bits >> (6 - i % 4 * 2)));
+    }
+    return (bits & ((1u << (text.len - digits) * 2) - 1)) == 0; /* bits that no byte has */
 }

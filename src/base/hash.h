@@ -24,6 +24,9 @@ void md5_begin(struct md5 *hash);
 void md5_add(struct md5 *hash, const void *at, size_t len);
 void md5_end(struct md5 *hash, char hex[33]); /* frees; hex NULL: giving up; twice is fine */
 
+/* RFC 2104 with SHA-256. */
+void hmac_sha256(struct str key, struct str message, uint8_t digest[32]);
+
 /* What git calls a file of this content: SHA-1 of "blob LENGTH", NUL and the bytes. */
 void git_blob_hex(struct str content, char hex[41]);
 
@@ -34,3 +37,5 @@ uint32_t crc32c_of(const void *at, size_t len);
 void hex_encode(const uint8_t *bytes, size_t len, char *out);
 /* Appends RFC 4648's base64 with padding. */
 void base64_encode(const void *bytes, size_t len, struct strbuf *out);
+/* Appends what was encoded so; false for any other text. */
+bool base64_decode(struct str text, struct strbuf *out);

@@ -117,7 +117,7 @@ static bool set_end(struct store *store, int64_t number, const struct store_deli
 {
     struct query query =
         query_open(store, "UPDATE deliveries SET state=?2, failures=?3, next_ms=?4, is_uncertain=?5, wake_ms=?6 "
-                          "WHERE number=?1");
+                          "WHERE number=?1 AND state='pending'");
 
     query_integer(&query, number);
     query_text(&query, end->state);
@@ -132,7 +132,7 @@ static bool drop_secrets(struct store *store, const char *job_id, struct err *er
 {
     struct query query =
         query_open(store, "DELETE FROM secrets WHERE owner=?1 AND owner <> '' AND NOT EXISTS (SELECT 1 "
-                          "FROM deliveries WHERE job_id=?1 AND state='pending')");
+                          "FROM deliveries WHERE job_id=?1 AND state='pending' AND kind <> 'webhook')");
 
     query_text(&query, job_id);
     return query_run(&query, NULL, err);

@@ -13,8 +13,8 @@
     X(TEXT, organization_id)                                                                                           \
     X(TEXT, project_id)                                                                                                \
     X(TEXT, job_id)                                                                                                    \
-    X(INTEGER, position) /* in the job's integrations */                                                               \
-    X(TEXT, kind)        /* hf, mlflow, wandb */                                                                       \
+    X(INTEGER, position) /* in the job's integrations; above 1000: of a webhook */                                     \
+    X(TEXT, kind)        /* hf, mlflow, wandb, webhook */                                                              \
     X(TEXT, config_json)                                                                                               \
     X(TEXT, external_json) /* NULL: nothing yet */                                                                     \
     X(INTEGER, after_seq)                                                                                              \

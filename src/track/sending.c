@@ -11,7 +11,7 @@ enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 3
 static const struct service {
     const char *kind;
     bool (*send)(struct sending *sending, struct err *err);
-} services[] = {{"hf", hub_send}, {"mlflow", mlflow_send}, {"wandb", wandb_send}};
+} services[] = {{"hf", hub_send}, {"mlflow", mlflow_send}, {"wandb", wandb_send}, {"webhook", webhook_send}};
 
 /* --- the document --- */
 
@@ -121,6 +121,7 @@ bool sending_connect(struct sending *sending, struct str url, struct err *err)
 
     if (!outgoing_url_parse(sending->arena, url, &sending->base, err))
         return false;
+    sending->rest = sending->base.rest;
     rest = arena_printf(sending->arena, "%s", sending->base.rest);
     for (len = strlen(rest); len && rest[len - 1] == '/'; len--)
         rest[len - 1] = 0;
@@ -172,21 +173,14 @@ static const struct json *read_answer(struct sending *sending, const struct http
     return NULL;
 }
 
-const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
-                                char code[64], struct err *err)
+static struct http_client_request request_of(struct sending *sending, const char *method, const char *rest,
+                                             struct str body)
 {
-    struct http_client_answer answer = {0};
-    const struct json *json = NULL;
-    char unasked[64];
-    struct http_client_request request = {
+    sending->wait_ms = 0;
+    return (struct http_client_request){
         .method = method,
-        .url = arena_printf(sending->arena, "%s%s%s", outgoing_url_origin(sending->arena, &sending->base),
-                            sending->base.rest, path),
+        .url = arena_printf(sending->arena, "%s%s", outgoing_url_origin(sending->arena, &sending->base), rest),
         .body = body,
-        .username = sending->username,
-        .password = sending->password,
-        .bearer = sending->bearer,
-        .ca_pem = sending_text(sending, "secrets", "certificate_file"),
         .pin = sending->pin.len ? sending->pin.at : NULL,
         .may_connect = may_connect,
         .connect_context = sending,
@@ -195,14 +189,45 @@ const struct json *sending_call(struct sending *sending, const char *method, con
         .total_ms = REQUEST_MS,
         .answer_bytes_max = ANSWER_BYTES_MAX,
     };
+}
 
+const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
+                                char code[64], struct err *err)
+{
+    struct http_client_request request =
+        request_of(sending, method, arena_printf(sending->arena, "%s%s", sending->base.rest, path), body);
+    struct http_client_answer answer = {0};
+    const struct json *json = NULL;
+    char unasked[64];
+
+    request.username = sending->username;
+    request.password = sending->password;
+    request.bearer = sending->bearer;
+    request.ca_pem = sending_text(sending, "secrets", "certificate_file");
     code = code ? code : unasked;
     code[0] = 0;
-    sending->wait_ms = 0;
     if (http_client_send(&request, &answer, err))
         json = read_answer(sending, &answer, code, err);
     http_client_answer_deinit(&answer);
     return json;
+}
+
+/* What the URL has behind the origin may be a secret: messages do not show it. */
+bool sending_post_to(struct sending *sending, const struct http_form_field *headers, size_t header_count,
+                     struct str body, int *status, struct err *err)
+{
+    struct http_client_request request = request_of(sending, "POST", sending->rest, body);
+    struct http_client_answer answer = {0};
+    bool ok;
+
+    request.shown_url = outgoing_url_origin(sending->arena, &sending->base);
+    request.headers = headers;
+    request.header_count = header_count;
+    ok = http_client_send(&request, &answer, err);
+    *status = answer.status;
+    sending->wait_ms = answer.retry_after_s * 1000;
+    http_client_answer_deinit(&answer);
+    return ok;
 }
 
 bool sending_not_as(struct sending *sending, const char *service, struct err *err)

@@ -34,6 +34,7 @@ struct sending {
     int64_t again_ms;                /* until the next call of a job that runs on; 0: when there is something to tell */
     /* Set by sending_connect. */
     struct outgoing_url base; /* of the service; its path without a slash at the end */
+    const char *rest;         /* as it was given */
     const struct outgoing_rule *rule;
     struct strbuf pin;
     int out_fd;
@@ -64,6 +65,10 @@ bool sending_connect(struct sending *sending, struct str url, struct err *err);
  * text names the service and the status, nothing of what it said but a code in capitals (in `code` too, if wanted). */
 const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
                                 char code[64], struct err *err);
+/* A POST to the connected URL exactly as it was given, with headers besides: the status of the answer, whatever that
+ * holds. False when there was none. */
+bool sending_post_to(struct sending *sending, const struct http_form_field *headers, size_t header_count,
+                     struct str body, int *status, struct err *err);
 /* False with ERR_INPUT: the answer is JSON, but not as the service of this name answers. */
 bool sending_not_as(struct sending *sending, const char *service, struct err *err);
 
@@ -93,3 +98,4 @@ bool sending_run(int in_fd, int out_fd, struct err *err);
 bool mlflow_send(struct sending *sending, struct err *err);
 bool wandb_send(struct sending *sending, struct err *err);
 bool hub_send(struct sending *sending, struct err *err);
+bool webhook_send(struct sending *sending, struct err *err);

@@ -5,6 +5,7 @@
 #include "os/clock.h"
 #include "os/file.h"
 #include "os/process.h"
+#include "track/entrusted.h"
 #include "track/result.h"
 
 #include <limits.h>
@@ -124,42 +125,39 @@ static void put_events(struct json_writer *w, const struct store_event_list *eve
     json_write_end_array(w);
 }
 
-static bool put_secret(struct json_writer *w, struct sender *sender, const char *owner, const char *name,
-                       const char *key, struct err *err)
+static bool is_webhook(const struct sender *sender)
 {
-    struct tenant tenant = tenant_of(&sender->delivery);
-    struct secret value = {0};
-    bool ok = store_secret_get(store_of(sender), &tenant, owner, name, &value, err);
-
-    if (ok)
-        json_put_str(w, key, secret_reveal(&value));
-    secret_wipe(&value);
-    return ok;
+    return strcmp(sender->delivery.kind, "webhook") == 0;
 }
 
-/* The job's own, "integrations.<position>.<kind>.<key>", and the project's where there is none of its own. */
-static bool put_secrets(struct json_writer *w, struct sender *sender, struct err *err)
+/* Where a webhook goes is looked up when it goes. */
+static bool put_webhook(struct json_writer *w, struct sender *sender, struct store_webhook *webhook, struct err *err)
 {
     struct tenant tenant = tenant_of(&sender->delivery);
-    const char *job_id = sender->delivery.job_id, *key = NULL,
-               *project_name = store_delivery_project_secret(sender->delivery.kind, &key),
-               *prefix = arena_printf(&sender->arena, "integrations.%lld.", (long long)sender->delivery.position);
-    struct store_secret_list secrets;
-    struct err none = {0};
-    bool ok = store_secret_list(store_of(sender), &tenant, job_id, &sender->arena, &secrets, err), is_own = false;
+    const struct json *config = json_parse(&sender->arena, str_of(sender->delivery.config_json), NULL, err);
+    struct str id = json_string_or(json_get(config, "endpoint"), STR_NONE);
 
+    if (!config || !store_webhook_get(store_of(sender), &tenant, str_copy(&sender->arena, id), &sender->arena, webhook,
+                                      err))
+        return false;
+    json_write_key(w, "webhook");
+    json_write_begin_object(w);
+    json_put_text(w, "url", webhook->url);
+    json_write_end_object(w);
+    return true;
+}
+
+/* And the webhook that they are of. */
+static bool put_secrets(struct json_writer *w, struct sender *sender, struct err *err)
+{
+    struct store_webhook webhook;
+    bool ok, is_hook = is_webhook(sender);
+
+    if (is_hook && !put_webhook(w, sender, &webhook, err))
+        return false;
     json_write_key(w, "secrets");
     json_write_begin_object(w);
-    for (size_t i = 0; ok && i < secrets.count; i++) {
-        const char *own = secrets.at[i].name, *own_key = strrchr(own, '.') + 1;
-
-        if (!str_starts(str_of(own), str_of(prefix)))
-            continue;
-        is_own = is_own || (key && strcmp(own_key, key) == 0);
-        ok = put_secret(w, sender, job_id, own, own_key, err);
-    }
-    if (ok && project_name && !is_own && !put_secret(w, sender, "", project_name, key, &none))
-        ok = none.code == ERR_NOT_FOUND || err_set(err, none.code, "%s", none.text);
+    ok = entrusted_put(w, store_of(sender), &sender->delivery, is_hook ? &webhook : NULL, &sender->arena, err);
     json_write_end_object(w);
     return ok;
 }
@@ -177,7 +175,7 @@ static bool put_result(struct json_writer *w, struct sender *sender, struct err 
     const struct tracker_config *config = &sender->tracker->config;
     const struct tenant tenant = tenant_of(&sender->delivery);
 
-    if (!sender->is_last)
+    if (!sender->is_last || is_webhook(sender))
         return true;
     json_write_key(w, "result");
     return result_write(w, &(struct result_place){config->store, config->data_dir, &tenant, &sender->job},
@@ -196,7 +194,7 @@ static bool write_document(struct sender *sender, struct strbuf *text, struct er
         !store_event_since(tracker->config.store, &tenant, delivery->job_id, delivery->after_seq, EVENTS_MAX,
                            &sender->arena, &events, err))
         return false;
-    if (sender->is_export)
+    if (sender->is_export || is_webhook(sender)) /* they tell how the job ended */
         events.count = 0;
     sender->is_last = job_state_is_final(sender->job.state) && events.count < EVENTS_MAX;
     strbuf_reserve(text, 1 << 20); /* a buffer that does not move leaves no copies of secrets behind */
@@ -255,6 +253,17 @@ static int64_t retry_wait(const struct sender *sender)
     return wait > sender->wait_ms ? wait : sender->wait_ms;
 }
 
+static const char *name_of(struct sender *sender)
+{
+    const struct store_delivery *delivery = &sender->delivery;
+    const struct json *config = json_parse(&sender->arena, str_of(delivery->config_json), NULL, NULL);
+
+    if (is_webhook(sender))
+        return arena_printf(&sender->arena, "webhook endpoint %.*s",
+                            STR_ARG(json_string_or(json_get(config, "endpoint"), STR_NONE)));
+    return arena_printf(&sender->arena, "integrations.%lld (%s)", (long long)delivery->position, delivery->kind);
+}
+
 /* Once a delivery: the event's identity is its code. */
 static void warn(struct sender *sender, const char *what)
 {
@@ -263,12 +272,13 @@ static void warn(struct sender *sender, const char *what)
     struct err err = {0};
     char text[1024];
 
-    snprintf(text, sizeof text, "integrations.%lld (%s): %s: %s", (long long)sender->delivery.position,
-             sender->delivery.kind, what, sender->message ? sender->message : "the sender ended without a word");
+    snprintf(text, sizeof text, "%s: %s: %s", name_of(sender), what,
+             sender->message ? sender->message : "the sender ended without a word");
     log_redact(text);
     if (!store_event_add(tracker->config.store, &tenant, sender->delivery.job_id, "warn",
-                         arena_printf(&sender->arena, "integration_%lld", (long long)sender->delivery.position), text,
-                         NULL, &err))
+                         arena_printf(&sender->arena, "%s_%lld", is_webhook(sender) ? "webhook" : "integration",
+                                      (long long)sender->delivery.position),
+                         text, NULL, &err))
         complain(&sender->delivery, "cannot warn", &err);
     else if (tracker->config.on_change)
         tracker->config.on_change(tracker->config.on_change_context, &tenant, sender->delivery.job_id);

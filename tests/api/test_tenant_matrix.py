@@ -8,7 +8,7 @@ import pytest
 from conftest import BINARY, CONTRACT, Server, ask, chat_lines, make_client, wait_for_job
 from test_tenants import call, new_project
 
-BODIES = {"/permissions": {"project_ids": ["proj-x"]}, "/secrets": {"name": "X", "value": "y"}}
+BODIES = {"/webhook_endpoints": {"name": "x", "url": "https://hooks.example.com/", "event_types": ["fine_tuning.job.failed"]}, "/permissions": {"project_ids": ["proj-x"]}, "/secrets": {"name": "X", "value": "y"}}
 OPERATIONS = [(method, template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete")
               if method in item and template not in ("/healthz", "/readyz")]
 
@@ -18,7 +18,7 @@ def world(tmp_path_factory, models):
     """One owner with one of everything, and whoever else may ask."""
     data = tmp_path_factory.mktemp("matrix") / "data"
     admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "admin"], check=True, capture_output=True, text=True).stdout.strip()
-    server = Server(data, models).start()
+    server = Server(data, models, "--outgoing", "https://anywhere").start()
     project, mine = new_project(server, admin, "mine")
     _, theirs = new_project(server, admin, "theirs")
     organization = call(server, admin, "POST", "/v1/organizations", {"name": "acme"})
@@ -28,7 +28,8 @@ def world(tmp_path_factory, models):
     job = wait_for_job(owner, owner.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, hyperparameters={"n_epochs": 1}).id)
     permission = call(server, admin, "POST", f"/v1/fine_tuning/checkpoints/{job.fine_tuned_model}/permissions", {"project_ids": ["proj-default"]})["data"][0]
     ids = {"file_id": file.id, "upload_id": upload.id, "job_id": job.id, "checkpoint_id": owner.fine_tuning.jobs.checkpoints.list(job.id).data[0].id,
-           "model": job.fine_tuned_model, "project_id": project["id"], "key_id": mine["id"], "permission_id": permission["id"]}
+           "model": job.fine_tuned_model, "project_id": project["id"], "key_id": mine["id"], "permission_id": permission["id"],
+           "webhook_endpoint_id": owner.webhooks.create(**BODIES["/webhook_endpoints"]).id}
 
     def key(**change):
         made = call(server, admin, "POST", f"/v1/organization/projects/{project['id']}/api_keys", {"scopes": change.pop("scopes", ["read", "write", "admin"])})

@@ -46,6 +46,45 @@ static void crc32c_of_known_bytes_is_the_published_one(void **state)
     assert_int_equal(crc32c_of(bytes, 32), 0x46dd794e);
 }
 
+static void base64_is_read_back_and_nothing_else_is_read(void **state)
+{
+    static const char *const wrong[] = {"A", "AA", "AAA", "AA=A", "AB==", "AAB=", "====", "A===", "A-==", "AAAA\n", "AAA\n"};
+    struct strbuf text = {0}, bytes = {0};
+
+    for (size_t len = 0; len < 64; len++) {
+        uint8_t given[64];
+
+        for (size_t i = 0; i < len; i++)
+            given[i] = (uint8_t)(i * 89 + len * 7);
+        strbuf_clear(&text);
+        strbuf_clear(&bytes);
+        base64_encode(given, len, &text);
+        assert_true(base64_decode(strbuf_view(&text), &bytes));
+        assert_int_equal(bytes.len, len);
+        assert_true(len == 0 || memcmp(bytes.at, given, len) == 0);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (base64_decode(str_of(wrong[i]), &bytes))
+            fail_msg("'%s' was read", wrong[i]);
+    strbuf_deinit(&text);
+    strbuf_deinit(&bytes);
+}
+
+/* RFC 4231, test cases 1 and 2. */
+static void hmac_of_known_texts_is_the_published_one(void **state)
+{
+    uint8_t digest[32];
+    char hex[65], key[20];
+
+    memset(key, 0x0b, sizeof key);
+    hmac_sha256((struct str){key, sizeof key}, STR("Hi There"), digest);
+    hex_encode(digest, 32, hex);
+    assert_string_equal(hex, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    hmac_sha256(STR("Jefe"), STR("what do ya want for nothing?"), digest);
+    hex_encode(digest, 32, hex);
+    assert_string_equal(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
 /* RFC 1321, section A.5. */
 static void md5_of_known_texts_is_the_published_one(void **state)
 {
@@ -112,6 +151,8 @@ int main(void)
         cmocka_unit_test(known_texts_have_their_published_hashes),
         cmocka_unit_test(a_text_in_pieces_has_the_hash_of_the_whole),
         cmocka_unit_test(crc32c_of_known_bytes_is_the_published_one),
+        cmocka_unit_test(base64_is_read_back_and_nothing_else_is_read),
+        cmocka_unit_test(hmac_of_known_texts_is_the_published_one),
         cmocka_unit_test(md5_of_known_texts_is_the_published_one),
         cmocka_unit_test(a_file_has_the_name_that_git_gives_it),
         cmocka_unit_test(base64_of_known_texts_is_the_published_one),
