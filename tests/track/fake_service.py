@@ -84,7 +84,8 @@ class FakeService:
                 if self.authorization and not self.is_open(path) and handler.headers.get("Authorization") != self.authorization:
                     raise Refused(401, "UNAUTHENTICATED")
                 answer = self.reply(handler, handler.command, path, query, body)
-            except Refused as refused:
+            except Exception as wrong:  # noqa: BLE001 - what a fake does not understand is a request that is not right
+                refused = wrong if isinstance(wrong, Refused) else Refused(400, "MALFORMED_REQUEST")
                 status, answer = refused.status, {"error_code": refused.code, "message": f"refused, and you said {handler.headers.get('Authorization')}"}
         if fault == "killed":
             self.kill()

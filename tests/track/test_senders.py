@@ -32,6 +32,18 @@ def test_a_sender_killed_at_any_of_ten_points_leaves_no_gap_and_no_double(tmp_pa
     kill_at_every_point(tmp_path, kind)
 
 
+def test_a_job_is_told_to_all_that_it_names_each_with_its_own_secrets(tmp_path):
+    wandb, mlflow = Wandb(), Mlflow()
+    service = Service(tmp_path, wandb.fake.url, mlflow.fake.url)
+    job = service.create(mlflow.integration(), wandb.integration())
+    assert service.wait(job.id).status == "succeeded"
+    service.told(job.id)
+    for tracker in (wandb, mlflow):
+        tracker.check(service.job(job.id))
+        tracker.fake.close()
+    assert service.server.stop() == 0
+
+
 def test_a_tracker_that_was_away_hears_everything_afterwards(tmp_path, tracker):
     service = Service(tmp_path, tracker.fake.url)
     job = service.create(tracker.integration())

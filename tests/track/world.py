@@ -23,14 +23,14 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 255}
 
 
 class Service:
-    """A server of ours that may reach `url`, a file, and its database."""
+    """A server of ours that may reach these trackers (a W&B is the first), a file, and its database."""
 
-    def __init__(self, folder, url, *options):
+    def __init__(self, folder, *urls):
         make_tiny_model(folder / "models/test/tiny")
         (folder / "key").write_text("0123456789abcdef" * 4)
         (folder / "key").chmod(0o600)
-        self.server = Server(folder / "data", folder / "models", "--no-auth", "--secret-key-file", folder / "key", "--outgoing", f"internal:{url}",
-                             "--wandb-url", url, *options)
+        self.server = Server(folder / "data", folder / "models", "--no-auth", "--secret-key-file", folder / "key",
+                             "--outgoing", ", ".join(f"internal:{url}" for url in urls), "--wandb-url", urls[0])
         self.start()
         self.file = self.client.files.create(file=("t.jsonl", chat_lines(24).encode()), purpose="fine-tune")
 
@@ -40,16 +40,16 @@ class Service:
         self.client._client.event_hooks = {"response": [check_response]}
         return self
 
-    def create(self, integration, **hyperparameters):
+    def create(self, *integrations, **hyperparameters):
         return self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file.id, validation_file=self.file.id,
-                                                   hyperparameters={"n_epochs": 2, "batch_size": 4, "packing": False, **hyperparameters}, extra_body={"integrations": [integration]})
+                                                   hyperparameters={"n_epochs": 2, "batch_size": 4, "packing": False, **hyperparameters}, extra_body={"integrations": integrations})
 
     def wait(self, job_id):
         return wait_for_job(self.client, job_id)
 
     def told(self, job_id, state="done", timeout=180):
         deadline = time.monotonic() + timeout
-        while self.rows("SELECT state FROM deliveries WHERE job_id=?", job_id) != [(state,)]:
+        while self.rows("SELECT DISTINCT state FROM deliveries WHERE job_id=?", job_id) != [(state,)]:
             assert time.monotonic() < deadline, f"{self.rows('SELECT * FROM deliveries')} {self.rows('SELECT seq, message FROM job_events')[-5:]}"
             time.sleep(0.1)
 
