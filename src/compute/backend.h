@@ -195,10 +195,18 @@ struct dropout {
                             * optimizer step: row_offset + row */
     uint64_t row_offset;
 };
+/* Several adapters on one weight: rows row_end of the one before .. row_end meet the a, b, parts and scales of `weight`, whose w
+ * nobody reads; NULL: rows without an adapter. */
+struct adapter_rows {
+    const struct weight *weight;
+    int32_t row_end;
+};
 struct op_linear {
     struct mat x, y;
     const struct weight *w;
     const int32_t *row_end; /* NULL: one product. Else experts, see below */
+    const struct adapter_rows *adapters; /* [adapter_count], NULL: all rows meet w's own. Inference, without row_end */
+    int32_t adapter_count;
     struct mat bias;       /* [1, N], optional */
     struct mat add;        /* [T, N], optional: the residual; may be y */
     float softcap;         /* 0: none. Of logits: op_loss takes it into the gradient */

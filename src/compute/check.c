@@ -1,4 +1,5 @@
 #include "compute/check.h"
+#include "compute/adapter_rows.h"
 #include "compute/parts.h"
 
 enum { F32 = 1u << DTYPE_F32, BF16 = 1u << DTYPE_BF16, F64 = 1u << DTYPE_F64, REAL = F32 | BF16 };
@@ -196,6 +197,20 @@ static void check_weight(struct check *check, const struct weight *weight, int32
     check_that(check, !weight->part_rows || are_parts(weight, N, R), "the parts do not share out the adapter's columns");
 }
 
+static void check_adapters(struct check *check, const struct op_linear *op)
+{
+    int32_t from = 0;
+
+    check_that(check, !op->adapters || (!op->row_end && op->w->a.rows == 0), "rows meet adapters of their own or the weight's");
+    for (int32_t i = 0; op->adapters && i < op->adapter_count; from = op->adapters[i++].row_end) {
+        struct weight w = adapter_rows_weight(op, i);
+        check_that(check, op->adapters[i].row_end >= from, "the rows of adapters must follow each other");
+        check_that(check, w.lora_dropout <= 0, "rows that meet adapters of their own drop nothing");
+        check_weight(check, &w, 1, op->y.cols, op->x.cols, &op->x);
+    }
+    check_that(check, !op->adapters || from == op->x.rows, "the rows of adapters must be all");
+}
+
 static void check_linear(struct check *check, const struct op_linear *op)
 {
     int32_t T = op->x.rows, N = op->y.cols, E = expert_count(check, op->w, op->row_end, N);
@@ -208,6 +223,7 @@ static void check_linear(struct check *check, const struct op_linear *op)
     check_optional(check, "bias", &op->bias, E, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
     check_cap(check, op->softcap);
+    check_adapters(check, op);
 }
 
 static void check_linear_grad_in(struct check *check, const struct op_linear_grad_in *op)

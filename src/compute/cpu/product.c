@@ -7,6 +7,7 @@
  *
  * Products that read the same rows form a chain: a task runs them one after the other for its block. So an adapter's thin
  * product takes no pass over the activations of its own. */
+#include "compute/adapter_rows.h"
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 #include "compute/grouped.h"
@@ -583,6 +584,10 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
         CPU(linear_thin)(queue, op);
         return;
     }
+    if (op->adapters) {
+        adapter_rows_linear(queue, op, CPU(linear));
+        return;
+    }
     chain = forward_chain(op);
     chain_run(queue, &chain);
 }
@@ -593,6 +598,8 @@ size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
     struct op_linear dense = op->row_end ? grouped_linear_largest(op, &expert) : *op;
     struct chain chain = forward_chain(&dense);
 
+    if (op->adapters)
+        return adapter_rows_scratch(op, thread_count, CPU(linear_scratch));
     return chain_scratch(&chain, thread_count);
 }
 

@@ -85,13 +85,19 @@ INLINE void thin_of_type(const struct thin *thin, int rows, int vectors, bool is
     }
 }
 
-/* y = cap(scale · (x·Bᵀ + t·Cᵀ) + bias + add), the second product where there is one. */
+/* y = cap(scale · (x·Bᵀ + t·Cᵀ) + bias + add). Rows may meet several t and C, or none. */
 struct thin_product {
-    struct mat x, t, y, bias, add;
-    const uint32_t *panels, *t_panels;
+    struct mat x, y, bias, add;
+    const uint32_t *panels;
     float scale, softcap;
     bool is_bf16;
     int32_t thread_count;
+    struct thin_second {
+        int32_t row;
+        struct mat t;
+        const uint32_t *panels;
+    } second[THIN_ROWS];
+    int32_t second_count;
 };
 
 /* A task's columns: a panel, or half of one of the last, so that threads end together. */
@@ -159,8 +165,8 @@ static void thin_task(void *context, int task, int thread)
     float sums[THIN_ROWS * PANEL];
 
     run(p, span, &p->x, p->panels, sums, false);
-    if (p->t.cols)
-        run(p, span, &p->t, p->t_panels, sums, true);
+    for (int32_t i = 0; i < p->second_count; i++)
+        run(p, span, &p->second[i].t, p->second[i].panels, sums + p->second[i].row * PANEL, true);
     for (int32_t row = 0; row < p->y.rows; row++)
         finish(p, sums + row * PANEL, row, span);
 }
@@ -171,36 +177,81 @@ static void thin_run(struct queue *queue, struct thin_product *p)
     pool_run(queue->pool, task_count(p), thin_task, p);
 }
 
+/* The t of several adapters at once. */
+struct thin_products {
+    struct thin_product product[THIN_ROWS];
+    int32_t count, tasks_each;
+};
+
+static void thin_products_task(void *context, int task, int thread)
+{
+    struct thin_products *all = context;
+    struct thin_product *p = &all->product[task / all->tasks_each];
+
+    if (task % all->tasks_each < task_count(p))
+        thin_task(p, task % all->tasks_each, thread);
+}
+
+static void thin_products_run(struct queue *queue, struct thin_products *all)
+{
+    for (int32_t i = 0; i < all->count; i++) {
+        all->product[i].thread_count = pool_thread_count(queue->pool);
+        if (all->tasks_each < task_count(&all->product[i]))
+            all->tasks_each = task_count(&all->product[i]);
+    }
+    pool_run(queue->pool, all->count * all->tasks_each, thin_products_task, all);
+}
+
 /* Pairs of bf16 are read where they lie. */
 static bool is_readable(const struct mat *x, const struct mat *w)
 {
     return x->type == w->type && (x->type == DTYPE_F32 || (HAS_BF16_PRODUCTS && x->cols % 2 == 0));
 }
 
-bool CPU(linear_is_thin)(const struct op_linear *op)
+static bool has_thin_adapter(const struct op_linear *op, const struct weight *w)
 {
-    const struct weight *w = op->w;
     struct mat t = {.cols = w->a.rows, .type = op->x.type};
 
-    if (op->x.rows > THIN_ROWS || !w->panels || !is_readable(&op->x, &w->w))
-        return false;
     return !w->a.rows || (w->a_panels && w->b_panels && !w->part_scale && w->lora_dropout <= 0 && is_readable(&t, &w->b));
+}
+
+bool CPU(linear_is_thin)(const struct op_linear *op)
+{
+    if (op->x.rows > THIN_ROWS || !op->w->panels || !is_readable(&op->x, &op->w->w))
+        return false;
+    for (int32_t i = 0; op->adapters && i < op->adapter_count; i++)
+        if (op->adapters[i].weight && !has_thin_adapter(op, op->adapters[i].weight))
+            return false;
+    return has_thin_adapter(op, op->w);
+}
+
+/* Rows from `row` on meet the adapter of w. */
+static void add_adapter(const struct op_linear *op, const struct weight *w, int32_t row, int32_t rows, struct thin_products *in,
+                        struct thin_product *out)
+{
+    struct mat x = op->x, t = op->x;
+
+    if (!w || !w->a.rows || !rows)
+        return;
+    x.at = row_of(&op->x, row, 0).at;
+    t.at = row_of(&op->x, row, op->x.cols).at;
+    t.cols = w->a.rows;
+    x.rows = t.rows = rows;
+    in->product[in->count++] = (struct thin_product){.x = x, .y = t, .panels = w->a_panels, .scale = w->lora_scale,
+                                                     .is_bf16 = out->is_bf16};
+    out->second[out->second_count++] = (struct thin_second){row, t, w->b_panels};
 }
 
 void CPU(linear_thin)(struct queue *queue, const struct op_linear *op)
 {
-    const struct weight *w = op->w;
-    struct mat t = op->x;
-    struct thin_product p = {.x = op->x, .y = op->y, .bias = op->bias, .add = op->add, .panels = w->panels, .scale = 1,
+    struct thin_product p = {.x = op->x, .y = op->y, .bias = op->bias, .add = op->add, .panels = op->w->panels, .scale = 1,
                              .softcap = op->softcap, .is_bf16 = op->x.type == DTYPE_BF16};
+    struct thin_products in = {.count = 0};
 
-    if (w->a.rows) {
-        t.at = row_of(&op->x, 0, op->x.cols).at;
-        t.cols = w->a.rows;
-        struct thin_product in = {.x = op->x, .y = t, .panels = w->a_panels, .scale = w->lora_scale, .is_bf16 = p.is_bf16};
-        thin_run(queue, &in);
-        p.t = t;
-        p.t_panels = w->b_panels;
-    }
+    add_adapter(op, op->w, 0, op->x.rows, &in, &p);
+    for (int32_t i = 0, from = 0; op->adapters && i < op->adapter_count; from = op->adapters[i++].row_end)
+        add_adapter(op, op->adapters[i].weight, from, op->adapters[i].row_end - from, &in, &p);
+    if (in.count)
+        thin_products_run(queue, &in);
     thin_run(queue, &p);
 }

@@ -1,3 +1,4 @@
+#include "compute/adapter_rows.h"
 #include "compute/dropout.h"
 #include "compute/grouped.h"
 #include "compute/nf4.h"
@@ -47,6 +48,10 @@ void ref_linear(struct queue *queue, const struct op_linear *op)
 
     if (op->row_end) {
         grouped_linear(queue, op, ref_linear);
+        return;
+    }
+    if (op->adapters) {
+        adapter_rows_linear(queue, op, ref_linear);
         return;
     }
     for (int32_t t = 0; t < T; t++) {

@@ -141,6 +141,40 @@ void trial_panels(struct trial *trial)
     trial_gaps_whole(trial, "y", &y);
 }
 
+/* Rows that meet adapters of their own give the bits of each range with its adapter alone. */
+void trial_adapters(struct trial *trial)
+{
+    enum { RANGES = 4 };
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 30), N = random_in(o, 1, 200), K = random_in(o, 1, 150), end = 0;
+    enum dtype type = random_type(o);
+    struct weight w = {.w = mat_random(o, N, K, 0, type)}, own[RANGES];
+    struct adapter_rows ranges[RANGES];
+    struct mat y = mat_output(o, T, N, 0, type, false), y_alone = mat_output(o, T, N, 0, type, false);
+    struct op_linear op = {.x = mat_random(o, T, K, 36, type), .y = y, .w = &w, .adapters = ranges, .adapter_count = RANGES};
+
+    w.panels = random_below(o, 2) ? laid_out(trial, &w.w) : NULL;
+    for (int i = 0; i < RANGES; i++) {
+        own[i] = make_weight(o, N, K, type, type);
+        own[i].lora_dropout = 0;
+        own[i].a_panels = laid_out(trial, &own[i].a), own[i].b_panels = laid_out(trial, &own[i].b);
+        end = i == RANGES - 1 ? T : random_in(o, end, T);
+        ranges[i] = (struct adapter_rows){random_below(o, 4) ? &own[i] : NULL, end};
+    }
+    trial_run(trial, OP_linear, &op);
+    for (int32_t i = 0, from = 0; i < RANGES; from = ranges[i++].row_end) {
+        struct weight one = ranges[i].weight ? own[i] : w;
+        struct op_linear alone = {.x = op.x, .y = y_alone, .w = &one};
+        one.w = w.w, one.panels = w.panels;
+        alone.x.at = mat_row(&op.x, from), alone.y.at = mat_row(&y_alone, from);
+        alone.x.rows = alone.y.rows = ranges[i].row_end - from;
+        if (alone.x.rows)
+            trial_run(trial, OP_linear, &alone);
+    }
+    trial_same_rows(trial, "rows with adapters of their own", &y, &y_alone);
+    trial_gaps_whole(trial, "y", &y);
+}
+
 /* Rows [first, end) of w quantized, nested every other time, and replaced by what the codes stand for. */
 static struct nf4 quantize_rows(struct operands *o, const struct mat *w, int32_t first, int32_t end)
 {
