@@ -15,6 +15,7 @@ struct sequence {
     struct kv_cache *cache; /* [layers] */
     void *cache_memory;
     int32_t step_tokens; /* taken by the step that runs */
+    int32_t step_row;    /* of the step's logits */
 };
 
 struct generator {
@@ -142,20 +143,44 @@ static int32_t share_out(struct generator *g)
     return g->tokens - left;
 }
 
-/* The flat stream of this step: one document per sequence that takes part, caches layer by layer. */
-static void make_batch(struct generator *g, int32_t T, struct batch *batch, int32_t *rows, int32_t *row_count)
+/* A step's sequences: those with the same adapter side by side, otherwise in their order. */
+static int32_t list_taking_part(const struct generator *g, struct sequence *list[SEQUENCES_MAX])
+{
+    int32_t count = 0;
+
+    for (int i = 0; i < g->count; i++) {
+        struct sequence *s = g->sequence[i];
+        int32_t at = count;
+        if (!s->step_tokens)
+            continue;
+        for (int32_t j = 0; j < count; j++)
+            if (list[j]->request.adapter == s->request.adapter)
+                at = j + 1;
+        memmove(&list[at + 1], &list[at], (size_t)(count - at) * sizeof *list);
+        list[at] = s;
+        count++;
+    }
+    return count;
+}
+
+/* A step's flat stream: a document for each sequence that takes part, caches layer by layer, the last row of each. */
+struct step {
+    struct batch batch;
+    const struct adapter *adapter[SEQUENCES_MAX];
+    int32_t rows[SEQUENCES_MAX];
+    bool has_adapter;
+};
+
+static void make_step(struct generator *g, int32_t T, struct step *step)
 {
     int32_t *tok = arena_new_array(&g->step, int32_t, (size_t)T), *pos = arena_new_array(&g->step, int32_t, (size_t)T);
     int32_t *cu = arena_new_array(&g->step, int32_t, SEQUENCES_MAX + 1);
-    int32_t at = 0, docs = 0, doc = 0;
+    struct sequence *list[SEQUENCES_MAX + 1];
+    int32_t at = 0, docs = list_taking_part(g, list);
 
-    for (int i = 0; i < g->count; i++)
-        docs += g->sequence[i]->step_tokens > 0;
-    *row_count = 0;
-    for (int i = 0; i < g->count; i++) {
-        struct sequence *s = g->sequence[i];
-        if (!s->step_tokens)
-            continue;
+    step->has_adapter = false;
+    for (int32_t doc = 0; doc < docs; doc++) {
+        struct sequence *s = list[doc];
         for (int32_t t = 0; t < s->step_tokens; t++) {
             tok[at + t] = s->waiting[s->waiting_from + t];
             pos[at + t] = s->position + t;
@@ -163,10 +188,13 @@ static void make_batch(struct generator *g, int32_t T, struct batch *batch, int3
         for (int32_t l = 0; l < g->layers; l++)
             g->cache[l * docs + doc] = s->cache[l];
         at += s->step_tokens;
-        cu[++doc] = at;
-        rows[(*row_count)++] = at - 1;
+        cu[doc + 1] = at;
+        s->step_row = doc;
+        step->rows[doc] = at - 1;
+        step->adapter[doc] = s->request.adapter;
+        step->has_adapter |= s->request.adapter != NULL;
     }
-    *batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos};
+    step->batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos};
 }
 
 static struct sequence_token draw_token(struct generator *g, struct sequence *s, const float *logits)
@@ -207,19 +235,17 @@ static bool advance(struct generator *g, struct sequence *s, const float *logits
 
 bool generator_step(struct generator *g)
 {
-    int32_t rows[SEQUENCES_MAX], row_count, T;
-    struct batch batch;
-    int row = 0;
+    struct step step;
 
     if (g->count == 0)
         return false;
     arena_reset(&g->step);
-    T = share_out(g);
-    make_batch(g, T, &batch, rows, &row_count);
-    model_forward(g->model, &batch, g->cache, rows, row_count, g->logits);
+    make_step(g, share_out(g), &step);
+    model_forward(g->model, &step.batch, g->cache, step.has_adapter ? step.adapter : NULL, step.rows, step.batch.doc_count,
+                  g->logits);
     for (int i = 0; i < g->count;) {
         struct sequence *s = g->sequence[i];
-        if (s->step_tokens && !advance(g, s, g->logits + (size_t)(row++) * (size_t)g->vocab))
+        if (s->step_tokens && !advance(g, s, g->logits + (size_t)s->step_row * (size_t)g->vocab))
             remove_at(g, i);
         else
             i++;

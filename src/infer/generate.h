@@ -3,7 +3,7 @@
  * A generator holds sequences. Each step takes tokens that wait (a prompt, or the token drawn last) from as many
  * sequences as fit one micro-batch, runs them through the model as one flat stream, and draws the next token of every
  * sequence whose prompt is through. A reply has the same bits alone and in company, because a row of a product does
- * not depend on the other rows.
+ * not depend on the other rows. Sequences may have adapters of their own: those with the same one lie side by side.
  *
  * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it
  * ends. */
@@ -27,6 +27,7 @@ struct sequence_request {
     int32_t max_tokens;         /* at least 1; prompt_count + max_tokens <= the model's positions */
     struct sample_options sampling;
     int logprobs;               /* -1: none, else alternatives */
+    const struct adapter *adapter; /* of a model with slots (model/adapter.h); NULL: none. Must outlive the sequence */
 };
 
 struct sequence_token {

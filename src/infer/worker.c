@@ -366,7 +366,7 @@ static bool say_logits(struct worker *w, const struct json *line, int64_t id, st
     for (int32_t t = 0; t < cu[1]; t++)
         pos[t] = t;
     batch = (struct batch){.T = cu[1], .doc_count = 1, .cu_seqlens = cu, .tok = tokens.ids, .pos = pos};
-    model_forward(w->model, &batch, NULL, &row, 1, logits);
+    model_forward(w->model, &batch, NULL, NULL, &row, 1, logits);
     writer = begin_line(w, id);
     json_write_key(&writer, "logits");
     json_write_begin_array(&writer);

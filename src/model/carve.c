@@ -90,7 +90,7 @@ static void place_scales(struct weight *weight, const struct stored *b, int coun
 static const void *place_panels(struct model *m, const struct stored *stored, const struct mat *mat)
 {
     uint64_t bytes = m->panel_backend && m->panel_backend->panel_bytes ? m->panel_backend->panel_bytes(mat) : 0;
-    bool is_own = stored->residence == IN_FROZEN && stored->slot != SLOT_EMBED;
+    bool is_own = stored->residence == IN_FROZEN && stored->slot != SLOT_EMBED && stored->part == PART_W;
 
     if (!bytes || stored->residence == IN_CODES)
         return NULL;
@@ -232,9 +232,10 @@ static void take_arenas(struct model *m)
     }
 }
 
+/* Of the model's own adapter, or of any that may be opened beside it. */
 static int32_t adapter_columns(const struct model *m, enum linear linear)
 {
-    int32_t most = 0;
+    int32_t most = m->slot_rank * slot_part_count(&m->config, linear_slot(linear));
 
     for (int32_t l = 0; l < m->config.layers; l++)
         if (most < m->layer[l].linear[linear].weight.a.rows)
@@ -493,6 +494,23 @@ static void take_tables(struct model *m, const struct widths *w)
     m->sumsq = m->partial + m->params.arena_count / SUMSQ_BLOCK + 1;
     if (m->memory)
         m->device_batch = take(m, REGION_TABLES, ((uint64_t)w->T * 7 + 1) * sizeof(int32_t));
+}
+
+void adapter_carve(struct model *m)
+{
+    memset(m->region_bytes, 0, sizeof m->region_bytes);
+    if (!m->layer) {
+        m->layer = arena_new_array(&m->arena, struct layer, (size_t)m->config.layers);
+        place_parts(m);
+    }
+    for (int i = 0; i < m->params.stored_count; i++) {
+        struct stored *stored = &m->params.stored[i];
+        if (stored->part == PART_W)
+            continue;
+        stored->at = m->region_bytes[REGION_FROZEN];
+        take(m, REGION_FROZEN, (uint64_t)stored->rows * (uint64_t)stored->cols * dtype_bytes(stored->type));
+        place_stored(m, stored);
+    }
 }
 
 void model_carve(struct model *m)

@@ -33,6 +33,7 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
     m->panel_backend = options->is_trained ? NULL : options->backend;
     m->memory = options->backend->memory;
     m->queue.device = options->device;
+    m->slot_rank = options->slot_rank;
     m->queue.pool = options->pool;
     if (!config_read(&m->arena, folder, &m->config, err))
         return false;
@@ -55,6 +56,7 @@ static struct plan_request plan_request_of(const struct model *m, const struct m
         .tokens_wanted = options->tokens_wanted,
         .positions = options->positions,
         .head_rows = options->head_rows,
+        .slot_rank = options->slot_rank,
         .limit_bytes = options->limit_bytes,
         .fixed_keep = options->fixed_keep_plus_one - 1,
         .backend = options->backend,
@@ -353,12 +355,35 @@ static void fetch_logits(struct model *m, struct mat out)
         m->backend->copy(&m->queue, &(struct op_copy){.x = logits, .y = out});
 }
 
-void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,
-                   int32_t row_count, float *logits)
+/* Documents in a row with the same adapter are one range. */
+static int32_t make_ranges(const struct batch *batch, const struct adapter *const *adapters,
+                           struct adapter_range ranges[ADAPTER_RANGES_MAX])
+{
+    int32_t count = 0;
+
+    for (int32_t d = 0; d < batch->doc_count; d++) {
+        if (count == 0 || ranges[count - 1].adapter != adapters[d]) {
+            ASSERT(count < ADAPTER_RANGES_MAX);
+            ranges[count++].adapter = adapters[d];
+        }
+        ranges[count - 1].row_end = batch->cu_seqlens[d + 1];
+    }
+    return count;
+}
+
+void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache,
+                   const struct adapter *const *adapters, const int32_t *rows, int32_t row_count, float *logits)
 {
     struct batch here = *batch;
     struct pass pass = {.batch = &here, .cache = cache};
+    struct adapter_range ranges[ADAPTER_RANGES_MAX];
     int32_t vocab = m->config.vocab;
+
+    if (adapters) {
+        ASSERT(m->slot_rank > 0);
+        pass.range_count = make_ranges(batch, adapters, ranges);
+        pass.ranges = ranges;
+    }
 
     check_batch(m, batch);
     place_tokens(m, batch);

@@ -13,6 +13,7 @@
 #include "model/batch.h"
 
 struct model;
+struct adapter;
 
 struct model_options {
     enum model_profile profile;
@@ -22,6 +23,7 @@ struct model_options {
     bool is_nf4;                /* linear layers are quantized while loading, if the files do not hold codes already */
     struct lora_config lora;    /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
     const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
+    int32_t slot_rank; /* inference without an adapter: largest rank of those that model/adapter.h opens beside it; 0: none */
     const struct backend *backend;
     int device;                 /* of a backend with several */
     struct pool *pool;                                       /* borrowed */
@@ -80,9 +82,12 @@ const float *model_row_nll(const struct model *model);
 const uint8_t *model_row_hits(const struct model *model);
 
 /* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with
- * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. */
-void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache, const int32_t *rows,
-                   int32_t row_count, float *logits);
+ * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. adapters: NULL, or
+ * one for each document, NULL for none, of a model opened with slot_rank; neighbours with the same one share its
+ * products. */
+void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache,
+                   const struct adapter *const *adapters, const int32_t *rows, int32_t row_count, float *logits);
+enum { ADAPTER_RANGES_MAX = 64 }; /* documents of a batch with adapters */
 /* Bytes of one token's keys and values in one layer's cache: k and v each kv_heads · head_dim of model_cache_type. */
 enum dtype model_cache_type(const struct model *model);
 

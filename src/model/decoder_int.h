@@ -90,6 +90,7 @@ struct model {
     struct lora_config lora;
     struct plan plan;
     bool is_trained;
+    int32_t slot_rank; /* of adapters that may be opened beside each other; 0: none may */
     const struct backend *backend;
     const struct backend *panel_backend; /* in whose order weights lie; NULL: row by row */
     const struct memory *memory; /* the backend's */
@@ -127,6 +128,11 @@ struct probe; /* probe.c */
 struct pass {
     const struct batch *batch;
     struct kv_cache *cache;        /* NULL in training */
+    const struct adapter_range {
+        const struct adapter *adapter; /* NULL: none */
+        int32_t row_end;
+    } *ranges;                     /* of rows that meet adapters opened beside the model; NULL: all meet the model's own */
+    int32_t range_count;
     const struct model_step *step; /* NULL: no dropout */
     struct probe *probe;           /* NULL but in model_probe_merge */
 };
@@ -144,6 +150,13 @@ static inline int32_t layer_rot(const struct model_config *config, int32_t layer
  * that each region needs. Needs config, params, plan (tokens, head_rows, positions, keep) and is_trained. Memory for
  * the structs comes from the model's arena, once. */
 void model_carve(struct model *model);
+/* The same of a model of which only an adapter is there: its matrices and their panels, nothing of the base. */
+void adapter_carve(struct model *model);
+
+/* adapter.c: of a layer's product; NULL: it has none there. */
+const struct weight *adapter_weight(const struct adapter *adapter, int32_t layer, enum linear linear);
+/* Queues the products of a pass with the largest adapters that may be opened, and those of the largest odd rank: what plans count. */
+void adapter_probe(struct model *model, const struct pass *pass);
 
 /* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows of
  * what was laid out in place are gone. */

@@ -98,6 +98,13 @@ static void run_dora(struct model *m, const struct linear_state *state, const st
         &(struct op_gain){.x = plain.y, .y = op->y, .gain = state->gain, .bias = op->bias, .add = op->add});
 }
 
+/* Which adapters the rows of a product meet. */
+static void list_adapters(const struct pass *pass, int32_t l, enum linear linear, struct adapter_rows list[ADAPTER_RANGES_MAX])
+{
+    for (int32_t i = 0; i < pass->range_count; i++)
+        list[i] = (struct adapter_rows){adapter_weight(pass->ranges[i].adapter, l, linear), pass->ranges[i].row_end};
+}
+
 /* y = x·Wᵀ + bias, and y += for a residual `add`. */
 static void run_linear(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat y, struct mat add,
                        const struct pass *pass)
@@ -110,7 +117,13 @@ static void run_linear(struct model *m, int32_t l, enum linear linear, struct ma
                            .bias = m->layer[l].vector[linear_bias(linear)].w,
                            .add = add.at ? mat_rows(add, T) : add,
                            .dropout = pass_dropout(pass, l, linear)};
+    struct adapter_rows adapters[ADAPTER_RANGES_MAX];
 
+    if (pass->ranges) {
+        list_adapters(pass, l, linear, adapters);
+        op.adapters = adapters;
+        op.adapter_count = pass->range_count;
+    }
     if (m->layer[l].linear[linear].gain.at)
         run_dora(m, &m->layer[l].linear[linear], &op);
     else

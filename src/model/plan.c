@@ -35,6 +35,8 @@ static bool probe(struct planner *p, struct err *err)
     p->batch = (struct batch){.T = m->plan.tokens, .doc_count = 1, .cu_seqlens = p->cu_seqlens, .head_row_count = rows};
     m->backend = &backend_count;
     m->queue.state = &count;
+    if (m->slot_rank)
+        adapter_probe(m, &pass);
     forward_layers(m, &pass);
     head_pass(m, &pass, m->is_trained);
     if (m->is_trained)
@@ -231,6 +233,7 @@ static void planner_init(struct planner *p, const struct plan_request *request)
     p->model.is_trained = request->is_trained;
     p->model.panel_backend = request->is_trained ? NULL : request->backend;
     p->model.memory = request->backend->memory;
+    p->model.slot_rank = request->slot_rank;
     for (int i = 0; i < REGION_COUNT; i++)
         p->model.region[i] = (char *)(uintptr_t)FAKE_BASE;
 }

@@ -65,6 +65,7 @@ struct plan_request {
     int32_t tokens_wanted; /* most that is useful: batch_size · context_length; at least row_tokens */
     int32_t positions;     /* positions run below this; 0: row_tokens */
     int32_t head_rows;     /* inference: rows of logits at once; 0: the plan chooses */
+    int32_t slot_rank;     /* of adapters that may be opened beside the model, as in struct model_options */
     uint64_t limit_bytes;  /* 0: none */
     int fixed_keep;        /* tests: this keep mask in every layer; -1: chosen */
     const struct backend *backend;

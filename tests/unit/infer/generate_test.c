@@ -124,7 +124,7 @@ static void the_cache_changes_nothing(void **state)
         int32_t T = request.prompt_count + i, cu[2] = {0, T}, row = T - 1;
         for (int32_t t = 0; t < T; t++)
             pos[t] = t;
-        model_forward(model, &(struct batch){.T = T, .doc_count = 1, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL, &row, 1, logits);
+        model_forward(model, &(struct batch){.T = T, .doc_count = 1, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL, NULL, &row, 1, logits);
         tok[T] = sample_token(logits, VOCAB, &request.sampling, (uint32_t)i, order);
         assert_int_equal(reply.id[i], tok[T]);
     }

@@ -323,11 +323,11 @@ static void check_decoding(const struct backend *backend, const struct variant *
         caches[i] = (struct kv_cache){arena_alloc(&arena, 4 * WIDTH * 16), arena_alloc(&arena, 4 * WIDTH * 16), 0, 16,
                                       model_cache_type(model)};
     batch_make(&arena, &batch, tokens, cu_seqlens, 2, NULL, NULL, 1);
-    model_forward(model, &batch, NULL, rows, FIRST + SECOND, whole);
+    model_forward(model, &batch, NULL, NULL, rows, FIRST + SECOND, whole);
     for (int32_t t = 0; t < FIRST; t++) {
         int32_t pair[2] = {tokens[t], tokens[FIRST + t]}, first_pos[2] = {t, t};
         batch_make(&arena, &batch, pair, single, 2, first_pos, NULL, 1);
-        model_forward(model, &batch, caches, rows, 2, stepped);
+        model_forward(model, &batch, caches, NULL, rows, 2, stepped);
         for (int v = 0; v < VOCAB; v++) {
             float first = whole[t * VOCAB + v], second = whole[(FIRST + t) * VOCAB + v];
             if (fabsf(stepped[v] - first) > 2e-5f || fabsf(stepped[VOCAB + v] - second) > 2e-5f)

@@ -37,7 +37,7 @@ static void last_logits(const char *folder, const char *adapter, struct pool *po
     options.adapter_folder = adapter;
     model = fixture_open(folder, &options);
     batch_make(&arena, &batch, tokens, cu_seqlens, 1, NULL, NULL, 0);
-    model_forward(model, &batch, NULL, &row, 1, logits);
+    model_forward(model, &batch, NULL, NULL, &row, 1, logits);
     model_close(model);
     arena_deinit(&arena);
 }

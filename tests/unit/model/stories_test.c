@@ -110,7 +110,7 @@ static void check_logits(const struct setup *s, const struct run *run)
 
     read_ids(json_get(s->golden, "greedy_ids"), ids);
     batch_make(&arena, &batch, ids, cu_seqlens, 1, NULL, NULL, 1);
-    model_forward(model, &batch, NULL, rows, 2, logits);
+    model_forward(model, &batch, NULL, NULL, rows, 2, logits);
     error = fmax(logits_error(json_get(s->golden, "logits_pos0_first16"), logits),
                  logits_error(json_get(s->golden, "logits_pos7_first16"), logits + 512)) /
             largest;
@@ -179,7 +179,7 @@ static void greedy_ids_are_the_references(void **state)
             struct batch batch;
             int32_t best = 0;
             batch_make(&s.arena, &batch, &ids[t], cu_seqlens, 1, &t, NULL, 1);
-            model_forward(model, &batch, caches, &row, 1, logits);
+            model_forward(model, &batch, caches, NULL, &row, 1, logits);
             for (int32_t v = 1; v < 512; v++)
                 best = logits[v] > logits[best] ? v : best;
             assert_int_equal(best, ids[t + 1]);
