@@ -5,6 +5,7 @@
 #include "os/socket.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -14,22 +15,26 @@ enum {
     LINE_BYTES_MAX = 64 << 20,
     IDLE_MS = 5 * 60 * 1000,
     KILL_WAIT_MS = 1000,
-    WEIGHT_BYTES_MIN = 64 << 20
+    WEIGHT_BYTES_MIN = 64 << 20,
+    ADAPTER_BYTES_MIN = 64 << 20
 };
 
 struct worker;
 
+/* What was asked is kept: a worker may say that another has to answer. */
 struct chat_request {
     struct worker *worker;
     int64_t id;
     struct chat_sink sink;
+    char *path, *adapter_path; /* adapter_path NULL: none */
+    char *members;
     struct chat_request *next;
 };
 
-/* One process: a model, with or without an adapter. */
+/* One process: a base and the adapters that requests name, or a model with an adapter that cannot share its base. */
 struct worker {
     struct chat_workers *workers;
-    char *key; /* model and adapter folder; the reservation's id too */
+    char *key; /* folder of the base, and of the adapter that it has alone; the reservation's id too */
     struct process process;
     int fd; /* our end of its standard input and output */
     struct http_watch *watch;
@@ -74,6 +79,14 @@ static void free_worker(struct worker *w)
     free(w);
 }
 
+static void free_request(struct chat_request *request)
+{
+    free(request->path);
+    free(request->adapter_path);
+    free(request->members);
+    free(request);
+}
+
 /* Takes the worker out of the list, tells who waits, and ends the process. */
 static void lose_worker(struct worker *w, const struct err *why)
 {
@@ -90,7 +103,7 @@ static void lose_worker(struct worker *w, const struct err *why)
     while (r) {
         struct chat_request *next = r->next;
         r->sink.on_lost(r->sink.context, why);
-        free(r);
+        free_request(r);
         r = next;
     }
     free_worker(w);
@@ -120,19 +133,22 @@ static void on_evict(void *context, const char *id)
 
 /* --- lines in --- */
 
-static void end_request(struct worker *w, struct chat_request *request)
+static void unlink_request(struct worker *w, struct chat_request *request)
 {
     int64_t idle_ms = w->workers->config->chat_idle_ms ? w->workers->config->chat_idle_ms : IDLE_MS;
+    struct chat_request **at = &w->requests;
 
-    for (struct chat_request **at = &w->requests; *at; at = &(*at)->next) {
-        if (*at == request) {
-            *at = request->next;
-            free(request);
-            break;
-        }
-    }
+    while (*at != request)
+        at = &(*at)->next;
+    *at = request->next;
     if (!w->requests)
         http_timer_set(w->idle, http_loop_now_ms(w->workers->config->loop) + idle_ms);
+}
+
+static void end_request(struct worker *w, struct chat_request *request)
+{
+    unlink_request(w, request);
+    free_request(request);
 }
 
 static void take_fatal(struct worker *w, const struct json *fatal)
@@ -140,6 +156,8 @@ static void take_fatal(struct worker *w, const struct json *fatal)
     err_set(&w->fatal, ERR_INPUT, "The model could not be loaded: %.*s",
             STR_ARG(json_string_or(json_get(fatal, "message"), STR("unknown reason"))));
 }
+
+static void move_request(struct worker *w, struct chat_request *request);
 
 static void take_line(struct worker *w, struct str text)
 {
@@ -151,6 +169,10 @@ static void take_line(struct worker *w, struct str text)
     if (json_get(line, "fatal"))
         take_fatal(w, json_get(line, "fatal"));
     for (struct chat_request *r = w->requests; r; r = r->next) {
+        if (r->id == id && json_bool_or(json_get(line, "alone"), false)) {
+            move_request(w, r);
+            break;
+        }
         if (r->id == id) {
             r->sink.on_line(r->sink.context, line);
             if (is_last)
@@ -209,33 +231,46 @@ static void on_ready(void *context, uint32_t events)
 
 /* --- starting --- */
 
-/* What a worker needs: its weights once more and room for activations and caches. */
-static int64_t bytes_needed(const struct model_place *place)
+static int64_t weight_bytes(const char *folder)
 {
     struct arena arena = {0};
     uint64_t bytes = 0, one;
     char **names;
     size_t count;
 
-    if (dir_list(&arena, place->path, &names, &count, NULL))
+    if (dir_list(&arena, folder, &names, &count, NULL))
         for (size_t i = 0; i < count; i++)
             if (str_ends(str_of(names[i]), STR(".safetensors")) &&
-                file_size(path_join(&arena, place->path, names[i]), &one, NULL))
+                file_size(path_join(&arena, folder, names[i]), &one, NULL))
                 bytes += one;
     arena_deinit(&arena);
-    return (int64_t)(bytes + bytes / 4) + WEIGHT_BYTES_MIN;
+    return (int64_t)bytes;
 }
 
-static bool spawn(struct worker *w, const struct model_place *place, struct err *err)
+/* What adapters that share a base may take together. */
+static int64_t adapter_room(int64_t base_bytes)
 {
-    const char *argv[8] = {w->workers->program, "infer", "--model", place->path};
+    return base_bytes / 8 + ADAPTER_BYTES_MIN;
+}
+
+/* What a worker needs: its weights once more, its adapters, and room for activations and caches. */
+static int64_t bytes_needed(const char *path, const char *adapter_path)
+{
+    int64_t bytes = weight_bytes(path), adapters = adapter_path ? 2 * weight_bytes(adapter_path) : adapter_room(bytes);
+
+    return bytes + bytes / 4 + adapters + WEIGHT_BYTES_MIN;
+}
+
+static bool spawn(struct worker *w, const char *path, const char *adapter_path, struct err *err)
+{
+    const char *argv[8] = {w->workers->program, "infer", "--model", path};
+    char room[24];
     int ends[2];
     bool ok;
 
-    if (place->adapter_path) {
-        argv[4] = "--adapter";
-        argv[5] = place->adapter_path;
-    }
+    snprintf(room, sizeof room, "%lld", (long long)adapter_room(weight_bytes(path)));
+    argv[4] = adapter_path ? "--adapter" : "--adapter-memory";
+    argv[5] = adapter_path ? adapter_path : room;
     if (!socket_pair(ends, err))
         return false;
     w->fd = ends[0];
@@ -258,12 +293,12 @@ static void make_room(struct chat_workers *workers)
     }
 }
 
-static struct worker *start_worker(struct chat_workers *workers, const struct model_place *place, const char *key,
+static struct worker *start_worker(struct chat_workers *workers, const char *path, const char *adapter_path, const char *key,
                                    struct err *err)
 {
     struct worker *w = mem_alloc_zero(1, sizeof *w);
     struct ledger_claim claim = {
-        .owner = LEDGER_CHAT, .bytes = bytes_needed(place), .evict = on_evict, .context = workers};
+        .owner = LEDGER_CHAT, .bytes = bytes_needed(path, adapter_path), .evict = on_evict, .context = workers};
 
     w->workers = workers;
     w->key = mem_copy_text(key);
@@ -275,7 +310,7 @@ static struct worker *start_worker(struct chat_workers *workers, const struct mo
         err_set(err, ERR_NO_SPACE, "%d models are answering already; try again later.", WORKERS_MAX);
         goto failed;
     }
-    if (!ledger_reserve(job_manager_ledger(workers->config->jobs), &claim, err) || !spawn(w, place, err))
+    if (!ledger_reserve(job_manager_ledger(workers->config->jobs), &claim, err) || !spawn(w, path, adapter_path, err))
         goto failed;
     w->watch = http_loop_add_fd(workers->config->loop, w->fd, EPOLLIN, on_ready, w, err);
     w->idle = http_loop_add_timer(workers->config->loop, INT64_MAX, on_idle, w);
@@ -290,27 +325,75 @@ failed:
     return NULL;
 }
 
-struct chat_request *workers_send(struct chat_workers *workers, const struct model_place *place, struct str members,
-                                  const struct chat_sink *sink, struct err *err)
+/* The worker of a base, or that of an adapter which has a base for itself. It is started when there is none; not with is_found. */
+static struct worker *find_worker(struct chat_workers *workers, const char *path, const char *adapter_path, bool is_found, struct err *err)
 {
     struct arena arena = {0};
-    const char *key = arena_printf(&arena, "%s\n%s", place->path, place->adapter_path ? place->adapter_path : "");
-    struct chat_request *request = NULL;
+    const char *key = arena_printf(&arena, "%s\n%s", path, adapter_path ? adapter_path : "");
     struct worker *w = workers->list;
 
     while (w && strcmp(w->key, key) != 0)
         w = w->next;
-    if (!w)
-        w = start_worker(workers, place, key, err);
-    if (w) {
-        request = mem_alloc_zero(1, sizeof *request);
-        *request = (struct chat_request){.worker = w, .id = ++workers->next_id, .sink = *sink, .next = w->requests};
-        w->requests = request;
-        http_timer_set(w->idle, INT64_MAX);
-        strbuf_printf(&w->out, "{\"id\": %lld, %.*s}\n", (long long)request->id, STR_ARG(members));
-        flush(w);
-    }
+    if (!w && !is_found)
+        w = start_worker(workers, path, adapter_path, key, err);
     arena_deinit(&arena);
+    return w;
+}
+
+/* is_alone: the worker has the request's adapter and no other. */
+static void hand_over(struct chat_request *request, struct worker *w, bool is_alone)
+{
+    struct json_writer writer = {.buf = &w->out};
+
+    request->worker = w;
+    request->next = w->requests;
+    w->requests = request;
+    http_timer_set(w->idle, INT64_MAX);
+    strbuf_printf(&w->out, "{\"id\": %lld, ", (long long)request->id);
+    if (request->adapter_path && !is_alone) {
+        strbuf_add_str(&w->out, STR("\"adapter\": "));
+        json_write_string(&writer, str_of(request->adapter_path));
+        strbuf_add_str(&w->out, STR(", "));
+    }
+    strbuf_add_str(&w->out, str_of(request->members));
+    strbuf_add_str(&w->out, STR("}\n"));
+    flush(w);
+}
+
+/* The adapter cannot share its base: it gets a worker of its own. The request stays with the old one until there is a new one,
+ * which else might be ended for it. */
+static void move_request(struct worker *w, struct chat_request *request)
+{
+    struct err err = {0};
+    struct worker *own = find_worker(w->workers, request->path, request->adapter_path, false, &err);
+
+    unlink_request(w, request);
+    if (own) {
+        hand_over(request, own, true);
+        return;
+    }
+    request->sink.on_lost(request->sink.context, &err);
+    free_request(request);
+}
+
+struct chat_request *workers_send(struct chat_workers *workers, const struct model_place *place, struct str members,
+                                  const struct chat_sink *sink, struct err *err)
+{
+    struct worker *own = NULL, *w;
+    struct chat_request *request;
+
+    if (place->adapter_path)
+        own = find_worker(workers, place->path, place->adapter_path, true, err);
+    w = own ? own : find_worker(workers, place->path, NULL, false, err);
+    if (!w)
+        return NULL;
+    request = mem_alloc_zero(1, sizeof *request);
+    *request = (struct chat_request){.id = ++workers->next_id, .sink = *sink, .path = mem_copy_text(place->path)};
+    request->adapter_path = place->adapter_path ? mem_copy_text(place->adapter_path) : NULL;
+    request->members = mem_alloc(members.len + 1);
+    memcpy(request->members, members.at, members.len);
+    request->members[members.len] = 0;
+    hand_over(request, w, own != NULL);
     return request;
 }
 

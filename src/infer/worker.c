@@ -2,18 +2,20 @@
 #include "base/json.h"
 #include "infer/generate.h"
 #include "infer/reply.h"
+#include "infer/seats.h"
 #include "os/file.h"
-#include "text/chat_format.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_BYTES_MAX = 16 << 20, STEP_TOKENS = 512, CONTEXT_MAX = 8192, STOP_IDS_MAX = 32, CHOICES_MAX = 128 };
+enum { LINE_BYTES_MAX = 16 << 20, STEP_TOKENS = 512, CONTEXT_MAX = 8192, CHOICES_MAX = 128, ADAPTER_BYTES = 256 << 20 };
 
 /* One request and its choices. */
 struct request {
     int64_t id;
     struct worker *worker;
+    struct seat *seat;   /* NULL: the base, or the worker's own adapter */
+    struct voice *voice; /* of the seat or the worker */
     struct token_list prompt;
     struct sequence_request sequence;
     struct reply_options reply_options;
@@ -25,16 +27,23 @@ struct request {
     struct request *next;
 };
 
+/* A line that waits until the adapters that others use leave room for its own. */
+struct waiting {
+    int64_t id;
+    struct str line;
+    struct waiting *next;
+};
+
 struct worker {
     struct model *model;
     struct pool *pool;
     struct generator *generator;
-    struct chat_format format;
-    struct tokenizer_scratch *scratch;
+    struct voice *voice;
+    struct seats *seats; /* NULL: the worker's model has an adapter of its own */
     int32_t context_length;
-    int32_t stop_ids[STOP_IDS_MAX];
-    int stop_id_count;
     struct request *requests; /* in order of arrival */
+    struct waiting *waiting;  /* likewise */
+    uint64_t tried_at;        /* seats_change when the waiting were tried last */
     struct strbuf in, out;
     int out_fd;
     bool is_broken; /* nobody reads any more */
@@ -74,11 +83,11 @@ static void say_error(struct worker *w, int64_t id, const char *member, const st
     end_line(w, &writer);
 }
 
-static void put_token(struct worker *w, struct json_writer *writer, int32_t id, double logprob)
+static void put_token(const struct voice *voice, struct json_writer *writer, int32_t id, double logprob)
 {
     struct strbuf text = {0};
 
-    tokenizer_decode(w->format.tokenizer, &id, 1, false, &text);
+    tokenizer_decode(voice->format.tokenizer, &id, 1, false, &text);
     json_put_str(writer, "token", strbuf_view(&text));
     json_put_number(writer, "logprob", logprob);
     json_write_key(writer, "bytes");
@@ -89,19 +98,19 @@ static void put_token(struct worker *w, struct json_writer *writer, int32_t id, 
     strbuf_deinit(&text);
 }
 
-static void put_tokens(struct worker *w, struct json_writer *writer, const struct reply_piece *piece)
+static void put_tokens(const struct voice *voice, struct json_writer *writer, const struct reply_piece *piece)
 {
     json_write_key(writer, "tokens");
     json_write_begin_array(writer);
     for (size_t i = 0; i < piece->token_count; i++) {
         const struct sequence_token *token = &piece->tokens[i];
         json_write_begin_object(writer);
-        put_token(w, writer, token->id, token->logprob);
+        put_token(voice, writer, token->id, token->logprob);
         json_write_key(writer, "top");
         json_write_begin_array(writer);
         for (int k = 0; k < token->top_count; k++) {
             json_write_begin_object(writer);
-            put_token(w, writer, token->top[k].id, token->top[k].logprob);
+            put_token(voice, writer, token->top[k].id, token->top[k].logprob);
             json_write_end_object(writer);
         }
         json_write_end_array(writer);
@@ -120,7 +129,7 @@ static void say_piece(struct request *r, int choice, const struct reply_piece *p
     json_put_integer(&writer, "choice", choice);
     json_put_str(&writer, "text", piece->text);
     if (r->sequence.logprobs >= 0)
-        put_tokens(r->worker, &writer, piece);
+        put_tokens(r->voice, &writer, piece);
     end_line(r->worker, &writer);
 }
 
@@ -152,6 +161,8 @@ static void free_request(struct request *r)
             generator_remove(r->worker->generator, r->running[i]);
         reply_free(r->reply[i]);
     }
+    if (r->seat)
+        seats_give_back(r->worker->seats, r->seat);
     token_list_deinit(&r->prompt);
     arena_deinit(&r->arena);
     free(r);
@@ -265,8 +276,8 @@ static const struct json *tools_of(const struct json *line)
     return tools && tools->type == JSON_ARRAY && tools->count > 0 ? tools : NULL;
 }
 
-static bool read_prompt(struct worker *w, const struct json *line, struct arena *arena, struct token_list *tokens,
-                        struct err *err)
+static bool read_prompt(struct worker *w, const struct json *line, struct voice *voice, struct arena *arena,
+                        struct token_list *tokens, struct err *err)
 {
     const struct json *messages = json_get(line, "messages"), *ids = json_get(line, "prompt_ids"),
                       *prompt = json_get(line, "prompt");
@@ -276,13 +287,13 @@ static bool read_prompt(struct worker *w, const struct json *line, struct arena 
     if (ids && ids->type == JSON_ARRAY)
         return read_ids(ids, arena, tokens, err) && check_ids(w, tokens, err);
     if (prompt && prompt->type == JSON_STRING)
-        return tokenizer_encode(w->format.tokenizer, w->scratch, prompt->string, true, tokens, err) &&
+        return tokenizer_encode(voice->format.tokenizer, voice->scratch, prompt->string, true, tokens, err) &&
                check_ids(w, tokens, err);
     if (!messages)
         return err_set(err, ERR_INPUT, "a request needs messages, prompt or prompt_ids");
-    return chat_format_input(&w->format, messages, tools_of(line), &input, err) &&
+    return chat_format_input(&voice->format, messages, tools_of(line), &input, err) &&
            chat_render_prompt(&input, arena, &text, err) &&
-           tokenizer_encode(w->format.tokenizer, w->scratch, text, false, tokens, err) && check_ids(w, tokens, err);
+           tokenizer_encode(voice->format.tokenizer, voice->scratch, text, false, tokens, err) && check_ids(w, tokens, err);
 }
 
 static bool fit_context(const struct worker *w, struct request *r, int64_t max_tokens, struct err *err)
@@ -308,9 +319,9 @@ static void read_sampling(struct worker *w, const struct json *line, struct requ
     r->sequence.logprobs = (int)json_integer_or(json_get(line, "logprobs"), -1);
     if (r->sequence.logprobs > SAMPLE_TOP_MAX)
         r->sequence.logprobs = SAMPLE_TOP_MAX;
-    r->reply_options = (struct reply_options){.tokenizer = w->format.tokenizer,
-                                              .stop_ids = w->stop_ids,
-                                              .stop_id_count = w->stop_id_count,
+    r->reply_options = (struct reply_options){.tokenizer = r->voice->format.tokenizer,
+                                              .stop_ids = r->voice->stop_ids,
+                                              .stop_id_count = r->voice->stop_id_count,
                                               .has_tokens = r->sequence.logprobs >= 0};
     for json_each (stop, json_get(line, "stop"))
         if (stop->type == JSON_STRING && stop->string.len > 0 && r->reply_options.stop_count < REPLY_STOPS_MAX) {
@@ -319,16 +330,21 @@ static void read_sampling(struct worker *w, const struct json *line, struct requ
         }
 }
 
-static bool make_request(struct worker *w, const struct json *line, int64_t id, struct arena *arena, struct err *err)
+/* Owns the seat from here on. */
+static bool make_request(struct worker *w, const struct json *line, int64_t id, struct seat *seat, struct arena *arena,
+                         struct err *err)
 {
     struct request *r = mem_alloc_zero(1, sizeof *r), **end = &w->requests;
     int64_t n = json_integer_or(json_get(line, "n"), 1);
 
     r->id = id;
     r->worker = w;
+    r->seat = seat;
+    r->voice = seat && seat_voice(seat) ? seat_voice(seat) : w->voice;
+    r->sequence.adapter = seat ? seat_adapter(seat) : NULL;
     if (n < 1 || n > CHOICES_MAX)
         err_set(err, ERR_INPUT, "n must be from 1 to %d", CHOICES_MAX);
-    else if (read_prompt(w, line, arena, &r->prompt, err) &&
+    else if (read_prompt(w, line, r->voice, arena, &r->prompt, err) &&
              fit_context(w, r, json_integer_or(json_get(line, "max_tokens"), 0), err)) {
         read_sampling(w, line, r);
         r->choice_count = (int)n;
@@ -380,29 +396,117 @@ out:
     return ok;
 }
 
+static void say_alone(struct worker *w, int64_t id)
+{
+    struct json_writer writer = begin_line(w, id);
+
+    json_put_bool(&writer, "alone", true);
+    end_line(w, &writer);
+}
+
+static void add_waiting(struct worker *w, int64_t id, struct str text)
+{
+    struct waiting *waiting = mem_alloc_zero(1, sizeof *waiting), **end = &w->waiting;
+    char *copy = mem_alloc(text.len + 1);
+
+    memcpy(copy, text.at, text.len);
+    *waiting = (struct waiting){.id = id, .line = {copy, text.len}};
+    while (*end)
+        end = &(*end)->next;
+    *end = waiting;
+}
+
+static void free_waiting(struct waiting *waiting)
+{
+    free((char *)(uintptr_t)waiting->line.at);
+    free(waiting);
+}
+
+/* A request with an adapter takes its seat first; *waits when there is no room for it now. */
+static bool take_request(struct worker *w, const struct json *line, int64_t id, struct arena *arena, bool *waits, struct err *err)
+{
+    struct str folder = json_string_or(json_get(line, "adapter"), STR_NONE);
+    struct seat *seat;
+
+    *waits = false;
+    if (folder.len == 0)
+        return make_request(w, line, id, NULL, arena, err);
+    if (!w->seats)
+        return err_set(err, ERR_INPUT, "this worker has an adapter of its own");
+    seat = seats_take(w->seats, str_copy(arena, folder), err);
+    if (seat)
+        return make_request(w, line, id, seat, arena, err);
+    *waits = err->code == ERR_NO_SPACE;
+    if (err->code == ERR_UNSUPPORTED)
+        say_alone(w, id);
+    return *waits || err->code == ERR_UNSUPPORTED;
+}
+
+/* Once a seat became free: those that were first are first. */
+static void try_waiting(struct worker *w)
+{
+    struct waiting **at = &w->waiting;
+
+    if (!w->waiting || w->tried_at == seats_change(w->seats))
+        return;
+    w->tried_at = seats_change(w->seats);
+    while (*at) {
+        struct waiting *waiting = *at;
+        struct arena arena = {0};
+        struct err err = {0};
+        bool waits;
+        if (!take_request(w, json_parse(&arena, waiting->line, NULL, NULL), waiting->id, &arena, &waits, &err))
+            say_error(w, waiting->id, "error", &err);
+        if (waits) {
+            at = &waiting->next;
+        } else {
+            *at = waiting->next;
+            free_waiting(waiting);
+        }
+        arena_deinit(&arena);
+    }
+}
+
+static void cancel(struct worker *w, int64_t id)
+{
+    for (struct request *r = w->requests, *next; r; r = next) {
+        next = r->next;
+        if (r->id == id)
+            drop_request(w, r);
+    }
+    for (struct waiting **at = &w->waiting; *at;) {
+        struct waiting *waiting = *at;
+        if (waiting->id == id) {
+            *at = waiting->next;
+            free_waiting(waiting);
+        } else {
+            at = &waiting->next;
+        }
+    }
+}
+
 static void take_line(struct worker *w, struct str text)
 {
     struct arena arena = {0};
     struct err err = {0};
     const struct json *line = json_parse(&arena, text, NULL, &err);
     int64_t id = json_integer_or(json_get(line, "id"), -1);
-    bool ok = false;
+    bool ok = false, waits = false;
 
-    if (line && id < 0)
+    if (line && id < 0) {
         err_set(&err, ERR_INPUT, "a request needs an id");
-    else if (line && json_bool_or(json_get(line, "cancel"), false)) {
-        for (struct request *r = w->requests, *next; r; r = next) {
-            next = r->next;
-            if (r->id == id)
-                drop_request(w, r);
-        }
+    } else if (line && json_bool_or(json_get(line, "cancel"), false)) {
+        cancel(w, id);
         ok = true;
-    } else if (line && json_bool_or(json_get(line, "logits"), false))
+    } else if (line && json_bool_or(json_get(line, "logits"), false)) {
         ok = say_logits(w, line, id, &arena, &err);
-    else if (line)
-        ok = make_request(w, line, id, &arena, &err);
+    } else if (line) {
+        ok = take_request(w, line, id, &arena, &waits, &err);
+    }
     if (!ok)
         say_error(w, id, "error", &err);
+    if (waits)
+        add_waiting(w, id, text);
     arena_deinit(&arena);
 }
 
@@ -445,38 +549,10 @@ static bool serve(struct worker *w, int in, struct err *err)
         start_waiting(w);
         generator_step(w->generator);
         end_finished(w);
+        try_waiting(w); /* before the loop may sleep again */
+        start_waiting(w);
     }
     return true;
-}
-
-static void add_stop_id(struct worker *w, int32_t id)
-{
-    for (int i = 0; i < w->stop_id_count; i++)
-        if (w->stop_ids[i] == id)
-            return;
-    if (id >= 0 && w->stop_id_count < STOP_IDS_MAX)
-        w->stop_ids[w->stop_id_count++] = id;
-}
-
-/* What ends a reply: the ends that config.json and generation_config.json name, the tokenizer's, and the template's end
- * of turn. */
-static void collect_stop_ids(struct worker *w, const char *folder)
-{
-    const struct model_config *config = model_config(w->model);
-    struct arena arena = {0};
-    struct str text;
-
-    for (int i = 0; i < config->eos_count; i++)
-        add_stop_id(w, config->eos_ids[i]);
-    if (file_read(&arena, path_join(&arena, folder, "generation_config.json"), 1 << 20, &text, NULL)) {
-        const struct json *eos = json_get(json_parse(&arena, text, NULL, NULL), "eos_token_id");
-        add_stop_id(w, (int32_t)json_integer_or(eos, -1));
-        for json_each (id, eos)
-            add_stop_id(w, (int32_t)json_integer_or(id, -1));
-    }
-    add_stop_id(w, tokenizer_special_id(w->format.tokenizer, TOKENIZER_EOS));
-    add_stop_id(w, chat_format_end_of_turn(&w->format));
-    arena_deinit(&arena);
 }
 
 static bool open_model(struct worker *w, const struct worker_options *options, struct err *err)
@@ -494,6 +570,7 @@ static bool open_model(struct worker *w, const struct worker_options *options, s
         w->context_length = (int32_t)options->context_length;
     w->pool = pool_new(options->threads);
     open = (struct model_options){.adapter_folder = options->adapter,
+                                  .slot_rank = options->adapter ? 0 : SEAT_RANK_MAX,
                                   .backend = backend,
                                   .pool = w->pool,
                                   .row_tokens = w->context_length < STEP_TOKENS ? w->context_length : STEP_TOKENS,
@@ -508,20 +585,44 @@ out:
     return ok;
 }
 
+/* A folder of an adapter may have no tokenizer: then it speaks as its base. */
+static bool open_voice(struct worker *w, const struct worker_options *options, struct err *err)
+{
+    const struct model_config *config = model_config(w->model);
+
+    if (options->adapter)
+        w->voice = voice_open(options->adapter, options->model, config->eos_ids, config->eos_count, options->now, NULL);
+    if (!w->voice)
+        w->voice = voice_open(options->model, options->model, config->eos_ids, config->eos_count, options->now, err);
+    return w->voice != NULL;
+}
+
+static void close_worker(struct worker *w)
+{
+    while (w->requests)
+        drop_request(w, w->requests);
+    while (w->waiting)
+        cancel(w, w->waiting->id);
+    generator_free(w->generator);
+    seats_free(w->seats);
+    voice_close(w->voice);
+    model_close(w->model);
+    pool_free(w->pool);
+    strbuf_deinit(&w->in);
+    strbuf_deinit(&w->out);
+}
+
 bool worker_run(const struct worker_options *options, int in, int out, struct err *err)
 {
     struct worker w = {.out_fd = out};
     struct json_writer writer;
     bool ok = false;
 
-    if (!chat_format_open(&w.format, options->adapter ? options->adapter : options->model, options->now, err) &&
-        (!options->adapter || !chat_format_open(&w.format, options->model, options->now, err)))
+    if (!open_model(&w, options, err) || !open_voice(&w, options, err))
         goto out;
-    if (!open_model(&w, options, err))
-        goto out;
-    w.scratch = tokenizer_scratch_new(w.format.tokenizer);
+    if (!options->adapter)
+        w.seats = seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
     w.generator = generator_new(w.model, model_plan_used(w.model)->tokens);
-    collect_stop_ids(&w, options->model);
     writer = begin_line(&w, -1);
     json_put_bool(&writer, "ready", true);
     json_put_integer(&writer, "context_length", w.context_length);
@@ -530,14 +631,6 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
 out:
     if (!ok)
         say_error(&w, -1, "fatal", err);
-    while (w.requests)
-        drop_request(&w, w.requests);
-    generator_free(w.generator);
-    tokenizer_scratch_free(w.scratch);
-    model_close(w.model);
-    pool_free(w.pool);
-    chat_format_close(&w.format);
-    strbuf_deinit(&w.in);
-    strbuf_deinit(&w.out);
+    close_worker(&w);
     return ok;
 }

@@ -1,4 +1,4 @@
-/* infer/worker.h - answers requests for one model: the other end of "The inference worker" in docs/formats.md.
+/* infer/worker.h - answers requests for one base model and the adapters on it: the other end of "The inference worker" in docs/formats.md.
  *
  * Lines in, lines out, nothing else: no network, no files but the model's. */
 #pragma once
@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 struct worker_options {
-    const char *model, *adapter;  /* folders; adapter NULL: none */
+    const char *model, *adapter;  /* folders; adapter NULL: none of its own, then requests may name adapters */
+    int64_t adapter_bytes;        /* of all adapters that requests name together; 0: 256 MiB */
     const char *backend;          /* "cpu" or "ref" */
     const char *dtype;            /* "auto", "float32", "bfloat16" */
     int threads;                  /* 0: one per core */
