@@ -49,7 +49,7 @@ static bool describe(struct model *m, struct model *base, const char *folder, st
     m->panel_backend = base->panel_backend;
     m->queue = base->queue;
     return adapter_config_read(&m->arena, folder, &m->lora, err) && check_kind(base, &m->lora, err) &&
-           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, set, &m->params, err) &&
+           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, false, set, &m->params, err) &&
            check_matrices(m, base->slot_rank, err);
 }
 
