@@ -10,6 +10,7 @@ starts a container; it ends when its first step begins. Files of both are in the
 """
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -72,6 +73,7 @@ def write_lines(path, has_template, count):
 
 
 def measure(model, has_template, folder, runs):
+    os.sync()  # the model was written a moment ago: its pages are not to stand in front of the job's
     server = material.Server(folder / "server", folder / "models")
     try:
         data = [folder / "server" / f"{i}.jsonl" for i in range(runs + 1)]

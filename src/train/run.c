@@ -78,7 +78,8 @@ static bool write_identity(struct run *run, struct err *err)
     json_put_integer(&w, "attempt", run->attempt);
     json_write_end_object(&w);
     strbuf_add_char(&text, '\n');
-    ok = file_replace(path_join(&run->arena, run->attempt_dir, "identity.json"), strbuf_view(&text), err);
+    /* not synced: after a power cut there is no such process */
+    ok = file_swap(path_join(&run->arena, run->attempt_dir, "identity.json"), strbuf_view(&text), err);
     strbuf_deinit(&text);
     return ok;
 }
