@@ -204,13 +204,29 @@ static bool check_streams_of_key(struct call *call)
     return false;
 }
 
+/* A stream tells all there is, from the oldest on. */
+static bool check_stream_query(struct call *call)
+{
+    static const char *const of_lists[] = {"limit", "order"};
+    struct problems problems = {.arena = call->arena};
+    struct str value;
+
+    for (size_t i = 0; i < sizeof of_lists / sizeof *of_lists; i++)
+        if (url_query_get(&call->query, of_lists[i], &value) && value.len > 0)
+            problems_add(&problems, "value_error", of_lists[i], NULL, NULL,
+                         "%s: has no meaning with stream=true, which sends all events in order", of_lists[i]);
+    if (problems.count)
+        answer_problems(call, &problems);
+    return problems.count == 0;
+}
+
 static void begin_stream(struct call *call)
 {
     struct event_stream *s = arena_new(call->arena, struct event_stream);
     struct event_streams *all = call->api->streams;
 
     *s = (struct event_stream){.all = all, .call = call, .job_id = call_find_job(call)};
-    if (!s->job_id || !check_streams_of_key(call) || !read_start(call, s))
+    if (!s->job_id || !check_stream_query(call) || !check_streams_of_key(call) || !read_start(call, s))
         return;
     s->next = all->first;
     all->first = s;

@@ -330,12 +330,28 @@ static bool is_known_query(const struct route *route, struct str name)
     return false;
 }
 
+/* A list's items repeat their name; of anything else the second would be overlooked. */
+static bool is_repeated(const struct call *call, const struct route *route, size_t at)
+{
+    struct str name = call->query.pair[at].name;
+    bool is_item = str_ends(name, STR("[]")) ||
+                   is_known_query(route, str_of(arena_printf(call->arena, "%.*s[]", STR_ARG(name))));
+
+    for (size_t i = 0; i < at && !is_item; i++)
+        if (str_equal(call->query.pair[i].name, name))
+            return true;
+    return false;
+}
+
 static bool check_query(struct call *call, const struct route *route)
 {
     struct problems problems = {.arena = call->arena};
 
     for (size_t i = 0; i < call->query.count; i++) {
         struct str name = call->query.pair[i].name;
+        if (is_repeated(call, route, i))
+            problems_add(&problems, "value_error", str_copy(call->arena, name), NULL, NULL,
+                         "the query parameter %.*s is given more than once", STR_ARG(name));
         if (!is_known_query(route, name) && call->query.pair[i].value.len > 0)
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, name), NULL, NULL,
                          "the query parameter %.*s is not supported here", STR_ARG(name));

@@ -107,10 +107,11 @@ static int64_t read_integer(struct call *call, const char *name, int64_t standar
 
     if (!url_query_get(&call->query, name, &text) || text.len == 0)
         return standard;
-    if (!str_to_i64(text, &value) || value < min || value > max)
-        problems_add(problems, "value_error", name, NULL, NULL, "%s: must be an integer from %lld to %lld", name,
-                     (long long)min, (long long)max);
-    return value;
+    if (str_to_i64(text, &value) && value >= min && value <= max)
+        return value;
+    problems_add(problems, "value_error", name, NULL, NULL, "%s: must be an integer from %lld to %lld", name,
+                 (long long)min, (long long)max);
+    return standard;
 }
 
 static bool read_query(struct call *call, struct usage_query *usage)

@@ -33,6 +33,12 @@ def test_a_stream_of_a_finished_job_is_its_list_and_ends(client, finished_job, c
         assert json.loads(data)["id"] == event_id
 
 
+@pytest.mark.parametrize("query", ["limit=5", "order=desc", "order=W&limit=-1", "stream=false"])
+def test_a_stream_refuses_what_it_would_not_heed(server, finished_job, query):
+    status, _, body = ask(server, "GET", f"/v1/fine_tuning/jobs/{finished_job.id}/events?stream=true&{query}")
+    assert status == 422 and json.loads(body)["detail"]
+
+
 def test_a_stream_tells_a_running_job_to_its_end(client, training_file):
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 2, "batch_size": 4})
     told = [event_id for event_id, data in stream(client, job.id) if data != "[DONE]"]

@@ -111,6 +111,16 @@ def test_broken_parts_are_refused(client, server, body, said):
     assert status == 400 and said in json.loads(answer)["error"]["message"], answer
 
 
+def test_without_room_an_upload_is_refused(models, tmp_path):
+    server = Server(tmp_path / "data", models, "--no-auth", "--disk-free-min", str(1 << 60)).start()
+    try:
+        with pytest.raises(openai.APIStatusError) as refused:
+            begin(make_client(server), chat_lines(5).encode())
+        assert refused.value.status_code == 507 and refused.value.code == "no_space"
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_restart_keeps_pending_uploads_and_removes_what_has_expired(models, tmp_path):
     server = Server(tmp_path / "data", models, "--no-auth").start()
     client = make_client(server)

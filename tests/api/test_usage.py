@@ -85,7 +85,7 @@ def test_pages_go_on_with_next_page(used):
 
 
 @pytest.mark.parametrize("query", ["", "start_time=", "start_time=x", "start_time=-1", "start_time=1&limit=0", "start_time=1&limit=32", "start_time=1&bucket_width=1h",
-                                   "start_time=1&group_by[]=model", "start_time=1&end_time=1e9", "start_time=1&page=next", "start_time=1&models[]=x"])
+                                   "start_time=1&group_by[]=model", "start_time=1&end_time=1e9", "start_time=1&page=next", "start_time=1&limit=9223372036854775807", "start_time=1&start_time=2", "start_time=1&models[]=x"])
 @pytest.mark.parametrize("kind", ["completions", "fine_tuning", "storage"])
 def test_wrong_queries_are_refused(used, kind, query):
     server, admin, *_ = used
