@@ -63,8 +63,8 @@ build/venv-hub/requirements.txt: tests/hub/requirements.txt
 	build/venv-hub/bin/pip install -q -r $<
 	@cp $< $@
 
-hub: build/attune build/venv-hub/requirements.txt ## models from and to a fake Hugging Face Hub, which the real client has proven
-	build/venv-hub/bin/pytest -q tests/hub
+hub: build/attune build/venv-hub/requirements.txt $(PARITY)/requirements.txt ## models from and to a fake Hugging Face Hub, which the real client has proven
+	PEERS_PYTHON=$(CURDIR)/$(PARITY)/bin/python build/venv-hub/bin/pytest -q tests/hub
 
 build/venv/installed.txt: tests/requirements.txt
 	@tools/setup.sh test
