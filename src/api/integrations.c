@@ -62,6 +62,12 @@ static void read_name(struct reader *r, const struct member *member, const struc
                            member->characters_max));
 }
 
+static void read_bool(struct reader *r, const struct member *member, const struct json *value)
+{
+    if (value->type != JSON_BOOL)
+        wrong(r, "bool_type", member->name, "must be true or false");
+}
+
 static void read_repo(struct reader *r, const struct member *member, const struct json *value)
 {
     if (value->type != JSON_STRING || !hub_name_is_repo(value->string))
@@ -118,6 +124,7 @@ static const struct member mlflow_members[] = {
     {"experiment_name", read_text, .characters_max = 500},
     {"run_name", read_text, .characters_max = 250},
     {"tags", read_tag_map, .absent = "{}"},
+    {"log_artifacts", read_bool, .absent = "false"},
     {.name = "username"},
     {.name = "password"},
     {.name = "token"},

@@ -5,14 +5,14 @@
 #include "base/hash.h"
 #include "hub/card.h"
 #include "hub/upload.h"
-#include "os/clock.h"
 #include "os/file.h"
+#include "track/result.h"
 #include "track/sending.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { FILES_MAX = 1024, TEXT_BYTES_MAX = 16 << 20, ALIVE_MS = 20000 };
+enum { TEXT_BYTES_MAX = 16 << 20 };
 
 struct export
 {
@@ -21,7 +21,6 @@ struct export
     struct hub_upload upload;
     const char *folder;
     bool is_adapter;
-    int64_t alive_ms; /* when the server last heard something */
 };
 
 static const struct json *job_of(const struct export *e)
@@ -31,65 +30,33 @@ static const struct json *job_of(const struct export *e)
 
 static void on_alive(void *context)
 {
-    struct export *e = context;
-    const int64_t now_ms = clock_monotonic_ms();
-
-    if (now_ms - e->alive_ms < ALIVE_MS)
-        return;
-    e->alive_ms = now_ms;
-    sending_tell_alive(e->s, NULL);
+    sending_move(((struct export *)context)->s);
 }
 
 /* --- the files --- */
 
-/* Relative, without a step upwards: it becomes a path here and there. */
-static bool is_safe_path(struct str path)
-{
-    for (size_t i = 0; i < path.len; i++)
-        if ((unsigned char)path.at[i] < 0x20 || path.at[i] == '\\')
-            return false;
-    return path.len > 0 && path.len < 256 && path.at[0] != '/' && path.at[0] != '.' &&
-           str_find(path, STR("/."), 0) < 0 && str_find(path, STR("//"), 0) < 0;
-}
-
-static const struct json *read_json(struct export *e, const char *path, struct err *err)
+static const struct json *read_json(struct export *e, const char *path)
 {
     struct str text;
 
-    return file_read(e->s->arena, path, TEXT_BYTES_MAX, &text, err) ? json_parse(e->s->arena, text, NULL, err) : NULL;
-}
-
-static bool take_file(struct export *e, const struct json *entry, struct err *err)
-{
-    struct str name = json_string_or(json_get(entry, "name"), STR_NONE),
-               sha256 = json_string_or(json_get(entry, "sha256"), STR_NONE);
-    struct hub_outgoing *file = &e->upload.files[e->upload.file_count];
-    uint64_t bytes;
-
-    if (e->upload.file_count + 1 == FILES_MAX || !is_safe_path(name) || sha256.len != 64)
-        return err_set(err, ERR_INPUT, "the checkpoint's MANIFEST is not one");
-    *file = (struct hub_outgoing){.path = str_copy(e->s->arena, name)};
-    file->place = path_join(e->s->arena, e->folder, file->path);
-    file->bytes = (uint64_t)json_integer_or(json_get(entry, "bytes"), 0);
-    snprintf(file->sha256, sizeof file->sha256, "%.*s", STR_ARG(sha256));
-    if (!file_size(file->place, &bytes, NULL) || bytes != file->bytes)
-        return err_set(err, ERR_NOT_FOUND, "%s of the checkpoint is not there as it was written", file->path);
-    e->upload.file_count++;
-    return true;
+    return file_read(e->s->arena, path, TEXT_BYTES_MAX, &text, NULL) ? json_parse(e->s->arena, text, NULL, NULL) : NULL;
 }
 
 static bool list_files(struct export *e, struct err *err)
 {
-    const struct json *manifest = read_json(e, path_join(e->s->arena, e->folder, "MANIFEST"), err);
-    bool ok = manifest != NULL;
+    struct result_files files;
 
-    if (!ok)
-        return err_set(err, ERR_NOT_FOUND, "the checkpoint is not there any more");
-    e->is_adapter = str_is(json_string_or(json_get(manifest, "kind"), STR_NONE), "lora");
-    e->upload.files = arena_new_array(e->s->arena, struct hub_outgoing, FILES_MAX);
-    for
-        json_each(entry, json_get(manifest, "files")) ok = ok && take_file(e, entry, err);
-    return ok;
+    if (!result_list(e->s->arena, e->folder, &files, err))
+        return false;
+    e->is_adapter = files.is_adapter;
+    e->upload.files = arena_new_array(e->s->arena, struct hub_outgoing, files.count + 1); /* and the card */
+    for (size_t i = 0; i < files.count; i++) {
+        struct hub_outgoing *file = &e->upload.files[e->upload.file_count++];
+
+        *file = (struct hub_outgoing){.path = files.at[i].path, .place = files.at[i].place, .bytes = files.at[i].bytes};
+        memcpy(file->sha256, files.at[i].sha256, sizeof file->sha256);
+    }
+    return true;
 }
 
 /* --- the card --- */
@@ -115,7 +82,7 @@ static void add_card(struct export *e)
         .method = method ? method : "supervised",
         .hyperparameters = json_get(job_of(e), "hyperparameters"),
         .metrics = json_get(json_get(e->s->document, "result"), "metrics"),
-        .receipt = read_json(e, path_join(e->s->arena, run_dir, "receipt.json"), NULL),
+        .receipt = read_json(e, path_join(e->s->arena, run_dir, "receipt.json")),
     };
     struct hub_outgoing *file = &e->upload.files[e->upload.file_count++];
     struct strbuf text = {0};
@@ -178,7 +145,6 @@ bool hub_send(struct sending *s, struct err *err)
         .s = s,
         .wire = {.arena = s->arena, .policy = &s->policy, .on_alive = on_alive, .context = &e},
         .upload = {.wire = &e.wire, .summary = arena_printf(s->arena, "Result of %s", sending_text(s, "job", "id"))},
-        .alive_ms = clock_monotonic_ms(),
     };
     bool ok;
 

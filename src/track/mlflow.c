@@ -308,6 +308,12 @@ static bool finish(struct talk *t, struct err *err)
     return post(t, API "runs/update", NULL, err) != NULL;
 }
 
+static bool wants_artifacts(const struct sending *s)
+{
+    return sending_text(s, "result", "folder") &&
+           json_bool_or(json_get(json_get(s->document, "config"), "log_artifacts"), false);
+}
+
 bool mlflow_send(struct sending *s, struct err *err)
 {
     struct talk talk = {.s = s};
@@ -318,6 +324,7 @@ bool mlflow_send(struct sending *s, struct err *err)
     s->bearer = s->username ? NULL : sending_text(s, "secrets", "token");
     ok = sending_connect(s, str_of(sending_text(s, "config", "tracking_uri")), err) && find_run(&talk, err) &&
          (!sending_has_new_params(s) || log_params(&talk, err)) && log_metrics(&talk, err) &&
+         (!wants_artifacts(s) || mlflow_send_artifacts(s, talk.run_id, err)) &&
          (!sending_is(s, "is_last") || finish(&talk, err));
     strbuf_deinit(&talk.body.text);
     return ok;

@@ -1,6 +1,12 @@
 #include "track/result.h"
 
+#include "hub/name.h"
 #include "job/rundir.h"
+#include "os/file.h"
+
+#include <stdio.h>
+
+enum { MANIFEST_BYTES_MAX = 4 << 20 };
 
 static void put_raw(struct json_writer *w, const char *key, const char *json)
 {
@@ -41,4 +47,42 @@ bool result_write(struct json_writer *w, const struct result_place *place, struc
     put_raw(w, "metrics", list.at[0].metrics_json);
     json_write_end_object(w);
     return true;
+}
+
+/* --- for the sender --- */
+
+static bool take_file(struct arena *arena, const char *folder, const struct json *entry, struct result_files *files,
+                      struct err *err)
+{
+    struct str name = json_string_or(json_get(entry, "name"), STR_NONE),
+               sha256 = json_string_or(json_get(entry, "sha256"), STR_NONE);
+    struct result_file *file = &files->at[files->count];
+    uint64_t bytes;
+
+    if (files->count == RESULT_FILES_MAX || !hub_name_is_path(name) || !hub_name_is_sha256(sha256))
+        return err_set(err, ERR_INPUT, "the checkpoint's MANIFEST is not one");
+    *file = (struct result_file){.path = str_copy(arena, name)};
+    file->place = path_join(arena, folder, file->path);
+    file->bytes = (uint64_t)json_integer_or(json_get(entry, "bytes"), 0);
+    snprintf(file->sha256, sizeof file->sha256, "%.*s", STR_ARG(sha256));
+    if (!file_size(file->place, &bytes, NULL) || bytes != file->bytes)
+        return err_set(err, ERR_NOT_FOUND, "%s of the checkpoint is not there as it was written", file->path);
+    files->count++;
+    return true;
+}
+
+bool result_list(struct arena *arena, const char *folder, struct result_files *files, struct err *err)
+{
+    const struct json *manifest;
+    struct str text;
+    bool ok = true;
+
+    if (!file_read(arena, path_join(arena, folder, "MANIFEST"), MANIFEST_BYTES_MAX, &text, NULL) ||
+        !(manifest = json_parse(arena, text, NULL, NULL)))
+        return err_set(err, ERR_NOT_FOUND, "the checkpoint is not there any more");
+    *files = (struct result_files){.at = arena_new_array(arena, struct result_file, RESULT_FILES_MAX)};
+    files->is_adapter = str_is(json_string_or(json_get(manifest, "kind"), STR_NONE), "lora");
+    for
+        json_each(entry, json_get(manifest, "files")) ok = ok && take_file(arena, folder, entry, files, err);
+    return ok;
 }

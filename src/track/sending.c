@@ -1,12 +1,13 @@
 #include "track/sending.h"
 
+#include "os/clock.h"
 #include "os/file.h"
 #include "os/secret.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 30000, CONNECT_MS = 10000 };
+enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 30000, MOVE_MS = 20000, CONNECT_MS = 10000 };
 
 static const struct service {
     const char *kind;
@@ -186,9 +187,27 @@ static struct http_client_request request_of(struct sending *sending, const char
         .connect_context = sending,
         .connect_ms = CONNECT_MS,
         .stall_ms = REQUEST_MS,
-        .total_ms = REQUEST_MS,
         .answer_bytes_max = ANSWER_BYTES_MAX,
     };
+}
+
+static const struct json *ask(struct sending *sending, struct http_client_request *request, char code[64],
+                              struct err *err)
+{
+    struct http_client_answer answer = {0};
+    const struct json *json = NULL;
+    char unasked[64];
+
+    request->username = sending->username;
+    request->password = sending->password;
+    request->bearer = sending->bearer;
+    request->ca_pem = sending_text(sending, "secrets", "certificate_file");
+    code = code ? code : unasked;
+    code[0] = 0;
+    if (http_client_send(request, &answer, err))
+        json = read_answer(sending, &answer, code, err);
+    http_client_answer_deinit(&answer);
+    return json;
 }
 
 const struct json *sending_call(struct sending *sending, const char *method, const char *path, struct str body,
@@ -196,20 +215,35 @@ const struct json *sending_call(struct sending *sending, const char *method, con
 {
     struct http_client_request request =
         request_of(sending, method, arena_printf(sending->arena, "%s%s", sending->base.rest, path), body);
-    struct http_client_answer answer = {0};
-    const struct json *json = NULL;
-    char unasked[64];
 
-    request.username = sending->username;
-    request.password = sending->password;
-    request.bearer = sending->bearer;
-    request.ca_pem = sending_text(sending, "secrets", "certificate_file");
-    code = code ? code : unasked;
-    code[0] = 0;
-    if (http_client_send(&request, &answer, err))
-        json = read_answer(sending, &answer, code, err);
-    http_client_answer_deinit(&answer);
-    return json;
+    return ask(sending, &request, code, err);
+}
+
+static bool on_progress(void *context, uint64_t sent, uint64_t total)
+{
+    (void)sent;
+    (void)total;
+    sending_move(context);
+    return true;
+}
+
+bool sending_put_file(struct sending *sending, const char *path, const char *place, uint64_t bytes, struct err *err)
+{
+    struct http_client_request request =
+        request_of(sending, "PUT", arena_printf(sending->arena, "%s%s", sending->base.rest, path), STR_NONE);
+    struct http_client_slice slice = {file_open_read(place, err), 0, bytes};
+    bool ok;
+
+    if (slice.fd < 0)
+        return false;
+    request.slice = &slice;
+    request.content_type = "application/octet-stream";
+    request.total_ms = 0;
+    request.on_progress = on_progress;
+    request.context = sending;
+    ok = ask(sending, &request, NULL, err) != NULL;
+    fd_close(&slice.fd);
+    return ok;
 }
 
 /* What the URL has behind the origin may be a secret: messages do not show it. */
@@ -297,12 +331,16 @@ bool sending_tell_event(struct sending *sending, const char *code, const char *m
     return tell(sending, &line, err);
 }
 
-bool sending_tell_alive(struct sending *sending, struct err *err)
+void sending_move(struct sending *sending)
 {
+    const int64_t now_ms = clock_monotonic_ms();
     struct strbuf line = {0};
 
+    if (now_ms - sending->told_ms < MOVE_MS)
+        return;
+    sending->told_ms = now_ms;
     strbuf_add_text(&line, "{\"alive\":true}");
-    return tell(sending, &line, err);
+    tell(sending, &line, NULL);
 }
 
 static bool tell_end(struct sending *sending, bool ok, const struct err *problem, struct err *err)

@@ -39,6 +39,7 @@ struct sending {
     struct strbuf pin;
     int out_fd;
     int64_t wait_ms; /* what the service asked for with Retry-After; 0: nothing */
+    int64_t told_ms; /* when sending_move last said so */
 };
 
 /* --- the document --- */
@@ -69,6 +70,8 @@ const struct json *sending_call(struct sending *sending, const char *method, con
  * holds. False when there was none. */
 bool sending_post_to(struct sending *sending, const struct http_form_field *headers, size_t header_count,
                      struct str body, int *status, struct err *err);
+/* PUT of a file as it lies on the disk; it may take long, and the server is told that it goes on. */
+bool sending_put_file(struct sending *sending, const char *path, const char *place, uint64_t bytes, struct err *err);
 /* False with ERR_INPUT: the answer is JSON, but not as the service of this name answers. */
 bool sending_not_as(struct sending *sending, const char *service, struct err *err);
 
@@ -89,13 +92,17 @@ char *sending_copy(const struct sending *sending, const struct json *object, con
 /* seq 0 and an empty text leave theirs as they are. */
 bool sending_tell(struct sending *sending, int64_t seq, struct str external, struct err *err);
 bool sending_tell_event(struct sending *sending, const char *code, const char *message, struct err *err);
-bool sending_tell_alive(struct sending *sending, struct err *err);
+/* Bytes move: every twenty seconds the server hears of it. */
+void sending_move(struct sending *sending);
 
 /* The whole of it: reads, sends, tells. False when even the document could not be read. */
 bool sending_run(int in_fd, int out_fd, struct err *err);
 
 /* Services, one file each. */
 bool mlflow_send(struct sending *sending, struct err *err);
+/* The files of the result as artifacts of a run, those that are not there; a run that keeps them elsewhere than at the
+ * tracking server gets none, and an event says so. */
+bool mlflow_send_artifacts(struct sending *sending, const char *run_id, struct err *err);
 bool wandb_send(struct sending *sending, struct err *err);
 bool hub_send(struct sending *sending, struct err *err);
 bool webhook_send(struct sending *sending, struct err *err);

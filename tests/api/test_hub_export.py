@@ -227,6 +227,7 @@ def test_a_user_who_is_renamed_meanwhile_gets_no_second_repository(hub, tmp_path
     hub.fault("/commit/main", "dropped", call=delivery.kill)
     delivery.send()
     hub.tokens[TOKEN] = {"name": "renamed", "orgs": ["someone"]}
+    hub.repos["someone/result"].readers.add("renamed")
     delivery.send_until_done()
     check_head(hub, name="someone/result")
     assert len(hub.served("hub", "whoami")) == 1

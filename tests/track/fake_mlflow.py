@@ -8,20 +8,31 @@ import uuid
 
 from fake_service import FakeService, Refused
 
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 KEY = re.compile(r"^[A-Za-z0-9_./ :-]{1,250}$")
 
 
 class FakeMlflow(FakeService):
     def __init__(self, *arguments, **options):
-        self.experiments, self.runs = {"Default": "0"}, {}
+        self.experiments, self.runs, self.artifacts, self.artifact_scheme = {"Default": "0"}, {}, {}, "mlflow-artifacts:/"
         super().__init__(*arguments, **options)
 
     def name(self, path):
         return path.removeprefix("/prefix").removeprefix("/api/2.0/mlflow/")
 
     def reply(self, handler, method, path, query, body):
+        path = path.removeprefix("/prefix")
+        if path.startswith(ARTIFACTS):
+            return self.artifact(method, urllib.parse.unquote(path.removeprefix(ARTIFACTS).removeprefix("/")), dict(urllib.parse.parse_qsl(query)), body)
         answer = getattr(self, method.lower() + "_" + re.sub("[-/]", "_", self.name(path)))
         return answer(json.loads(body) if body else dict(urllib.parse.parse_qsl(query)))
+
+    def artifact(self, method, path, fields, body):
+        if method == "PUT":
+            self.artifacts[path] = body
+            return {}
+        folder = fields["path"] + "/"
+        return {"files": [{"path": name.removeprefix(folder), "is_dir": False, "file_size": len(data)} for name, data in self.artifacts.items() if name.startswith(folder)]}
 
     def run(self, fields):
         if fields.get("run_id") not in self.runs:
@@ -70,7 +81,8 @@ class FakeMlflow(FakeService):
         run, newest = self.run(fields), {}
         for key, step, value, timestamp in run["metrics"]:
             newest[key] = max(newest.get(key, (step, timestamp, value)), (step, timestamp, value))
-        return {"run": {"info": {"run_id": fields["run_id"]}, "data": {"metrics": [
+        info = {"run_id": fields["run_id"], "artifact_uri": f"{self.artifact_scheme}{run['experiment_id']}/{fields['run_id']}/artifacts"}
+        return {"run": {"info": info, "data": {"metrics": [
             {"key": key, "step": step, "value": value, "timestamp": timestamp} for key, (step, timestamp, value) in newest.items()]}}}
 
     def post_runs_update(self, fields):

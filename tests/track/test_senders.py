@@ -227,3 +227,57 @@ def test_nobody_waits_for_a_tracker(tmp_path, tracker):
     job = service.create(tracker.integration())
     assert service.wait(job.id).status == "succeeded"
     assert service.server.stop() == 0
+
+
+RESULT = {"adapter_model.safetensors": bytes(range(256)) * 300, "adapter_config.json": b"{}", "chat template.jinja": b"x", "tokenizer.json": b"[]"}
+
+
+def last_document(folder, fake, **config):
+    """What the last sender of a job with a result is told."""
+    for name, data in RESULT.items():
+        (folder / name).write_bytes(data)
+    (folder / "MANIFEST").write_text(json.dumps({"kind": "lora", "files": [{"name": name, "bytes": len(data), "sha256": "0" * 64} for name, data in RESULT.items()]}))
+    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "succeeded", "finished_ms": 2, "started_ms": 1}, "config": {"tracking_uri": fake.url + "/prefix", **config},
+            "external": {}, "after_seq": 1, "is_last": True, "events": [], "secrets": {"username": KEY, "password": KEY}, "operator": {"origins": f"internal:{fake.url}"},
+            "result": {"folder": str(folder)}}
+
+
+def artifacts_of(fake):
+    (run_id, run), = fake.runs.items()
+    place = f"{run['experiment_id']}/{run_id}/artifacts/result/"
+    assert all(path.startswith(place) for path in fake.artifacts), list(fake.artifacts)
+    return {path.removeprefix(place): data for path, data in fake.artifacts.items()}
+
+
+def test_mlflow_gets_the_result_when_that_is_asked_for_and_none_of_it_twice(tmp_path):
+    tracker = Mlflow()
+    document = last_document(tmp_path, tracker.fake, log_artifacts=True)
+    tracker.fake.misbehave = [None] * 5 + [503]  # search is not asked for; run made, params, run, list, a file, this one
+    told = send(document)
+    assert told[-1]["end"] == "retry" and len(tracker.fake.artifacts) in (1, 2)
+    again = {**document, "external": [line["external"] for line in told if "external" in line][-1], "is_uncertain": True}
+    assert send(again)[-1]["end"] == "ok" and artifacts_of(tracker.fake) == RESULT
+    (run,) = tracker.fake.runs.values()
+    sent = [path for method, path, _, _ in tracker.fake.requests if method == "PUT"]
+    assert run["status"] == "FINISHED" and len(sent) == len(RESULT) + 1 and len(set(sent)) == len(RESULT)
+    tracker.fake.close()
+
+
+def test_mlflow_gets_no_result_unasked_and_none_of_a_job_without_one(tmp_path):
+    for wanted, result in ((False, None), (True, None)):
+        tracker = Mlflow()
+        document = last_document(tmp_path, tracker.fake, log_artifacts=wanted)
+        assert send(document if not wanted else {**document, "result": result})[-1]["end"] == "ok"
+        assert not tracker.fake.artifacts
+        tracker.fake.close()
+
+
+@pytest.mark.parametrize("scheme", ["s3://bucket/", "file:///", "mlflow-artifacts://elsewhere.example.com/", "mlflow-artifacts:/../"])
+def test_a_run_that_keeps_its_artifacts_elsewhere_gets_none_and_an_event_says_so(tmp_path, scheme):
+    tracker = Mlflow()
+    tracker.fake.artifact_scheme = scheme
+    told = send(last_document(tmp_path, tracker.fake, log_artifacts=True))
+    (run,) = tracker.fake.runs.values()
+    assert run["status"] == "FINISHED" and not tracker.fake.artifacts and told[-1]["end"] == "ok"
+    assert [line["event"]["code"] for line in told if "event" in line] == ["artifacts"]
+    tracker.fake.close()

@@ -52,9 +52,9 @@ static void an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets(v
     assert_int_equal(f.integrations.at[1].position, 1);
     assert_string_equal(f.integrations.echo_json,
                         "[{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"http://127.0.0.1:5000/base/\", "
-                        "\"experiment_name\": \"e\", \"run_name\": null, \"tags\": {\"team\": \"red\"}}},"
+                        "\"experiment_name\": \"e\", \"run_name\": null, \"tags\": {\"team\": \"red\"}, \"log_artifacts\": false}},"
                         "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"https://mlflow.example.com\", "
-                        "\"experiment_name\": null, \"run_name\": null, \"tags\": {}}}]");
+                        "\"experiment_name\": null, \"run_name\": null, \"tags\": {}, \"log_artifacts\": false}}]");
     done(&f);
 }
 
@@ -153,6 +153,8 @@ static void what_is_wrong_is_named(void **state)
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\"},\"x\":1}]", "integrations.0.x: is not known"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"run_name\":\"\"}}]",
          "integrations.0.mlflow.run_name: must be a text of 1 to 250 characters"},
+        {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"log_artifacts\":1}}]",
+         "integrations.0.mlflow.log_artifacts: must be true or false"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"tags\":{\"a\":1}}}]",
          "integrations.0.mlflow.tags: must be an object of at most 64 texts"},
         {"[{\"mlflow\":{\"tracking_uri\":\"https://example.com\",\"tracking_uri\":\"https://example.org\"}}]",
