@@ -3,15 +3,108 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* A block is worked on in loops that the compiler turns into vectors. */
+enum { BLOCK = 1024, WIDE = 16 };
+
+static float largest_value(const float *logits, int32_t vocab)
+{
+    float most[WIDE];
+    int32_t i = WIDE;
+
+    if (vocab < WIDE) {
+        most[0] = logits[0];
+        for (i = 1; i < vocab; i++)
+            most[0] = logits[i] > most[0] ? logits[i] : most[0];
+        return most[0];
+    }
+    for (int j = 0; j < WIDE; j++)
+        most[j] = logits[j];
+    for (; i + WIDE <= vocab; i += WIDE)
+        for (int j = 0; j < WIDE; j++)
+            most[j] = logits[i + j] > most[j] ? logits[i + j] : most[j];
+    for (; i < vocab; i++)
+        most[0] = logits[i] > most[0] ? logits[i] : most[0];
+    for (int j = 1; j < WIDE; j++)
+        most[0] = most[j] > most[0] ? most[j] : most[0];
+    return most[0];
+}
 
 static int32_t largest(const float *logits, int32_t vocab)
 {
-    int32_t best = 0;
+    float value = largest_value(logits, vocab);
+    int32_t i = 0;
 
-    for (int32_t i = 1; i < vocab; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
+    while (i < vocab - 1 && logits[i] != value)
+        i++;
+    return i;
+}
+
+/* e^x for x <= 0 by Cephes' polynomial after splitting off a power of two; 0 below -87. Relative error at most 2e-7. */
+static inline float exp_of_negative(float x)
+{
+    const float round = 0x1.8p23f;
+    float bounded = x < -87 ? -87 : x, shifted = bounded * 1.44269504f + round, n = shifted - round;
+    float r = bounded - n * 0.693359375f + n * 2.12194440e-4f, p, scale;
+    uint32_t bits;
+
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    memcpy(&scale, &bits, sizeof scale);
+    p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * (r * r) + r + 1) * scale;
+    return x < -87 ? 0 : p;
+}
+
+/* softmax(logits / temperature) without its divisor. */
+struct weights {
+    const float *logits;
+    int32_t vocab;
+    float best, inverse_temperature;
+};
+
+static inline float weight_of(const struct weights *w, int32_t i)
+{
+    return exp_of_negative((w->logits[i] - w->best) * w->inverse_temperature);
+}
+
+/* Weights from + 0 .. from + count - 1, at most BLOCK; their sum. */
+static double weigh_block(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+{
+    float sum[WIDE] = {0};
+    double total = 0;
+    int32_t i = 0;
+
+    for (int32_t j = 0; j < count; j++)
+        weight[j] = weight_of(w, from + j);
+    for (; i + WIDE <= count; i += WIDE)
+        for (int j = 0; j < WIDE; j++)
+            sum[j] += weight[i + j];
+    for (; i < count; i++)
+        sum[0] += weight[i];
+    for (int j = 0; j < WIDE; j++)
+        total += (double)sum[j];
+    return total;
+}
+
+static int32_t block_count(const struct weights *w, int32_t from)
+{
+    return w->vocab - from < BLOCK ? w->vocab - from : BLOCK;
+}
+
+static double weigh_all(const struct weights *w)
+{
+    float weight[BLOCK];
+    double sum = 0;
+
+    for (int32_t from = 0; from < w->vocab; from += BLOCK)
+        sum += weigh_block(w, from, block_count(w, from), weight);
+    return sum;
 }
 
 static int compare_descending(const void *a, const void *b, void *context)
@@ -34,33 +127,69 @@ static double draw(const struct sample_options *options, uint32_t position)
     return (double)(((uint64_t)out[0] << 21) ^ (out[1] >> 11)) * 0x1p-53;
 }
 
-int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
-                     int32_t *order)
+/* The token that `target` of the sum of all weights falls on. */
+static int32_t pick(const struct weights *w, double target)
 {
-    int32_t best = largest(logits, vocab), kept = 0;
-    double sum = 0, reached = 0, target;
+    float weight[BLOCK];
+    int32_t last = w->vocab - 1;
 
-    if (options->temperature <= 0)
-        return best;
-    for (int32_t i = 0; i < vocab; i++) {
-        order[i] = i;
-        sum += exp((logits[i] - logits[best]) / options->temperature);
+    for (int32_t from = 0; from < w->vocab; from += BLOCK) {
+        int32_t count = block_count(w, from);
+        double sum = weigh_block(w, from, count, weight);
+        if (target >= sum && from + count < w->vocab) {
+            target -= sum;
+            continue;
+        }
+        for (int32_t j = 0; j < count; j++) {
+            target -= (double)weight[j];
+            last = weight[j] > 0 ? from + j : last;
+            if (target < 0)
+                return from + j;
+        }
     }
-    if (options->top_p < 1) {
-        qsort_r(order, (size_t)vocab, sizeof *order, compare_descending, (void *)(uintptr_t)logits);
-        while (kept < vocab && (kept == 0 || reached < options->top_p * sum))
-            reached += exp((logits[order[kept++]] - logits[best]) / options->temperature);
-    } else {
-        kept = vocab;
-        reached = sum;
+    return last;
+}
+
+/* The same among the likeliest tokens whose weights reach top_p of `sum`. Tokens below an even share of what may be left out
+ * sum to less than that: they are not among them and need no sorting. */
+static int32_t pick_likely(const struct weights *w, double sum, double top_p, double uniform, int32_t *order)
+{
+    float weight[BLOCK], least = (float)((1 - top_p) * sum / w->vocab);
+    int32_t candidates = 0, kept = 0;
+    double reached = 0, target;
+
+    for (int32_t from = 0; from < w->vocab; from += BLOCK) {
+        int32_t count = block_count(w, from);
+        weigh_block(w, from, count, weight);
+        for (int32_t j = 0; j < count; j++)
+            if (weight[j] >= least)
+                order[candidates++] = from + j;
     }
-    target = draw(options, position) * reached;
+    qsort_r(order, (size_t)candidates, sizeof *order, compare_descending, (void *)(uintptr_t)w->logits);
+    while (kept < candidates && (kept == 0 || reached < top_p * sum))
+        reached += (double)weight_of(w, order[kept++]);
+    target = uniform * reached;
     for (int32_t i = 0; i < kept; i++) {
-        target -= exp((logits[order[i]] - logits[best]) / options->temperature);
+        target -= (double)weight_of(w, order[i]);
         if (target < 0)
             return order[i];
     }
-    return order[kept - 1];
+    return kept ? order[kept - 1] : 0; /* none: the logits are no numbers */
+}
+
+int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
+                     int32_t *order)
+{
+    int32_t best = largest(logits, vocab);
+    struct weights w = {logits, vocab, logits[best], (float)(1 / options->temperature)};
+    double sum;
+
+    if (options->temperature <= 0 || !isfinite(w.inverse_temperature))
+        return best;
+    sum = weigh_all(&w);
+    if (options->top_p < 1)
+        return pick_likely(&w, sum, options->top_p, draw(options, position), order);
+    return pick(&w, draw(options, position) * sum);
 }
 
 /* Keeps the list descending; equal values in order of the id. */
@@ -77,7 +206,7 @@ static void insert(struct sample_alternative *top, int *count, int max, int32_t 
 
 double sample_logprobs(const float *logits, int32_t vocab, int32_t id, int top_count, struct sample_alternative *top)
 {
-    float best = logits[largest(logits, vocab)];
+    float best = largest_value(logits, vocab);
     double sum = 0, log_sum;
     int count = 0;
 

@@ -39,6 +39,39 @@ static void top_p_cuts_the_tail(void **state)
     }
 }
 
+/* Vocabularies of several blocks and an odd rest: every token has its share, and the nucleus is that of a full sort. */
+static void large_vocabularies_are_drawn_from_as_small_ones(void **state)
+{
+    enum { VOCAB = 2600, DRAWS = 40000, GROUPS = 13 };
+    static float many[VOCAB];
+    static int32_t order[VOCAB];
+    int hits[GROUPS] = {0};
+    double share[GROUPS] = {0}, sum = 0;
+
+    for (int i = 0; i < VOCAB; i++) {
+        many[i] = (float)sin(i) * 3;
+        share[i % GROUPS] += exp(many[i] / 0.8);
+        sum += exp(many[i] / 0.8);
+    }
+    for (uint32_t i = 0; i < DRAWS; i++)
+        hits[sample_token(many, VOCAB, &(struct sample_options){.temperature = 0.8, .top_p = 1, .seed = 5}, i, order) % GROUPS]++;
+    for (int i = 0; i < GROUPS; i++) {
+        double p = share[i] / sum, sigma = sqrt(p * (1 - p) * DRAWS);
+        if (fabs(hits[i] - p * DRAWS) > 5 * sigma)
+            fail_msg("group %d: %d draws, %.0f expected", i, hits[i], p * DRAWS);
+    }
+    for (uint32_t i = 0; i < 2000; i++) {
+        int32_t id = sample_token(many, VOCAB, &(struct sample_options){.temperature = 1, .top_p = 0.25, .seed = 5}, i, order);
+        double above = 0, whole = 0;
+        for (int k = 0; k < VOCAB; k++) {
+            whole += exp(many[k]);
+            above += many[k] > many[id] ? exp(many[k]) : 0;
+        }
+        if (above >= 0.2501 * whole)
+            fail_msg("token %d is behind the first quarter", id);
+    }
+}
+
 static void the_same_seed_draws_the_same(void **state)
 {
     struct sample_options options = {.temperature = 1, .top_p = 1, .seed = 3};
@@ -72,6 +105,7 @@ int main(void)
         cmocka_unit_test(temperature_zero_takes_the_first_largest),
         cmocka_unit_test(draws_follow_the_probabilities),
         cmocka_unit_test(top_p_cuts_the_tail),
+        cmocka_unit_test(large_vocabularies_are_drawn_from_as_small_ones),
         cmocka_unit_test(the_same_seed_draws_the_same),
         cmocka_unit_test(logprobs_are_of_the_model_itself),
     };
