@@ -6,6 +6,8 @@
 #include "os/file.h"
 #include "os/secret.h"
 
+#include <string.h>
+
 enum { DOCUMENT_BYTES_MAX = 1 << 20 };
 
 struct fetch {
@@ -86,19 +88,41 @@ static bool tell_model(const struct fetch *fetch, const char *path, const char *
     return tell(fetch, &line, err);
 }
 
+/* Where the operator has the cache is not for a job's readers. */
+static void write_message(const struct fetch *fetch, const char *text, struct strbuf *message)
+{
+    const char *places[] = {text_of(fetch, "own_cache"), text_of(fetch, "cache")};
+    struct str rest = str_of(text);
+
+    while (rest.len) {
+        size_t skip = 0;
+
+        for (size_t i = 0; i < 2 && skip == 0; i++)
+            if (places[i] && str_starts(rest, str_of(places[i])))
+                skip = strlen(places[i]);
+        if (skip)
+            strbuf_add_text(message, "the cache");
+        else
+            strbuf_add_char(message, rest.at[0]);
+        rest = str_slice(rest, skip ? skip : 1, rest.len);
+    }
+}
+
 static bool tell_end(const struct fetch *fetch, bool ok, const struct err *problem, struct err *err)
 {
     const bool may_work_later = problem->code == ERR_IO || problem->code == ERR_TIMEOUT;
-    struct strbuf line = {0};
+    struct strbuf line = {0}, message = {0};
     struct json_writer w = {.buf = &line};
 
+    write_message(fetch, problem->text, &message);
     json_write_begin_object(&w);
     json_put_text(&w, "end", ok ? "ok" : may_work_later ? "retry" : "failed");
     if (!ok) {
         json_put_text(&w, "code", err_code_name(problem->code));
-        json_put_text(&w, "message", problem->text);
+        json_put_str(&w, "message", strbuf_view(&message));
     }
     json_write_end_object(&w);
+    strbuf_deinit(&message);
     return tell(fetch, &line, err);
 }
 
