@@ -2,6 +2,8 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "compute/device.h"
+#include "hub/cache.h"
+#include "hub/name.h"
 #include "os/clock.h"
 #include "os/file.h"
 #include "train/config.h"
@@ -60,7 +62,7 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"run", OPTION_TEXT, &a->run, "DIR", "the run directory that holds job.json", NULL},
         {"attempt", OPTION_INT, &a->attempt, "N", "number of this attempt (1)", NULL},
         {NULL, 0, NULL, NULL, "or a run from the command line:", NULL},
-        {"model", OPTION_TEXT, &a->model, "DIR", "base model: a Hugging Face folder", NULL},
+        {"model", OPTION_TEXT, &a->model, "DIR|NAME", "base model: a Hugging Face folder, or org/name of one in the Hub's cache", NULL},
         {"train", OPTION_TEXT, &a->train, "FILE", "training data, JSON Lines", NULL},
         {"valid", OPTION_TEXT, &a->valid, "FILE", "validation data", NULL},
         {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped",
@@ -287,13 +289,28 @@ static bool choose_method(struct arguments *a, struct err *err)
     return !conflict || err_set(err, ERR_INPUT, "--%s %s", name, conflict);
 }
 
+/* A folder, else what the Hub's cache has of that name. */
+static bool find_model(struct arena *arena, struct arguments *a, struct err *err)
+{
+    const char *cache = hub_cache_default(arena), *folder = NULL;
+
+    if (!dir_exists(a->model) && cache && hub_name_is_repo(str_of(a->model)))
+        folder = hub_cache_find(arena, cache, a->model, NULL);
+    if (!folder && !absolute(arena, "model", a->model, &a->config.model_path, err))
+        return false;
+    if (folder)
+        a->config.model_path = folder;
+    a->config.model_id = folder ? a->model : path_name(a->config.model_path);
+    return true;
+}
+
 static bool make_config(struct arena *arena, struct arguments *a, const char *dir, struct err *err)
 {
     struct train_config *c = &a->config;
 
     if (!a->model || !a->train)
         return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
-    if (!absolute(arena, "model", a->model, &c->model_path, err) ||
+    if (!find_model(arena, a, err) ||
         !absolute_file(arena, "train", a->train, &c->train, err) ||
         (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
         (a->adapter && !absolute(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err) ||
@@ -302,7 +319,6 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
     if (!make_lora(arena, a, &c->lora, err))
         return false;
     c->id = "local";
-    c->model_id = path_name(c->model_path);
     c->output_name = "";
     c->cache = path_join(arena, dir, "cache");
     c->now = clock_unix();

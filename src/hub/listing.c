@@ -179,7 +179,7 @@ bool hub_choice_add_shards(struct arena *arena, const struct hub_listing *listin
     for json_each (shard, map) {
         const struct hub_file *file;
 
-        if (shard->type == JSON_STRING && str_equal(shard->string, last))
+        if (shard->type == JSON_STRING && last.at && str_equal(shard->string, last))
             continue;
         last = json_string_or(shard, STR_NONE);
         file = hub_name_is_path(last) ? hub_listing_find(listing, str_copy(arena, last)) : NULL;

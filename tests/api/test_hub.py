@@ -4,13 +4,14 @@ import os
 import pathlib
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
 
 import openai
 import pytest
-from conftest import Server, chat_lines, check_response, wait_for_job
+from conftest import BINARY, Server, chat_lines, check_response, wait_for_job
 from tiny_model import adapter_for, make_tiny_model, sharded
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "hub"))
@@ -232,6 +233,20 @@ def test_a_job_of_here_is_gone_on_with(sites, hub):
             site.create("test/tiny", start, **lora)
     with pytest.raises(openai.UnprocessableEntityError, match="whose model is test/tiny"):
         site.create("test/other", {"job_id": first.id}, **lora)
+
+
+def test_a_terminal_trains_what_is_in_the_cache_by_its_name(tiny, tmp_path):
+    snapshot = tmp_path / "hf/hub/models--org--tiny/snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    for name, data in tiny.items():
+        (snapshot / name).write_bytes(data)
+    (tmp_path / "t.jsonl").write_text(chat_lines(4))
+    command = [BINARY, "train", "--model", "org/tiny", "--train", tmp_path / "t.jsonl", "--out", tmp_path / "out", "--n-epochs", "1"]
+    run = subprocess.run(command, env={**os.environ, "HF_HOME": str(tmp_path / "hf")}, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "out/run/job.json").read_text())["model"] == {"id": "org/tiny", "path": str(snapshot)}
+    run = subprocess.run([*command[:-3], tmp_path / "none"], env={**os.environ, "HF_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert run.returncode != 0 and "--model" in run.stderr
 
 
 @pytest.mark.parametrize("from_checkpoint,words", [

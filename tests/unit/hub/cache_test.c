@@ -58,6 +58,10 @@ static void a_model_is_found_when_all_that_its_index_names_is_there(void **state
     assert_null(hub_cache_find(&f->arena, f->dir, "org/name", "v1"));
     put(f, COMMIT, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"../../../1.safetensors\"}}");
     assert_null(hub_cache_find(&f->arena, f->dir, "org/name", NULL));
+    put(f, COMMIT, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"\"}}");
+    assert_null(hub_cache_find(&f->arena, f->dir, "org/name", NULL));
+    put(f, COMMIT, "model.safetensors.index.json", "{\"weight_map\":{\"a\":7}}");
+    assert_null(hub_cache_find(&f->arena, f->dir, "org/name", NULL));
 }
 
 static void an_adapter_is_whole_without_a_base(void **state)
