@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Whether a token costs the same whatever the amount of data and whatever number of jobs came before.
 
-usage: flat.py [--jobs N] [--out FILE.csv]
+usage: flat.py [--tokens N ...] [--jobs N] [--out FILE.csv]
 
 data: files of 1,000 to 1,000,000 tokens (and 10,000,000 for the data path). Processor nanoseconds a token from file to packed rows, without what a file of one
-line costs (opening the tokenizer, files and their syncs), and of training steps on the stories260K shape, medians over the steps behind the first. jobs: N small
+line costs (opening the tokenizer, files and their syncs), and of a whole training run on one thread of the stories260K shape, without what a run on one line costs. jobs: N small
 jobs one after the other on one server; the server's processor time for each tenth of them, and the seconds from POST to the first step.
 """
 import argparse
 import json
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -37,30 +38,34 @@ def prepare_seconds(model, path, cache):
     return best["processor_seconds"], best["tokens"]
 
 
-def step_nanoseconds(model, path, folder):
-    """Per token, of every step behind the first one."""
+def train_seconds(model, path, folder):
+    """Processor seconds of a run, and the tokens that it trained."""
     shutil.rmtree(folder, ignore_errors=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([material.ATTUNE, "train", "--model", model, "--train", path, "--context-length", str(CONTEXT), "--batch-size", str(BATCH), "--n-epochs", "1",
                     "--learning-rate", "1e-4", "--threads", "1", "--out", folder], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = [json.loads(line) for path in folder.glob("run/attempts/*/events.jsonl") for line in path.read_text().splitlines()]
-    return [1e9 / event["tokens_per_s"] for event in told if event["kind"] == "step" and event["tokens"] > CONTEXT * BATCH * 0.8][1:]
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, max(event["trained_tokens"] for event in told if event["kind"] == "step")
 
 
-def measure_data(model, folder):
+def measure_data(model, folder, sizes):
     lines = [json.dumps({"text": line["text"][:400]}) + "\n" for line in material.world_lines(20000)]
     write_lines(folder / "one.jsonl", lines, 1)
     write_lines(folder / "some.jsonl", lines, 1000)
     alone, _ = prepare_seconds(model, folder / "one.jsonl", folder / "cache")
     _, some = prepare_seconds(model, folder / "some.jsonl", folder / "cache")
     rows = []
-    for tokens in TOKENS:
+    run_alone, run_tokens = min(train_seconds(model, folder / "one.jsonl", folder / "out") for _ in range(7))
+    for tokens in sizes:
         path = folder / f"{tokens}.jsonl"
         write_lines(path, lines, max(2, round(tokens * 1000 / some)))
         seconds, counted = prepare_seconds(model, path, folder / "cache")
-        steps = step_nanoseconds(model, path, folder / "out") if tokens <= 1000000 else []
+        repeats = 7 if tokens <= 10000 else 1
+        trained, run = min(train_seconds(model, path, folder / "out") for _ in range(repeats)) if tokens <= 1000000 else (None, None)
         rows.append({"what": "data", "tokens": counted, "prepare_ms": round(seconds * 1e3, 1), "prepare_ns_per_token": round((seconds - alone) / counted * 1e9),
-                     "step_ns_per_token": round(statistics.median(steps)) if steps else "", "jobs_done": "", "server_ms_per_job": "", "first_step_ms": ""})
-        print(f"{counted:9} tokens: to rows {seconds * 1e3:7.1f} ms, {rows[-1]['prepare_ns_per_token']:4} ns a token beyond the first line's {alone * 1e3:.1f} ms; {rows[-1]['step_ns_per_token'] or '-':>6} ns a token to train, {len(steps)} steps", flush=True)
+                     "train_ns_per_token": round((trained - run_alone) / (run - run_tokens) * 1e9) if run else "", "jobs_done": "", "server_ms_per_job": "", "first_step_ms": ""})
+        print(f"{counted:9} tokens: to rows {seconds * 1e3:7.1f} ms, {rows[-1]['prepare_ns_per_token']:4} ns a token beyond the first line's {alone * 1e3:.1f} ms; {rows[-1]['train_ns_per_token'] or '-':>6} ns a token to train", flush=True)
     return rows
 
 
@@ -88,7 +93,7 @@ def measure_jobs(folder, models, count):
         for part in range(10):
             used = processor_ms(server.process.pid)
             waits = [run_job(server, file_id) for _ in range(tenth)]
-            rows.append({"what": "jobs", "tokens": "", "prepare_ms": "", "prepare_ns_per_token": "", "step_ns_per_token": "", "jobs_done": part * tenth + 1,
+            rows.append({"what": "jobs", "tokens": "", "prepare_ms": "", "prepare_ns_per_token": "", "train_ns_per_token": "", "jobs_done": part * tenth + 1,
                          "server_ms_per_job": round((processor_ms(server.process.pid) - used) / tenth, 1), "first_step_ms": round(statistics.median(waits))})
             print(f"{rows[-1]['jobs_done']:5} jobs done: {rows[-1]['server_ms_per_job']:6} ms of the server's processor time a job, first step {rows[-1]['first_step_ms']} ms after the POST", flush=True)
     finally:
@@ -98,6 +103,7 @@ def measure_jobs(folder, models, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
@@ -107,7 +113,7 @@ def main():
     models.mkdir(parents=True)
     (models / "small").symlink_to(stories if stories.exists() else material.WORLD)
     print(material.processor())
-    rows = measure_data(models / "small", folder)
+    rows = measure_data(models / "small", folder, options.tokens) if options.tokens else []
     if options.jobs:
         rows += measure_jobs(folder, folder / "models", options.jobs)
     material.record("flat", rows, options.out)
