@@ -172,26 +172,53 @@ static const struct member *find_member(const struct kind *kind, struct str name
     return NULL;
 }
 
-static bool has_secret(const struct reader *r, const char *name, const char *project_name)
+static bool has_project_secret(const struct reader *r, struct str name)
 {
-    const char *whole = arena_printf(r->arena, "integrations.%s.%s", r->place, name);
-
-    for (size_t i = 0; i < r->places->secret_count; i++)
-        if (strcmp(r->places->secrets[i].name, whole) == 0)
-            return true;
     for (size_t i = 0; i < r->places->project_secrets->count; i++)
-        if (strcmp(r->places->project_secrets->at[i].name, project_name) == 0)
+        if (str_is(name, r->places->project_secrets->at[i].name))
             return true;
     return false;
 }
 
-static void check_service(struct reader *r, const struct kind *kind)
+/* "<secret>_secret": the project's secret of that name stands for one of the kind's. */
+static bool is_reference(const struct kind *kind, struct str name)
+{
+    const struct member *member;
+
+    if (!str_ends(name, STR("_secret")))
+        return false;
+    member = find_member(kind, str_slice(name, 0, name.len - strlen("_secret")));
+    return member && !member->read;
+}
+
+/* Whoever names the service, too, could have the secret sent where they read it. */
+static void read_reference(struct reader *r, const struct kind *kind, const struct json *value)
+{
+    const char *name = str_copy(r->arena, value->key);
+
+    if (!kind->url && !r->places->may_name_secrets)
+        wrong(r, "value_error", name, "is for keys that administer, for the request names the service, too");
+    else if (value->type != JSON_STRING || !has_project_secret(r, value->string))
+        wrong(r, "value_error", name, "must be the name of a secret of the project");
+}
+
+static bool has_secret(const struct reader *r, const struct json *config, const char *name, const char *project_name)
+{
+    if (!json_is_null(json_get(config, arena_printf(r->arena, "%s_secret", name))))
+        return true;
+    for (size_t i = 0; i < r->places->secret_count; i++)
+        if (strcmp(r->places->secrets[i].name, arena_printf(r->arena, "integrations.%s.%s", r->place, name)) == 0)
+            return true;
+    return has_project_secret(r, str_of(project_name));
+}
+
+static void check_service(struct reader *r, const struct kind *kind, const struct json *config)
 {
     const char *secret, *project_secret = store_delivery_project_secret(kind->name, &secret);
     struct outgoing_url url;
     struct err err = {0};
 
-    if (project_secret && !has_secret(r, secret, project_secret))
+    if (project_secret && !has_secret(r, config, secret, project_secret))
         wrong(r, "missing", secret,
               arena_printf(r->arena, "is required, here or as the project's secret %s", project_secret));
     if (kind->url && (!outgoing_url_parse(r->arena, str_of(kind->url(r->places)), &url, &err) ||
@@ -217,6 +244,12 @@ static const char *config_text(struct reader *r, const struct kind *kind, const 
         else
             json_write_value(&w, value);
     }
+    for
+        json_each(value, config) if (value->type != JSON_NULL && is_reference(kind, value->key))
+        {
+            json_write_key_str(&w, value->key);
+            json_write_value(&w, value);
+        }
     json_write_end_object(&w);
     copy = str_copy(r->arena, strbuf_view(&text));
     strbuf_deinit(&text);
@@ -237,7 +270,9 @@ static void read_members(struct reader *r, const struct kind *kind, const struct
         {
             const struct member *member = find_member(kind, value->key);
 
-            if (!member && value->type != JSON_NULL)
+            if (!member && value->type != JSON_NULL && is_reference(kind, value->key))
+                read_reference(r, kind, value);
+            else if (!member && value->type != JSON_NULL)
                 not_known(r, value->key);
             else if (member && member->read && value->type != JSON_NULL)
                 member->read(r, member, value);
@@ -254,7 +289,7 @@ static void read_config(struct reader *r, const struct kind *kind, const struct 
         return;
     }
     read_members(r, kind, config);
-    check_service(r, kind);
+    check_service(r, kind, config);
     if (r->problems->count == before)
         delivery->config_json = config_text(r, kind, config);
 }

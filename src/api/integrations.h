@@ -22,6 +22,7 @@ struct integration_places {
     const struct store_held *secrets; /* that the request brought: "integrations.0.wandb.api_key" */
     size_t secret_count;
     const struct store_secret_list *project_secrets;
+    bool may_name_secrets; /* of the project, for a service that the request names, too: who may administer */
 };
 /* value may be NULL. What is wrong is gathered; a kind that has no sender is refused by name, and so is a service that
  * this server may not reach. */

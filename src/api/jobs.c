@@ -280,7 +280,8 @@ static bool read_integrations(struct call *call, const struct job_request *reque
                                                    .hub_url = config->hub_url,
                                                    .secrets = call->secrets,
                                                    .secret_count = call->secret_count,
-                                                   .project_secrets = &project_secrets},
+                                                   .project_secrets = &project_secrets,
+                                                   .may_name_secrets = call->is_admin},
                       integrations, problems);
     return true;
 }

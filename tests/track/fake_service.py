@@ -28,11 +28,12 @@ class Refused(Exception):
 
 class FakeService:
     """reply(handler, method, path, query, body) does a request and gives the answer's JSON, or raises Refused. misbehave: a list of what the next requests get
-    instead: a status; "garbage"; "cut" (the request is done, the answer is lost); and with kill_senders_of set, what happens as the sender is killed: "killed
+    instead: a status; "garbage"; "half" of an answer; "cut" (the request is done, the answer is lost); and with kill_senders_of set, what happens as the sender is killed: "killed
     before" anything is done, "killed" with the answer lost, "killed after" the answer was sent."""
 
-    def __init__(self, authorization=None, certificate=None):
-        self.authorization, self.certificate, self.requests, self.misbehave, self.parent, self.port = authorization, certificate, [], [], None, 0
+    def __init__(self, authorization=None, certificate=None, at=("127.0.0.1", 0)):
+        self.authorization, self.certificate, self.requests, self.misbehave, self.parent = authorization, certificate, [], [], None
+        self.host, self.port = at
         self.start()
 
     def start(self):
@@ -53,13 +54,13 @@ class FakeService:
         class Server(http.server.ThreadingHTTPServer):
             allow_reuse_address = daemon_threads = True
 
-        self.server = Server(("127.0.0.1", self.port), Handler)
+        self.server = Server((self.host, self.port), Handler)
         self.port = self.server.server_port
         if self.certificate:  # a PEM file with its key
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate)
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self.certificate else ''}://{self.host}:{self.port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):
@@ -95,9 +96,10 @@ class FakeService:
         content = b"<html>" if fault == "garbage" else json.dumps(answer).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(content)))
+        handler.send_header("Content-Length", str(len(content) + (100 if fault == "half" else 0)))
         handler.end_headers()
         handler.wfile.write(content)
+        handler.close_connection = fault == "half"
         if fault == "killed after":
             handler.wfile.flush()
             self.kill()

@@ -103,6 +103,23 @@ def test_the_projects_key_of_wandb_serves_a_job_that_brings_none(tmp_path):
     assert service.server.stop() == 0
 
 
+def test_a_secret_of_the_project_that_is_named_stands_for_a_jobs_own(tmp_path, tracker):
+    service = Service(tmp_path, tracker.fake.url)
+    names = ["api_key"] if tracker.kind == "wandb" else ["username", "password"]
+    integration = tracker.integration(**{name: None for name in names}, **{name + "_secret": "MINE" for name in names})
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        service.create(integration)
+    assert "must be the name of a secret" in refused.value.message
+    service.client.post("/organization/projects/proj-default/secrets", body={"name": "MINE", "value": KEY}, cast_to=object)
+    job = service.create(integration)
+    assert json.loads(job.to_json())["integrations"][0][tracker.kind][names[0] + "_secret"] == "MINE"
+    assert service.wait(job.id).status == "succeeded"
+    service.told(job.id)
+    tracker.check(service.job(job.id))
+    assert service.rows("SELECT owner, name FROM secrets") == [("", "MINE")]
+    assert service.server.stop() == 0
+
+
 def test_wandb_is_reached_only_where_the_operator_lists_it(tmp_path):
     service = Service(tmp_path, "http://127.0.0.1:9")
     service.server.stop()

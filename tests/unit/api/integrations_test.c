@@ -29,7 +29,7 @@ static void take(struct fixture *f, const char *text)
     integrations_read(&f->arena, value,
                       &(struct integration_places){&f->origins, "https://api.wandb.ai", "https://huggingface.co", held,
                                                    strstr(text, "null") ? 2 : 0,
-                                                   &(struct store_secret_list){project, strstr(text, "OWN") == NULL}},
+                                                   &(struct store_secret_list){project, strstr(text, "OWN") == NULL}, false},
                       &f->integrations, &f->problems);
 }
 
@@ -83,6 +83,11 @@ static void an_entry_for_wandb_has_a_key_of_its_own_or_the_projects(void **state
                         "[{\"type\":\"wandb\",\"wandb\":{\"project\": \"p\", \"name\": null, \"entity\": \"OWN\", "
                         "\"tags\": [\"a\"]}}]");
     done(&f);
+    take(&f, "[{\"wandb\":{\"project\":\"p\",\"api_key_secret\":\"WANDB_API_KEY\"}}]");
+    assert_int_equal(f.problems.count, 0);
+    assert_string_equal(f.integrations.at[0].config_json, "{\"project\": \"p\", \"name\": null, \"entity\": null, "
+                                                          "\"tags\": [], \"api_key_secret\": \"WANDB_API_KEY\"}");
+    done(&f);
     take(&f, "[{\"wandb\":{\"project\":\"my project\"}}]");
     assert_int_equal(f.problems.count, 0);
     assert_string_equal(f.integrations.at[0].config_json,
@@ -108,6 +113,12 @@ static void what_is_wrong_is_named(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
+        {"[{\"wandb\":{\"project\":\"p\",\"api_key_secret\":\"ELSE\"}}]", 
+         "integrations.0.wandb.api_key_secret: must be the name of a secret of the project"},
+        {"[{\"wandb\":{\"project\":\"p\",\"project_secret\":\"WANDB_API_KEY\"}}]",
+         "integrations.0.wandb.project_secret: is not known"},
+        {"[{\"mlflow\":{\"tracking_uri\":\"https://a.example.com\",\"token_secret\":\"WANDB_API_KEY\"}}]",
+         "integrations.0.mlflow.token_secret: is for keys that administer, for the request names the service, too"},
         {"{}", "integrations must be a list of at most 8"},
         {"[1,2,3,4,5,6,7,8,9]", "integrations must be a list of at most 8"},
         {"[5]", "integrations.0: must be an object with a type and an object of that name"},
