@@ -30,7 +30,8 @@ static const char *read_text(struct call *call, const struct json *from, const c
 
 static void check_members(const struct json *value, bool is_hub, struct problems *problems)
 {
-    static const char *const hub[] = {"type", "repo", "revision", "token"}, *const ours[] = {"type", "job_id", "checkpoint_id"};
+    static const char *const hub[] = {"type", "repo", "revision", "token"}, *const ours[] = {"type", "job_id",
+                                                                                             "checkpoint_id"};
     const char *const *known = is_hub ? hub : ours;
     const size_t count = is_hub ? 4 : 3;
 
@@ -72,10 +73,12 @@ static void read_from(struct call *call, const struct json *value, struct from *
         return;
     if (value->type != JSON_OBJECT || (is_typed && !str_is(type, "hf") && !str_is(type, "ft"))) {
         problems_add(problems, "value_error", "from_checkpoint", value->type == JSON_OBJECT ? "type" : NULL, NULL,
-                     "from_checkpoint is an object of type \"hf\", a repository of the Hugging Face Hub, or \"ft\", a job of here");
+                     "from_checkpoint is an object of type \"hf\", a repository of the Hugging Face Hub, or \"ft\", a "
+                     "job of here");
         return;
     }
-    from->is_hub = is_typed ? str_is(type, "hf") : json_is_null(json_get(value, "job_id")) && json_is_null(json_get(value, "checkpoint_id"));
+    from->is_hub = is_typed ? str_is(type, "hf")
+                            : json_is_null(json_get(value, "job_id")) && json_is_null(json_get(value, "checkpoint_id"));
     check_members(value, from->is_hub, problems);
     from->repo = read_text(call, value, "repo", problems);
     from->revision = read_text(call, value, "revision", problems);
@@ -185,8 +188,8 @@ static bool is_cached(struct call *call, const char *repo, const char *revision)
     const struct api_config *config = &call->api->config;
 
     return (config->hub_cache && hub_cache_find(call->arena, config->hub_cache, repo, revision)) ||
-           hub_cache_find(call->arena, hub_cache_of_project(call->arena, config->data_dir, call->tenant.project_id), repo,
-                          revision);
+           hub_cache_find(call->arena, hub_cache_of_project(call->arena, config->data_dir, call->tenant.project_id),
+                          repo, revision);
 }
 
 static bool find_hub(struct call *call, const struct job_request *request, const struct from *from,
@@ -199,7 +202,8 @@ static bool find_hub(struct call *call, const struct job_request *request, const
     if (!call->api->config.hub_endpoint && !is_cached(call, from->repo, from->revision)) {
         problems_add(problems, "value_error", "from_checkpoint", "repo", NULL,
                      "from_checkpoint.repo: %s is not in this server's cache, and it may not fetch it: its operator "
-                     "allows that with --outgoing", from->repo);
+                     "allows that with --outgoing",
+                     from->repo);
         return true;
     }
     if (model_find(call, request->model, &base, &err)) {

@@ -141,7 +141,8 @@ void hub_cache_list(struct arena *arena, const char *cache,
             continue;
         name = str_slice(name, 8, name.len);
         split = str_find(name, STR("--"), 0);
-        repo = split < 0 ? str_copy(arena, name) : arena_printf(arena, "%.*s/%s", (int)split, name.at, name.at + split + 2);
+        repo = split < 0 ? str_copy(arena, name)
+                         : arena_printf(arena, "%.*s/%s", (int)split, name.at, name.at + split + 2);
         folder = hub_name_is_repo(str_of(repo)) ? hub_cache_find(arena, cache, repo, NULL) : NULL;
         if (folder && hub_cache_is_model(arena, folder))
             go_on = on_model(context, repo, folder);

@@ -1,6 +1,6 @@
 /* hub/cache.h - models on the disk, as the Hub's own client keeps them.
  *
- *     <cache>/models--org--name/refs/main                    the commit that the revision was when it was last asked for
+ *     <cache>/models--org--name/refs/main                    the commit that main was when it was last asked for
  *     <cache>/models--org--name/snapshots/<commit>/<path>    a relative link to …
  *     <cache>/models--org--name/blobs/<sha256, or what git calls it>
  *
@@ -12,8 +12,8 @@
 #include "base/err.h"
 #include "base/str.h"
 
-/* Where the environment says that the cache is: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME, HOME. NULL:
- * nowhere. */
+/* Where the environment says that the cache is: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME, HOME.
+ * NULL: nowhere. */
 const char *hub_cache_default(struct arena *arena);
 
 /* Where models lie that a project's own token has opened: nobody else finds them there. */

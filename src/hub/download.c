@@ -68,7 +68,8 @@ static bool ask_files(struct work *work, struct err *err)
 
     for (int pages = 0; next; pages++) {
         if (pages == PAGES_MAX)
-            return err_set(err, ERR_LIMIT, "%s: its list of files has more than %d pages", work->reader.repo, PAGES_MAX);
+            return err_set(err, ERR_LIMIT, "%s: its list of files has more than %d pages", work->reader.repo,
+                           PAGES_MAX);
         if (!get_text(work, next, &text, &next, err))
             return false;
         if (!hub_listing_add(work->arena, text, &work->listing, err))
@@ -166,7 +167,8 @@ static void read_base(struct arena *arena, struct hub_model *model)
     struct str text, base, revision;
     const struct json *config;
 
-    if (!file_read(arena, path_join(arena, model->folder, "adapter_config.json"), ADAPTER_CONFIG_BYTES_MAX, &text, NULL))
+    if (!file_read(arena, path_join(arena, model->folder, "adapter_config.json"), ADAPTER_CONFIG_BYTES_MAX, &text,
+                   NULL))
         return;
     config = json_parse(arena, text, NULL, NULL);
     base = json_string_or(json_get(config, "base_model_name_or_path"), STR_NONE);
@@ -180,9 +182,8 @@ static void read_base(struct arena *arena, struct hub_model *model)
 
 static bool describe(struct arena *arena, const char *folder, struct hub_model *model)
 {
-    *model = (struct hub_model){.folder = folder,
-                                .commit = path_name(folder),
-                                .is_adapter = !hub_cache_is_model(arena, folder)};
+    *model = (struct hub_model){
+        .folder = folder, .commit = path_name(folder), .is_adapter = !hub_cache_is_model(arena, folder)};
     if (model->is_adapter)
         read_base(arena, model);
     return true;

@@ -1,9 +1,9 @@
 /* hub/download.h - a model from a Hub into the cache of this disk (hub/cache.h).
  *
- * The revision becomes a commit, the commit a list of files with sizes and hashes; of these the ones that a model or an adapter
- * needs are fetched, several at once, each going on where an earlier transfer ended. A file is held against its size and hash
- * before it gets its name. What is there already is not fetched again. Nothing but the last links makes a half model
- * visible: stopped at any instruction, the next download goes on.
+ * The revision becomes a commit, the commit a list of files with sizes and hashes; of these the ones that a model or an
+ * adapter needs are fetched, several at once, each going on where an earlier transfer ended. A file is held against its
+ * size and hash before it gets its name. What is there already is not fetched again. Nothing but the last links makes a
+ * half model visible: stopped at any instruction, the next download goes on.
  *
  * Blocks. Threads call the callbacks one at a time. */
 #pragma once

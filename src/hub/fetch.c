@@ -128,8 +128,8 @@ static bool tell_end(const struct fetch *fetch, bool ok, const struct err *probl
 
 /* --- what is fetched --- */
 
-static bool download_to(struct fetch *fetch, const char *cache, const char *token, const char *repo, const char *revision,
-                        struct hub_model *model, struct err *err)
+static bool download_to(struct fetch *fetch, const char *cache, const char *token, const char *repo,
+                        const char *revision, struct hub_model *model, struct err *err)
 {
     const struct hub_download download = {
         .endpoint = text_of(fetch, "endpoint"),
@@ -186,8 +186,10 @@ static bool find_base(struct fetch *fetch, const struct hub_model *adapter, cons
     if (*path)
         return true;
     if (!base)
-        return err_set(err, ERR_INPUT, "%s is an adapter whose adapter_config.json does not say for which model: name that as "
-                                       "model, and the adapter in from_checkpoint", fetch->repo);
+        return err_set(err, ERR_INPUT,
+                       "%s is an adapter whose adapter_config.json does not say for which model: name that as "
+                       "model, and the adapter in from_checkpoint",
+                       fetch->repo);
     if ((*path = find_here(fetch, base, revision)))
         return true;
     if (!download(fetch, base, revision, &model, err))

@@ -1,7 +1,7 @@
 /* hub/fetch.h - the weights that one job waits for, as the process that fetches them sees it.
  *
- * `attune fetch` reads one JSON document from standard input (its token comes that way alone), downloads a repository and, when
- * that is an adapter, its base, and writes JSON Lines to standard output:
+ * `attune fetch` reads one JSON document from standard input (its token comes that way alone), downloads a repository
+ * and, when that is an adapter, its base, and writes JSON Lines to standard output:
  *
  *     {"plan": {"repo", "commit", "files", "bytes", "present_bytes"}}      before bytes of a repository come
  *     {"progress": {"repo", "bytes", "total_bytes"}}                       about twice a second
@@ -10,8 +10,8 @@
  *
  * The document: endpoint, origins (http/outgoing.h), is_offline, cache (of all), own_cache (of the project), models_dir
  * (null: none), repo, revision, base (of an adapter; null: what it says), base_path (its folder when it is here), token
- * (null: none). What is public goes to the cache of all; the token is used when the Hub asks for one, and what it opened
- * goes to the project's own, where nobody else finds it. */
+ * (null: none). What is public goes to the cache of all; the token is used when the Hub asks for one, and what it
+ * opened goes to the project's own, where nobody else finds it. */
 #pragma once
 
 #include "base/err.h"

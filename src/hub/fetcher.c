@@ -106,6 +106,19 @@ static bool write_document(struct fetch *fetch, struct strbuf *text, struct err 
     return ok;
 }
 
+/* --- events --- */
+
+static void tell(struct fetch *fetch, const char *level, const char *code, const char *text, const char *data)
+{
+    const struct fetcher_config *config = &fetch->fetcher->config;
+    struct err err = {0};
+
+    if (!store_event_add(config->store, &fetch->tenant, fetch->job.id, level, code, text, data, &err))
+        complain(fetch, "cannot store an event", &err);
+    else if (config->on_change)
+        config->on_change(config->on_change_context, &fetch->tenant, fetch->job.id);
+}
+
 /* --- a child's end --- */
 
 static void child_end(struct fetch *fetch)
@@ -164,8 +177,14 @@ static void arrive(struct fetch *fetch)
 
 static void try_later(struct fetch *fetch)
 {
-    fetch->next_ms = clock_monotonic_ms() + (fetch->fetcher->config.retry_ms << fetch->failures);
+    const int64_t wait_ms = fetch->fetcher->config.retry_ms << fetch->failures;
+
+    fetch->next_ms = clock_monotonic_ms() + wait_ms;
     fetch->failures++;
+    tell(fetch, "warn", arena_printf(&fetch->said, "fetch_failure_%d", fetch->failures),
+         arena_printf(&fetch->said, "%s: %s. It is tried again in %lld s", fetch->repo, fetch->problem.text,
+                      (long long)(wait_ms + 999) / 1000),
+         "{}");
 }
 
 /* The job's next look finds it ready, failed, or still waiting. */
@@ -187,16 +206,9 @@ static void judge(struct fetch *fetch)
 
 /* --- what a child tells --- */
 
-static void tell(struct fetch *fetch, const char *code, const char *text, int64_t bytes, int64_t total)
+static const char *bytes_json(struct fetch *fetch, int64_t bytes, int64_t total)
 {
-    const struct fetcher_config *config = &fetch->fetcher->config;
-    const char *data = arena_printf(&fetch->said, "{\"bytes\":%lld,\"total_bytes\":%lld}", (long long)bytes, (long long)total);
-    struct err err = {0};
-
-    if (!store_event_add(config->store, &fetch->tenant, fetch->job.id, "info", code, text, data, &err))
-        complain(fetch, "cannot store an event", &err);
-    else if (config->on_change)
-        config->on_change(config->on_change_context, &fetch->tenant, fetch->job.id);
+    return arena_printf(&fetch->said, "{\"bytes\":%lld,\"total_bytes\":%lld}", (long long)bytes, (long long)total);
 }
 
 static double gib(int64_t bytes)
@@ -215,22 +227,25 @@ static bool promise(struct fetch *fetch, int64_t bytes, int64_t present, struct 
 
 static void take_plan(struct fetch *fetch, const struct json *plan)
 {
-    const int64_t bytes = json_integer_or(json_get(plan, "bytes"), 0), present = json_integer_or(json_get(plan, "present_bytes"), 0);
-    struct str repo = json_string_or(json_get(plan, "repo"), STR_NONE), commit = json_string_or(json_get(plan, "commit"), STR_NONE);
+    const int64_t bytes = json_integer_or(json_get(plan, "bytes"), 0),
+                  present = json_integer_or(json_get(plan, "present_bytes"), 0);
+    struct str repo = json_string_or(json_get(plan, "repo"), STR_NONE),
+               commit = json_string_or(json_get(plan, "commit"), STR_NONE);
 
     fetch->repos++;
     fetch->tenths = 0;
-    tell(fetch, arena_printf(&fetch->said, "fetch_%d", fetch->repos),
-         arena_printf(&fetch->said, "Fetching %.*s at commit %.*s: %.2f GiB, of which %.2f GiB are here", STR_ARG(str_clip(repo, 200)),
-                      STR_ARG(str_clip(commit, 12)), gib(bytes), gib(present)),
-         present, bytes);
+    tell(fetch, "info", arena_printf(&fetch->said, "fetch_%d", fetch->repos),
+         arena_printf(&fetch->said, "Fetching %.*s at commit %.*s: %.2f GiB, of which %.2f GiB are here",
+                      STR_ARG(str_clip(repo, 200)), STR_ARG(str_clip(commit, 12)), gib(bytes), gib(present)),
+         bytes_json(fetch, present, bytes));
     if (!promise(fetch, bytes, present, &fetch->problem))
         fetch->end = "failed";
 }
 
 static void take_progress(struct fetch *fetch, const struct json *progress)
 {
-    const int64_t bytes = json_integer_or(json_get(progress, "bytes"), 0), total = json_integer_or(json_get(progress, "total_bytes"), 0);
+    const int64_t bytes = json_integer_or(json_get(progress, "bytes"), 0),
+                  total = json_integer_or(json_get(progress, "total_bytes"), 0);
     const int tenths = total > 0 ? (int)(10 * (double)bytes / (double)total) : 10;
     struct str repo = json_string_or(json_get(progress, "repo"), STR_NONE);
 
@@ -239,14 +254,16 @@ static void take_progress(struct fetch *fetch, const struct json *progress)
         return;
     fetch->tenths = tenths;
     fetch->failures = 0;
-    tell(fetch, arena_printf(&fetch->said, "fetch_%d_%d", fetch->repos, tenths),
-         arena_printf(&fetch->said, "%.*s: %d %% of %.2f GiB are here", STR_ARG(str_clip(repo, 200)), 10 * tenths, gib(total)),
-         bytes, total);
+    tell(fetch, "info", arena_printf(&fetch->said, "fetch_%d_%d", fetch->repos, tenths),
+         arena_printf(&fetch->said, "%.*s: %d %% of %.2f GiB are here", STR_ARG(str_clip(repo, 200)), 10 * tenths,
+                      gib(total)),
+         bytes_json(fetch, bytes, total));
 }
 
 static void take_end(struct fetch *fetch, const struct json *line)
 {
-    struct str end = json_string_or(json_get(line, "end"), STR_NONE), message = json_string_or(json_get(line, "message"), STR_NONE);
+    struct str end = json_string_or(json_get(line, "end"), STR_NONE),
+               message = json_string_or(json_get(line, "message"), STR_NONE);
     const char *name = str_copy(&fetch->said, json_string_or(json_get(line, "code"), STR_NONE));
     enum err_code code = ERR_IO;
 
@@ -376,14 +393,17 @@ static void add(struct fetcher *fetcher, const struct store_job *job)
     struct fetch *fetch = mem_alloc_zero(1, sizeof *fetch);
     struct err err = {0};
 
-    *fetch = (struct fetch){.fetcher = fetcher, .next = fetcher->first, .process = PROCESS_NONE, .out_fd = -1, .is_wanted = true};
+    *fetch = (struct fetch){
+        .fetcher = fetcher, .next = fetcher->first, .process = PROCESS_NONE, .out_fd = -1, .is_wanted = true};
     fetcher->first = fetch;
     fetch->job.id = str_copy(&fetch->arena, str_of(job->id));
     fetch->job.project_id = str_copy(&fetch->arena, str_of(job->project_id));
     fetch->job.base_json = str_copy(&fetch->arena, str_of(job->base_json));
     fetch->owner = arena_printf(&fetch->arena, "fetch %s", job->id);
-    fetch->repo = str_copy(&fetch->arena, json_string_or(json_get(json_parse(&fetch->arena, str_of(fetch->job.base_json), NULL, &err),
-                                                                  "repo"), STR("?")));
+    fetch->repo =
+        str_copy(&fetch->arena,
+                 json_string_or(json_get(json_parse(&fetch->arena, str_of(fetch->job.base_json), NULL, &err), "repo"),
+                                STR("?")));
     snprintf(fetch->tenant.organization_id, sizeof fetch->tenant.organization_id, "%s", job->organization_id);
     snprintf(fetch->tenant.project_id, sizeof fetch->tenant.project_id, "%s", job->project_id);
 }
@@ -393,7 +413,8 @@ static void drop_token(struct fetch *fetch)
 {
     struct err err = {0};
 
-    if (!store_secret_delete(fetch->fetcher->config.store, &fetch->tenant, fetch->job.id, "from_checkpoint.token", &err) &&
+    if (!store_secret_delete(fetch->fetcher->config.store, &fetch->tenant, fetch->job.id, "from_checkpoint.token",
+                             &err) &&
         err.code != ERR_NOT_FOUND)
         complain(fetch, "cannot forget its token", &err);
 }

@@ -1,12 +1,12 @@
 /* hub/fetcher.h - fetches the weights that jobs wait for.
  *
- * A job whose weights are not here is queued with base_json: {"repo", "revision", "base", "base_path", "context_length",
- * "lora"}: the repository, for an adapter the name and the folder of its base (null: as it says, as it will be found), and
- * what the request left to be settled when the weights are here. The fetcher starts a child for it, `attune fetch`
- * (hub/fetch.h), which alone uses the network and goes on where an earlier one ended; its progress becomes the job's
- * events, its end makes the job ready (job_base_arrived) or fails it. What may work later is tried again a few times. A
- * job that was cancelled ends its child. All of it is in the store: a server that starts anew goes on. All calls belong
- * to the loop's thread. */
+ * A job whose weights are not here is queued with base_json: {"repo", "revision", "base", "base_path",
+ * "context_length", "lora"}: the repository, for an adapter the name and the folder of its base (null: as it says, as
+ * it will be found), and what the request left to be settled when the weights are here. The fetcher starts a child for
+ * it, `attune fetch` (hub/fetch.h), which alone uses the network and goes on where an earlier one ended; its progress
+ * becomes the job's events, its end makes the job ready (job_base_arrived) or fails it. What may work later is tried
+ * again a few times. A job that was cancelled ends its child. All of it is in the store: a server that starts anew goes
+ * on. All calls belong to the loop's thread. */
 #pragma once
 
 #include "http/loop.h"

@@ -43,8 +43,9 @@ static int64_t wait_of(const struct http_client_answer *answer)
 static bool refuse_gated(const struct hub_reader *reader, struct err *err)
 {
     return err_set(err, ERR_AUTH, "%s is gated: %s at %s/%s", reader->repo,
-                   reader->token ? "the token's owner has to accept its conditions, and the token to allow gated models,"
-                                 : "accept its conditions, and give a token of the account that did,",
+                   reader->token
+                       ? "the token's owner has to accept its conditions, and the token to allow gated models,"
+                       : "accept its conditions, and give a token of the account that did,",
                    reader->endpoint, reader->repo);
 }
 
@@ -80,7 +81,7 @@ static bool refuse(struct hub_reader *reader, const struct http_client_answer *a
     return err_set(err, ERR_INPUT, "%s answered %d", reader->endpoint, status);
 }
 
-/* A store refuses what it was sent to with a signed URL that has become too old: a new one is to be had from the Hub. */
+/* A store refuses a signed URL that has become too old: a new one is to be had from the Hub. */
 static bool refuse_elsewhere(const char *origin, int status, struct err *err)
 {
     return err_set(err, ERR_IO, "%s, where the Hub keeps the file, answered %d", origin, status);

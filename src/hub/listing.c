@@ -109,9 +109,18 @@ static void choose(struct arena *arena, const struct hub_file *file, struct hub_
 static void choose_texts(struct arena *arena, const struct hub_listing *listing, struct hub_choice *choice)
 {
     static const char *const names[] = {
-        "generation_config.json", "tokenizer.json",  "tokenizer_config.json", "special_tokens_map.json",
-        "added_tokens.json",      "vocab.json",      "merges.txt",            "tokenizer.model",
-        "chat_template.jinja",    "chat_template.json", "README.md",          "LICENSE",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "chat_template.jinja",
+        "chat_template.json",
+        "README.md",
+        "LICENSE",
     };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -128,16 +137,22 @@ static bool refuse(const struct hub_listing *listing, struct err *err)
 {
     static const struct {
         const char *end, *name;
-    } others[] = {{".safetensors", "safetensors of another name"}, {".gguf", "GGUF"}, {".bin", "PyTorch's .bin"}, {".pth", "PyTorch's .pth"}, {".h5", "TensorFlow's .h5"}};
+    } others[] = {{".safetensors", "safetensors of another name"},
+                  {".gguf", "GGUF"},
+                  {".bin", "PyTorch's .bin"},
+                  {".pth", "PyTorch's .pth"},
+                  {".h5", "TensorFlow's .h5"}};
 
     for (size_t k = 0; k < sizeof others / sizeof *others; k++)
         for (size_t i = 0; i < listing->count; i++)
             if (str_ends(str_of(listing->at[i].path), str_of(others[k].end)))
-                return err_set(err, ERR_NOT_FOUND,
-                               "it has its weights as %s alone: a model is config.json with model.safetensors or its shards",
-                               others[k].name);
-    return err_set(err, ERR_NOT_FOUND, "it has no weights: a model is config.json with model.safetensors or its shards, "
-                                       "an adapter adapter_config.json with adapter_model.safetensors");
+                return err_set(
+                    err, ERR_NOT_FOUND,
+                    "it has its weights as %s alone: a model is config.json with model.safetensors or its shards",
+                    others[k].name);
+    return err_set(err, ERR_NOT_FOUND,
+                   "it has no weights: a model is config.json with model.safetensors or its shards, "
+                   "an adapter adapter_config.json with adapter_model.safetensors");
 }
 
 bool hub_choice_make(struct arena *arena, const struct hub_listing *listing, struct hub_choice *choice, struct err *err)

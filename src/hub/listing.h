@@ -1,7 +1,7 @@
 /* hub/listing.h - what a Hub says about a repository: its commit, its files, which of them hold the weights.
  *
- * All of it is outside bytes: names are held to hub/name.h, and a file whose name is not one of those is as good as not there.
- * Lists are bounded. Texts live in the arena. */
+ * All of it is outside bytes: names are held to hub/name.h, and a file whose name is not one of those is as good as not
+ * there. Lists are bounded. Texts live in the arena. */
 #pragma once
 
 #include "base/err.h"
@@ -29,8 +29,8 @@ bool hub_listing_add(struct arena *arena, struct str json, struct hub_listing *l
 const char *hub_listing_next(struct arena *arena, struct str link);
 const struct hub_file *hub_listing_find(const struct hub_listing *listing, const char *path);
 
-/* What is needed of a repository: configuration, tokenizer, template, and weights in safetensors; of an adapter its own two. Nothing
- * else is fetched, neither other formats of the weights nor code. */
+/* What is needed of a repository: configuration, tokenizer, template, and weights in safetensors; of an adapter its own
+ * two. Nothing else is fetched, neither other formats of the weights nor code. */
 struct hub_choice {
     const struct hub_file **at;
     size_t count, cap;
@@ -38,7 +38,8 @@ struct hub_choice {
     const struct hub_file *index; /* NULL: all of the weights are chosen; else it names the rest */
 };
 /* ERR_NOT_FOUND when there is no model to train on; says what there is instead. */
-bool hub_choice_make(struct arena *arena, const struct hub_listing *listing, struct hub_choice *choice, struct err *err);
+bool hub_choice_make(struct arena *arena, const struct hub_listing *listing, struct hub_choice *choice,
+                     struct err *err);
 /* The shards that the index names. */
 bool hub_choice_add_shards(struct arena *arena, const struct hub_listing *listing, struct str index,
                            struct hub_choice *choice, struct err *err);

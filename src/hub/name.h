@@ -10,8 +10,8 @@ bool hub_name_is_repo(struct str text);
 bool hub_name_is_revision(struct str text);
 bool hub_name_is_commit(struct str text); /* 40 hexadecimal digits in lower case */
 bool hub_name_is_sha256(struct str text); /* 64 of them */
-/* A relative path of printable characters: no segment is empty, begins with a dot or holds a backslash. The few names with
- * a dot that repositories have (.gitattributes) are of no use here. */
+/* A relative path of printable characters: no segment is empty, begins with a dot or holds a backslash. The few names
+ * with a dot that repositories have (.gitattributes) are of no use here. */
 bool hub_name_is_path(struct str text);
 
 /* "models--org--name" */

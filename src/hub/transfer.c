@@ -128,13 +128,11 @@ static bool get_rest(struct transfer *transfer, struct err *err)
 {
     char range[32];
     const struct http_form_field header = {"Range", range};
-    struct http_client_request request = {.headers = &header,
-                                          .header_count = transfer->have > 0,
-                                          .on_bytes = on_bytes,
-                                          .context = transfer};
-    const char *path = arena_printf(&transfer->arena, "/%s/resolve/%s/%s", transfer->reader.repo,
-                                    transfer->crew->transfers->commit,
-                                    hub_name_encode(&transfer->arena, str_of(transfer->file->path), true));
+    struct http_client_request request = {
+        .headers = &header, .header_count = transfer->have > 0, .on_bytes = on_bytes, .context = transfer};
+    const char *path =
+        arena_printf(&transfer->arena, "/%s/resolve/%s/%s", transfer->reader.repo, transfer->crew->transfers->commit,
+                     hub_name_encode(&transfer->arena, str_of(transfer->file->path), true));
     bool ok;
 
     snprintf(range, sizeof range, "bytes=%llu-", (unsigned long long)transfer->have);
@@ -279,8 +277,7 @@ static bool fetch(struct transfer *transfer, struct err *err)
 
     transfer->blob = hub_cache_blob(&transfer->arena, cache, repo, transfer->file->blob);
     transfer->partial = arena_printf(&transfer->arena, "%s.incomplete", transfer->blob);
-    if (!is_whole(transfer) &&
-        (!make_folders(transfer, lock, err) || (lock_fd = take_lock(transfer, lock, err)) < 0))
+    if (!is_whole(transfer) && (!make_folders(transfer, lock, err) || (lock_fd = take_lock(transfer, lock, err)) < 0))
         return false;
     if (is_whole(transfer)) {
         note_done(transfer->crew, (int64_t)transfer->file->bytes);

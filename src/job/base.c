@@ -64,9 +64,11 @@ static bool settle_context(struct arrival *arrival, const struct json *waited, s
     if (!read_limit(arrival, &limit, err))
         return false;
     if (limit > 0 && asked > limit)
-        return err_set(err, ERR_INPUT, "context_length: %s takes at most %lld tokens", arrival->row.model, (long long)limit);
-    arrival->spec.hyperparameters_json =
-        with_context(arrival, asked ? asked : limit > 0 && limit < CONTEXT_MAX ? limit : CONTEXT_MAX);
+        return err_set(err, ERR_INPUT, "context_length: %s takes at most %lld tokens", arrival->row.model,
+                       (long long)limit);
+    arrival->spec.hyperparameters_json = with_context(arrival, asked                              ? asked
+                                                               : limit > 0 && limit < CONTEXT_MAX ? limit
+                                                                                                  : CONTEXT_MAX);
     return true;
 }
 
@@ -144,7 +146,8 @@ static bool take(struct arrival *arrival, struct err *err)
     const char *run_dir = rundir_path(arrival->arena, arrival->manager->data_dir, arrival->row.id);
     const struct json *waited = json_parse(arrival->arena, str_of(arrival->row.base_json), NULL, err);
 
-    snprintf(arrival->tenant.organization_id, sizeof arrival->tenant.organization_id, "%s", arrival->row.organization_id);
+    snprintf(arrival->tenant.organization_id, sizeof arrival->tenant.organization_id, "%s",
+             arrival->row.organization_id);
     snprintf(arrival->tenant.project_id, sizeof arrival->tenant.project_id, "%s", arrival->row.project_id);
     return waited && check_adapter(arrival, waited, err) && settle_context(arrival, waited, err) &&
            read_spec(arrival, run_dir, err) && rewrite(arrival, run_dir, err);
@@ -154,9 +157,8 @@ bool job_base_arrived(struct job_manager *manager, const char *id, const char *m
                       struct err *err)
 {
     struct arena arena = {0};
-    struct arrival arrival = {.manager = manager,
-                              .arena = &arena,
-                              .spec = {.model_path = model_path, .adapter_path = adapter_path}};
+    struct arrival arrival = {
+        .manager = manager, .arena = &arena, .spec = {.model_path = model_path, .adapter_path = adapter_path}};
     bool ok = store_queue_get(manager->config.store, id, &arena, &arrival.row, err);
 
     if (ok && !arrival.row.base_json)

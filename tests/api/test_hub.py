@@ -165,6 +165,15 @@ def test_what_cannot_be_had_fails_the_job_and_says_why(hub, sites, tiny, setting
     assert "hf_wrong" not in json.dumps(site.messages(job)) and site.secrets() == 0
 
 
+def test_a_hub_that_is_away_for_a_while_only_delays_the_job(hub, sites, tiny):
+    hub.put("org/tiny", tiny)
+    hub.fault("/revision/main", "status", status=503)
+    site = sites()
+    job = site.wait(site.create("org/tiny"))
+    assert job.status == "succeeded", job.error
+    assert any("answered 503. It is tried again in 5 s" in m for m in site.messages(job))
+
+
 def test_a_context_that_the_model_does_not_have_is_told_when_it_is_here(hub, sites, tiny):
     hub.put("org/tiny", tiny)
     site = sites()
