@@ -344,7 +344,7 @@ static void logits_are_those_of_the_processor(void **state)
         options.is_trained = false;
         model = open_on(folder, k == 0, pool, options);
         make_batch(&arena, model, 1, &batch);
-        model_forward(model, &batch, NULL, rows, 3, logits[k]);
+        model_forward(model, &batch, NULL, NULL, rows, 3, logits[k]);
         model_close(model);
     }
     for (int i = 0; i < 3 * 37; i++)
