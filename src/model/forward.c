@@ -54,6 +54,8 @@ void forward_first_gains(struct model *m)
     for (int32_t l = 0; m->params.has_dora && l < m->config.layers; l++)
         for (int i = 0; i < LINEAR_KINDS; i++) {
             struct mat gain = m->layer[l].linear[i].gain;
+            if (gain.cols == 0)
+                continue;
             char *ones = mem_alloc((size_t)gain.cols * sizeof(double) + 1);
             for (int32_t n = 0; n < gain.cols; n++)
                 if (gain.type == DTYPE_F64)
