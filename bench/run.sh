@@ -9,3 +9,4 @@ python3 bench/ingest.py
 python3 bench/first_step.py
 python3 bench/decode.py
 python3 bench/flat.py
+python3 bench/trackers.py

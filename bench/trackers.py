@@ -3,6 +3,7 @@
 
 usage: bench/trackers.py [PAIRS]"""
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 
+TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -33,7 +35,8 @@ def processor_seconds(run):
     pid = json.loads(identity.read_text())["pid"]
     try:
         while True:
-            seconds = sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()) / 1e9 or seconds
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds = max(seconds, (int(fields[11]) + int(fields[12])) / TICKS)
             time.sleep(0.01)
     except OSError:
         return seconds
@@ -47,7 +50,7 @@ def main(pairs):
         url = server.stdout.readline().split()[-1].rstrip("/")
         url = url if url.startswith("http") else "http" + server.stdout.readline().split("http", 1)[1].split()[0]
         file, ratios = upload(url, ROOT / "demo/train.jsonl"), []
-        job = {"model": "attune/world-3m", "training_file": file, "hyperparameters": {"n_epochs": 1, "batch_size": 8, "context_length": 64}}
+        job = {"model": "attune/world-3m", "training_file": file, "hyperparameters": {"n_epochs": 2, "batch_size": 8, "context_length": 64}}
         told = {"integrations": [{"type": "mlflow", "mlflow": {"tracking_uri": "http://127.0.0.1:9"}}]}
         for pair in range(pairs + 1):
             figures = {}
