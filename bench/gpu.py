@@ -139,7 +139,7 @@ def run_attune(o, model, data, work):
     started = time.time()
     with MemoryWatch() as watch:
         process = subprocess.Popen([o.attune, "train", "--device", o.device, "--dtype", "bfloat16", "--model", model, "--train", data, "--context-length", str(o.context),
-                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE), "--lr-scheduler-type", "constant", "--packing", "false",
+                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE), "--lr-scheduler-type", "constant", "--no-packing", "--packing", "false",
                                     "--seed", "1", "--out", out, *lora], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         first = None
         while process.poll() is None:

@@ -20,7 +20,7 @@ done
 case $newest in *a) ;; *) targets="$targets -gencode arch=compute_$newest,code=compute_$newest" ;; esac
 mkdir -p "$out"
 objects=
-for file in base/err compute/check compute/dtype compute/nf4; do
+for file in base/err compute/adapter_rows compute/check compute/dtype compute/nf4; do
     object=$out/cuda_$(basename "$file").o
     ${CC:-cc} -std=gnu17 -O2 -fPIC -fvisibility=hidden -Isrc -D_GNU_SOURCE -DATTUNE_VERSION="\"$version\"" -c "src/$file.c" -o "$object"
     objects="$objects $object"

@@ -110,6 +110,34 @@ uint64_t emulate_exchange(uint64_t bits, int lane)
     return got;
 }
 
+/* Of the operands' shares: lane 4r + c has rows r and r + 8 of a at columns 2c, 2c + 1, 2c + 8 and 2c + 9; of b those rows of
+ * column r; of the sums rows r and r + 8 at columns 2c and 2c + 1. */
+void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2])
+{
+    unsigned warp = device.current / WARP * WARP, lane = device.current % WARP;
+    const uint32_t *shares[2] = {a, b};
+
+    const void *own = shares;
+
+    memcpy(&device.slot[device.current], &own, sizeof own);
+    wait_for(WAIT_WARP);
+    for (int i = 0; i < 4; i++) {
+        unsigned row = lane / 4 + (i / 2) * 8, col = lane % 4 * 2 + i % 2;
+        float sum = 0;
+        for (unsigned k = 0; k < 16; k++) {
+            const uint32_t *const *of_a, *const *of_b;
+            uint32_t x, y;
+            memcpy(&of_a, &device.slot[warp + row % 8 * 4 + k % 8 / 2], sizeof of_a);
+            memcpy(&of_b, &device.slot[warp + col * 4 + k % 8 / 2], sizeof of_b);
+            x = of_a[0][row / 8 + k / 8 * 2];
+            y = of_b[1][k / 8];
+            sum += wide_of((unsigned short)(k % 2 ? x >> 16 : x)) * wide_of((unsigned short)(k % 2 ? y >> 16 : y));
+        }
+        sums[i] += sum;
+    }
+    wait_for(WAIT_WARP);
+}
+
 /* Lets those go on who wait for the same, if nobody among first .. end does anything else; the number of them. Threads
  * that are done do not count at a block's barrier, but a warp shuffles whole or not at all. */
 static unsigned release(unsigned first, unsigned end, enum wait wait)

@@ -25,9 +25,16 @@ extern thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
 #define __host__
 #define __forceinline__ inline
 #define __shared__ static
+#define __launch_bounds__(threads)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+struct uint4 {
+    uint32_t x, y, z, w;
+};
+#define __expf expf
 
 void __syncthreads(void);
 uint64_t emulate_exchange(uint64_t bits, int lane); /* what `lane` of the warp brought */
+void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2]);
 
 template <typename T> static inline T emulate_shuffle(T value, int lane)
 {

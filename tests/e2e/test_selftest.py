@@ -19,7 +19,8 @@ def test_this_machine_passes():
     run = selftest("--rounds", "2")
     assert run.returncode == 0, run.stdout + run.stderr
     lines = run.stdout.splitlines()
-    paths = re.fullmatch(r"paths of this processor: (.*); training takes (\w+)", lines[0])
+    paths = re.fullmatch(r"paths of this processor: (.*); training takes (\w+)", lines[1])
+    assert lines[0].startswith(("no GPU: ", "device cuda:0: "))
     count = len(paths[1].split())
     assert paths[2] == paths[1].split()[-1]
     assert sum(line.endswith(" ok") for line in lines) == OPS * count + 2
@@ -38,7 +39,7 @@ def test_the_reference_in_f32_and_bf16_agrees_with_its_f64():
 
 
 def test_what_cannot_be_tested_is_said_in_one_line():
-    for words, status, text in [(["--backend", "cuda"], 1, "no CUDA backend"), (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"),
+    for words, status, text in [(["--backend", "cuda:63"], 1, "device cuda:63: "), (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"),
                                 (["--rounds", "1", "--model", "/nowhere"], 1, "/nowhere")]:
         run = selftest(*words)
         assert run.returncode == status and text in run.stderr and run.stderr.count("\n") == 1, run.stderr

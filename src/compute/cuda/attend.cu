@@ -77,16 +77,6 @@ static __global__ void attend_kernel(struct attention a, struct mat out, const f
         lse[(int64_t)head * a.qkv.rows + t] = max + logf(sum);
 }
 
-static void cuda_attend(struct queue *queue, const struct op_attend *op)
-{
-    struct attention a = {op->qkv, op->batch->cu_seqlens, op->batch->doc_count, op->heads, op->kv_heads,
-                          op->head_dim, op->window, op->scale, op->softcap};
-
-    ASSERT(!op->cache);
-    LAUNCH(queue, attend_kernel, dim3(blocks_of(op->qkv.rows, ATTEND_WARPS), op->heads), ATTEND_WARPS * WARP, a, op->out,
-           (const float *)op->sinks.at, (float *)op->lse);
-}
-
 /* delta[h, t] = dout·out */
 static __global__ void delta_kernel(struct mat out, struct mat dout, int32_t d, float *delta)
 {
@@ -106,6 +96,22 @@ static __global__ void delta_kernel(struct mat out, struct mat dout, int32_t d, 
 struct pair {
     float p, slope;
 };
+
+#include "compute/cuda/attend_mma.cu"
+
+static void cuda_attend(struct queue *queue, const struct op_attend *op)
+{
+    struct attention a = {op->qkv, op->batch->cu_seqlens, op->batch->doc_count, op->heads, op->kv_heads,
+                          op->head_dim, op->window, op->scale, op->softcap};
+
+    ASSERT(!op->cache);
+    if (takes_mma(&a, &op->out, NULL)) {
+        (op->head_dim == 64 ? attend_mma<64> : attend_mma<128>)(queue, a, op->out, (const float *)op->sinks.at, (float *)op->lse);
+        return;
+    }
+    LAUNCH(queue, attend_kernel, dim3(blocks_of(op->qkv.rows, ATTEND_WARPS), op->heads), ATTEND_WARPS * WARP, a, op->out,
+           (const float *)op->sinks.at, (float *)op->lse);
+}
 
 static __device__ struct pair pair_grad(const struct attention &a, const struct mat &dout, const float *lse, const float *delta,
                                         int32_t head, int32_t t, int32_t s)
@@ -219,6 +225,10 @@ static void cuda_attend_grad(struct queue *queue, const struct op_attend_grad *o
     if (op->dsinks.at)
         LAUNCH(queue, sink_grad_kernel, dim3(op->heads), THREADS * 2, op->dsinks, (const float *)op->sinks.at, lse, delta,
                op->qkv.rows);
+    if (takes_mma(&a, &op->dqkv, &op->dout)) {
+        (op->head_dim == 64 ? attend_grad_mma<64> : attend_grad_mma<128>)(queue, a, op->dout, op->dqkv, lse, delta);
+        return;
+    }
     LAUNCH(queue, query_grad_kernel, dim3(blocks, op->heads), ATTEND_WARPS * WARP, a, op->dout, op->dqkv, lse, delta);
     LAUNCH(queue, key_grad_kernel, dim3(blocks, op->kv_heads), ATTEND_WARPS * WARP, a, op->dout, op->dqkv, lse, delta);
 }

@@ -192,6 +192,8 @@ static const struct backend cuda_backend = {
 #undef CUDA_FIELD
     can,
     scratch_bytes,
+    NULL, /* no panels */
+    NULL,
 };
 
 /* --- devices --- */

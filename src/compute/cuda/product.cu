@@ -6,6 +6,7 @@
 #include "compute/cuda/blas.h"
 
 extern "C" {
+#include "compute/adapter_rows.h"
 #include "compute/parts.h"
 }
 
@@ -330,7 +331,7 @@ static struct linear_scratch linear_scratch_take(struct queue *queue, struct scr
     return taken;
 }
 
-static void cuda_linear(struct queue *queue, const struct op_linear *op)
+static void dense_linear(struct queue *queue, const struct op_linear *op)
 {
     struct scratch scratch = scratch_of(queue);
     struct linear_scratch at = linear_scratch_take(queue, &scratch, op);
@@ -355,12 +356,25 @@ static void cuda_linear(struct queue *queue, const struct op_linear *op)
         finish(queue, op->y, op->y, no_mat(), no_mat(), op->softcap, NULL);
 }
 
-static size_t linear_scratch_bytes(const struct op_linear *op)
+static void cuda_linear(struct queue *queue, const struct op_linear *op)
+{
+    if (op->adapters)
+        adapter_rows_linear(queue, op, dense_linear);
+    else
+        dense_linear(queue, op);
+}
+
+static size_t dense_linear_scratch(const struct op_linear *op, int thread_count)
 {
     struct scratch scratch = {};
 
     linear_scratch_take(NULL, &scratch, op);
     return scratch.used_bytes;
+}
+
+static size_t linear_scratch_bytes(const struct op_linear *op)
+{
+    return op->adapters ? adapter_rows_scratch(op, 1, dense_linear_scratch) : dense_linear_scratch(op, 1);
 }
 
 /* --- the gradient of the input --- */

@@ -137,7 +137,7 @@ void trial_panels(struct trial *trial)
     trial_run(trial, OP_linear, &op);
     op.w = &panels, op.y = y;
     trial_run(trial, OP_linear, &op);
-    trial_same_rows(trial, "a product with panels", &y, &y_rows);
+    trial_same_product(trial, "a product with panels", &y, &y_rows, K);
     trial_gaps_whole(trial, "y", &y);
 }
 
@@ -171,7 +171,7 @@ void trial_adapters(struct trial *trial)
         if (alone.x.rows)
             trial_run(trial, OP_linear, &alone);
     }
-    trial_same_rows(trial, "rows with adapters of their own", &y, &y_alone);
+    trial_same_product(trial, "rows with adapters of their own", &y, &y_alone, K);
     trial_gaps_whole(trial, "y", &y);
 }
 

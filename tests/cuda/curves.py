@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Tiny models of every family on a device and on the processor: 100 steps each, losses within 5e-3; and a run that is stopped goes on to the same losses.
+
+usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY]
+"""
+import argparse
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BASE = ROOT / "models/attune/world-3m"
+SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=4096,
+             max_position_embeddings=256, initializer_range=0.05, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, pad_token_id=None)
+FAMILIES = {
+    "llama": {},
+    "mistral": dict(sliding_window=40),
+    "qwen2": dict(tie_word_embeddings=True),
+    "qwen3": dict(tie_word_embeddings=True),
+    "smollm3": dict(no_rope_layers=[1, 0], tie_word_embeddings=True),
+    "phi3": dict(partial_rotary_factor=0.5, original_max_position_embeddings=256),
+    "olmo2": {},
+    "olmo3": dict(sliding_window=40, layer_types=["sliding_attention", "full_attention"]),
+    "gemma": dict(hidden_activation="gelu_pytorch_tanh"),
+    "gemma2": dict(query_pre_attn_scalar=16, sliding_window=40, attn_logit_softcapping=50.0, final_logit_softcapping=30.0),
+    "gemma3_text": dict(query_pre_attn_scalar=16, sliding_window=40, sliding_window_pattern=2, rope_theta=1000000.0, rope_local_base_freq=10000.0),
+    "mixtral": dict(num_local_experts=4, num_experts_per_tok=2),
+    "qwen3_moe": dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48, norm_topk_prob=True),
+    "gpt_oss": dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=40, swiglu_limit=7.0),
+}
+
+
+def make_model(folder, family):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
+        shutil.copy(BASE / name, folder / name)
+    config = dict(SIZES, model_type=family, torch_dtype="float32", **FAMILIES[family])
+    config["vocab_size"] = json.loads((BASE / "config.json").read_text())["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return config["vocab_size"]
+
+
+def make_data(path, vocab, steps):
+    draw = random.Random(5)
+    path.write_text("".join(json.dumps({"token_ids": [min(vocab - 1, 3 + int(draw.paretovariate(1.0))) for _ in range(draw.randint(20, 120))]}) + "\n"
+                            for _ in range(steps * 4)))
+
+
+def command(o, folder, device, out, *more):
+    return [o.attune, "train", "--device", device, "--dtype", "float32", "--init", "random", "--model", folder / "model", "--train", folder / "train.jsonl",
+            "--batch-size", "4", "--no-packing", "--n-epochs", "1", "--learning-rate", "1e-3", "--context-length", "128", "--seed", "3", "--threads", "4",
+            "--out", out, *more]
+
+
+def losses_of(out):
+    seen = {}
+    for path in sorted(out.glob("run/attempts/*/events.jsonl")):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            if event["kind"] == "step":
+                seen[event["step"]] = event["loss"]
+    return [seen[step] for step in sorted(seen)]
+
+
+def train(o, folder, device, out, *more):
+    shutil.rmtree(out, ignore_errors=True)
+    done = subprocess.run(command(o, folder, device, out, *more), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{device} {folder.name}: {done.stderr}")
+    return losses_of(out)
+
+
+def compare(o, family):
+    folder = o.work / family
+    make_data_for = make_model(folder / "model", family)
+    make_data(folder / "train.jsonl", make_data_for, o.steps)
+    got, want = train(o, folder, o.device, folder / "device"), train(o, folder, "cpu", folder / "cpu")
+    worst = max(abs(a / b - 1) for a, b in zip(got, want))
+    ok = len(got) == len(want) == o.steps and worst <= 5e-3
+    print(f"{family:12} {len(got)} steps, loss {got[0]:.4f} to {got[-1]:.4f}, the processor's {want[-1]:.4f}, off by at most {worst:.1e}  {'ok' if ok else 'FAIL'}", flush=True)
+    return ok
+
+
+def resume(o):
+    """SIGTERM has the trainer write a recovery point; the next attempt goes on from there."""
+    folder = o.work / "llama"
+    whole = train(o, folder, o.device, folder / "whole", "--lora", "--lora-dropout", "0.1")
+    out = folder / "stopped"
+    shutil.rmtree(out, ignore_errors=True)
+    process = subprocess.Popen(command(o, folder, o.device, out, "--lora", "--lora-dropout", "0.1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(losses_of(out)) < o.steps // 3:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    first = len(losses_of(out))
+    done = subprocess.run(command(o, folder, o.device, out, "--lora", "--lora-dropout", "0.1"), capture_output=True, text=True)
+    both = losses_of(out)
+    ok = done.returncode == 0 and both == whole and 0 < first < o.steps
+    print(f"resumed      behind step {first} of {o.steps}: losses {'are those' if both == whole else 'are not those'} of the undisturbed run  {'ok' if ok else 'FAIL'} {done.stderr[-300:] if done.returncode else ''}")
+    return ok
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attune", required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/curves")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--only", choices=FAMILIES)
+    o = parser.parse_args()
+    o.attune = str(pathlib.Path(o.attune).resolve())
+    results = [compare(o, family) for family in ([o.only] if o.only else FAMILIES)]
+    if not o.only or o.only == "llama":
+        results.append(resume(o))
+    print(f"curves: {sum(results)} passed, {len(results) - sum(results)} failed")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

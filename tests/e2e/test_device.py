@@ -1,0 +1,62 @@
+"""A run on a device, by the program as people call it. Here the device is the emulated one of tests/cuda, which a build with tests has."""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/api"))
+from conftest import BINARY  # noqa: E402
+
+BASE = ROOT / "models/attune/world-3m"
+LIBRARY = pathlib.Path(BINARY).resolve().parent / "libattune_cuda.so"
+
+
+def events_of(out):
+    return [json.loads(line) for path in sorted(out.glob("run/attempts/*/events.jsonl")) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
+        shutil.copy(BASE / name, model / name)
+    vocab = json.loads((BASE / "config.json").read_text())["vocab_size"]
+    (model / "config.json").write_text(json.dumps(dict(model_type="llama", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                                                       num_key_value_heads=1, head_dim=16, vocab_size=vocab, max_position_embeddings=64,
+                                                       initializer_range=0.1, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2)))
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps({"token_ids": [(i * j) % 97 + 3 for j in range(1, 14)]}) + "\n" for i in range(1, 7)))
+
+    def train(device, name, *words):
+        command = [BINARY, "train", "--device", device, "--dtype", "float32", "--init", "random", "--model", model, "--train", data, "--batch-size", "2",
+                   "--n-epochs", "1", "--learning-rate", "1e-2", "--context-length", "32", "--no-packing", "--seed", "3", "--threads", "1",
+                   "--out", tmp_path / name, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300), tmp_path / name
+
+    return train
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="this build has no libattune_cuda.so")
+@pytest.mark.parametrize("words", [[], ["--lora", "--lora-r", "4", "--lora-dropout", "0.1"]], ids=["full", "lora"])
+def test_a_run_on_a_device_is_that_of_the_processor(run, words):
+    losses = []
+    for device in ("cuda", "cpu"):
+        done, out = run(device, device, *words)
+        assert done.returncode == 0, done.stderr
+        events = events_of(out)
+        losses.append([event["loss"] for event in events if event["kind"] == "step"])
+        receipt = json.loads(next(out.glob("run/receipt.json")).read_text())
+        assert all(probe["verdict"] == "pass" for probe in receipt["probes"]), receipt["probes"]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_device_that_is_not_there_is_said(run):
+    done, _ = run("cuda:63", "none")
+    assert done.returncode != 0 and "device cuda:63" in done.stderr, done.stderr
+    done, _ = run("tpu", "none")
+    assert done.returncode != 0 and "--device takes cpu, cuda or cuda:N" in done.stderr, done.stderr
