@@ -1,4 +1,5 @@
-/* The gradient of attention in two passes that need no memory between tasks and no atomics: one owns blocks of queries
+/* The gradient of attention in two passes, for threads that documents and key heads alone would leave idle (attend_once.c is for the
+ * others), that need no memory between tasks and no atomics: one owns blocks of queries
  * and sums dq over tiles of keys, one owns blocks of keys and sums dk and dv over tiles of queries. Scores are computed in both,
  * seven products instead of five; in return every sum has one owner and one order.
  *
@@ -123,26 +124,12 @@ static struct row operand_row(const struct block *block, uint32_t *words, int32_
     return (struct row){words + (size_t)i * row_words, block->shape.is_bf16 ? DTYPE_BF16 : DTYPE_F32};
 }
 
-/* Rows of scores and dp become p and dscore. lse and delta hold for the row (stride 0) or for each element (stride 1). */
-struct slopes {
-    const float *lse, *delta;
-    int stride;
-};
-
 static void slope_row(const struct block *block, int32_t i, struct span span, struct slopes at)
 {
-    struct row p = operand_row(block, block->p, i), dscore = operand_row(block, block->dscore, i);
-    float scale = block->grad->op->scale, softcap = block->grad->op->softcap;
+    const struct op_attend_grad *op = block->grad->op;
 
-    for (int32_t j = 0; j < TILE; j += LANES) {
-        lanes lse = at.stride ? row_load((struct row){(float *)at.lse, DTYPE_F32}, j, span.end) : lanes_all(*at.lse);
-        lanes delta = at.stride ? row_load((struct row){(float *)at.delta, DTYPE_F32}, j, span.end) : lanes_all(*at.delta);
-        struct score score = score_capped(lanes_load(block->scores + i * TILE + j) * scale, softcap);
-        lanes probability = span_select(span, j, lanes_exp(score.value - lse), (lanes){0});
-
-        row_store(p, j, TILE, probability);
-        row_store(dscore, j, TILE, scale * probability * (lanes_load(block->dp + i * TILE + j) - delta) * score.slope);
-    }
+    tile_slopes(block->scores + i * TILE, block->dp + i * TILE, op->scale, op->softcap, span, at, operand_row(block, block->p, i),
+                operand_row(block, block->dscore, i));
 }
 
 /* dq of a block of queries, all heads of the group: row r is head r / count, query r % count. */
@@ -309,11 +296,14 @@ void CPU(attend_grad)(struct queue *queue, const struct op_attend_grad *op)
     struct attend_grad grad = grad_cut(op);
     int tasks = document_block_count(op->batch, KEY_ROWS) + document_block_count(op->batch, grad.queries);
 
-    ASSERT(queue->scratch_bytes >= grad.delta_bytes + grad.slab_bytes * (size_t)pool_thread_count(queue->pool));
+    ASSERT(queue->scratch_bytes >= CPU(attend_grad_scratch)(op, pool_thread_count(queue->pool)));
     grad.delta = queue->scratch;
     grad.slabs = (char *)queue->scratch + grad.delta_bytes;
     pool_run(queue->pool, ceil_div(op->out.rows, DELTA_ROWS), delta_task, &grad);
-    pool_run(queue->pool, tasks * op->kv_heads, grad_task, &grad);
+    if (CPU(attend_grad_is_once)(op, pool_thread_count(queue->pool)))
+        CPU(attend_grad_once)(queue, op, grad.delta, grad.slabs);
+    else
+        pool_run(queue->pool, tasks * op->kv_heads, grad_task, &grad);
     if (op->dsinks.at)
         pool_run(queue->pool, op->heads, sink_task, &grad);
 }
@@ -321,6 +311,7 @@ void CPU(attend_grad)(struct queue *queue, const struct op_attend_grad *op)
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count)
 {
     struct attend_grad grad = grad_cut(op);
+    size_t slabs = grad.slab_bytes * (size_t)thread_count, once = CPU(attend_grad_once_scratch)(op, thread_count);
 
-    return grad.delta_bytes + grad.slab_bytes * (size_t)thread_count;
+    return grad.delta_bytes + (slabs > once ? slabs : once);
 }

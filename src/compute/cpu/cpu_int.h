@@ -16,6 +16,10 @@ size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_
 size_t CPU(qk_rope_grad_scratch)(const struct op_qk_rope_grad *op, int thread_count);
 size_t CPU(attend_scratch)(const struct op_attend *op, int thread_count);
 size_t CPU(attend_grad_scratch)(const struct op_attend_grad *op, int thread_count);
+/* attend_once.c: dqkv with the bits of attend_grad.c, in one pass; delta is [H, T]. */
+bool CPU(attend_grad_is_once)(const struct op_attend_grad *op, int thread_count);
+size_t CPU(attend_grad_once_scratch)(const struct op_attend_grad *op, int thread_count);
+void CPU(attend_grad_once)(struct queue *queue, const struct op_attend_grad *op, const float *delta, void *scratch);
 size_t CPU(route_scratch)(const struct op_route *op, int thread_count);
 
 /* thin.c: `linear` of a weight in panels for up to THIN_ROWS rows, with the bits that it has among more; needs no scratch. */

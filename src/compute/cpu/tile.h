@@ -123,6 +123,27 @@ INLINE struct score score_capped(lanes scaled, float softcap)
     return (struct score){softcap * t, 1 - t * t};
 }
 
+/* What the gradient of a row of scores needs beside them; for the row (stride 0) or for each element (stride 1). */
+struct slopes {
+    const float *lse, *delta;
+    int stride;
+};
+
+/* A row of scores and of dp becomes p and dscore. */
+INLINE void tile_slopes(const float *scores, const float *dp, float scale, float softcap, struct span span, struct slopes at,
+                        struct row p, struct row dscore)
+{
+    UNROLL for (int32_t j = 0; j < TILE; j += LANES) {
+        lanes lse = at.stride ? row_load((struct row){(float *)at.lse, DTYPE_F32}, j, span.end) : lanes_all(*at.lse);
+        lanes delta = at.stride ? row_load((struct row){(float *)at.delta, DTYPE_F32}, j, span.end) : lanes_all(*at.delta);
+        struct score score = score_capped(lanes_load(scores + j) * scale, softcap);
+        lanes probability = span_select(span, j, lanes_exp(score.value - lse), (lanes){0});
+
+        row_store(p, j, TILE, probability);
+        row_store(dscore, j, TILE, scale * probability * (lanes_load(dp + j) - delta) * score.slope);
+    }
+}
+
 /* Blocks of rows of all documents, numbered through. */
 struct document_block {
     int32_t document, first, count;
