@@ -22,7 +22,7 @@ struct block {
     struct tile_shape shape;
     int32_t document, kv_head, first, query_count, rows;
     uint32_t *q, *keys, *values, *p;
-    float *scores, *out, *max, *sum;
+    float *scores, *out, *max, *sum; /* [6, TILE], [rows, d_wide], [rows], [rows, LANES] */
 };
 
 static int32_t queries_per_task(int32_t group)
@@ -40,7 +40,7 @@ static struct attend attend_cut(const struct op_attend *op)
     attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16 && (!op->cache || op->cache->type == DTYPE_BF16);
     steps = (size_t)step_count(op->head_dim, attend.is_bf16);
     d_wide = (size_t)tile_width(op->head_dim);
-    attend.slab_bytes = whole_lines(4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 2)));
+    attend.slab_bytes = whole_lines(4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 1 + LANES)));
     return attend;
 }
 
@@ -78,39 +78,38 @@ static void pack_queries(const struct block *block)
     }
 }
 
-/* What was summed relative to the old maximum shrinks to the new one. */
-static void raise_max(const struct block *block, int32_t r, float max)
+/* What was summed relative to the old maximum shrinks to the new one, by the factor that is returned. */
+static float raise_max(const struct block *block, int32_t r, float max)
 {
     float factor = lanes_exp(lanes_all(block->max[r] - max))[0];
     float *out = block->out + (size_t)r * (size_t)block->shape.d_wide;
 
     for (int32_t j = 0; j < block->shape.d_wide; j += LANES)
         lanes_store(out + j, lanes_load(out + j) * factor);
-    block->sum[r] *= factor;
     block->max[r] = max;
+    return factor;
 }
 
 /* Scores of one row become probabilities relative to the row's maximum so far. */
 static void soften_row(const struct block *block, int32_t r, const float *scores, struct row p, struct span span)
 {
     float scale = block->attend->op->scale, softcap = block->attend->op->softcap, max;
-    lanes score[TILE / LANES], largest = lanes_all(-INFINITY), sum = {0};
+    lanes score[TILE / LANES], largest = lanes_all(-INFINITY), sum = lanes_load(block->sum + (size_t)r * LANES);
 
     UNROLL for (int v = 0; v < TILE / LANES; v++) {
         lanes capped = score_capped(lanes_load(scores + v * LANES) * scale, softcap).value;
         score[v] = span_select(span, v * LANES, capped, lanes_all(-INFINITY));
         largest = lanes_max(score[v], largest);
     }
-    max = lanes_largest(largest);
-    if (max > block->max[r])
-        raise_max(block, r, max);
+    if (lanes_any_above(largest, lanes_all(block->max[r])))
+        sum *= raise_max(block, r, lanes_largest(largest));
     max = block->max[r];
     UNROLL for (int v = 0; v < TILE / LANES; v++) {
         lanes probability = lanes_exp(score[v] - max);
         sum += probability;
         row_store(p, v * LANES, TILE, probability);
     }
-    block->sum[r] += lanes_sum(sum);
+    lanes_store(block->sum + (size_t)r * LANES, sum);
 }
 
 /* Up to six rows of the block against one packed tile of keys and values. */
@@ -163,12 +162,12 @@ static void write_rows(const struct block *block)
         int32_t head = block->kv_head * group + r / block->query_count;
         int32_t t = op->batch->cu_seqlens[block->document] + block->first + r % block->query_count;
         struct row to = row_of(&op->out, t, head * op->head_dim);
-        float inverse = 1 / block->sum[r];
+        float sum = lanes_sum(lanes_load(block->sum + (size_t)r * LANES)), inverse = 1 / sum;
 
         for (int32_t j = 0; j < op->head_dim; j += LANES)
             row_store(to, j, op->head_dim, lanes_load(block->out + (size_t)r * (size_t)block->shape.d_wide + j) * inverse);
         if (op->lse)
-            ((float *)op->lse)[(size_t)head * (size_t)op->qkv.rows + (size_t)t] = block->max[r] + logf(block->sum[r]);
+            ((float *)op->lse)[(size_t)head * (size_t)op->qkv.rows + (size_t)t] = block->max[r] + logf(sum);
     }
 }
 
@@ -179,9 +178,10 @@ static void begin_rows(const struct block *block)
     const float *sinks = op->sinks.at;
 
     memset(block->out, 0, (size_t)block->rows * (size_t)block->shape.d_wide * sizeof *block->out);
+    memset(block->sum, 0, (size_t)block->rows * LANES * sizeof *block->sum);
     for (int32_t r = 0; r < block->rows; r++) {
         block->max[r] = sinks ? sinks[block->kv_head * (op->heads / op->kv_heads) + r / block->query_count] : -INFINITY;
-        block->sum[r] = sinks ? 1 : 0;
+        block->sum[(size_t)r * LANES] = sinks ? 1 : 0;
     }
 }
 

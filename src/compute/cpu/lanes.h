@@ -62,12 +62,54 @@ INLINE lanes lanes_all(float value)
 /* Lanes of a where the mask (from a comparison) is set, else of b. */
 INLINE lanes lanes_select(lanes_i mask, lanes a, lanes b)
 {
+#if defined(__AVX512F__)
+    return (lanes)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)b, (__m512)a);
+#else
     return (lanes)(((lanes_i)a & mask) | ((lanes_i)b & ~mask));
+#endif
 }
 
+/* b where they do not compare; gcc 12 makes three instructions of the select. */
 INLINE lanes lanes_max(lanes a, lanes b)
 {
+#if defined(__AVX512F__)
+    return (lanes)_mm512_max_ps((__m512)a, (__m512)b);
+#else
     return lanes_select(a > b, a, b);
+#endif
+}
+
+INLINE lanes lanes_min(lanes a, lanes b)
+{
+#if defined(__AVX512F__)
+    return (lanes)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return lanes_select(a < b, a, b);
+#endif
+}
+
+/* Zero where a < b. */
+INLINE lanes lanes_zero_below(lanes a, lanes b, lanes value)
+{
+#if defined(__AVX512F__)
+    return (lanes)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLT_UQ), (__m512)value);
+#else
+    return lanes_select(a < b, (lanes){0}, value);
+#endif
+}
+
+INLINE bool lanes_any_above(lanes a, lanes b)
+{
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+#else
+    lanes_i above = a > b;
+    int32_t any = 0;
+
+    UNROLL for (int i = 0; i < LANES; i++)
+        any |= above[i];
+    return any != 0;
+#endif
 }
 
 /* Each half in the low part of a word; gcc 12 takes the generic conversion through memory. */
@@ -249,8 +291,7 @@ INLINE float lanes_largest(lanes value)
 INLINE lanes lanes_exp(lanes x)
 {
     const float round = 0x1.8p23f;
-    lanes_i is_low = x < -87.33f;
-    lanes bounded = lanes_select(is_low, lanes_all(-87.33f), lanes_select(x > 88.5f, lanes_all(88.5f), x));
+    lanes bounded = lanes_max(lanes_all(-87.33f), lanes_min(lanes_all(88.5f), x));
     lanes shifted = bounded * 1.44269504f + round, n = shifted - round;
     lanes r = bounded - n * 0.693359375f - n * -2.12194440e-4f, p;
     lanes scale = (lanes)(((lanes_u)shifted + 127) << 23);
@@ -261,7 +302,7 @@ INLINE lanes lanes_exp(lanes x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1;
-    return lanes_select(is_low, (lanes){0}, p * scale);
+    return lanes_zero_below(x, lanes_all(-87.33f), p * scale);
 }
 
 INLINE lanes lanes_sigmoid(lanes x)
