@@ -1,11 +1,12 @@
 /* Products with few rows, as in decoding: the weight passes once through the processor and that is all the time there is.
  *
  * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end and asks for
- * what it reads 4 KB later. Sums stay in registers for the whole of k, four rows at a time. An element is the same chain of multiply-adds as in the brick: its bits do not tell how many rows there were. */
+ * what it reads 4 KB later. Sums stay in registers for the whole of k, four rows at a time. An element is the same chain of
+ * multiply-adds as in the brick: its bits do not tell how many rows there were. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 
-enum { PASS_ROWS = 4, AHEAD = 4096 };
+enum { PASS_ROWS = 4, AHEAD = 4096, GROUP_MAX = 8 };
 
 /* Up to PASS_ROWS rows of C [rows, PANEL] = or += A·B over `steps`; B's steps are b_step words apart. */
 struct thin {
@@ -100,33 +101,36 @@ struct thin_product {
     int32_t second_count;
 };
 
-/* A task's columns: a panel, or half of one of the last, so that threads end together. */
+/* Columns that are worked on at once: a panel, or half of one of the last, so that threads end together. */
 struct span {
     int32_t col, count, width; /* width: of the panel that they are in */
 };
 
-static int32_t whole_panels(const struct thin_product *p)
-{
-    int32_t panels = p->y.cols / PANEL;
+/* Whole panels come in groups that lie one behind the other: a new stretch of memory begins slowly. */
+struct cut {
+    int32_t group, group_count;
+};
 
-    return panels - panels % p->thread_count;
+static struct cut cut_of(const struct thin_product *p)
+{
+    int32_t panels = p->y.cols / PANEL, group = panels / (4 * p->thread_count);
+
+    group = group < 1 ? 1 : smaller(group, GROUP_MAX);
+    return (struct cut){group, (panels - (group == 1 ? panels % p->thread_count : 0)) / group};
 }
 
 static int32_t task_count(const struct thin_product *p)
 {
-    int32_t whole = whole_panels(p);
+    struct cut cut = cut_of(p);
 
-    return whole + ceil_div(p->y.cols - whole * PANEL, PANEL / 2);
+    return cut.group_count + ceil_div(p->y.cols - cut.group_count * cut.group * PANEL, PANEL / 2);
 }
 
-static struct span span_of(const struct thin_product *p, int32_t task)
+static struct span span_of(const struct thin_product *p, int32_t col, int32_t count)
 {
-    int32_t whole = whole_panels(p), half = task - whole;
-    int32_t col = task < whole ? task * PANEL : whole * PANEL + half * (PANEL / 2);
     int32_t panel = col / PANEL * PANEL;
 
-    return (struct span){col, smaller(task < whole ? PANEL : PANEL / 2, p->y.cols - col),
-                         panel_width(smaller(PANEL, p->y.cols - panel))};
+    return (struct span){col, smaller(count, p->y.cols - col), panel_width(smaller(PANEL, p->y.cols - panel))};
 }
 
 static void run(const struct thin_product *p, struct span span, const struct mat *x, const uint32_t *panels, float *sums,
@@ -158,10 +162,8 @@ static void finish(const struct thin_product *p, const float *sums, int32_t row,
     }
 }
 
-static void thin_task(void *context, int task, int thread)
+static void run_span(const struct thin_product *p, struct span span)
 {
-    const struct thin_product *p = context;
-    struct span span = span_of(p, task);
     float sums[THIN_ROWS * PANEL];
 
     run(p, span, &p->x, p->panels, sums, false);
@@ -169,6 +171,18 @@ static void thin_task(void *context, int task, int thread)
         run(p, span, &p->second[i].t, p->second[i].panels, sums + p->second[i].row * PANEL, true);
     for (int32_t row = 0; row < p->y.rows; row++)
         finish(p, sums + row * PANEL, row, span);
+}
+
+static void thin_task(void *context, int task, int thread)
+{
+    const struct thin_product *p = context;
+    struct cut cut = cut_of(p);
+
+    if (task < cut.group_count)
+        for (int32_t i = 0; i < cut.group; i++)
+            run_span(p, span_of(p, (task * cut.group + i) * PANEL, PANEL));
+    else
+        run_span(p, span_of(p, cut.group_count * cut.group * PANEL + (task - cut.group_count) * (PANEL / 2), PANEL / 2));
 }
 
 static void thin_run(struct queue *queue, struct thin_product *p)

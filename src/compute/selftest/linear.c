@@ -122,7 +122,9 @@ void trial_panels(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 40), N = random_in(o, 1, 300), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
+    bool is_wide = random_below(o, 4) == 0; /* whole groups of panels */
     enum dtype type = random_type(o);
+    N = is_wide ? random_in(o, 1, 1500) : N, K = is_wide ? random_in(o, 1, 40) : K;
     struct weight w = make_weight(o, N, K, type, type), panels;
     struct mat y = mat_output(o, T, N, 0, random_type(o), false), y_rows = mat_output(o, T, N, 0, y.type, false);
     struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y_rows, .w = &w, .softcap = random_below(o, 3) ? 0 : 2.5f};
