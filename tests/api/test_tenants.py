@@ -88,7 +88,7 @@ def test_what_is_anothers_looks_like_what_is_not_there(keyed):
     seen = 0
     for template, item in CONTRACT.ours.document["paths"].items():
         names = re.findall(r"\{([a-z_]+)\}", template)
-        if not names or "organization" in template or "permissions" in template:
+        if not names or "organization" in template or "permissions" in template or "webhook" in template:  # test_tenant_matrix has these
             continue
         for method in {"get", "post", "delete"} & set(item):
             answers = []
