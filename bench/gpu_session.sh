@@ -10,16 +10,16 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 out=${2:-build/gpu}
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
 failed=0
 
 python=$(command -v python3)
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 blas=$(ls -d "$site"/nvidia/cu13/lib "$site"/nvidia/cublas/lib /usr/local/cuda/lib64 /usr/local/cuda-1?.?/lib64 2>/dev/null | while read -r folder; do
     ls "$folder"/libcublasLt.so.1? >/dev/null 2>&1 && echo "$folder"; done | head -1)
-export ATTUNE=$PWD/build/cuda/attune
+ATTUNE=$PWD/build/cuda/attune
 [ -x "$ATTUNE" ] || { echo "build/cuda/attune is missing: tools/gpu_bundle.sh makes it" >&2; exit 2; }
-# Our libraries go behind the system's: only what the machine lacks is taken from the bundle.
-with_libraries() { LD_LIBRARY_PATH="${blas:+$blas:}$PWD/build/cuda/lib" "$@"; }
+# The program with its libraries, for it alone: other programs here have their own.
 cat >"$out/attune" <<END
 #!/bin/sh
 LD_LIBRARY_PATH="${blas:+$blas:}$PWD/build/cuda/lib" exec "$ATTUNE" "\$@"
@@ -38,11 +38,11 @@ step() { # name, limit in seconds, command …
 
 check() {
     TAIL=12 step machine 60 sh -c "nvidia-smi; ldd '$ATTUNE' | grep 'not found'; ls -l '${blas:-/nowhere}'/libcublasLt.so.1? ; true"
-    TAIL=40 step selftest 240 with_libraries "$ATTUNE" selftest --backend cuda --rounds 12
+    TAIL=40 step selftest 240 "$out/attune" selftest --backend cuda --rounds 12
     local sanitizer
     sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
     for tool in memcheck racecheck synccheck initcheck; do
-        [ -n "$sanitizer" ] && TAIL=4 step "$tool" 150 with_libraries "$sanitizer" --tool $tool --error-exitcode 9 "$ATTUNE" selftest --backend cuda --rounds 1
+        [ -n "$sanitizer" ] && TAIL=4 step "$tool" 150 "$sanitizer" --tool $tool --target-processes all --error-exitcode 9 "$out/attune" selftest --backend cuda --rounds 1
     done
 }
 

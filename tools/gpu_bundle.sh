@@ -9,5 +9,5 @@ rm -f build/cuda/lib/*
 tools/build_cuda.sh build/cuda "${1:-90a}"
 strip -o build/cuda/attune build/release/attune
 ldd build/cuda/attune build/cuda/libattune_cuda.so | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | sort -u |
-    grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|ld-linux[^/]*)\.so' | while read -r library; do cp -L "$library" build/cuda/lib/; done
+    grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so' | while read -r library; do cp -L "$library" build/cuda/lib/; done
 du -sh build/cuda | cut -f1
