@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training speed of two Llama shapes, full and LoRA, beside PyTorch + transformers + PEFT in the same run: `make bench`.
 
-usage: train.py [--shape 15M|135M] [--method full|lora] [--steps N] [--rounds N] [--no-peer] [--out FILE.csv]
+usage: train.py [--shape 15M|135M] [--method full|lora] [--steps N] [--rounds N] [--no-peer] [--under COMMAND] [--out FILE.csv]
 
 Both train the same random weights on the same tokens in the same order: chats of GSM8K (of the demo's small world where there is no
 ATTUNE_SHARED/data), packed to context 1024, two rows a step. Ours is `attune train` itself: what a user gets, data and
@@ -51,9 +51,9 @@ def processor():
     return platform.machine()
 
 
-def measured(command):
+def measured(command, under=()):
     """Runs a command to its end: its standard output and the most memory it held, in MB."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(part) for part in [*under, *command]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, log = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -105,21 +105,21 @@ def write_steps(folder):
     (folder / "steps.json").write_text(json.dumps(steps))
 
 
-def run_ours(folder, is_lora, init):
+def run_ours(folder, is_lora, init, under):
     shutil.rmtree(folder / "out", ignore_errors=True)
     lora = ["--lora", "--lora-r", RANK, "--lora-alpha", 2 * RANK] if is_lora else []
     _, memory = measured([PROGRAM, "train", "--model", folder / "model", "--init", init, "--train", folder / "train.jsonl", "--context-length", CONTEXT,
                           "--batch-size", BATCH, "--n-epochs", 1, "--learning-rate", 1e-4, "--lr-scheduler-type", "constant", "--seed", 1,
-                          "--out", folder / "out", *lora])
+                          "--out", folder / "out", *lora], under)
     events = [json.loads(line) for path in folder.glob("out/run/attempts/*/events.jsonl") for line in path.read_text().splitlines()]
     steps = [event for event in events if event["kind"] == "step"]
     return [{**step, "seconds": step["tokens"] / step["tokens_per_s"], "supervised": step["supervised_tokens"]} for step in steps], memory
 
 
-def run_peer(folder, is_lora, kind, setting):
+def run_peer(folder, is_lora, kind, setting, under):
     lora = ["--lora", RANK] if is_lora else []
     out, memory = measured([PEER_PYTHON, ROOT / "bench/train_peer.py", "train", folder / "model", folder / "steps.json", "--kind", kind,
-                            "--precision", setting[0], "--attention", setting[1], *lora])
+                            "--precision", setting[0], "--attention", setting[1], *lora], under)
     return [json.loads(line) for line in out.split("\n") if line], memory
 
 
@@ -132,10 +132,10 @@ def summary(runs):
             "loss": round(first["loss"], 4), "grad_norm": round(first["grad_norm"], 4), "peak_rss_mb": max(memory for _, memory in runs)}
 
 
-def fastest(folder, is_lora, kind):
+def fastest(folder, is_lora, kind, under):
     """The peer's fastest setting, by a run of each."""
     settings = itertools.product(["bf16"] if is_lora else ["autocast", "bf16"], ["documents", "mask"] if kind == "packed" else ["mask"])
-    runs = {setting: run_peer(folder, is_lora, kind, setting) for setting in settings}
+    runs = {setting: run_peer(folder, is_lora, kind, setting, under) for setting in settings}
     best = max(runs, key=lambda setting: summary([runs[setting]])["tokens_per_s"])
     return best, [runs[best]]
 
@@ -146,18 +146,19 @@ def compare(folder, shape, is_lora, options):
     make_model(folder / "model", shape, has_peer)
     make_data(folder / "train.jsonl", options.steps)
     init = "model" if has_peer else "random"
-    runs, setting = {"attune": [run_ours(folder, is_lora, init)]}, {"attune": ()}
+    runs, setting = {"attune": [run_ours(folder, is_lora, init, options.under)]}, {"attune": ()}
     if has_peer:
         write_steps(folder)
         for kind in ("packed", "padded"):
-            setting[kind], runs[kind] = fastest(folder, is_lora, kind)
+            setting[kind], runs[kind] = fastest(folder, is_lora, kind, options.under)
     for _ in range(options.rounds - 1):
-        runs["attune"].append(run_ours(folder, is_lora, init))
+        runs["attune"].append(run_ours(folder, is_lora, init, options.under))
         for kind in [kind for kind in runs if kind != "attune"]:
-            runs[kind].append(run_peer(folder, is_lora, kind, setting[kind]))
+            runs[kind].append(run_peer(folder, is_lora, kind, setting[kind], options.under))
     ours = summary(runs["attune"])["tokens_per_s"]
     for who in runs:
-        row = {"shape": shape, "method": f"lora r{RANK}" if is_lora else "full", "who": "attune" if who == "attune" else "pytorch", "setting": " ".join(["packed" if who == "attune" else who, *setting[who]]), **summary(runs[who])}
+        row = {"shape": shape, "method": f"lora r{RANK}" if is_lora else "full", "who": "attune" if who == "attune" else "pytorch",
+               "setting": " ".join(["packed" if who == "attune" else who, *setting[who]]), **summary(runs[who])}
         yield {**row, "ratio": "" if who == "attune" else round(ours / row["tokens_per_s"], 2)}
 
 
@@ -168,6 +169,7 @@ def main():
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peer", action="store_true", default=not PEER_PYTHON.exists())
+    parser.add_argument("--under", type=str.split, default=[], help="a command that runs what is measured, such as 'nice -n -10'")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/train.csv")
     options = parser.parse_args()
     print(f"{processor()}, context {CONTEXT}, {BATCH} packed rows a step, random weights; ratio: ours over theirs")

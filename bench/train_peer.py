@@ -41,8 +41,9 @@ def make(config, folder):
 
 def load(options):
     is_half = options.lora or options.precision == "bf16"
+    attention = "documents" if options.kind == "packed" and options.attention == "documents" else "sdpa"
     model = transformers.AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16 if is_half else torch.float32,
-                                                              attn_implementation="documents" if options.kind == "packed" and options.attention == "documents" else "sdpa")
+                                                              attn_implementation=attention)
     causal = model
     if options.lora:
         import peft
