@@ -28,6 +28,7 @@ struct pool {
     _Alignas(64) atomic_int next_task;
     _Alignas(64) _Atomic uint32_t generation; /* a run began: workers wait for it to change */
     _Alignas(64) _Atomic uint32_t busy_count; /* workers that have not finished this generation */
+    _Alignas(64) _Atomic uint32_t sleeper_count; /* threads that gave up spinning: without any, waking takes no system call */
     atomic_bool is_closing;
 };
 
@@ -40,21 +41,26 @@ static void pause_cpu(void)
 #endif
 }
 
-/* Waits until *word differs from `old`. */
-static void wait_change(_Atomic uint32_t *word, uint32_t old)
+/* Waits until *word differs from `old`. A sleeper counts itself before it looks at the word for the last time, and who changes the word
+ * looks at the count behind that; in the one order of these four one of them sees the other. */
+static void wait_change(struct pool *pool, _Atomic uint32_t *word, uint32_t old)
 {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old)
             return;
         pause_cpu();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == old)
+    atomic_fetch_add(&pool->sleeper_count, 1);
+    while (atomic_load(word) == old)
         syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&pool->sleeper_count, 1);
 }
 
-static void wake_all(_Atomic uint32_t *word)
+/* After *word changed. */
+static void wake_all(struct pool *pool, _Atomic uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    if (atomic_load(&pool->sleeper_count) > 0)
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
 static void run_tasks(struct pool *pool, int thread)
@@ -74,13 +80,13 @@ static void *work(void *argument)
     uint32_t seen = 0;
 
     for (;;) {
-        wait_change(&pool->generation, seen);
+        wait_change(pool, &pool->generation, seen);
         seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (atomic_load(&pool->is_closing))
             return NULL;
         run_tasks(pool, worker->index);
-        if (atomic_fetch_sub_explicit(&pool->busy_count, 1, memory_order_acq_rel) == 1)
-            wake_all(&pool->busy_count);
+        if (atomic_fetch_sub(&pool->busy_count, 1) == 1)
+            wake_all(pool, &pool->busy_count);
     }
 }
 
@@ -115,7 +121,7 @@ void pool_free(struct pool *pool)
         return;
     atomic_store(&pool->is_closing, true);
     atomic_fetch_add(&pool->generation, 1);
-    wake_all(&pool->generation);
+    wake_all(pool, &pool->generation);
     for (int i = 1; i < pool->thread_count; i++)
         pthread_join(pool->workers[i - 1].thread, NULL);
     free(pool->workers);
@@ -141,9 +147,9 @@ void pool_run(struct pool *pool, int task_count, pool_task *run, void *context)
     pool->task_count = task_count;
     atomic_store_explicit(&pool->next_task, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->busy_count, (uint32_t)pool->thread_count - 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_acq_rel);
-    wake_all(&pool->generation);
+    atomic_fetch_add(&pool->generation, 1);
+    wake_all(pool, &pool->generation);
     run_tasks(pool, 0);
     while ((busy = atomic_load_explicit(&pool->busy_count, memory_order_acquire)) != 0)
-        wait_change(&pool->busy_count, busy);
+        wait_change(pool, &pool->busy_count, busy);
 }
