@@ -191,6 +191,14 @@ static struct http_client_request request_of(struct sending *sending, const char
     };
 }
 
+static void authorize(struct sending *sending, struct http_client_request *request)
+{
+    request->username = sending->username;
+    request->password = sending->password;
+    request->bearer = sending->bearer;
+    request->ca_pem = sending_text(sending, "secrets", "certificate_file");
+}
+
 static const struct json *ask(struct sending *sending, struct http_client_request *request, char code[64],
                               struct err *err)
 {
@@ -198,10 +206,7 @@ static const struct json *ask(struct sending *sending, struct http_client_reques
     const struct json *json = NULL;
     char unasked[64];
 
-    request->username = sending->username;
-    request->password = sending->password;
-    request->bearer = sending->bearer;
-    request->ca_pem = sending_text(sending, "secrets", "certificate_file");
+    authorize(sending, request);
     code = code ? code : unasked;
     code[0] = 0;
     if (http_client_send(request, &answer, err))
@@ -227,6 +232,23 @@ static bool on_progress(void *context, uint64_t sent, uint64_t total)
     return true;
 }
 
+/* What is put away is answered with nothing, or with anything. */
+static bool put(struct sending *sending, struct http_client_request *request, struct err *err)
+{
+    struct http_client_answer answer = {0};
+    char code[64] = "";
+    bool ok;
+
+    authorize(sending, request);
+    ok = http_client_send(request, &answer, err);
+    if (ok && answer.status != 200) {
+        read_answer(sending, &answer, code, err);
+        ok = false;
+    }
+    http_client_answer_deinit(&answer);
+    return ok;
+}
+
 bool sending_put_file(struct sending *sending, const char *path, const char *place, uint64_t bytes, struct err *err)
 {
     struct http_client_request request =
@@ -241,7 +263,7 @@ bool sending_put_file(struct sending *sending, const char *path, const char *pla
     request.total_ms = 0;
     request.on_progress = on_progress;
     request.context = sending;
-    ok = ask(sending, &request, NULL, err) != NULL;
+    ok = put(sending, &request, err);
     fd_close(&slice.fd);
     return ok;
 }

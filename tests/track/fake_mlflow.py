@@ -30,7 +30,7 @@ class FakeMlflow(FakeService):
     def artifact(self, method, path, fields, body):
         if method == "PUT":
             self.artifacts[path] = body
-            return {}
+            return None  # the real one says nothing
         folder = fields["path"] + "/"
         return {"files": [{"path": name.removeprefix(folder), "is_dir": False, "file_size": len(data)} for name, data in self.artifacts.items() if name.startswith(folder)]}
 

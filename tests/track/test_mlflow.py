@@ -5,13 +5,14 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
 
 import pytest
 from fake_service import FakeService, Refused
-from world import KEY, Mlflow, Service, check_mlflow, kill_at_every_point
+from world import KEY, RESULT, Mlflow, Service, check_mlflow, kill_at_every_point, last_document, send
 
 PYTHON = os.environ.get("MLFLOW_PYTHON")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="MLFLOW_PYTHON names no interpreter: make track")
@@ -26,6 +27,21 @@ print(json.dumps({"version": mlflow.__version__, "runs": [{
 } for run in runs]}))
 """
 
+READ_RESULT = """
+import json, pathlib, sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+folder = pathlib.Path(mlflow.MlflowClient(sys.argv[1]).download_artifacts(sys.argv[2], "result"))
+run = mlflow.MlflowClient(sys.argv[1]).get_run(sys.argv[2])
+print(json.dumps({"status": run.info.status, "files": {str(file.relative_to(folder)): file.read_bytes().hex() for file in folder.rglob("*") if file.is_file()}}))
+"""
+BEARER = """
+import flask, werkzeug.datastructures
+def authenticate():
+    if flask.request.headers.get("Authorization") == "Bearer TOKEN":
+        return werkzeug.datastructures.Authorization("basic", {"username": "someone", "password": "TOKEN"})
+    return flask.make_response("no", 401)
+"""
+
 
 def free_port():
     with socket.socket() as probe:
@@ -36,9 +52,9 @@ def free_port():
 class Server:
     """The real one, on a database of its own."""
 
-    def __init__(self, folder, *options, **environment):
-        self.port, self.folder = free_port(), folder
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, folder, *options, certificate=None, **environment):
+        self.port, self.folder, self.certificate = free_port(), folder, certificate
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
         self.command = [PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
                         "--artifacts-destination", str(folder / "artifacts"), "--workers", "1", *options]
         self.environment = dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **environment)
@@ -49,7 +65,8 @@ class Server:
         self.process = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=self.log, stderr=self.log, start_new_session=True)
         for _ in range(600):
             try:
-                assert urllib.request.urlopen(self.url + "/health", timeout=5).status == 200
+                trust = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+                assert urllib.request.urlopen(self.url + "/health", timeout=5, context=trust).status == 200
                 return
             except OSError:
                 assert self.process.poll() is None, (self.folder / "mlflow.log").read_text()[-3000:]
@@ -60,8 +77,8 @@ class Server:
         os.killpg(self.process.pid, 15)
         self.process.wait(timeout=60)
 
-    def read_back(self, experiment, **environment):
-        run = subprocess.run([PYTHON, "-c", READ_BACK, self.url, experiment], env=dict(self.environment, **environment), capture_output=True, text=True)
+    def read_back(self, experiment, script=READ_BACK, **environment):
+        run = subprocess.run([PYTHON, "-c", script, self.url, experiment], env=dict(self.environment, **environment), capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
         return json.loads(run.stdout.splitlines()[-1])
 
@@ -136,6 +153,51 @@ def test_a_server_that_was_away_hears_everything_afterwards(tmp_path, server):
     service.told(job.id)
     tracker.check(service.job(job.id))
     assert service.server.stop() == 0
+
+
+def read_result(server, told, **environment):
+    """The result of a run that a sender has told of, as MLflow's own client downloads it."""
+    assert told[-1]["end"] == "ok", told
+    run_id = [line["external"]["run_id"] for line in told if "external" in line][-1]
+    back = server.read_back(run_id, READ_RESULT, **environment)
+    return back["status"], {name: bytes.fromhex(text) for name, text in back["files"].items()}
+
+
+def document(folder, server, secrets, **config):
+    (folder / "result").mkdir()
+    made = last_document(folder / "result", server.url, secrets, experiment_name=f"of {folder.name}", log_artifacts=True, **config)
+    made["config"]["tracking_uri"] = server.url
+    return made
+
+
+def test_the_result_is_read_back_as_artifacts(tmp_path, server):
+    assert read_result(server, send(document(tmp_path, server, {}))) == ("FINISHED", RESULT)
+
+
+def test_a_certificate_of_ones_own_is_trusted_when_it_is_given_and_not_else(tmp_path):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+    is_new = subprocess.run([PYTHON, "-c", "import mlflow; print(mlflow.__version__)"], capture_output=True, text=True, check=True).stdout[0] >= "3"
+    options = ["--uvicorn-opts", f"--ssl-keyfile {tmp_path}/k.pem --ssl-certfile {tmp_path}/c.pem"] if is_new else \
+        ["--gunicorn-opts", f"--keyfile {tmp_path}/k.pem --certfile {tmp_path}/c.pem"]
+    server = Server(tmp_path, *options, certificate=tmp_path / "c.pem")
+    told = document(tmp_path, server, {"certificate_file": (tmp_path / "c.pem").read_text()})
+    assert read_result(server, send(told), MLFLOW_TRACKING_SERVER_CERT_PATH=str(tmp_path / "c.pem")) == ("FINISHED", RESULT)
+    refused = send({**told, "secrets": {}})[-1]
+    assert refused["end"] == "retry" and "certificate" in refused["message"]
+    server.stop()
+
+
+def test_a_bearer_token(tmp_path):
+    (tmp_path / "bearer_of_test.py").write_text(BEARER.replace("TOKEN", KEY))
+    (tmp_path / "auth.ini").write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
+                                       f"admin_password = {KEY}\nauthorization_function = bearer_of_test:authenticate\n")
+    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"), MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32, PYTHONPATH=str(tmp_path))
+    told = document(tmp_path, server, {"token": KEY})
+    assert read_result(server, send(told), MLFLOW_TRACKING_TOKEN=KEY) == ("FINISHED", RESULT)
+    refused = send({**told, "secrets": {"token": "wrong"}})[-1]
+    assert refused["end"] == "failed" and "401" in refused["message"]
+    server.stop()
 
 
 def test_basic_authentication(tmp_path):

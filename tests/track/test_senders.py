@@ -4,7 +4,7 @@ import time
 
 import openai
 import pytest
-from world import KEY, Mlflow, Service, Wandb, kill_at_every_point, send
+from world import KEY, RESULT, Mlflow, Service, Wandb, kill_at_every_point, last_document, send
 
 @pytest.fixture(params=[Wandb, Mlflow], ids=["wandb", "mlflow"])
 def tracker(request):
@@ -246,19 +246,6 @@ def test_nobody_waits_for_a_tracker(tmp_path, tracker):
     assert service.server.stop() == 0
 
 
-RESULT = {"adapter_model.safetensors": bytes(range(256)) * 300, "adapter_config.json": b"{}", "chat template.jinja": b"x", "tokenizer.json": b"[]"}
-
-
-def last_document(folder, fake, **config):
-    """What the last sender of a job with a result is told."""
-    for name, data in RESULT.items():
-        (folder / name).write_bytes(data)
-    (folder / "MANIFEST").write_text(json.dumps({"kind": "lora", "files": [{"name": name, "bytes": len(data), "sha256": "0" * 64} for name, data in RESULT.items()]}))
-    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "succeeded", "finished_ms": 2, "started_ms": 1}, "config": {"tracking_uri": fake.url + "/prefix", **config},
-            "external": {}, "after_seq": 1, "is_last": True, "events": [], "secrets": {"username": KEY, "password": KEY}, "operator": {"origins": f"internal:{fake.url}"},
-            "result": {"folder": str(folder)}}
-
-
 def artifacts_of(fake):
     (run_id, run), = fake.runs.items()
     place = f"{run['experiment_id']}/{run_id}/artifacts/result/"
@@ -268,7 +255,7 @@ def artifacts_of(fake):
 
 def test_mlflow_gets_the_result_when_that_is_asked_for_and_none_of_it_twice(tmp_path):
     tracker = Mlflow()
-    document = last_document(tmp_path, tracker.fake, log_artifacts=True)
+    document = last_document(tmp_path, tracker.fake.url, log_artifacts=True)
     tracker.fake.misbehave = [None] * 5 + [503]  # search is not asked for; run made, params, run, list, a file, this one
     told = send(document)
     assert told[-1]["end"] == "retry" and len(tracker.fake.artifacts) in (1, 2)
@@ -283,7 +270,7 @@ def test_mlflow_gets_the_result_when_that_is_asked_for_and_none_of_it_twice(tmp_
 def test_mlflow_gets_no_result_unasked_and_none_of_a_job_without_one(tmp_path):
     for wanted, result in ((False, None), (True, None)):
         tracker = Mlflow()
-        document = last_document(tmp_path, tracker.fake, log_artifacts=wanted)
+        document = last_document(tmp_path, tracker.fake.url, log_artifacts=wanted)
         assert send(document if not wanted else {**document, "result": result})[-1]["end"] == "ok"
         assert not tracker.fake.artifacts
         tracker.fake.close()
@@ -293,7 +280,7 @@ def test_mlflow_gets_no_result_unasked_and_none_of_a_job_without_one(tmp_path):
 def test_a_run_that_keeps_its_artifacts_elsewhere_gets_none_and_an_event_says_so(tmp_path, scheme):
     tracker = Mlflow()
     tracker.fake.artifact_scheme = scheme
-    told = send(last_document(tmp_path, tracker.fake, log_artifacts=True))
+    told = send(last_document(tmp_path, tracker.fake.url, log_artifacts=True))
     (run,) = tracker.fake.runs.values()
     assert run["status"] == "FINISHED" and not tracker.fake.artifacts and told[-1]["end"] == "ok"
     assert [line["event"]["code"] for line in told if "event" in line] == ["artifacts"]

@@ -156,6 +156,19 @@ def send(document):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+RESULT = {"adapter_model.safetensors": bytes(range(256)) * 300, "adapter_config.json": b"{}", "chat template.jinja": b"x", "tokenizer.json": b"[]"}
+
+
+def last_document(folder, url, secrets=None, **config):
+    """What the last sender of a job with a result is told; MLflow is below /prefix of the fake one's URL."""
+    for name, data in RESULT.items():
+        (folder / name).write_bytes(data)
+    (folder / "MANIFEST").write_text(json.dumps({"kind": "lora", "files": [{"name": name, "bytes": len(data), "sha256": "0" * 64} for name, data in RESULT.items()]}))
+    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "succeeded", "finished_ms": 2, "started_ms": 1}, "config": {"tracking_uri": url + "/prefix", **config},
+            "external": {}, "after_seq": 1, "is_last": True, "events": [], "secrets": {"username": KEY, "password": KEY} if secrets is None else secrets,
+            "operator": {"origins": f"internal:{url}"}, "result": {"folder": str(folder)}}
+
+
 def killed_at(folder, tracker, n, when):
     folder.mkdir()
     try:
