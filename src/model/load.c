@@ -2,6 +2,7 @@
 #include "model/decoder_int.h"
 #include "model/experts_file.h"
 #include "model/memory.h"
+#include "os/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -92,10 +93,12 @@ static void load_task(void *context, int task, int thread)
     struct model *m = load->model;
     const struct param *param = &m->params.param[load->params[task]];
 
-    if (m->params.stored[param->stored].residence == IN_CODES)
+    if (m->params.stored[param->stored].residence == IN_CODES) {
         place_codes(m, param);
-    else
-        param_place(m, load->params[task], param->file->data, param->file_type);
+        return;
+    }
+    param_place(m, load->params[task], param->file->data, param->file_type);
+    file_let_go(param->file->data, param->file->bytes);
 }
 
 void load_base(struct model *m)

@@ -60,6 +60,15 @@ bool file_map(struct mapped_file *file, const char *path, struct err *err)
     return true;
 }
 
+void file_let_go(const void *part, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)part + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)part + bytes) / page * page;
+
+    if (from < end)
+        madvise((void *)from, end - from, MADV_DONTNEED);
+}
+
 void file_unmap(struct mapped_file *file)
 {
     if (file->bytes)

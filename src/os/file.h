@@ -14,6 +14,8 @@ struct mapped_file {
 };
 bool file_map(struct mapped_file *file, const char *path, struct err *err);
 void file_unmap(struct mapped_file *file); /* of a zeroed struct: nothing */
+/* Part of a mapped file that will hardly be read again: its whole pages leave the process's memory, and come back when they are read. */
+void file_let_go(const void *part, size_t bytes);
 
 /* Whole file into the arena, NUL-terminated; ERR_LIMIT above bytes_max. */
 bool file_read(struct arena *arena, const char *path, size_t bytes_max, struct str *text, struct err *err);

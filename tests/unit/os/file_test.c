@@ -94,12 +94,34 @@ static void a_symbolic_link_takes_the_place_of_what_is_there(void **state)
     arena_deinit(&arena);
 }
 
+static void a_part_of_a_mapped_file_that_was_let_go_reads_as_before(void **state)
+{
+    char path[] = "/tmp/attune-file-XXXXXX", content[5 * 4096 + 100];
+    struct mapped_file file = {0};
+    int fd = mkstemp(path);
+    struct err err = {0};
+
+    for (size_t i = 0; i < sizeof content; i++)
+        content[i] = (char)(i * 31 % 127);
+    assert_ok(fd_pwrite_all(fd, content, sizeof content, 0, path, &err), err);
+    fd_close(&fd);
+    assert_ok(file_map(&file, path, &err), err);
+    file_let_go((const char *)file.data + 10, 3 * 4096);
+    file_let_go(file.data, file.bytes);
+    file_let_go((const char *)file.data + 5, 7);
+    assert_int_equal(file.bytes, sizeof content);
+    assert_memory_equal(file.data, content, sizeof content);
+    file_unmap(&file);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
                                        cmocka_unit_test(a_secret_file_is_its_owners_alone),
                                        cmocka_unit_test(a_folder_counts_what_lies_in_it),
-                                       cmocka_unit_test(a_symbolic_link_takes_the_place_of_what_is_there)};
+                                       cmocka_unit_test(a_symbolic_link_takes_the_place_of_what_is_there),
+                                       cmocka_unit_test(a_part_of_a_mapped_file_that_was_let_go_reads_as_before)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
