@@ -136,7 +136,7 @@ static bool find_name(struct call *call, const struct from *from, const char **n
 static bool find_ours(struct call *call, const struct job_request *request, const struct from *from,
                       struct job_start *start, struct problems *problems)
 {
-    const char *name, *base;
+    const char *name = NULL, *base = NULL;
     struct err err = {0};
 
     if (!find_name(call, from, &name, &base, &err) || !model_find(call, str_of(name), &start->place, &err))

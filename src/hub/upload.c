@@ -316,7 +316,7 @@ static bool send_commit(struct hub_upload *u, const struct commit *commit, struc
 bool hub_upload(struct hub_upload *u, struct err *err)
 {
     struct commit commit = {0};
-    const char *head;
+    const char *head = NULL;
     bool ok = find_head(u, &head, err) && prepare(u, head, &commit, err);
 
     for (size_t i = 0; ok && i < u->file_count; i++)

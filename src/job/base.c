@@ -59,16 +59,15 @@ static const char *with_context(struct arrival *arrival, int64_t context)
 static bool settle_context(struct arrival *arrival, const struct json *waited, struct err *err)
 {
     const int64_t asked = json_integer_or(json_get(waited, "context_length"), 0);
-    int64_t limit;
+    int64_t limit = 0, length;
 
     if (!read_limit(arrival, &limit, err))
         return false;
     if (limit > 0 && asked > limit)
         return err_set(err, ERR_INPUT, "context_length: %s takes at most %lld tokens", arrival->row.model,
                        (long long)limit);
-    arrival->spec.hyperparameters_json = with_context(arrival, asked                              ? asked
-                                                               : limit > 0 && limit < CONTEXT_MAX ? limit
-                                                                                                  : CONTEXT_MAX);
+    length = limit > 0 && limit < CONTEXT_MAX ? limit : CONTEXT_MAX;
+    arrival->spec.hyperparameters_json = with_context(arrival, asked ? asked : length);
     return true;
 }
 
