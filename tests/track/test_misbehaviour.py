@@ -7,9 +7,9 @@ import shutil
 import time
 
 import pytest
-from world import KEY, Mlflow, Service, Wandb
+from tracking import KEY, Mlflow, Service, Wandb
 
-import conftest  # which world has made importable
+import conftest  # which tracking has made importable
 
 FAULTS = ["away", "slow", 500, 401, "garbage", "half"]
 TRACED = "%network,clone,clone3,fork,vfork"

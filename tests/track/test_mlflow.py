@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 from fake_service import FakeService, Refused
-from world import KEY, RESULT, Mlflow, Service, check_mlflow, kill_at_every_point, last_document, send
+from tracking import KEY, RESULT, Mlflow, Service, check_mlflow, kill_at_every_point, last_document, send
 
 PYTHON = os.environ.get("MLFLOW_PYTHON")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="MLFLOW_PYTHON names no interpreter: make track")

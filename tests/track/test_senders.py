@@ -4,7 +4,7 @@ import time
 
 import openai
 import pytest
-from world import KEY, RESULT, Mlflow, Service, Wandb, kill_at_every_point, last_document, send
+from tracking import KEY, RESULT, Mlflow, Service, Wandb, kill_at_every_point, last_document, send
 
 @pytest.fixture(params=[Wandb, Mlflow], ids=["wandb", "mlflow"])
 def tracker(request):

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from fake_wandb import ENTITY
-from world import EXIT_CODES, KEY, Service, Wandb
+from tracking import EXIT_CODES, KEY, Service, Wandb
 
 PYTHON = os.environ.get("WANDB_PYTHON")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="WANDB_PYTHON names no interpreter: make track")

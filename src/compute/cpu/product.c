@@ -636,9 +636,22 @@ static struct chain backward_chain(const struct op_linear_grad_in *op)
     struct chain chain = {.count = 0};
 
     for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++)
-        chain.p[chain.count++] = adapter_grad_in(op, i);
+        if (weight_part(op->w, i).rows > 0)
+            chain.p[chain.count++] = adapter_grad_in(op, i);
     chain.p[chain.count++] = backward(op);
     return chain;
+}
+
+/* A part without rows has no dy: its columns of dt are a sum of nothing. */
+static void zero_dt_of_empty_parts(const struct op_linear_grad_in *op)
+{
+    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++) {
+        struct weight_part part = weight_part(op->w, i);
+        struct mat dt = behind(&op->dy, part.col, part.cols);
+
+        for (int32_t row = 0; part.rows == 0 && row < dt.rows; row++)
+            memset((char *)dt.at + (size_t)row * (size_t)dt.ld * dtype_bytes(dt.type), 0, (size_t)dt.cols * dtype_bytes(dt.type));
+    }
 }
 
 void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op)
@@ -649,6 +662,7 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
         grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
         return;
     }
+    zero_dt_of_empty_parts(op);
     chain = backward_chain(op);
     chain_run(queue, &chain);
 }
