@@ -55,7 +55,7 @@ def test_a_tracker_in_trouble_costs_one_warning_and_the_trainer_nothing(tmp_path
     trackers = {f"mlflow {fault}": troubled(Mlflow(), fault) for fault in FAULTS}
     wandb = troubled(Wandb(), "half")
     trackers["wandb half"] = wandb
-    service = Service(tmp_path, wandb.fake.url, "--outgoing", ",".join(f"internal:{tracker.fake.url}" for tracker in trackers.values()))
+    service = Service(tmp_path, wandb.fake.url, *(tracker.fake.url for tracker in trackers.values()))
     jobs = {name: service.create(tracker.integration(), n_epochs=1).id for name, tracker in trackers.items()}
     for name, job in jobs.items():
         assert service.wait(job).status == "succeeded", name
