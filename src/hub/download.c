@@ -49,7 +49,7 @@ static bool ask_commit(struct work *work, struct err *err)
                   &none, err))
         return false;
     work->commit = hub_listing_commit(work->arena, text, err);
-    return work->commit || err_prefix(err, "%s at %s", work->reader.repo, work->reader.endpoint);
+    return work->commit || err_prefix(err, "%s at %s", work->reader.repo, work->reader.home.endpoint);
 }
 
 /* The token goes with every page: one that is elsewhere is refused. */
@@ -57,7 +57,7 @@ static bool is_of_the_hub(const struct work *work, const char *next)
 {
     struct outgoing_url url;
 
-    return outgoing_url_parse(work->arena, str_of(next), &url, NULL) && outgoing_is_same(&url, &work->reader.home);
+    return outgoing_url_parse(work->arena, str_of(next), &url, NULL) && outgoing_is_same(&url, &work->reader.home.url);
 }
 
 static bool ask_files(struct work *work, struct err *err)
@@ -73,7 +73,7 @@ static bool ask_files(struct work *work, struct err *err)
         if (!get_text(work, next, &text, &next, err))
             return false;
         if (!hub_listing_add(work->arena, text, &work->listing, err))
-            return err_prefix(err, "%s at %s", work->reader.repo, work->reader.endpoint);
+            return err_prefix(err, "%s at %s", work->reader.repo, work->reader.home.endpoint);
         if (next && !is_of_the_hub(work, next))
             return err_set(err, ERR_INPUT, "%s: the next page of its list of files is elsewhere", work->reader.repo);
     }

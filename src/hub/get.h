@@ -6,16 +6,14 @@
  * know. Messages name origins, never a signed URL. */
 #pragma once
 
-#include "http/client.h"
-#include "http/outgoing.h"
+#include "hub/home.h"
 
 struct hub_reader {
     struct arena *arena;
     const struct outgoing_policy *policy; /* NULL: every place may be reached, as from a terminal */
-    const char *endpoint;                 /* "https://huggingface.co", without a slash at the end */
     const char *token;                    /* NULL: none */
     const char *repo, *revision;          /* for messages */
-    struct outgoing_url home;             /* the endpoint, as read */
+    struct hub_home home;
     int64_t wait_ms;                      /* what the last answer asked for; 0: nothing */
 };
 

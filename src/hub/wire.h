@@ -7,14 +7,12 @@
 #pragma once
 
 #include "base/json.h"
-#include "http/client.h"
-#include "http/outgoing.h"
+#include "hub/home.h"
 
 struct hub_wire {
     struct arena *arena;
     const struct outgoing_policy *policy;
-    const char *endpoint; /* "https://huggingface.co", without a slash at the end */
-    const char *origin;   /* of it */
+    struct hub_home home;
     const char *token;
     int status;      /* of the last answer; 0: none came */
     int64_t wait_ms; /* what the Hub asked for with its last answer; 0: nothing */

@@ -118,14 +118,14 @@ static bool find_repository(struct export *e, struct err *err)
 static bool tell_begin(struct export *e, struct err *err)
 {
     return sending_tell_event(e->s, "begun", arena_printf(e->s->arena, "Exporting the result to %s/%s",
-                                                          e->wire.endpoint, e->upload.repo),
+                                                          e->wire.home.endpoint, e->upload.repo),
                               err);
 }
 
 static bool tell_done(struct export *e, struct err *err)
 {
     return sending_tell_event(e->s, "done", arena_printf(e->s->arena, "Exported to %s/%s (commit %.12s)",
-                                                         e->wire.endpoint, e->upload.repo, e->upload.commit),
+                                                         e->wire.home.endpoint, e->upload.repo, e->upload.commit),
                               err);
 }
 

@@ -127,13 +127,7 @@ bool sending_connect(struct sending *sending, struct str url, struct err *err)
     for (len = strlen(rest); len && rest[len - 1] == '/'; len--)
         rest[len - 1] = 0;
     sending->base.rest = rest;
-    sending->rule = outgoing_find_rule(&sending->policy, &sending->base, err);
-    return sending->rule && outgoing_resolve(sending->rule, &sending->base, &sending->pin, err);
-}
-
-static bool may_connect(void *context, const struct sockaddr *address)
-{
-    return outgoing_rule_allows(((const struct sending *)context)->rule, address);
+    return http_place_find(sending->arena, &sending->policy, &sending->base, &sending->place, err);
 }
 
 /* A name such as RESOURCE_DOES_NOT_EXIST; anything else that a stranger's server says is not repeated. */
@@ -168,7 +162,7 @@ static const struct json *read_answer(struct sending *sending, const struct http
         return json;
     read_code(json, code);
     sending->wait_ms = answer->retry_after_s * 1000;
-    err_set(err, code_of(answer->status), "%s answered %s%d%s%s%s", outgoing_url_origin(sending->arena, &sending->base),
+    err_set(err, code_of(answer->status), "%s answered %s%d%s%s%s", sending->place.origin,
             answer->status == 200 ? "something else than JSON with " : "", answer->status, *code ? " (" : "", code,
             *code ? ")" : "");
     return NULL;
@@ -177,18 +171,18 @@ static const struct json *read_answer(struct sending *sending, const struct http
 static struct http_client_request request_of(struct sending *sending, const char *method, const char *rest,
                                              struct str body)
 {
-    sending->wait_ms = 0;
-    return (struct http_client_request){
+    struct http_client_request request = {
         .method = method,
-        .url = arena_printf(sending->arena, "%s%s", outgoing_url_origin(sending->arena, &sending->base), rest),
+        .url = arena_printf(sending->arena, "%s%s", sending->place.origin, rest),
         .body = body,
-        .pin = sending->pin.len ? sending->pin.at : NULL,
-        .may_connect = may_connect,
-        .connect_context = sending,
         .connect_ms = CONNECT_MS,
         .stall_ms = REQUEST_MS,
         .answer_bytes_max = ANSWER_BYTES_MAX,
     };
+
+    http_place_hold(&sending->place, &request);
+    sending->wait_ms = 0;
+    return request;
 }
 
 static void authorize(struct sending *sending, struct http_client_request *request)
@@ -276,7 +270,7 @@ bool sending_post_to(struct sending *sending, const struct http_form_field *head
     struct http_client_answer answer = {0};
     bool ok;
 
-    request.shown_url = outgoing_url_origin(sending->arena, &sending->base);
+    request.shown_url = sending->place.origin;
     request.headers = headers;
     request.header_count = header_count;
     ok = http_client_send(&request, &answer, err);
@@ -288,7 +282,7 @@ bool sending_post_to(struct sending *sending, const struct http_form_field *head
 
 bool sending_not_as(struct sending *sending, const char *service, struct err *err)
 {
-    return err_set(err, ERR_INPUT, "%s does not answer as %s does", outgoing_url_origin(sending->arena, &sending->base),
+    return err_set(err, ERR_INPUT, "%s does not answer as %s does", sending->place.origin,
                    service);
 }
 
@@ -414,7 +408,6 @@ bool sending_run(int in_fd, int out_fd, struct err *err)
 
     if (ok)
         ok = tell_end(&sending, send_document(&sending, &problem), &problem, err);
-    strbuf_deinit(&sending.pin);
     secret_wipe(&text);
     arena_deinit(&arena);
     return ok;

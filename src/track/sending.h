@@ -21,8 +21,7 @@
 #pragma once
 
 #include "base/json.h"
-#include "http/client.h"
-#include "http/outgoing.h"
+#include "http/place.h"
 
 struct sending {
     struct arena *arena;
@@ -35,8 +34,7 @@ struct sending {
     /* Set by sending_connect. */
     struct outgoing_url base; /* of the service; its path without a slash at the end */
     const char *rest;         /* as it was given */
-    const struct outgoing_rule *rule;
-    struct strbuf pin;
+    struct http_place place;
     int out_fd;
     int64_t wait_ms; /* what the service asked for with Retry-After; 0: nothing */
     int64_t told_ms; /* when sending_move last said so */

@@ -196,7 +196,7 @@ static const struct json *upsert(struct sending *s, struct sending_body *body, c
     if (!answer && err->code == ERR_CONFLICT)
         err->code = ERR_IO;
     if (answer && json_at(json_get(answer, "errors"), 0)) {
-        err_set(err, ERR_INPUT, "%s refused to make the run", outgoing_url_origin(s->arena, &s->base));
+        err_set(err, ERR_INPUT, "%s refused to make the run", s->place.origin);
         return NULL;
     }
     return answer;

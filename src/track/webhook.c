@@ -55,7 +55,7 @@ static bool judge(struct sending *s, int status, struct err *err)
 {
     if (status >= 200 && status < 300)
         return true;
-    return err_set(err, status == 410 ? ERR_INPUT : ERR_IO, "%s answered %d", outgoing_url_origin(s->arena, &s->base),
+    return err_set(err, status == 410 ? ERR_INPUT : ERR_IO, "%s answered %d", s->place.origin,
                    status);
 }
 
