@@ -237,6 +237,19 @@ static void jobs_changed(void *context, const struct tenant *tenant, const char 
         fetcher_wake(s->fetcher);
 }
 
+/* As if a client had cancelled it; a job that has ended meanwhile has. */
+static void job_stopped(void *context, const struct tenant *tenant, const char *job_id)
+{
+    struct serve *s = context;
+    struct arena arena = {0};
+    struct store_job job;
+    struct err err = {0};
+
+    if (!job_cancel(s->jobs, tenant, job_id, &arena, &job, &err) && err.code != ERR_CONFLICT)
+        log_line("job %s: cannot cancel it, as a tracker was asked to: %s", job_id, err.text);
+    arena_deinit(&arena);
+}
+
 static bool open_tracker(struct serve *s, struct err *err)
 {
     s->tracker = tracker_new(&(struct tracker_config){.loop = s->loop,
@@ -246,7 +259,8 @@ static bool open_tracker(struct serve *s, struct err *err)
                                                       .wandb_url = s->options.wandb_url,
                                                       .hub_url = s->hub_url,
                                                       .on_change = jobs_changed,
-                                                      .on_change_context = s},
+                                                      .on_stop = job_stopped,
+                                                      .callback_context = s},
                              err);
     return s->tracker != NULL;
 }

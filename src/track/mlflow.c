@@ -152,6 +152,21 @@ static bool create_run(struct talk *t, const char *experiment, struct err *err)
     return t->run_id != NULL;
 }
 
+static bool tell_run(struct talk *t, const char *experiment, struct err *err)
+{
+    const struct sending *s = t->s;
+    struct strbuf url = {0};
+    bool ok;
+
+    strbuf_printf(&url, "%s%s/#/experiments/", s->place.origin, s->base.rest);
+    url_encode(&url, str_of(experiment));
+    strbuf_add_text(&url, "/runs/");
+    url_encode(&url, str_of(t->run_id));
+    ok = sending_tell_run(t->s, "MLflow", url.at, err);
+    strbuf_deinit(&url);
+    return ok;
+}
+
 static bool find_run(struct talk *t, struct err *err)
 {
     const char *experiment;
@@ -162,7 +177,7 @@ static bool find_run(struct talk *t, struct err *err)
         return true;
     experiment = find_experiment(t, err);
     if (!experiment || (sending_is(t->s, "is_uncertain") && !search_run(t, experiment, err)) ||
-        (!t->run_id && !create_run(t, experiment, err)))
+        (!t->run_id && !create_run(t, experiment, err)) || !tell_run(t, experiment, err))
         return false;
     w = begin(t);
     json_put_text(w, "experiment_id", experiment);

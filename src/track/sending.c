@@ -7,7 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DOCUMENT_BYTES_MAX = 64 << 20, ANSWER_BYTES_MAX = 1 << 20, REQUEST_MS = 30000, MOVE_MS = 20000, CONNECT_MS = 10000 };
+enum {
+    DOCUMENT_BYTES_MAX = 64 << 20,
+    ANSWER_BYTES_MAX = 1 << 20,
+    REQUEST_MS = 30000,
+    MOVE_MS = 20000,
+    CONNECT_MS = 10000
+};
 
 static const struct service {
     const char *kind;
@@ -60,6 +66,11 @@ bool sending_event_is(const struct json *event, const char *type)
 bool sending_is_metric(const struct json *member)
 {
     return member->type == JSON_NUMBER && !str_is(member->key, "step") && !str_is(member->key, "total_steps");
+}
+
+bool sending_is_of_trackers(const struct json *event)
+{
+    return str_starts(json_string_or(json_get(event, "code"), STR_NONE), STR("integration_"));
 }
 
 /* What a start tells of this attempt alone is no parameter of the run. */
@@ -282,8 +293,7 @@ bool sending_post_to(struct sending *sending, const struct http_form_field *head
 
 bool sending_not_as(struct sending *sending, const char *service, struct err *err)
 {
-    return err_set(err, ERR_INPUT, "%s does not answer as %s does", sending->place.origin,
-                   service);
+    return err_set(err, ERR_INPUT, "%s does not answer as %s does", sending->place.origin, service);
 }
 
 void sending_body_begin(struct sending_body *body)
@@ -344,6 +354,19 @@ bool sending_tell_event(struct sending *sending, const char *code, const char *m
     json_put_text(&w, "message", message);
     json_write_end_object(&w);
     json_write_end_object(&w);
+    return tell(sending, &line, err);
+}
+
+bool sending_tell_run(struct sending *sending, const char *service, const char *url, struct err *err)
+{
+    return sending_tell_event(sending, "run", arena_printf(sending->arena, "The run at %s is %s", service, url), err);
+}
+
+bool sending_tell_stop(struct sending *sending, struct err *err)
+{
+    struct strbuf line = {0};
+
+    strbuf_add_text(&line, "{\"stop\":true}");
     return tell(sending, &line, err);
 }
 

@@ -6,6 +6,7 @@
  *     {"delivered": 17, "external": {…}}   everything up to this seq is there (0: as before); what the service called
  *                                          things: kept with the delivery in the same transaction, given back next time
  *     {"event": {"code": "…", "message": "…"}}  for the job's readers, once a code
+ *     {"stop": true}                       somebody asked the service to have the job end
  *     {"alive": true}                      a long transfer is under way: the server's patience begins anew
  *     {"end": "ok", "again_ms": 0}         all of the document is told; again_ms: the service wants to hear of a job at
  *                                          work that often. "retry" or "failed" with "message" and "wait_ms" otherwise
@@ -53,6 +54,8 @@ int64_t sending_last_seq(const struct sending *sending); /* 0: no events */
 /* Whether a member of an event's data is a metric of its step; `event` is one of sending_events. */
 bool sending_event_is(const struct json *event, const char *type);
 bool sending_is_metric(const struct json *member);
+/* What a tracker of the job had the server write is nothing that the job did. */
+bool sending_is_of_trackers(const struct json *event);
 
 /* --- requests --- */
 
@@ -90,6 +93,9 @@ char *sending_copy(const struct sending *sending, const struct json *object, con
 /* seq 0 and an empty text leave theirs as they are. */
 bool sending_tell(struct sending *sending, int64_t seq, struct str external, struct err *err);
 bool sending_tell_event(struct sending *sending, const char *code, const char *message, struct err *err);
+/* Where people see the run: once a job. */
+bool sending_tell_run(struct sending *sending, const char *service, const char *url, struct err *err);
+bool sending_tell_stop(struct sending *sending, struct err *err);
 /* Bytes move: every twenty seconds the server hears of it. */
 void sending_move(struct sending *sending);
 

@@ -114,6 +114,7 @@ static void put_events(struct json_writer *w, const struct store_event_list *eve
         json_write_begin_object(w);
         json_put_integer(w, "seq", event->seq);
         json_put_text(w, "kind", event->kind);
+        json_put_text(w, "code", event->code);
         json_put_text(w, "type", event->type);
         json_put_text(w, "level", event->level);
         json_put_text(w, "message", event->message);
@@ -281,7 +282,7 @@ static void warn(struct sender *sender, const char *what)
                          text, NULL, &err))
         complain(&sender->delivery, "cannot warn", &err);
     else if (tracker->config.on_change)
-        tracker->config.on_change(tracker->config.on_change_context, &tenant, sender->delivery.job_id);
+        tracker->config.on_change(tracker->config.callback_context, &tenant, sender->delivery.job_id);
 }
 
 static struct store_delivery_end judge(struct sender *sender)
@@ -337,8 +338,17 @@ static bool add_event(struct sender *sender, const struct json *event, struct er
     if (!store_event_add(config->store, &tenant, sender->delivery.job_id, "info", code, message, NULL, err))
         return false;
     if (config->on_change)
-        config->on_change(config->on_change_context, &tenant, sender->delivery.job_id);
+        config->on_change(config->callback_context, &tenant, sender->delivery.job_id);
     return true;
+}
+
+static void pass_stop(struct sender *sender)
+{
+    const struct tracker_config *config = &sender->tracker->config;
+    const struct tenant tenant = tenant_of(&sender->delivery);
+
+    if (config->on_stop)
+        config->on_stop(config->callback_context, &tenant, sender->delivery.job_id);
 }
 
 static void take_line(struct sender *sender, struct str text)
@@ -356,6 +366,8 @@ static void take_line(struct sender *sender, struct str text)
                                      json_integer_or(json_get(line, "delivered"), 0), &err);
     if (ok && json_get(line, "event"))
         ok = add_event(sender, json_get(line, "event"), &err);
+    if (ok && json_bool_or(json_get(line, "stop"), false))
+        pass_stop(sender);
     if (end.len) {
         sender->end = str_copy(&sender->arena, end);
         sender->message = str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), MESSAGE_BYTES_MAX));

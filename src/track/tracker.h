@@ -19,13 +19,15 @@ struct tracker_config {
     const char *program;  /* "PROGRAM send"; NULL: this binary */
     const char *origins;  /* that may be reached: http/outgoing.h */
     const char *wandb_url;
-    const char *hub_url;  /* where results are exported to */
-    int senders_max;      /* at once; 0: 4; exports are counted apart */
-    int64_t batch_ms;     /* between two senders of one delivery; 0: 2 s */
-    int64_t retry_ms;     /* after the first failure, doubling up to 10 minutes; 0: 1 s */
+    const char *hub_url; /* where results are exported to */
+    int senders_max;     /* at once; 0: 4; exports are counted apart */
+    int64_t batch_ms;    /* between two senders of one delivery; 0: 2 s */
+    int64_t retry_ms;    /* after the first failure, doubling up to 10 minutes; 0: 1 s */
     /* May be NULL: a job has a new event. */
     void (*on_change)(void *context, const struct tenant *tenant, const char *job_id);
-    void *on_change_context;
+    /* May be NULL: somebody asked one of the job's services to have it end. More than once, perhaps. */
+    void (*on_stop)(void *context, const struct tenant *tenant, const char *job_id);
+    void *callback_context;
 };
 
 /* Copies the config; the loop and the store must outlive the tracker. */

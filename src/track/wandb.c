@@ -202,6 +202,48 @@ static const struct json *upsert(struct sending *s, struct sending_body *body, c
     return answer;
 }
 
+/* What the service's own client makes of the address of its API: https://api.wandb.ai is for programs, people go to
+ * https://wandb.ai; a server of one's own has both in one place. */
+static const char *app_url(struct sending *s)
+{
+    static const struct {
+        const char *api, *app;
+    } hosts[] = {{"://api.wandb.", "://wandb."}, {"://api.", "://app."}};
+    const struct str url = str_of(arena_printf(s->arena, "%s%s", s->place.origin, s->base.rest));
+
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        const ptrdiff_t at = str_find(url, str_of(hosts[i].api), 0);
+
+        if (at >= 0)
+            return arena_printf(s->arena, "%.*s%s%s", (int)at, url.at, hosts[i].app,
+                                url.at + (size_t)at + strlen(hosts[i].api));
+    }
+    return url.at;
+}
+
+/* "/entity/project/run", with something between the last two. */
+static void add_place(struct strbuf *out, const struct run *run, const char *between)
+{
+    strbuf_add_char(out, '/');
+    url_encode(out, str_of(run->entity));
+    strbuf_add_char(out, '/');
+    url_encode(out, str_of(run->project));
+    strbuf_add_text(out, between);
+    url_encode(out, str_of(run->id));
+}
+
+static bool tell_run(struct sending *s, const struct run *run, struct err *err)
+{
+    struct strbuf url = {0};
+    bool ok;
+
+    strbuf_add_text(&url, app_url(s));
+    add_place(&url, run, "/runs/");
+    ok = sending_tell_run(s, "W&B", url.at, err);
+    strbuf_deinit(&url);
+    return ok;
+}
+
 static bool make_run(struct sending *s, struct sending_body *body, struct run *run, struct err *err)
 {
     const struct json *answer = upsert(s, body, run, err);
@@ -214,7 +256,7 @@ static bool make_run(struct sending *s, struct sending_body *body, struct run *r
     run->entity = sending_copy(s, json_get(project, "entity"), "name");
     if (!run->project || !run->entity)
         return sending_not_as(s, "W&B", err);
-    return run_tell(s, body, run, 0, err);
+    return tell_run(s, run, err) && run_tell(s, body, run, 0, err);
 }
 
 /* --- the file stream --- */
@@ -330,44 +372,49 @@ static void put_stream(struct sending *s, struct json_writer *w, const struct ru
 
 static char *stream_path(struct sending *s, const struct run *run)
 {
-    const char *const parts[] = {run->entity, run->project, run->id};
     struct strbuf path = {0};
     char *copy;
 
     strbuf_add_text(&path, "/files");
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        strbuf_add_char(&path, '/');
-        url_encode(&path, str_of(parts[i]));
-    }
+    add_place(&path, run, "/");
     strbuf_add_text(&path, "/file_stream");
     copy = str_copy(s->arena, strbuf_view(&path));
     strbuf_deinit(&path);
     return copy;
 }
 
+/* Somebody pressed Stop there. The service's own client ends the script then. */
+static bool tell_stop(struct sending *s, const struct json *answer, struct err *err)
+{
+    if (sending_is(s, "is_last") || !json_bool_or(json_get(answer, "stopped"), false))
+        return true;
+    return sending_tell_event(s, "stopped", "Stopped at W&B: the job is cancelled", err) && sending_tell_stop(s, err);
+}
+
 /* One request for all of the document; without anything to tell it is the sign of life. */
 static bool stream(struct sending *s, struct sending_body *body, struct run *run, struct err *err)
 {
     struct lines history = {0}, console = {0};
-    bool ok;
+    const struct json *answer;
 
     for
         json_each(event, sending_events(s))
         {
             if (sending_event_is(event, "metrics"))
                 add_metrics(s, run, &history, event);
-            add_console(s, &console, event);
+            if (!sending_is_of_trackers(event))
+                add_console(s, &console, event);
         }
     if (sending_is(s, "is_last"))
         end_row(s, run, &history);
     sending_body_begin(body);
     put_stream(s, &body->w, run, &history, &console);
-    ok = sending_post(s, body, stream_path(s, run), NULL, err) != NULL;
+    answer = sending_post(s, body, stream_path(s, run), NULL, err);
     run->rows += history.count;
     run->lines += console.count;
     strbuf_deinit(&history.text);
     strbuf_deinit(&console.text);
-    return ok && run_tell(s, body, run, sending_last_seq(s), err);
+    return answer && run_tell(s, body, run, sending_last_seq(s), err) && tell_stop(s, answer, err);
 }
 
 bool wandb_send(struct sending *s, struct err *err)

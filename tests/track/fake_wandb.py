@@ -61,7 +61,7 @@ class Run:
 
 class FakeWandb(FakeService):
     def __init__(self, key=None, **options):
-        self.runs, self.strange = {}, []  # by entity, project and id; what it was asked and does not know
+        self.runs, self.strange, self.is_stopped = {}, [], False  # by entity, project and id; what it was asked and does not know; whether somebody pressed Stop
         super().__init__(key and "Basic " + base64.b64encode(f"api:{key}".encode()).decode(), **options)
 
     def name(self, path):
@@ -129,4 +129,4 @@ class FakeWandb(FakeService):
         run.uploaded += fields.get("uploaded") or []
         if fields.get("complete"):
             run.state = {0: "finished", 255: "killed"}.get(fields["exitcode"], "failed")
-        return {}
+        return {"stopped": True} if self.is_stopped else {}

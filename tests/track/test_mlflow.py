@@ -22,7 +22,7 @@ client = mlflow.MlflowClient(sys.argv[1])
 experiment = client.get_experiment_by_name(sys.argv[2])
 runs = client.search_runs([experiment.experiment_id])
 print(json.dumps({"version": mlflow.__version__, "runs": [{
-    "name": run.info.run_name, "status": run.info.status, "start": run.info.start_time, "end": run.info.end_time, "params": run.data.params,
+    "name": run.info.run_name, "link": f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}", "status": run.info.status, "start": run.info.start_time, "end": run.info.end_time, "params": run.data.params,
     "tags": run.data.tags, "metrics": [(m.key, m.step, m.value, m.timestamp) for key in run.data.metrics for m in client.get_metric_history(run.info.run_id, key)],
 } for run in runs]}))
 """
@@ -117,6 +117,7 @@ class Real:
         (run,) = [run for run in back["runs"] if run["tags"]["attune.job_id"] == told.id]
         assert (run["name"], run["status"], run["tags"]["team"]) == ("a run", "FINISHED", "red") and run["end"] >= run["start"] > 1e12
         check_mlflow(told, run["params"], run["metrics"])
+        assert [link.partition("/#/")[1] + link.partition("/#/")[2] for link in told.links] == [run["link"]]
         print(f"\nMLflow {back['version']}: {len(run['metrics'])} metrics of {len({m[0] for m in run['metrics']})} names, all equal")
         return back["runs"]
 

@@ -80,6 +80,30 @@ def test_a_job_that_is_cancelled_ends_its_run(tmp_path, tracker):
     assert service.server.stop() == 0
 
 
+def test_a_job_whose_run_is_stopped_at_wandb_is_cancelled(tmp_path):
+    tracker = Wandb()
+    service = Service(tmp_path, tracker.fake.url)
+    job = service.create(tracker.integration(), n_epochs=100)
+    tracker.fake.wait(lambda fake: any(run.history() for run in fake.runs.values()))
+    tracker.fake.is_stopped = True
+    assert service.wait(job.id).status == "cancelled"
+    service.told(job.id)
+    (run,) = tracker.fake.runs.values()
+    assert run.state == "killed"
+    assert [event.message for event in service.client.fine_tuning.jobs.list_events(job.id) if "W&B:" in event.message] == ["Stopped at W&B: the job is cancelled"]
+    tracker.fake.close()
+    assert service.server.stop() == 0
+
+
+def test_what_has_ended_is_not_stopped_any_more():
+    tracker = Wandb()
+    tracker.fake.is_stopped = True
+    for is_last in (False, True):
+        told = send(document(tracker, log(), is_last=is_last, job={"state": "succeeded", "finished_ms": 1}))
+        assert told[-1]["end"] == "ok" and [{"stop": True}] * (not is_last) == [line for line in told if "stop" in line]
+    tracker.fake.close()
+
+
 def test_the_projects_key_of_wandb_serves_a_job_that_brings_none(tmp_path):
     tracker = Wandb()
     service = Service(tmp_path, tracker.fake.url)

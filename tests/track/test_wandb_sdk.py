@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+import urllib.parse
 
 import pytest
 from fake_wandb import ENTITY
@@ -29,6 +30,7 @@ def run_client(folder, fake, told):
     run = subprocess.run([PYTHON, SCRIPT], input=json.dumps(told), capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     assert not fake.strange, fake.strange
+    assert run.stdout.splitlines()[-1] == f"{fake.url}/{told.get('entity') or ENTITY}/{urllib.parse.quote(told['project'])}/runs/{told['id']}"
     return fake.runs[told.get("entity") or ENTITY, told["project"], told["id"]]
 
 
@@ -56,6 +58,14 @@ def test_the_fake_stores_the_run_that_the_real_client_is_told(tmp_path, tracker,
         "history": [{"_step": 1, "train_loss": 2.5, "epoch": 1, "valid_loss": 2.25}, {"_step": 2, "train_loss": 2.125}, {"_step": 4, "train_loss": 0, "valid_loss": -1e-9}],
         "summary": {"_step": 4, "train_loss": 0, "valid_loss": -1e-9, "epoch": 1}, "console": ["first", "second"]}
     assert all(set(row) >= {"_timestamp", "_runtime"} for row in [*run.history(), run.summary()]) and set(run.summary()["_wandb"]) == {"runtime"}
+
+
+def test_the_real_client_ends_its_script_when_somebody_pressed_stop(tmp_path, tracker):
+    tracker.fake.is_stopped = True
+    environment = dict(os.environ, WANDB_BASE_URL=tracker.fake.url, WANDB_API_KEY=KEY, WANDB_DIR=str(tmp_path), HOME=str(tmp_path), WANDB_SILENT="true")
+    script = "import time, wandb\nrun = wandb.init(project='p', id='r')\ntry:\n    for i in range(90):\n        run.log({'x': i})\n        time.sleep(1)\nexcept KeyboardInterrupt:\n    print('stopped')"
+    run = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert "stopped" in run.stdout, run.stderr[-3000:]
 
 
 def test_our_run_is_the_one_that_the_real_client_makes_of_the_same_job(tmp_path, tracker):

@@ -68,7 +68,8 @@ class Told:
         row, = service.rows(f"SELECT {columns} FROM jobs WHERE id=?", job_id)
         self.id, self.row = job_id, dict(zip(columns.split(", "), row))
         self.events = [(kind, type, step, message, json.loads(data or "{}"), at) for kind, type, step, message, data, at in service.rows(
-            "SELECT kind, type, step, message, data_json, created_ms FROM job_events WHERE job_id=? ORDER BY seq", job_id)]
+            "SELECT kind, type, step, message, data_json, created_ms FROM job_events WHERE job_id=? AND COALESCE(code, '') NOT LIKE 'integration!_%' ESCAPE '!' ORDER BY seq", job_id)]
+        self.links = [message.rpartition(" ")[2] for message, in service.rows("SELECT message FROM job_events WHERE job_id=? AND code LIKE 'integration!_%!_run' ESCAPE '!'", job_id)]
 
     def params(self):
         params = {name: self.row[name] for name in ("model", "training_file", "validation_file", "seed")}
@@ -118,6 +119,7 @@ class Wandb:
         assert run.history() == told.steps() and len(run.history()) > 5
         assert run.summary() == told.summary()
         assert run.console() == told.console()
+        assert f"{self.fake.url}/{ENTITY}/a%20project/runs/{told.id}" in told.links, told.links
         assert not self.fake.strange and all(status is None for status in self.fake.misbehave)
         return run
 
@@ -138,6 +140,8 @@ class Mlflow:
         assert (run["name"], run["status"], self.fake.experiments["tests"]) == ("a run", state, run["experiment_id"])
         assert run["tags"] == {"attune.job_id": told.id, "mlflow.source.name": "attune", "team": "red"}
         check_mlflow(told, run["params"], run["metrics"])
+        (run_id,) = self.fake.runs
+        assert f"{self.fake.url}/prefix/#/experiments/{run['experiment_id']}/runs/{run_id}" in told.links, told.links
         assert not self.fake.misbehave
         return run
 

@@ -12,3 +12,4 @@ for line in told["console"]:
 for step, metrics in told["metrics"]:
     run.log(metrics, step=step)
 run.finish(exit_code=told["exit_code"])
+print(run.url)
