@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "compute/device.h"
 #include "infer/worker.h"
 #include "os/clock.h"
 
@@ -10,14 +11,13 @@ static bool check(const struct worker_options *worker, struct err *err)
 {
     if (!worker->model)
         return err_set(err, ERR_INPUT, "--model is required");
-    if (strcmp(worker->backend, "cpu") != 0 && strcmp(worker->backend, "ref") != 0)
-        return err_set(err, ERR_UNSUPPORTED, "--backend '%s' is not there: cpu and ref are", worker->backend);
-    return true;
+    return device_name_is_valid(worker->device) || strcmp(worker->device, "ref") == 0 ||
+           err_set(err, ERR_INPUT, "--device takes cpu, cuda, cuda:N or ref, not '%s'", worker->device);
 }
 
 int cli_infer(int argc, char **argv)
 {
-    struct worker_options worker = {.backend = "cpu", .dtype = "auto"};
+    struct worker_options worker = {.device = "cpu", .dtype = "auto"};
     int64_t threads = 0;
     const struct option list[] = {
         {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
@@ -26,7 +26,8 @@ int cli_infer(int argc, char **argv)
         {"context-length", OPTION_INT, &worker.context_length, "N",
          "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
         {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
-        {"backend", OPTION_TEXT, &worker.backend, "NAME", "cpu or ref (default cpu)", NULL},
+        {"device", OPTION_TEXT, &worker.device, "NAME",
+         "cpu, a GPU (cuda, cuda:1), or ref: the reference implementation (default cpu)", NULL},
         {"threads", OPTION_INT, &threads, "N", "0: one per core", NULL},
     };
     const struct options options = {

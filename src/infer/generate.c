@@ -44,11 +44,11 @@ struct generator *generator_new(struct model *model, int32_t tokens)
     return g;
 }
 
-static void free_sequence(struct sequence *s)
+static void free_sequence(const struct generator *g, struct sequence *s)
 {
     free(s->waiting);
     free(s->cache);
-    free(s->cache_memory);
+    model_give(g->model, s->cache_memory);
     free(s);
 }
 
@@ -57,7 +57,7 @@ void generator_free(struct generator *g)
     if (!g)
         return;
     for (int i = 0; i < g->count; i++)
-        free_sequence(g->sequence[i]);
+        free_sequence(g, g->sequence[i]);
     free(g->logits);
     free(g->order);
     free(g->cache);
@@ -65,14 +65,16 @@ void generator_free(struct generator *g)
     free(g);
 }
 
-static void make_cache(const struct generator *g, struct sequence *s)
+static bool make_cache(const struct generator *g, struct sequence *s)
 {
     const struct model_config *config = model_config(g->model);
     enum dtype type = model_cache_type(g->model);
     size_t capacity = (size_t)s->request.prompt_count + (size_t)s->request.max_tokens;
     size_t bytes = (capacity * (size_t)config->kv_heads * (size_t)config->head_dim * dtype_bytes(type) + 63) / 64 * 64;
-    char *at = mem_alloc_zero((size_t)g->layers * 2, bytes);
+    char *at = model_take(g->model, (size_t)g->layers * 2 * bytes);
 
+    if (!at)
+        return false;
     s->cache_memory = at;
     s->cache = mem_alloc_zero((size_t)g->layers, sizeof *s->cache);
     for (int32_t l = 0; l < g->layers; l++)
@@ -80,6 +82,7 @@ static void make_cache(const struct generator *g, struct sequence *s)
                                         .v = at + bytes * (2 * (size_t)l + 1),
                                         .capacity = (int32_t)capacity,
                                         .type = type};
+    return true;
 }
 
 struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token,
@@ -96,14 +99,17 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
     s->waiting = mem_alloc((size_t)request->prompt_count * sizeof *s->waiting);
     memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
     s->request.prompt = NULL;
-    make_cache(g, s);
+    if (!make_cache(g, s)) {
+        free_sequence(g, s);
+        return NULL;
+    }
     g->sequence[g->count++] = s;
     return s;
 }
 
 static void remove_at(struct generator *g, int index)
 {
-    free_sequence(g->sequence[index]);
+    free_sequence(g, g->sequence[index]);
     memmove(&g->sequence[index], &g->sequence[index + 1], (size_t)(g->count - index - 1) * sizeof *g->sequence);
     g->count--;
 }

@@ -6,7 +6,7 @@
  * not depend on the other rows. Sequences may have adapters of their own: those with the same one lie side by side.
  *
  * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it
- * ends. */
+ * ends, in the memory of operations. */
 #pragma once
 
 #include "infer/sample.h"
@@ -41,7 +41,7 @@ struct sequence_token {
  * reached. */
 typedef bool sequence_fn(void *context, const struct sequence_token *token, bool is_last);
 
-/* NULL when SEQUENCES_MAX are running. */
+/* NULL when SEQUENCES_MAX are running, or when a device has no room for the keys and values now. */
 struct sequence *generator_add(struct generator *generator, const struct sequence_request *request, sequence_fn *on_token, void *context);
 void generator_remove(struct generator *generator, struct sequence *sequence); /* without another call; not from on_token */
 int generator_count(const struct generator *generator);

@@ -1,5 +1,6 @@
 #include "infer/worker.h"
 #include "base/json.h"
+#include "compute/device.h"
 #include "infer/generate.h"
 #include "infer/reply.h"
 #include "infer/seats.h"
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_BYTES_MAX = 16 << 20, STEP_TOKENS = 512, CONTEXT_MAX = 8192, CHOICES_MAX = 128, ADAPTER_BYTES = 256 << 20 };
+enum { LINE_BYTES_MAX = 16 << 20, STEP_TOKENS = 512, DEVICE_STEP_TOKENS = 2048, CONTEXT_MAX = 8192, CHOICES_MAX = 128, ADAPTER_BYTES = 256 << 20 };
 
 /* One request and its choices. */
 struct request {
@@ -214,6 +215,18 @@ static struct request *next_to_start(struct worker *w)
     return next;
 }
 
+/* A device that runs nothing and yet has no room will never have any. */
+static void refuse_size(struct request *r)
+{
+    struct worker *w = r->worker;
+    struct err err;
+
+    err_set(&err, ERR_LIMIT, "the device has no room for the keys and values of %d tokens: ask for fewer (max_tokens)",
+            r->sequence.prompt_count + r->sequence.max_tokens);
+    say_error(w, r->id, "error", &err);
+    drop_request(w, r);
+}
+
 /* Starts choices while the generator has room. */
 static void start_waiting(struct worker *w)
 {
@@ -225,8 +238,12 @@ static void start_waiting(struct worker *w)
         *choice = (struct choice){r, index};
         r->sequence.sampling.sequence = (uint32_t)index;
         r->running[index] = generator_add(w->generator, &r->sequence, on_token, choice);
-        if (!r->running[index])
-            return;
+        if (!r->running[index]) {
+            if (generator_count(w->generator) > 0)
+                return;
+            refuse_size(r);
+            continue;
+        }
         r->started_count++;
     }
 }
@@ -555,15 +572,25 @@ static bool serve(struct worker *w, int in, struct err *err)
     return true;
 }
 
+/* What "auto" is depends on where products run. */
+static bool choose_profile(const char *dtype, const struct backend *backend, enum model_profile *profile, struct err *err)
+{
+    if (backend->memory && strcmp(dtype, "auto") == 0)
+        dtype = "bfloat16";
+    return model_profile_choose(dtype, profile, err);
+}
+
 static bool open_model(struct worker *w, const struct worker_options *options, struct err *err)
 {
-    const struct backend *backend = strcmp(options->backend, "ref") == 0 ? &backend_ref : &backend_cpu;
+    int device = 0;
+    const struct backend *backend = strcmp(options->device, "ref") == 0 ? &backend_ref : device_find(options->device, &device, err);
+    int32_t step_tokens = backend && backend->memory ? DEVICE_STEP_TOKENS : STEP_TOKENS;
     struct arena arena = {0};
     struct model_config config;
     struct model_options open;
     bool ok = false;
 
-    if (!config_read(&arena, options->model, &config, err))
+    if (!backend || !config_read(&arena, options->model, &config, err))
         goto out;
     w->context_length = config.positions_max < CONTEXT_MAX ? config.positions_max : CONTEXT_MAX;
     if (options->context_length > 0 && options->context_length < w->context_length)
@@ -572,12 +599,13 @@ static bool open_model(struct worker *w, const struct worker_options *options, s
     open = (struct model_options){.adapter_folder = options->adapter,
                                   .slot_rank = options->adapter ? 0 : SEAT_RANK_MAX,
                                   .backend = backend,
+                                  .device = device,
                                   .pool = w->pool,
-                                  .row_tokens = w->context_length < STEP_TOKENS ? w->context_length : STEP_TOKENS,
-                                  .tokens_wanted = STEP_TOKENS,
+                                  .row_tokens = w->context_length < step_tokens ? w->context_length : step_tokens,
+                                  .tokens_wanted = step_tokens,
                                   .positions = w->context_length,
                                   .head_rows = SEQUENCES_MAX};
-    if (!model_profile_choose(options->dtype, &open.profile, err) || !model_open(&w->model, options->model, &open, err))
+    if (!choose_profile(options->dtype, backend, &open.profile, err) || !model_open(&w->model, options->model, &open, err))
         goto out;
     ok = true;
 out:

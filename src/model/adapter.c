@@ -10,10 +10,8 @@ struct adapter {
     struct model model;
 };
 
-static bool check_kind(const struct model *base, const struct lora_config *lora, struct err *err)
+static bool check_kind(const struct lora_config *lora, struct err *err)
 {
-    if (base->memory)
-        return err_set(err, ERR_UNSUPPORTED, "an adapter on a device needs a process of its own");
     if (lora->is_dora)
         return err_set(err, ERR_UNSUPPORTED, "an adapter with DoRA needs a process of its own");
     return !lora->saved.count ||
@@ -47,19 +45,30 @@ static bool describe(struct model *m, struct model *base, const char *folder, st
     m->folder = base->folder;
     m->backend = base->backend;
     m->panel_backend = base->panel_backend;
+    m->memory = base->memory;
     m->queue = base->queue;
-    return adapter_config_read(&m->arena, folder, &m->lora, err) && check_kind(base, &m->lora, err) &&
-           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, false, set, &m->params, err) &&
+    return adapter_config_read(&m->arena, folder, &m->lora, err) && check_kind(&m->lora, err) &&
+           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, base->memory != NULL, set, &m->params,
+                       err) &&
            check_matrices(m, base->slot_rank, err);
 }
 
+static const enum region_id regions[] = {REGION_FROZEN, REGION_PANELS};
+
+enum { ADAPTER_REGIONS = sizeof regions / sizeof *regions };
+
 /* The first carving tells the bytes, the second the addresses. */
-static void allocate(struct model *m)
+static bool allocate(struct model *m, struct err *err)
 {
     adapter_carve(m);
-    m->region[REGION_FROZEN] = mem_alloc_pages(m->region_bytes[REGION_FROZEN]);
-    m->region[REGION_PANELS] = mem_alloc_pages(m->region_bytes[REGION_PANELS]);
+    for (int i = 0; i < ADAPTER_REGIONS; i++) {
+        uint64_t bytes = m->region_bytes[regions[i]];
+        m->region[regions[i]] = m->memory ? m->memory->take(&m->queue, bytes) : mem_alloc_pages(bytes);
+        if (bytes && !m->region[regions[i]])
+            return err_set(err, ERR_LIMIT, "the device has no room for an adapter of %llu MiB", (unsigned long long)(bytes >> 20));
+    }
     adapter_carve(m);
+    return true;
 }
 
 bool adapter_open(struct adapter **adapter, struct model *base, const char *folder, struct err *err)
@@ -72,8 +81,7 @@ bool adapter_open(struct adapter **adapter, struct model *base, const char *fold
         adapter_close(a);
         return false;
     }
-    allocate(&a->model);
-    if (!load_adapter(&a->model, folder, err)) {
+    if (!allocate(&a->model, err) || !load_adapter(&a->model, folder, err)) {
         adapter_close(a);
         return false;
     }
@@ -86,8 +94,11 @@ void adapter_close(struct adapter *a)
 {
     if (!a)
         return;
-    mem_free_pages(a->model.region[REGION_FROZEN], a->model.region_bytes[REGION_FROZEN]);
-    mem_free_pages(a->model.region[REGION_PANELS], a->model.region_bytes[REGION_PANELS]);
+    for (int i = 0; i < ADAPTER_REGIONS; i++)
+        if (a->model.memory)
+            a->model.memory->give(&a->model.queue, a->model.region[regions[i]]);
+        else
+            mem_free_pages(a->model.region[regions[i]], a->model.region_bytes[regions[i]]);
     arena_deinit(&a->model.arena);
     free(a);
 }

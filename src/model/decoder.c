@@ -248,6 +248,19 @@ enum dtype model_cache_type(const struct model *model)
     return model->params.compute_type;
 }
 
+void *model_take(struct model *m, size_t bytes)
+{
+    return m->memory ? m->memory->take(&m->queue, bytes) : mem_alloc_zero(1, bytes);
+}
+
+void model_give(struct model *m, void *at)
+{
+    if (m->memory)
+        m->memory->give(&m->queue, at);
+    else
+        free(at);
+}
+
 static void check_batch(const struct model *m, const struct batch *batch)
 {
     ASSERT(batch->T > 0 && batch->T <= m->plan.tokens && batch->cu_seqlens[batch->doc_count] == batch->T);
@@ -371,6 +384,14 @@ static int32_t make_ranges(const struct batch *batch, const struct adapter *cons
     return count;
 }
 
+/* By what the pass has appended: `batch` is the host's. */
+static void move_caches(const struct model *m, const struct batch *batch, struct kv_cache *cache)
+{
+    for (int32_t l = 0; l < m->config.layers; l++)
+        for (int32_t d = 0; d < batch->doc_count; d++)
+            cache[l * batch->doc_count + d].length += batch->cu_seqlens[d + 1] - batch->cu_seqlens[d];
+}
+
 void model_forward(struct model *m, const struct batch *batch, struct kv_cache *cache,
                    const struct adapter *const *adapters, const int32_t *rows, int32_t row_count, float *logits)
 {
@@ -391,6 +412,8 @@ void model_forward(struct model *m, const struct batch *batch, struct kv_cache *
     here.head_row_count = row_count;
     here = memory_batch(m, &here);
     forward_layers(m, &pass);
+    if (cache)
+        move_caches(m, batch, cache);
     for (int32_t at = 0; at < row_count; at += m->plan.head_rows) {
         int32_t n = row_count - at < m->plan.head_rows ? row_count - at : m->plan.head_rows;
         struct mat out = {logits + (size_t)at * (size_t)vocab, n, vocab, vocab, DTYPE_F32};

@@ -90,6 +90,9 @@ void model_forward(struct model *model, const struct batch *batch, struct kv_cac
 enum { ADAPTER_RANGES_MAX = 64 }; /* documents of a batch with adapters */
 /* Bytes of one token's keys and values in one layer's cache: k and v each kv_heads · head_dim of model_cache_type. */
 enum dtype model_cache_type(const struct model *model);
+/* Zeros where operations read them, for caches: memory of the process, or of the device, which may have no room: NULL. */
+void *model_take(struct model *model, size_t bytes);
+void model_give(struct model *model, void *at); /* NULL is fine */
 
 /* What merging the adapter would change, told by a batch: differences over the largest value beside them. */
 struct merge_probe {

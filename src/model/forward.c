@@ -229,8 +229,6 @@ static void run_attend(struct model *m, int32_t l, const struct pass *pass)
                                                       .window = c->layer[l].window,
                                                       .scale = c->attention_scale,
                                                       .softcap = c->attention_softcap});
-    for (int32_t d = 0; cache && d < batch->doc_count; d++)
-        cache[d].length += batch->cu_seqlens[d + 1] - batch->cu_seqlens[d];
 }
 
 static void run_glu(struct model *m, int32_t l, int32_t T)

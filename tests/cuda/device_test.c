@@ -4,9 +4,11 @@
 
 #include "compute/device.h"
 #include "compute/selftest/selftest.h"
+#include "infer/generate.h"
+#include "model/adapter.h"
 #include "model/merge.h"
 
-enum { ROUNDS = 2, T = 40, STEPS = 12 };
+enum { ROUNDS = 2, T = 40, STEPS = 12, REPLY_TOKENS = 20, REPLIES = 4 };
 
 static const struct backend *device(void)
 {
@@ -354,6 +356,102 @@ static void logits_are_those_of_the_processor(void **state)
     arena_deinit(&arena);
 }
 
+/* --- replies --- */
+
+struct reply {
+    int32_t id[REPLY_TOKENS];
+    int count;
+};
+
+static bool keep(void *context, const struct sequence_token *token, bool is_last)
+{
+    struct reply *reply = context;
+
+    reply->id[reply->count++] = token->id;
+    return !is_last;
+}
+
+/* Prompts from one token to more than a step takes; each reply begins while the others run. adapter: of every second one; NULL:
+ * none. */
+static void run_replies(struct model *model, const struct adapter *adapter, struct reply replies[REPLIES])
+{
+    static const int32_t lengths[REPLIES] = {1, 33, 7, 16};
+    struct generator *generator = generator_new(model, model_plan_used(model)->tokens);
+    int32_t prompt[33];
+
+    memset(replies, 0, REPLIES * sizeof *replies);
+    for (int i = 0; i < REPLIES; i++) {
+        struct sequence_request request = {.prompt = prompt, .prompt_count = lengths[i], .max_tokens = REPLY_TOKENS,
+                                           .sampling = {.temperature = i == 3 ? 1 : 0, .top_p = 1, .seed = 4}, .logprobs = -1,
+                                           .adapter = i % 2 ? adapter : NULL};
+        for (int32_t t = 0; t < lengths[i]; t++)
+            prompt[t] = (t * 7 + i * 11 + 3) % model_config(model)->vocab;
+        assert_non_null(generator_add(generator, &request, keep, &replies[i]));
+        generator_step(generator);
+    }
+    while (generator_step(generator))
+        ;
+    generator_free(generator);
+}
+
+static const char *make_adapter(struct arena *arena, const char *base, struct pool *pool)
+{
+    struct model_options options = fixture_options(PROFILE_F32, &backend_cpu, pool);
+    const char *folder = fixture_folder(arena);
+    struct checkpoint_files files;
+    struct model *model;
+    struct err err;
+
+    options.lora = (struct lora_config){.rank = 3, .alpha = 4};
+    model = fixture_open(base, &options);
+    fill_adapters(model);
+    assert_ok(checkpoint_write(model, folder, "", arena, &files, &err), err);
+    model_close(model);
+    return folder;
+}
+
+/* A model as the inference worker opens it, with steps of 16 tokens. */
+static struct model *open_resident(const char *base, bool is_on_device, struct pool *pool, bool is_nf4)
+{
+    struct model_options options = fixture_options(PROFILE_F32, NULL, NULL);
+
+    options.is_trained = false;
+    options.is_nf4 = is_nf4;
+    options.slot_rank = 4;
+    options.row_tokens = options.tokens_wanted = 16;
+    options.positions = 64;
+    options.head_rows = SEQUENCES_MAX;
+    return open_on(base, is_on_device, pool, options);
+}
+
+static void replies_are_those_of_the_processor(void **state)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *base = fixture_model(&arena, pool, true, "float32"), *folder = make_adapter(&arena, base, pool);
+
+    for (int is_nf4 = 0; is_nf4 < 2; is_nf4++) {
+        struct reply replies[2][REPLIES], plain[REPLIES];
+        for (int k = 0; k < 2; k++) {
+            struct model *model = open_resident(base, k == 0, pool, is_nf4);
+            struct adapter *adapter;
+            struct err err;
+            assert_ok(adapter_open(&adapter, model, folder, &err), err);
+            run_replies(model, adapter, replies[k]);
+            if (k == 0)
+                run_replies(model, NULL, plain);
+            adapter_close(adapter);
+            model_close(model);
+        }
+        assert_int_equal(replies[0][0].count, REPLY_TOKENS);
+        assert_memory_equal(replies[0], replies[1], sizeof replies[0]);
+        assert_memory_equal(&replies[0][2], &plain[2], sizeof plain[2]);
+        assert_memory_not_equal(&replies[0][1], &plain[1], sizeof plain[1]);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +464,7 @@ int main(void)
         cmocka_unit_test(what_was_not_trained_is_written_as_it_was_read),
         cmocka_unit_test(merged_products_are_probed_on_the_device),
         cmocka_unit_test(logits_are_those_of_the_processor),
+        cmocka_unit_test(replies_are_those_of_the_processor),
     };
 
     return cmocka_run_group_tests(tests, NULL, fixture_clean);

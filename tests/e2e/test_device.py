@@ -55,6 +55,23 @@ def test_a_run_on_a_device_is_that_of_the_processor(run, words):
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.skipif(not LIBRARY.exists(), reason="this build has no libattune_cuda.so")
+def test_replies_on_a_device_are_those_of_the_processor(run):
+    done, _ = run("cpu", "base")
+    assert done.returncode == 0, done.stderr
+    base = done.stdout.strip()
+    requests = [dict(id=i, prompt_ids=[3 + i, 9, 40], temperature=0, max_tokens=12) for i in range(4)]
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    answers = []
+    for device in ("cuda", "cpu"):
+        done = subprocess.run([BINARY, "infer", "--model", base, "--device", device, "--dtype", "float32", "--threads", "1"],
+                              input=lines, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers.append([json.loads(line) for line in done.stdout.splitlines()])
+    texts = [[[a.get("text", "") for a in answer if a.get("id") == i] for i in range(4)] for answer in answers]
+    assert texts[0] == texts[1] and all(map(any, texts[0]))
+
+
 def test_a_device_that_is_not_there_is_said(run):
     done, _ = run("cuda:63", "none")
     assert done.returncode != 0 and "device cuda:63" in done.stderr, done.stderr

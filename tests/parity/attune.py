@@ -32,7 +32,7 @@ class Worker:
     """`attune infer` in f32, as a context manager."""
 
     def __init__(self, model, adapter=None, backend="cpu"):
-        command = [PROGRAM, "infer", "--model", model, "--dtype", "float32", "--backend", backend, "--threads", str(THREADS)]
+        command = [PROGRAM, "infer", "--model", model, "--dtype", "float32", "--device", backend, "--threads", str(THREADS)]
         if adapter:
             command += ["--adapter", adapter]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -97,6 +97,7 @@ struct pair {
     float p, slope;
 };
 
+#include "compute/cuda/attend_cache.cu"
 #include "compute/cuda/attend_mma.cu"
 
 static void cuda_attend(struct queue *queue, const struct op_attend *op)
@@ -104,7 +105,10 @@ static void cuda_attend(struct queue *queue, const struct op_attend *op)
     struct attention a = {op->qkv, op->batch->cu_seqlens, op->batch->doc_count, op->heads, op->kv_heads,
                           op->head_dim, op->window, op->scale, op->softcap};
 
-    ASSERT(!op->cache);
+    if (op->cache) {
+        attend_cached(queue, a, op);
+        return;
+    }
     if (takes_mma(&a, &op->out, NULL)) {
         (op->head_dim == 64 ? attend_mma<64> : attend_mma<128>)(queue, a, op->out, (const float *)op->sinks.at, (float *)op->lse);
         return;

@@ -153,8 +153,6 @@ static const struct memory cuda_memory = {queue_open,  queue_close, memory_take,
 
 static bool can(enum op op, const void *args, struct err *err)
 {
-    if (op == OP_attend && ((const struct op_attend *)args)->cache)
-        return err_set(err, ERR_UNSUPPORTED, "attend: the CUDA backend has no caches of keys and values yet");
     return op_check(op, args, false, err);
 }
 

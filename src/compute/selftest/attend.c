@@ -104,7 +104,8 @@ void trial_attend(struct trial *trial)
     trial_gaps_whole(trial, "dqkv", &grad.dqkv);
 }
 
-/* Tokens fed one by one and in pieces behind a cache give the bits of all at once. */
+/* Tokens fed one by one and in pieces behind a cache give the bits of all at once; on a device, which has other kernels for the
+ * two, they agree to rounding. */
 void trial_cache(struct trial *trial)
 {
     struct operands *o = &trial->operands;
@@ -123,7 +124,7 @@ void trial_cache(struct trial *trial)
     if (random_below(o, 2))
         op.sinks = mat_random(o, 1, heads, 0, DTYPE_F32);
     trial_run(trial, OP_attend, &op);
-    for (int32_t t = 0, count; trial_has_caches(trial) && t < T; t += count) {
+    for (int32_t t = 0, count; t < T; t += count) {
         count = random_below(o, 2) ? 1 : random_in(o, 1, T - t);
         piece[1] = count;
         struct batch some = {.T = count, .doc_count = 1, .cu_seqlens = piece};
@@ -136,6 +137,5 @@ void trial_cache(struct trial *trial)
         trial_run(trial, OP_attend, &part);
         cache.length += count;
     }
-    if (trial_has_caches(trial))
-        trial_same_rows(trial, "behind a cache", &pieces, &op.out);
+    trial_same_product(trial, "behind a cache", &pieces, &op.out, 4);
 }

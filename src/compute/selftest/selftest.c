@@ -132,15 +132,6 @@ void trial_same_product(struct trial *t, const char *what, const struct mat *got
         trial_same_rows(t, what, got, want);
 }
 
-bool trial_has_caches(struct trial *t)
-{
-    struct kv_cache cache = {0};
-    struct mat none = {NULL, 0, 3, 3, DTYPE_F32}, out = {NULL, 0, 1, 1, DTYPE_F32};
-    struct op_attend op = {.qkv = none, .out = out, .cache = &cache, .heads = 1, .kv_heads = 1, .head_dim = 1};
-
-    return t->candidate->can(OP_attend, &op, NULL);
-}
-
 void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m)
 {
     size_t size = dtype_bytes(m->type);

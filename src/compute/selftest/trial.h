@@ -43,8 +43,6 @@ void trial_close_value(struct trial *t, const char *what, int32_t index, double 
 void trial_same_rows(struct trial *t, const char *what, const struct mat *got, const struct mat *want);
 /* The same of products. A device's library chooses by the shape of the whole: there sums of `depth` terms agree to rounding. */
 void trial_same_product(struct trial *t, const char *what, const struct mat *got, const struct mat *want, int32_t depth);
-/* Whether the candidate keeps keys and values between calls. */
-bool trial_has_caches(struct trial *t);
 /* Nothing behind the columns of the rows was written. */
 void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m);
 void trial_fail(struct trial *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
