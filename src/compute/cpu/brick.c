@@ -9,28 +9,104 @@ INLINE lanes multiply_add(lanes sum, lanes_u a, lanes_u b, bool is_bf16)
     return sum + (lanes)a * (lanes)b;
 }
 
+/* A row of a type that is known here. */
+INLINE struct row end_row(struct row row, size_t bytes, enum dtype type)
+{
+    return (struct row){(char *)row.at + bytes, type};
+}
+
+INLINE void end_add(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes, enum dtype type)
+{
+    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] += row_load(end_row(from, (size_t)i * row_bytes, type), v * LANES, PANEL);
+}
+
+INLINE void end_store(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes, enum dtype type)
+{
+    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            row_store(end_row(to, (size_t)i * row_bytes, type), v * LANES, PANEL, sum[i][v]);
+}
+
+INLINE void end_add_any(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes)
+{
+    if (from.type == DTYPE_F32)
+        end_add(sum, vectors, from, row_bytes, DTYPE_F32);
+    else
+        end_add(sum, vectors, from, row_bytes, DTYPE_BF16);
+}
+
+/* Finishes sums while they are in registers. */
+INLINE void brick_end(const struct brick_end *end, lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors)
+{
+    if (end->scale != 1)
+        UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i][v] *= end->scale;
+    if (end->bias.at)
+        end_add_any(sum, vectors, end->bias, 0);
+    if (end->add.at)
+        end_add_any(sum, vectors, end->add, end->add_row);
+    if (end->is_added)
+        end_add_any(sum, vectors, end->y, end->y_row);
+    if (end->y.type == DTYPE_F32)
+        end_store(sum, vectors, end->y, end->y_row, DTYPE_F32);
+    else
+        end_store(sum, vectors, end->y, end->y_row, DTYPE_BF16);
+}
+
+INLINE void fetch_row(struct row row, size_t row_bytes, int32_t i, int vectors)
+{
+    const char *at = (const char *)row.at + (size_t)i * row_bytes;
+    int bytes = vectors * LANES * (row.type == DTYPE_BF16 ? 2 : 4);
+
+    for (int byte = 0; byte < bytes; byte += 64)
+        __builtin_prefetch(at + byte, 1);
+}
+
+/* Asks for a row that the sums will meet. */
+INLINE void brick_fetch(const struct brick_end *end, int32_t i, int vectors)
+{
+    fetch_row(end->y, end->y_row, i, vectors);
+    if (end->add.at && end->add.at != end->y.at)
+        fetch_row(end->add, end->add_row, i, vectors);
+}
+
+/* k runs in as many stretches as there are rows, so that the requests for what the sums will meet do not come all at once: the
+ * panel's own lines would wait behind them. */
 INLINE void brick_shaped(const struct brick *brick, int rows, int vectors, bool is_bf16)
 {
     lanes sum[BRICK_ROWS][PANEL_VECTORS];
     const char *a = brick->a;
     const uint32_t *b = brick->b;
     const size_t a_row = brick->a_row, a_step = brick->a_step;
+    const struct brick_end *end = rows == BRICK_ROWS ? brick->end : NULL;
+    int32_t stretch = end && brick->steps > rows ? brick->steps / rows : brick->steps;
 
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] = brick->is_added ? lanes_load(brick->c + (size_t)i * brick->c_ld + v * LANES) : (lanes){0};
-    for (int32_t step = brick->steps; step > 0; step--) {
-        lanes_u panel[PANEL_VECTORS];
-        UNROLL for (int v = 0; v < vectors; v++)
-            panel[v] = (lanes_u)lanes_load((const float *)b + v * LANES);
-        UNROLL for (int i = 0; i < rows; i++) {
-            uint32_t word;
-            memcpy(&word, a + (size_t)i * a_row, sizeof word);
+    for (int32_t left = brick->steps, row = 0; left > 0; left -= stretch, row++) {
+        if (end && row < BRICK_ROWS)
+            brick_fetch(end, row, vectors);
+        for (int32_t step = left < stretch ? left : stretch; step > 0; step--) {
+            lanes_u panel[PANEL_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[i][v] = multiply_add(sum[i][v], word - (lanes_u){0}, panel[v], is_bf16);
+                panel[v] = (lanes_u)lanes_load((const float *)b + v * LANES);
+            UNROLL for (int i = 0; i < rows; i++) {
+                uint32_t word;
+                memcpy(&word, a + (size_t)i * a_row, sizeof word);
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sum[i][v] = multiply_add(sum[i][v], word - (lanes_u){0}, panel[v], is_bf16);
+            }
+            a += a_step;
+            b += vectors * LANES;
         }
-        a += a_step;
-        b += vectors * LANES;
+    }
+    if (end) {
+        brick_end(end, sum, vectors);
+        return;
     }
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)

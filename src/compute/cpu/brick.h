@@ -17,6 +17,14 @@
 
 enum { BRICK_ROWS = 6, PANEL = PANEL_VECTORS * LANES };
 
+/* Where finished sums go: y = scale · sum + bias + add (+ y), each with all columns of the brick; rows in bytes apart. */
+struct brick_end {
+    struct row y, bias, add; /* .at NULL: no bias, nothing to add */
+    size_t y_row, add_row;
+    float scale;
+    bool is_added;
+};
+
 struct brick {
     const char *a;
     size_t a_row, a_step; /* in bytes */
@@ -25,6 +33,7 @@ struct brick {
     float *c;
     size_t c_ld;
     bool is_added; /* c += instead of c = */
+    const struct brick_end *end; /* of all BRICK_ROWS rows, instead of to c; NULL: c */
 };
 
 /* count: rows of the brick, 1 to 6. brick_bf16 exists where HAS_BF16_PRODUCTS. */

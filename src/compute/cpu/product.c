@@ -329,11 +329,43 @@ static void fetch_result(const struct task *task, int32_t row, int32_t count)
     }
 }
 
+/* Whole bricks finish in registers, with the bits of finish(): where a product is scaled and added to, a compiler may fuse the two in
+ * one place and not in the other. */
+static bool ends_in_brick(const struct task *task)
+{
+    const struct product *p = task->p;
+    bool has_sum = p->bias.at || p->add.at || p->is_added;
+
+    return task->col_count == task->width && p->softcap <= 0 && (p->scale == 1 || !has_sum);
+}
+
+static size_t row_bytes_of(const struct mat *m)
+{
+    return (size_t)m->ld * (m->type == DTYPE_BF16 ? 2 : 4);
+}
+
+/* For the task's first row; later ones are so many bytes further. */
+static struct brick_end brick_end_for(const struct task *task)
+{
+    const struct product *p = task->p;
+    struct brick_end end = {.y = row_of(&p->y, task->row, task->col), .y_row = row_bytes_of(&p->y), .scale = p->scale, .is_added = p->is_added};
+
+    if (p->bias.at)
+        end.bias = row_of(&p->bias, 0, task->col);
+    if (p->add.at) {
+        end.add = row_of(&p->add, task->row, task->col);
+        end.add_row = row_bytes_of(&p->add);
+    }
+    return end;
+}
+
 /* Runs the brick down the rows for steps [from, from + steps) of segment s, which `panel` holds. */
 static void run_rows(const struct task *task, int s, int32_t from, int32_t steps, const uint32_t *panel, bool is_last)
 {
     const struct product *p = task->p;
     struct brick brick = brick_for(task, s);
+    struct brick_end end = brick_end_for(task);
+    bool is_finished = s == p->segment_count - 1 && is_last, has_end = is_finished && ends_in_brick(task);
 
     brick.a += (size_t)from * brick.a_step;
     brick.b = panel;
@@ -343,15 +375,17 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     brick.is_added = s > 0 || from > 0;
     for (int32_t row = 0; row < task->row_count; row += BRICK_ROWS) {
         int32_t count = smaller(BRICK_ROWS, task->row_count - row);
-        bool is_finished = s == p->segment_count - 1 && is_last;
         brick.c = sums_of(task, row);
-        if (is_finished)
+        brick.end = has_end && count == BRICK_ROWS ? &end : NULL;
+        if (is_finished && !brick.end)
             fetch_result(task, row, count);
         brick_run(&brick, count, p->is_bf16);
         brick.a += BRICK_ROWS * brick.a_row;
+        end.y.at = (char *)end.y.at + BRICK_ROWS * end.y_row;
+        end.add.at = end.add.at ? (char *)end.add.at + BRICK_ROWS * end.add_row : NULL;
         if (p->segments[s].is_masked && is_last)
             mask_sums(task, row, count);
-        if (is_finished)
+        if (is_finished && !brick.end)
             finish(task, row, count);
     }
 }
