@@ -185,7 +185,8 @@ bool failures_note(struct failures *failures, uint64_t source, int64_t now_ms, i
 
 struct usage_book *usage_book_new(const struct api_config *config);
 void usage_book_free(struct usage_book *book); /* NULL is fine */
-void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_t input_tokens, int64_t output_tokens);
+void usage_book_add(struct usage_book *book, const struct tenant *tenant, const char *model, int64_t input_tokens,
+                    int64_t output_tokens);
 
 /* --- jobs (jobs.c) --- */
 

@@ -320,7 +320,8 @@ static void take_done(struct ask *ask, const struct json *line)
     if (++chat->done_count < chat->ask_count)
         return;
     chat->is_over = true;
-    usage_book_add(chat->call->api->usage, &chat->call->tenant, chat->prompt_tokens, chat->completion_tokens);
+    usage_book_add(chat->call->api->usage, &chat->call->tenant, chat->place.id, chat->prompt_tokens,
+                   chat->completion_tokens);
     if (!chat->fields.is_stream) {
         answer_whole(chat);
         return;

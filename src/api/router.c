@@ -15,6 +15,7 @@
 #define AUDIT                                                                                                          \
     "project_ids project_ids[] event_types event_types[] actor_ids actor_ids[] effective_at[gt] effective_at[gte] "    \
     "effective_at[lt] effective_at[lte]"
+#define MODELS " models models[]"
 #define USAGE "start_time end_time bucket_width limit page group_by group_by[] project_ids project_ids[]"
 #define ROUTES(X)                                                                                                      \
     X(POST, "v1/files", "write", "", files_create)                                                                     \
@@ -68,8 +69,8 @@
     X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
     X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
     X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \
-    X(GET, "v1/organization/usage/completions", "admin", USAGE, usage_completions)                                     \
-    X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE, usage_fine_tuning)                                     \
+    X(GET, "v1/organization/usage/completions", "admin", USAGE MODELS, usage_completions)                                     \
+    X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE MODELS, usage_fine_tuning)                                     \
     X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
     X(GET, "v1/organization/audit_logs", "admin", PAGE AUDIT, audit_logs_list)                                         \
     X(GET, "v1/organization/drain", "admin", "", drain_get)                                                            \

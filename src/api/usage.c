@@ -16,6 +16,7 @@ struct usage_entry {
     struct usage_entry *next;
     struct tenant tenant;
     int64_t requests, input_tokens, output_tokens;
+    char model[];
 };
 
 struct usage_book {
@@ -31,8 +32,8 @@ static void write_entries(struct usage_book *book)
         struct usage_entry *entry = book->first;
         struct err err = {0};
 
-        if (!store_usage_add_requests(book->config->store, &entry->tenant, entry->requests, entry->input_tokens,
-                                      entry->output_tokens, &err)) {
+        if (!store_usage_add_requests(book->config->store, &entry->tenant, entry->model, entry->requests,
+                                      entry->input_tokens, entry->output_tokens, &err)) {
             log_line("attune serve: cannot count what models answered: %s", err.text);
             return;
         }
@@ -72,18 +73,25 @@ void usage_book_free(struct usage_book *book)
     free(book);
 }
 
-void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_t input_tokens, int64_t output_tokens)
+static bool entry_is(const struct usage_entry *entry, const struct tenant *tenant, const char *model)
+{
+    return strcmp(entry->tenant.project_id, tenant->project_id) == 0 &&
+           strcmp(entry->tenant.organization_id, tenant->organization_id) == 0 && strcmp(entry->model, model) == 0;
+}
+
+void usage_book_add(struct usage_book *book, const struct tenant *tenant, const char *model, int64_t input_tokens,
+                    int64_t output_tokens)
 {
     struct usage_entry *entry = book->first;
 
     if (!entry)
         http_timer_set(book->timer, http_loop_now_ms(book->config->loop) + WRITE_AFTER_MS);
-    while (entry && (strcmp(entry->tenant.project_id, tenant->project_id) != 0 ||
-                     strcmp(entry->tenant.organization_id, tenant->organization_id) != 0))
+    while (entry && !entry_is(entry, tenant, model))
         entry = entry->next;
     if (!entry) {
-        entry = mem_alloc_zero(1, sizeof *entry);
+        entry = mem_alloc_zero(1, sizeof *entry + strlen(model) + 1);
         entry->tenant = *tenant;
+        memcpy(entry->model, model, strlen(model) + 1);
         entry->next = book->first;
         book->first = entry;
     }
@@ -95,8 +103,8 @@ void usage_book_add(struct usage_book *book, const struct tenant *tenant, int64_
 /* --- what a request asks for --- */
 
 struct usage_query {
-    int64_t first_day, end_day; /* of this page */
-    bool has_more, by_project;
+    struct store_usage_query store; /* of this page */
+    bool has_more;
 };
 
 static int64_t read_integer(struct call *call, const char *name, int64_t standard, int64_t min, int64_t max,
@@ -114,7 +122,43 @@ static int64_t read_integer(struct call *call, const char *name, int64_t standar
     return standard;
 }
 
-static bool read_query(struct call *call, struct usage_query *usage)
+static void read_group_by(struct call *call, bool has_models, struct store_usage_query *asked,
+                          struct problems *problems)
+{
+    for (size_t i = 0; i < call->query.count; i++) {
+        const struct url_pair *pair = &call->query.pair[i];
+
+        if (!url_is_array_item(pair, "group_by") || pair->value.len == 0)
+            continue;
+        if (str_is(pair->value, "project_id"))
+            asked->by_project = true;
+        else if (has_models && str_is(pair->value, "model"))
+            asked->by_model = true;
+        else
+            problems_add(problems, "value_error", "group_by", NULL, NULL, "group_by: usage is kept by project_id%s",
+                         has_models ? " and model" : "");
+    }
+}
+
+/* The values of an array as a list; NULL when there are none. */
+static const char *read_names(struct call *call, const char *name)
+{
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *list = NULL;
+
+    json_write_begin_array(&w);
+    for (size_t i = 0; i < call->query.count; i++)
+        if (url_is_array_item(&call->query.pair[i], name) && call->query.pair[i].value.len)
+            json_write_string(&w, call->query.pair[i].value);
+    json_write_end_array(&w);
+    if (text.len > strlen("[]"))
+        list = str_copy(call->arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return list;
+}
+
+static bool read_query(struct call *call, bool has_models, struct usage_query *usage)
 {
     struct problems problems = {.arena = call->arena};
     const int64_t now = clock_unix_ms() / 1000, latest = 253402300799; /* the end of the year 9999 */
@@ -131,161 +175,139 @@ static bool read_query(struct call *call, struct usage_query *usage)
     if (url_query_get(&call->query, "bucket_width", &text) && text.len && !str_is(text, "1d"))
         problems_add(&problems, "value_error", "bucket_width", NULL, NULL,
                      "bucket_width: usage is kept by the day: 1d");
-    for (size_t i = 0; i < call->query.count; i++) {
-        const struct url_pair *pair = &call->query.pair[i];
-        if (!url_is_array_item(pair, "group_by") || pair->value.len == 0)
-            continue;
-        usage->by_project = str_is(pair->value, "project_id");
-        if (!usage->by_project)
-            problems_add(&problems, "value_error", "group_by", NULL, NULL, "group_by: usage is kept by project_id");
-    }
+    read_group_by(call, has_models, &usage->store, &problems);
+    usage->store.projects_json = read_names(call, "project_ids");
+    usage->store.models_json = has_models ? read_names(call, "models") : NULL;
     last_day = ((end < now + 1 ? end : now + 1) + DAY_S - 1) / DAY_S;
-    usage->first_day = start / DAY_S;
-    usage->has_more = usage->first_day + limit < last_day;
-    usage->end_day = usage->has_more ? usage->first_day + limit : last_day;
+    usage->store.first_day = start / DAY_S;
+    usage->has_more = usage->store.first_day + limit < last_day;
+    usage->store.end_day = usage->has_more ? usage->store.first_day + limit : last_day;
     if (problems.count)
         answer_problems(call, &problems);
     return problems.count == 0;
 }
 
-/* Without project_ids all of them count. */
-static bool is_wanted(const struct call *call, const char *project_id)
-{
-    bool is_named = false, is_any_named = false;
-
-    for (size_t i = 0; i < call->query.count; i++) {
-        const struct url_pair *pair = &call->query.pair[i];
-        if (!url_is_array_item(pair, "project_ids") || pair->value.len == 0)
-            continue;
-        is_any_named = true;
-        is_named |= str_is(pair->value, project_id);
-    }
-    return is_named || !is_any_named;
-}
-
 /* --- results: one function for each kind --- */
 
-typedef bool write_result(struct json_writer *w, const struct store_usage_day *sum);
+typedef bool write_result(struct json_writer *w, const struct store_usage_row *row);
 
-static void begin_result(struct json_writer *w, const char *object, const char *project_id)
+static void begin_result(struct json_writer *w, const char *object, const struct store_usage_row *row)
 {
     json_write_begin_object(w);
     json_put_text(w, "object", object);
-    json_put_text(w, "project_id", project_id);
+    json_put_text(w, "project_id", row->project_id);
 }
 
-static bool write_completions(struct json_writer *w, const struct store_usage_day *sum)
+/* What was counted before models were has none. */
+static void put_model(struct json_writer *w, const struct store_usage_row *row)
 {
-    if (!sum->counts.model_requests)
+    json_put_text(w, "model", row->model && *row->model ? row->model : NULL);
+}
+
+static bool write_completions(struct json_writer *w, const struct store_usage_row *row)
+{
+    if (!row->counts.model_requests)
         return false;
-    begin_result(w, "organization.usage.completions.result", sum->project_id);
-    json_put_integer(w, "input_tokens", sum->counts.input_tokens);
-    json_put_integer(w, "output_tokens", sum->counts.output_tokens);
-    json_put_integer(w, "num_model_requests", sum->counts.model_requests);
+    begin_result(w, "organization.usage.completions.result", row);
+    put_model(w, row);
+    json_put_integer(w, "input_tokens", row->counts.input_tokens);
+    json_put_integer(w, "output_tokens", row->counts.output_tokens);
+    json_put_integer(w, "num_model_requests", row->counts.model_requests);
     json_write_end_object(w);
     return true;
 }
 
-static bool write_fine_tuning(struct json_writer *w, const struct store_usage_day *sum)
+static bool write_fine_tuning(struct json_writer *w, const struct store_usage_row *row)
 {
-    if (!sum->counts.jobs && !sum->counts.trained_steps && !sum->counts.device_ms)
+    if (!row->counts.jobs && !row->counts.trained_steps && !row->counts.device_ms)
         return false;
-    begin_result(w, "organization.usage.fine_tuning.result", sum->project_id);
-    json_put_integer(w, "jobs", sum->counts.jobs);
-    json_put_integer(w, "trained_tokens", sum->counts.trained_tokens);
-    json_put_integer(w, "trained_steps", sum->counts.trained_steps);
-    json_put_number(w, "device_seconds", (double)sum->counts.device_ms / 1000);
+    begin_result(w, "organization.usage.fine_tuning.result", row);
+    put_model(w, row);
+    json_put_integer(w, "jobs", row->counts.jobs);
+    json_put_integer(w, "trained_tokens", row->counts.trained_tokens);
+    json_put_integer(w, "trained_steps", row->counts.trained_steps);
+    json_put_number(w, "device_seconds", (double)row->counts.device_ms / 1000);
     json_write_end_object(w);
     return true;
 }
 
-static bool write_storage(struct json_writer *w, const struct store_usage_day *sum)
+static bool write_storage(struct json_writer *w, const struct store_usage_row *row)
 {
-    if (!sum->storage_bytes)
+    if (!row->storage_bytes)
         return false;
-    begin_result(w, "organization.usage.storage.result", sum->project_id);
-    json_put_integer(w, "storage_bytes", sum->storage_bytes);
+    begin_result(w, "organization.usage.storage.result", row);
+    json_put_integer(w, "storage_bytes", row->storage_bytes);
     json_write_end_object(w);
     return true;
-}
-
-static void add_day(struct store_usage_day *sum, const struct store_usage_day *day)
-{
-#define ADD_COUNT(name) sum->counts.name += day->counts.name;
-    STORE_USAGE_COUNTS(ADD_COUNT)
-#undef ADD_COUNT
-    sum->storage_bytes += day->storage_bytes;
 }
 
 /* The rows of one day, from *at on. */
-static void write_bucket(struct call *call, struct json_writer *w, const struct usage_query *usage, int64_t day,
-                         const struct store_usage_list *days, size_t *at, write_result *write)
+static void write_bucket(struct json_writer *w, int64_t day, const struct store_usage_list *rows, size_t *at,
+                         write_result *write)
 {
-    struct store_usage_day sum = {.day = day};
-
     json_write_begin_object(w);
     json_put_text(w, "object", "bucket");
     json_put_integer(w, "start_time", day * DAY_S);
     json_put_integer(w, "end_time", (day + 1) * DAY_S);
     json_write_key(w, "results");
     json_write_begin_array(w);
-    for (; *at < days->count && days->at[*at].day == day; ++*at) {
-        const struct store_usage_day *row = &days->at[*at];
-        if (!is_wanted(call, row->project_id))
-            continue;
-        if (usage->by_project)
-            write(w, row);
-        else
-            add_day(&sum, row);
-    }
-    if (!usage->by_project)
-        write(w, &sum);
+    for (; *at < rows->count && rows->at[*at].day == day; ++*at)
+        write(w, &rows->at[*at]);
     json_write_end_array(w);
     json_write_end_object(w);
 }
 
-static void answer_usage(struct call *call, write_result *write)
+static void write_page(struct call *call, const struct usage_query *usage, const struct store_usage_list *rows,
+                       write_result *write)
 {
-    struct store_usage_list days;
-    struct usage_query usage = {0};
+    const struct store_usage_query *asked = &usage->store;
     struct strbuf body = {0};
     struct json_writer w = {.buf = &body};
-    struct err err = {0};
     size_t at = 0;
 
-    if (!read_query(call, &usage))
-        return;
-    if (!store_usage_days(call->api->config.store, &call->tenant, usage.first_day, usage.end_day, call->arena, &days,
-                          &err)) {
-        answer_err(call, &err, NULL);
-        return;
-    }
     json_write_begin_object(&w);
     json_put_text(&w, "object", "page");
     json_write_key(&w, "data");
     json_write_begin_array(&w);
-    for (int64_t day = usage.first_day; day < usage.end_day; day++)
-        write_bucket(call, &w, &usage, day, &days, &at, write);
+    for (int64_t day = asked->first_day; day < asked->end_day; day++)
+        write_bucket(&w, day, rows, &at, write);
     json_write_end_array(&w);
-    json_put_bool(&w, "has_more", usage.has_more);
+    json_put_bool(&w, "has_more", usage->has_more);
     json_put_text(&w, "next_page",
-                  usage.has_more ? arena_printf(call->arena, "%lld", (long long)usage.end_day * DAY_S) : NULL);
+                  usage->has_more ? arena_printf(call->arena, "%lld", (long long)asked->end_day * DAY_S) : NULL);
     json_write_end_object(&w);
     answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }
 
+typedef bool read_rows(struct store *store, const struct tenant *tenant, const struct store_usage_query *asked,
+                       struct arena *arena, struct store_usage_list *list, struct err *err);
+
+static void answer_usage(struct call *call, read_rows *read, bool has_models, write_result *write)
+{
+    struct store_usage_list rows;
+    struct usage_query usage = {0};
+    struct err err = {0};
+
+    if (!read_query(call, has_models, &usage))
+        return;
+    if (read(call->api->config.store, &call->tenant, &usage.store, call->arena, &rows, &err))
+        write_page(call, &usage, &rows, write);
+    else
+        answer_err(call, &err, NULL);
+}
+
 void usage_completions(struct call *call)
 {
-    answer_usage(call, write_completions);
+    answer_usage(call, store_usage_read, true, write_completions);
 }
 
 void usage_fine_tuning(struct call *call)
 {
-    answer_usage(call, write_fine_tuning);
+    answer_usage(call, store_usage_read, true, write_fine_tuning);
 }
 
 void usage_storage(struct call *call)
 {
-    answer_usage(call, write_storage);
+    answer_usage(call, store_usage_storage, false, write_storage);
 }

@@ -51,15 +51,26 @@ def test_jobs_are_counted_with_their_tokens_steps_and_time(used):
 def test_answers_of_models_are_counted(used):
     server, admin, busy, _, _, said = used
     (result,) = today(server, admin, "completions", "&group_by[]=project_id")
-    assert result == {"object": "organization.usage.completions.result", "project_id": busy, "input_tokens": said.prompt_tokens, "output_tokens": said.completion_tokens,
+    assert result == {"object": "organization.usage.completions.result", "project_id": busy, "model": None, "input_tokens": said.prompt_tokens, "output_tokens": said.completion_tokens,
                       "num_model_requests": 1}
+
+
+def test_models_are_told_apart(used):
+    server, admin, busy, _, job, said = used
+    (result,) = today(server, admin, "completions", "&group_by[]=model")
+    assert (result["model"], result["project_id"], result["input_tokens"]) == ("test/tiny", None, said.prompt_tokens)
+    assert today(server, admin, "completions", f"&group_by=model&group_by=project_id&models=test/tiny") == [result | {"project_id": busy}]
+    assert today(server, admin, "completions", "&models[]=another") == []
+    (result,) = today(server, admin, "fine_tuning", "&group_by[]=model&group_by[]=project_id")
+    assert (result["model"], result["project_id"], result["trained_tokens"]) == ("test/tiny", busy, job.trained_tokens)
 
 
 def test_the_sdk_reads_completions(used):
     server, admin, busy, *_ = used
     page = openai.OpenAI(base_url=server.url + "/v1", api_key=admin, admin_api_key=admin).admin.organization.usage.completions(
-        start_time=int(time.time()), group_by=["project_id"], project_ids=[busy])
-    assert page.data[0].results[0].num_model_requests == 1 and page.data[0].results[0].project_id == busy
+        start_time=int(time.time()), group_by=["project_id", "model"], project_ids=[busy], models=["test/tiny"])
+    (result,) = page.data[0].results
+    assert (result.num_model_requests, result.project_id, result.model) == (1, busy, "test/tiny")
 
 
 def test_storage_is_what_the_project_holds(used):
@@ -85,11 +96,17 @@ def test_pages_go_on_with_next_page(used):
 
 
 @pytest.mark.parametrize("query", ["", "start_time=", "start_time=x", "start_time=-1", "start_time=1&limit=0", "start_time=1&limit=32", "start_time=1&bucket_width=1h",
-                                   "start_time=1&group_by[]=model", "start_time=1&end_time=1e9", "start_time=1&page=next", "start_time=1&limit=9223372036854775807", "start_time=1&start_time=2", "start_time=1&models[]=x"])
+                                   "start_time=1&group_by[]=user_id", "start_time=1&end_time=1e9", "start_time=1&page=next", "start_time=1&limit=9223372036854775807", "start_time=1&start_time=2"])
 @pytest.mark.parametrize("kind", ["completions", "fine_tuning", "storage"])
 def test_wrong_queries_are_refused(used, kind, query):
     server, admin, *_ = used
     assert call(server, admin, "GET", f"{USAGE}{kind}?{query}", status=422)["detail"]
+
+
+@pytest.mark.parametrize("query", ["group_by[]=model", "models[]=x", "models=x"])
+def test_storage_has_no_models(used, query):
+    server, admin, *_ = used
+    assert call(server, admin, "GET", f"{USAGE}storage?start_time=1&{query}", status=422)["detail"]
 
 
 def test_what_is_deleted_stays_counted_and_storage_shrinks(used):
