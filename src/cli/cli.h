@@ -12,6 +12,8 @@
     X(chat, "talks with a model of a running server") \
     X(keys, "makes, lists and revokes API keys") \
     X(secrets, "keeps secrets of a project at a running server; makes a new master key") \
+    X(usage, "what projects used: answers, training, storage, by the day") \
+    X(drain, "lets no further job start, before a maintenance") \
     X(backup, "copies a data folder beside its server") \
     X(doctor, "holds a data folder against the rules that it keeps") \
     X(prepare, "prepares the data of a run directory, ahead of its training") \

@@ -98,3 +98,23 @@ def test_wrong_keys_and_absent_servers_are_told(service):
     assert "Incorrect API key" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="wrong")
     assert "No API key was sent" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
     assert "is the server running there?" in attune(service, "jobs", "list", status=1, ATTUNE_BASE_URL="http://127.0.0.1:1")
+
+
+def test_usage_is_a_table_by_the_day(service, tuned):
+    lines = attune(service, "usage", "--by", "model").splitlines()
+    assert lines[0].split() == ["day", "jobs", "trained_steps", "trained_tokens", "device_seconds", "model"] and len(lines) == 2
+    assert lines[1].split()[1:3] == ["1", "12"] and lines[1].split()[-1] == "test/tiny"
+    assert attune(service, "usage", "storage", "--by", "project", "--days", 1).splitlines()[1].split()[-1] == "proj-default"
+    assert attune(service, "usage", "completions", "--days", 100).splitlines()[0].split() == ["day", "num_model_requests", "input_tokens", "output_tokens"]
+    assert "unknown kind 'chats'" in attune(service, "usage", "chats", status=2)
+    assert "--by takes project or model" in attune(service, "usage", "--by", "user", status=2)
+    assert "--days is 1 to 366" in attune(service, "usage", "--days", 0, status=2)
+
+
+def test_a_drain_is_begun_waited_for_and_ended(service, tuned):
+    assert attune(service, "drain") == "not draining; 0 jobs at work\n"
+    assert attune(service, "drain", "begin", "--pause", "--refuse", "--wait") == "draining: jobs at work pause (0 left), new ones are refused\n"
+    assert "draining" in attune(service, "drain", "status")
+    assert attune(service, "drain", "end") == "not draining; 0 jobs at work\n"
+    assert "unknown action 'stop'" in attune(service, "drain", "stop", status=1)
+    assert "key" in attune(service, "drain", status=1, ATTUNE_API_KEY="wrong")
