@@ -93,7 +93,7 @@ struct op_embed {
     const struct batch *batch;
     float scale;
 };
-/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 (or F64). With
+/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 or BF16 (or F64). With
  * has_padding the row of one token gets nothing: nn.Embedding's padding_idx. */
 struct op_embed_grad {
     struct mat dx, dtable;
@@ -221,7 +221,7 @@ struct op_linear_grad_in {
     bool is_added;         /* dx += instead of dx = */
 };
 /* dW += dyᵀ·x, dbias += Σ_t dy (by partial sums of 256 rows in order), dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its .at is not
- * NULL; with x and t, dy and dt as the two ops above left them. Gradients are F32 (or F64). A dB of parts stays zero outside its blocks. dB is stored
+ * NULL; with x and t, dy and dt as the two ops above left them. dW is F32 or BF16, the other gradients F32 (or all F64). A dB of parts stays zero outside its blocks. dB is stored
  * unscaled: t already carries lora_scale. dt too. */
 struct op_linear_grad_w {
     struct mat x, dy;
@@ -328,9 +328,11 @@ struct op_gain_grad {
     struct mat dmagnitude;  /* [1, N], F32 (or F64) */
 };
 
-/* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order. */
+/* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order, is_added: added to what it holds. */
 struct op_sumsq {
-    const float *x;
+    const void *x;
+    enum dtype type;       /* F32 or BF16 */
+    bool is_added;
     uint64_t count;
     double *partial;       /* [ceil(count / 65536)] */
     double *sum;
@@ -338,16 +340,21 @@ struct op_sumsq {
 
 /* AdamW as torch's (training-semantics 7.2), on `count` elements of flat arenas; gradients are multiplied by the clip
  * factor min(1, max_norm / (norm + 1e-6)) with norm = sqrt(*sumsq); max_norm 0: factor 1. When *sumsq is not finite nothing
- * changes. `copy` (optional) receives the new value in copy_type. */
+ * changes. `copy` (optional) receives the new value in copy_type.
+ *
+ * Weights and moments are F32 or BF16, read into f32; the step is computed in f32 from the moments before they are rounded,
+ * as torchao's _AdamW(bf16_stochastic_round=True) does. What is BF16 is rounded stochastically, with the bits that
+ * compute/stochastic.h has for (seed, step, which of the three, first + index). */
 struct op_adamw {
-    float *master, *m, *v;
-    const float *grad;
-    void *copy;
-    enum dtype copy_type;
+    void *master, *m, *v;  /* of master_type, moment_type, moment_type */
+    const void *grad;
+    void *copy;            /* of an F32 master only */
+    enum dtype master_type, moment_type, grad_type, copy_type; /* each F32 or BF16 */
     uint64_t count;
     const double *sumsq;
     float max_norm, lr, beta1, beta2, eps, decay;
     int64_t step;          /* from 1: bias correction */
+    uint64_t seed, first;  /* first: a multiple of 128 */
 };
 
 #define OPS(X)                                                                                                         \

@@ -1,6 +1,7 @@
 #include "compute/check.h"
 #include "compute/adapter_rows.h"
 #include "compute/parts.h"
+#include "compute/stochastic.h"
 
 enum { F32 = 1u << DTYPE_F32, BF16 = 1u << DTYPE_BF16, F64 = 1u << DTYPE_F64, REAL = F32 | BF16 };
 
@@ -49,7 +50,7 @@ static void check_embed(struct check *check, const struct op_embed *op)
 static void check_embed_grad(struct check *check, const struct op_embed_grad *op)
 {
     check_mat(check, "dx", &op->dx, -1, -1, REAL);
-    check_mat(check, "dtable", &op->dtable, -1, op->dx.cols, F32);
+    check_mat(check, "dtable", &op->dtable, -1, op->dx.cols, REAL);
 }
 
 static void check_norm(struct check *check, const struct op_norm *op)
@@ -242,7 +243,7 @@ static void check_linear_grad_w(struct check *check, const struct op_linear_grad
 
     check_mat(check, "x", &op->x, T, K, REAL);
     check_mat(check, "dy", &op->dy, T, N, REAL);
-    check_optional(check, "dw", &op->dw, E * N, K, F32);
+    check_optional(check, "dw", &op->dw, E * N, K, REAL);
     check_that(check, !op->dw.at || !op->w->quant.part_count, "a quantized weight is frozen");
     check_optional(check, "dbias", &op->dbias, E, N, F32);
     check_optional(check, "da", &op->da, E * R, K, F32);
@@ -363,13 +364,23 @@ static void check_gain_grad(struct check *check, const struct op_gain_grad *op)
     check_mat(check, "dmagnitude", &op->dmagnitude, 1, op->dy.cols, F32);
 }
 
+static bool is_real(enum dtype type)
+{
+    return type == DTYPE_F32 || type == DTYPE_BF16;
+}
+
 static void check_sumsq(struct check *check, const struct op_sumsq *op)
 {
+    check_that(check, is_real(op->type), "x must be F32 or BF16");
 }
 
 static void check_adamw(struct check *check, const struct op_adamw *op)
 {
-    check_that(check, !op->copy || op->copy_type == DTYPE_F32 || op->copy_type == DTYPE_BF16, "the copy must be F32 or BF16");
+    check_that(check, is_real(op->master_type) && is_real(op->moment_type) && is_real(op->grad_type),
+               "weights, moments and gradients must be F32 or BF16");
+    check_that(check, !op->copy || is_real(op->copy_type), "the copy must be F32 or BF16");
+    check_that(check, !op->copy || op->master_type == DTYPE_F32, "weights of BF16 have no copy");
+    check_that(check, op->first % STOCHASTIC_STRETCH == 0, "the first element's number must be a multiple of 128");
     check_that(check, op->step >= 1, "steps count from 1");
 }
 

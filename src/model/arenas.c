@@ -63,7 +63,7 @@ float *model_grads(struct model *m, uint64_t *count, double **partial)
 
 const double *model_grad_sumsq(struct model *m, double *value)
 {
-    struct op_sumsq op = {element(m, REGION_GRADS, 0), m->params.arena_count, m->partial, m->sumsq};
+    struct op_sumsq op = {.x = element(m, REGION_GRADS, 0), .count = m->params.arena_count, .partial = m->partial, .sum = m->sumsq};
 
     m->backend->sumsq(&m->queue, &op);
     memory_read(m, value, m->sumsq, sizeof *value);

@@ -180,12 +180,15 @@ static struct op_cost cost_copy(const struct op_copy *op)
 
 static struct op_cost cost_sumsq(const struct op_sumsq *op)
 {
-    return (struct op_cost){2 * (double)op->count, 4 * (double)op->count};
+    return (struct op_cost){2 * (double)op->count, (double)dtype_bytes(op->type) * (double)op->count};
 }
 
 static struct op_cost cost_adamw(const struct op_adamw *op)
 {
-    return (struct op_cost){15 * (double)op->count, (28 + (op->copy ? (double)dtype_bytes(op->copy_type) : 0)) * (double)op->count};
+    size_t read = dtype_bytes(op->master_type) + 2 * dtype_bytes(op->moment_type);
+    size_t bytes = 2 * read + dtype_bytes(op->grad_type) + (op->copy ? dtype_bytes(op->copy_type) : 0);
+
+    return (struct op_cost){15 * (double)op->count, (double)bytes * (double)op->count};
 }
 
 struct op_cost count_op_cost(enum op op, const void *args)

@@ -180,6 +180,12 @@ INLINE struct row row_of(const struct mat *m, int32_t row, int32_t col)
     return (struct row){(char *)m->at + index * (m->type == DTYPE_BF16 ? 2 : 4), m->type};
 }
 
+/* A stretch of a flat arena, from an element on. */
+INLINE struct row row_at(void *at, enum dtype type, uint64_t first)
+{
+    return (struct row){(char *)at + first * (type == DTYPE_BF16 ? 2 : 4), type};
+}
+
 INLINE struct row row_from(struct row row, int32_t col)
 {
     return (struct row){(char *)row.at + (ptrdiff_t)col * (row.type == DTYPE_BF16 ? 2 : 4), row.type};

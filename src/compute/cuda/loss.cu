@@ -72,7 +72,7 @@ static __global__ void sumsq_kernel(struct op_sumsq op)
     double sum = 0;
 
     for (uint64_t i = first + threadIdx.x; i < end; i += blockDim.x)
-        sum += (double)op.x[i] * op.x[i];
+        sum += (double)((const float *)op.x)[i] * ((const float *)op.x)[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0)
         op.partial[blockIdx.x] = sum;
@@ -86,7 +86,7 @@ static __global__ void sumsq_finish_kernel(struct op_sumsq op, int32_t blocks)
         sum += op.partial[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0)
-        *op.sum = sum;
+        *op.sum = op.is_added ? *op.sum + sum : sum;
 }
 
 static void cuda_sumsq(struct queue *queue, const struct op_sumsq *op)
@@ -107,20 +107,20 @@ static __global__ void adamw_kernel(struct op_adamw op, struct adamw_factors f)
 {
     uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     double sumsq = *op.sumsq;
-    float clip = 1, grad, m, v, p;
+    float clip = 1, grad, m, v, p, *master = (float *)op.master, *m_at = (float *)op.m, *v_at = (float *)op.v;
     struct mat copy = {op.copy, 1, 0, 0, op.copy_type};
 
     if (i >= op.count || !isfinite(sumsq))
         return;
     if (op.max_norm > 0)
         clip = (float)fmin(1., op.max_norm / (sqrt(sumsq) + 1e-6));
-    grad = clip * op.grad[i];
-    m = op.beta1 * op.m[i] + (1 - op.beta1) * grad;
-    v = op.beta2 * op.v[i] + (1 - op.beta2) * grad * grad;
-    p = op.master[i] * f.keep - f.step * m / (sqrtf(v) * f.root + op.eps);
-    op.m[i] = m;
-    op.v[i] = v;
-    op.master[i] = p;
+    grad = clip * ((const float *)op.grad)[i];
+    m = op.beta1 * m_at[i] + (1 - op.beta1) * grad;
+    v = op.beta2 * v_at[i] + (1 - op.beta2) * grad * grad;
+    p = master[i] * f.keep - f.step * m / (sqrtf(v) * f.root + op.eps);
+    m_at[i] = m;
+    v_at[i] = v;
+    master[i] = p;
     if (op.copy)
         at_set(copy, (int64_t)i, p);
 }

@@ -45,4 +45,6 @@ void trial_same_rows(struct trial *t, const char *what, const struct mat *got, c
 void trial_same_product(struct trial *t, const char *what, const struct mat *got, const struct mat *want, int32_t depth);
 /* Nothing behind the columns of the rows was written. */
 void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m);
+/* Of a weight's gradient: F32, or BF16 where the candidate takes it. */
+enum dtype trial_gradient_type(struct trial *t);
 void trial_fail(struct trial *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
