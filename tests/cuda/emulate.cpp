@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { THREADS_MAX = 1024, STACK_BYTES = 128 << 10, WARP = 32 };
+enum { THREADS_MAX = 1024, STACK_BYTES = 128 << 10, WARP = 32, FETCHES_MAX = 256, SHARED_BYTES = 99 << 10 /* the least of all targets */ };
+
+unsigned char emulate_shared[SHARED_BYTES] __attribute__((aligned(128)));
 
 thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
 
@@ -37,11 +39,20 @@ enum { SAVED_WORDS = 20, RETURN_WORD = 11 };
 /* What a thread waits for. */
 enum wait { WAIT_NONE, WAIT_BLOCK, WAIT_WARP };
 
+/* On its way to shared memory, in the group that was open then. */
+struct fetch {
+    void *to;
+    const void *from; /* NULL: zeros */
+    int group;
+};
+
 struct fiber {
     char *stack;
     void *saved;
     bool is_done;
     enum wait wait;
+    struct fetch fetch[FETCHES_MAX];
+    int fetch_count, group;
 };
 
 static struct {
@@ -85,6 +96,7 @@ static void fiber_begin(struct fiber *fiber)
     fiber->saved = top;
     fiber->is_done = false;
     fiber->wait = WAIT_NONE;
+    fiber->fetch_count = fiber->group = 0;
 }
 
 static void wait_for(enum wait wait)
@@ -136,6 +148,79 @@ void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2])
         sums[i] += sum;
     }
     wait_for(WAIT_WARP);
+}
+
+static void expect(bool condition, const char *what)
+{
+    if (condition)
+        return;
+    fprintf(stderr, "%s: thread %u: %s\n", device.kernel, device.current, what);
+    abort();
+}
+
+/* Element (row, col) of a matrix that eight lanes have named the rows of. */
+static uint32_t element_of(unsigned matrix, unsigned row, unsigned col)
+{
+    unsigned warp = device.current / WARP * WARP;
+    const unsigned short *at;
+
+    memcpy(&at, &device.slot[warp + matrix * 8 + row], sizeof at);
+    return at[col];
+}
+
+static void exchange_matrices(uint32_t to[4], const void *row, bool is_turned)
+{
+    unsigned lane = device.current % WARP, pair = lane % 4 * 2;
+
+    expect((uintptr_t)row % 16 == 0, "ldmatrix of a row that is not aligned");
+    memcpy(&device.slot[device.current], &row, sizeof row);
+    wait_for(WAIT_WARP);
+    for (unsigned i = 0; i < 4; i++)
+        to[i] = is_turned ? element_of(i, pair, lane / 4) | element_of(i, pair + 1, lane / 4) << 16
+                          : element_of(i, lane / 4, pair) | element_of(i, lane / 4, pair + 1) << 16;
+    wait_for(WAIT_WARP);
+}
+
+void load_matrices(uint32_t to[4], const void *row)
+{
+    exchange_matrices(to, row, false);
+}
+
+void load_matrices_turned(uint32_t to[4], const void *row)
+{
+    exchange_matrices(to, row, true);
+}
+
+void fetch_16(void *to, const void *from, bool is_there)
+{
+    struct fiber *fiber = &device.fiber[device.current];
+
+    expect(((uintptr_t)to | (uintptr_t)from) % 16 == 0, "cp.async of what is not aligned");
+    expect(fiber->fetch_count < FETCHES_MAX, "more is on its way than the emulation has room for");
+    memset(to, 0x7f, 16); /* what nobody may read yet: large numbers */
+    fiber->fetch[fiber->fetch_count++] = {to, is_there ? from : NULL, fiber->group};
+}
+
+void fetch_group(void)
+{
+    device.fiber[device.current].group++;
+}
+
+void emulate_fetch_wait(int left)
+{
+    struct fiber *fiber = &device.fiber[device.current];
+    int kept = 0;
+
+    for (int i = 0; i < fiber->fetch_count; i++) {
+        struct fetch *fetch = &fiber->fetch[i];
+        if (fetch->group >= fiber->group - left)
+            fiber->fetch[kept++] = *fetch;
+        else if (fetch->from)
+            memcpy(fetch->to, fetch->from, 16);
+        else
+            memset(fetch->to, 0, 16);
+    }
+    fiber->fetch_count = kept;
 }
 
 /* Lets those go on who wait for the same, if nobody among first .. end does anything else; the number of them. Threads
@@ -225,13 +310,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess;
 }
 
-void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, void (*run)(void *), void *context)
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *), void *context)
 {
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     bool is_backward;
 
-    if (!blocks || !threads || threads > THREADS_MAX || threads % WARP || grid.y > 65535 || grid.z > 65535) {
-        fprintf(stderr, "%s: %u x %u x %u blocks of %u threads cannot be launched\n", kernel, grid.x, grid.y, grid.z, threads);
+    if (!blocks || !threads || threads > THREADS_MAX || threads % WARP || grid.y > 65535 || grid.z > 65535 || shared_bytes > SHARED_BYTES) {
+        fprintf(stderr, "%s: %u x %u x %u blocks of %u threads with %zu bytes cannot be launched\n", kernel, grid.x, grid.y, grid.z,
+                threads, shared_bytes);
         abort();
     }
     pthread_mutex_lock(&device.lock);
@@ -245,6 +331,7 @@ void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, void
     blockDim = dim3(threads, 1, 1);
     for (uint64_t k = 0; k < blocks; k++) {
         uint64_t i = is_backward ? blocks - 1 - k : k;
+        memset(emulate_shared, 0x7f, shared_bytes);
         blockIdx = dim3((unsigned)(i % grid.x), (unsigned)(i / grid.x % grid.y), (unsigned)(i / grid.x / grid.y));
         run_block(is_backward);
     }

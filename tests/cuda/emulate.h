@@ -3,7 +3,7 @@
  * A launch runs its blocks one after the other. The threads of a block are fibers: each runs until it waits at a barrier
  * or a shuffle, then the next one does. When all that are left wait and none can go on, the process ends with the
  * kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on their
- * order shows as other bits. Memory of cudaMalloc faults when the host touches it behind a synchronization; when it is
+ * order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of cudaMalloc faults when the host touches it behind a synchronization; when it is
  * fresh it is not zero. */
 #pragma once
 
@@ -25,16 +25,32 @@ extern thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
 #define __host__
 #define __forceinline__ inline
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 struct uint4 {
     uint32_t x, y, z, w;
 };
+#define UNROLL
 #define __expf expf
 
 void __syncthreads(void);
 uint64_t emulate_exchange(uint64_t bits, int lane); /* what `lane` of the warp brought */
 void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2]);
+void load_matrices(uint32_t to[4], const void *row);
+void load_matrices_turned(uint32_t to[4], const void *row);
+void fetch_16(void *to, const void *from, bool is_there);
+void fetch_group(void);
+void emulate_fetch_wait(int left);
+template <int left> static inline void fetch_wait(void)
+{
+    emulate_fetch_wait(left);
+}
+static inline float power_of_two(float x)
+{
+    return exp2f(x);
+}
+extern unsigned char emulate_shared[];
+#define SHARED_MEMORY(type, name) type &name = *(type *)emulate_shared
 
 template <typename T> static inline T emulate_shuffle(T value, int lane)
 {
@@ -49,13 +65,16 @@ template <typename T> static inline T emulate_shuffle(T value, int lane)
 #define SHUFFLE_XOR(value, mask) emulate_shuffle(value, (int)(threadIdx.x % 32) ^ (mask))
 #define SHUFFLE(value, lane) emulate_shuffle(value, lane)
 
-void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, void (*run)(void *), void *context);
-template <typename F> static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, F body)
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *), void *context);
+template <typename F>
+static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, F body)
 {
-    emulate_launch(kernel, grid, threads, [](void *context) { (*(F *)context)(); }, &body);
+    emulate_launch(kernel, grid, threads, shared_bytes, [](void *context) { (*(F *)context)(); }, &body);
 }
 #define LAUNCH(queue, kernel, grid, threads, ...)                                                                      \
-    emulate_launch_of(#kernel, grid, threads, [&] { kernel(__VA_ARGS__); })
+    emulate_launch_of(#kernel, grid, threads, 0, [&] { kernel(__VA_ARGS__); })
+#define LAUNCH_SHARED(queue, kernel, grid, threads, bytes, ...)                                                        \
+    emulate_launch_of(#kernel, grid, threads, bytes, [&] { kernel(__VA_ARGS__); })
 
 static inline float wide_of(unsigned short half)
 {

@@ -110,7 +110,7 @@ static void cuda_attend(struct queue *queue, const struct op_attend *op)
         return;
     }
     if (takes_mma(&a, &op->out, NULL)) {
-        (op->head_dim == 64 ? attend_mma<64> : attend_mma<128>)(queue, a, op->out, (const float *)op->sinks.at, (float *)op->lse);
+        attend_sizes_of(op->head_dim).attend(queue, a, op->out, (const float *)op->sinks.at, (float *)op->lse);
         return;
     }
     LAUNCH(queue, attend_kernel, dim3(blocks_of(op->qkv.rows, ATTEND_WARPS), op->heads), ATTEND_WARPS * WARP, a, op->out,
@@ -230,7 +230,7 @@ static void cuda_attend_grad(struct queue *queue, const struct op_attend_grad *o
         LAUNCH(queue, sink_grad_kernel, dim3(op->heads), THREADS * 2, op->dsinks, (const float *)op->sinks.at, lse, delta,
                op->qkv.rows);
     if (takes_mma(&a, &op->dqkv, &op->dout)) {
-        (op->head_dim == 64 ? attend_grad_mma<64> : attend_grad_mma<128>)(queue, a, op->dout, op->dqkv, lse, delta);
+        attend_sizes_of(op->head_dim).grad(queue, a, op->dout, op->dqkv, lse, delta);
         return;
     }
     LAUNCH(queue, query_grad_kernel, dim3(blocks, op->heads), ATTEND_WARPS * WARP, a, op->dout, op->dqkv, lse, delta);

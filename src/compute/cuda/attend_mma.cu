@@ -1,350 +1,356 @@
-/* Attention in BF16 on tensor cores, for heads of 64 and 128: the arithmetic of attend.cu in tiles of 64 queries by 64 keys,
- * sums in f32. A warp has 16 rows of one side in registers and meets the other side's tile in shared memory, 16 rows of it
- * at a time; what leaves one product as sums enters the next as an operand without leaving the registers. The backward pass
- * goes over the tiles twice, for the gradients of queries and for those of keys and values: nothing is added by atomics. */
-#include "compute/cuda/cuda_int.h"
+/* Attention in BF16 on tensor cores, for heads of up to 256 in steps of 8: the arithmetic of attend.cu in tiles of 64 queries by 64 or
+ * fewer keys, the head's columns filled up with zeros to the next of 64, 96, 128, 192 and 256.
+ *
+ * A block has 64 rows of one side, 16 a warp, and goes over the tiles of the other side that its rows can see, which arrive
+ * (cp.async) while it computes. Masks are looked at only in tiles that cross the diagonal, a window or a document. The backward
+ * pass goes over the tiles twice, for the gradients of queries and for those of keys and values, 7 products in place of
+ * 5: nothing is added by atomics, so equal shapes give equal bits. */
+#include "compute/cuda/mma.cu"
 
-enum { MMA_ROWS = 64, MMA_WARPS = MMA_ROWS / 16, MMA_PAD = 8, MMA_CHUNK = 16 };
+static const float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-/* The lane's place in the fragments of a 16 x 8 x 16 product: row and pair of columns. */
-struct lane_place {
-    int row, pair; /* 0 .. 7, 0, 2, 4, 6 */
-};
-
-static __device__ __forceinline__ struct lane_place lane_place(void)
+/* Scores as the exponential of 2 takes them: factor · raw, of raw as the tensor cores leave it or, with a soft cap, bent. */
+static __device__ __forceinline__ float score_factor(const struct attention &a)
 {
-    struct lane_place place = {(int)(threadIdx.x % WARP) / 4, (int)(threadIdx.x % 4) * 2};
-
-    return place;
+    return a.softcap > 0 ? LOG2_E : a.scale * LOG2_E;
 }
 
-static __device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    return (uint32_t)half_of(low) | (uint32_t)half_of(high) << 16;
-}
-
-static __device__ __forceinline__ uint32_t pair_of(unsigned short low, unsigned short high)
-{
-    return (uint32_t)low | (uint32_t)high << 16;
-}
-
-/* 64 rows of D columns from global memory; rows behind the last are zero. */
-template <int D> struct tile {
-    unsigned short at[MMA_ROWS][D + MMA_PAD];
-};
-
-template <int D> static __device__ void tile_load(struct tile<D> *tile, const struct mat &m, int32_t row, int32_t rows, int32_t col)
-{
-    const unsigned short *from = (const unsigned short *)m.at + col;
-    bool is_aligned = ((uintptr_t)from | (uintptr_t)m.ld * 2) % 16 == 0;
-
-    for (int i = threadIdx.x; i < MMA_ROWS * (D / 8); i += blockDim.x) {
-        int r = i / (D / 8), c = i % (D / 8) * 8;
-        unsigned short *to = &tile->at[r][c];
-        const unsigned short *source = from + (int64_t)(row + r) * m.ld + c;
-        if (row + r >= rows)
-            for (int k = 0; k < 8; k++)
-                to[k] = 0;
-        else if (is_aligned)
-            *(uint4 *)to = *(const uint4 *)source;
-        else
-            for (int k = 0; k < 8; k++)
-                to[k] = source[k];
-    }
-}
-
-/* 16 rows of D columns as the first operand of products over the columns. */
-template <int D> struct rows_operand {
-    uint32_t part[D / 16][4];
-};
-
-template <int D> static __device__ void rows_load(struct rows_operand<D> *rows, const struct mat &m, int32_t row, int32_t count, int32_t col)
-{
-    const unsigned short *from = (const unsigned short *)m.at + col;
-    struct lane_place lane = lane_place();
-
-    for (int k = 0; k < D / 16; k++)
-        for (int i = 0; i < 4; i++) {
-            int32_t r = row + lane.row + i % 2 * 8;
-            const unsigned short *at = from + (int64_t)r * m.ld + k * 16 + i / 2 * 8 + lane.pair;
-            rows->part[k][i] = r < count ? pair_of(at[0], at[1]) : 0;
-        }
-}
-
-/* sums[16, 8] of rows by the 8 rows of the tile from n on: products over the columns of both. */
+/* out = softmax(scale · q·kᵀ)·v. Keys and values have one tile each: keys of the next tile come while these are weighed, values
+ * while their keys are met. */
 template <int D>
-static __device__ __forceinline__ void multiply_rows(float sums[4], const struct rows_operand<D> &rows, const struct tile<D> *tile, int n)
+static __global__ void __launch_bounds__(MMA_THREADS) attend_mma_kernel(struct attention a, struct mat out, const float *sinks, float *lse)
 {
+    const int KEYS = D <= 128 ? 64 : 32;
+    __shared__ __align__(16) struct tile<D, KEYS> k_tile, v_tile;
     struct lane_place lane = lane_place();
-    const unsigned short *at = tile->at[n + lane.row];
-
-    for (int k = 0; k < D / 16; k++) {
-        uint32_t b[2] = {*(const uint32_t *)&at[k * 16 + lane.pair], *(const uint32_t *)&at[k * 16 + 8 + lane.pair]};
-        multiply_16x8x16(sums, rows.part[k], b);
-    }
-}
-
-/* sums[16, D] += weights [16, 16] by 16 rows of the tile from n on: products over those rows. */
-template <int D>
-static __device__ __forceinline__ void multiply_down(float sums[D / 8][4], const uint32_t weights[4], const struct tile<D> *tile, int n)
-{
-    struct lane_place lane = lane_place();
-    const unsigned short *at = tile->at[n + lane.pair];
-
-    for (int j = 0; j < D / 8; j++) {
-        int col = j * 8 + lane.row;
-        const int step = D + MMA_PAD;
-        uint32_t b[2] = {pair_of(at[col], at[step + col]), pair_of(at[8 * step + col], at[9 * step + col])};
-        multiply_16x8x16(sums[j], weights, b);
-    }
-}
-
-/* Two 16 x 8 sums side by side as a first operand of 16 x 16. */
-static __device__ __forceinline__ void pack_sums(uint32_t to[4], const float left[4], const float right[4])
-{
-    to[0] = pack(left[0], left[1]);
-    to[1] = pack(left[2], left[3]);
-    to[2] = pack(right[0], right[1]);
-    to[3] = pack(right[2], right[3]);
-}
-
-/* The rows a block has; those that the lane has two of. */
-template <int D> static __device__ void rows_store(const struct mat &m, int32_t row, int32_t rows, int32_t col, const float sums[D / 8][4],
-                                                   float first_factor, float second_factor)
-{
-    struct lane_place lane = lane_place();
-
-    for (int half = 0; half < 2; half++) {
-        int32_t r = row + lane.row + half * 8;
-        float factor = half ? second_factor : first_factor;
-        for (int j = 0; r < rows && j < D / 8; j++) {
-            set(m, r, col + j * 8 + lane.pair, factor * sums[j][half * 2]);
-            set(m, r, col + j * 8 + lane.pair + 1, factor * sums[j][half * 2 + 1]);
-        }
-    }
-}
-
-/* The sum, or the largest, of the four lanes that share a row. */
-static __device__ __forceinline__ float quad_sum(float value)
-{
-    value += SHUFFLE_XOR(value, 1);
-    return value + SHUFFLE_XOR(value, 2);
-}
-
-static __device__ __forceinline__ float quad_max(float value)
-{
-    value = fmaxf(value, SHUFFLE_XOR(value, 1));
-    return fmaxf(value, SHUFFLE_XOR(value, 2));
-}
-
-template <int D> static __global__ void __launch_bounds__(MMA_WARPS *WARP) attend_mma_kernel(struct attention a, struct mat out, const float *sinks,
-                                                                                              float *lse)
-{
-    __shared__ __align__(16) struct tile<D> k_tile, v_tile;
-    struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
-    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T;
-    int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2];
-    float top[2], sum[2], acc[D / 8][4];
+    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
+    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T, v_col = k_col + a.kv_heads * d;
+    int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2], last_from, first = first_key(a, q0);
+    bool can_fetch = is_fetchable(a.qkv);
+    float factor = score_factor(a), top[2], sum[2], acc[D / 8][4];
     struct rows_operand<D> q;
 
+    UNROLL
     for (int h = 0; h < 2; h++) {
         from[h] = t[h] < T ? first_key(a, t[h]) : T;
-        top[h] = sinks ? sinks[head] : -INFINITY;
+        top[h] = sinks ? sinks[head] * LOG2_E / factor : -INFINITY;
         sum[h] = sinks && lane.pair == 0 ? 1 : 0;
     }
-    for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 4; i++)
-            acc[j][i] = 0;
-    rows_load<D>(&q, a.qkv, row, T, head * D);
-    for (int32_t s0 = first_key(a, q0); s0 < last; s0 += MMA_ROWS) {
-        float score[MMA_ROWS / 8][4], most[2] = {-INFINITY, -INFINITY};
-        __syncthreads();
-        tile_load<D>(&k_tile, a.qkv, s0, T, k_col);
-        tile_load<D>(&v_tile, a.qkv, s0, T, k_col + a.kv_heads * D);
-        __syncthreads();
-        for (int n = 0; n < MMA_ROWS / 8; n++) {
-            for (int i = 0; i < 4; i++)
-                score[n][i] = 0;
-            multiply_rows<D>(score[n], q, &k_tile, n * 8);
-            for (int i = 0; i < 4; i++) {
-                int32_t s = s0 + n * 8 + lane.pair + i % 2, h = i / 2;
-                bool is_seen = s <= t[h] && s >= from[h];
-                score[n][i] = is_seen ? capped(a.scale * score[n][i], a.softcap) : -INFINITY;
-                most[h] = fmaxf(most[h], score[n][i]);
-            }
+    last_from = SHUFFLE(from[1], WARP - 1);
+    sums_clear<D>(acc);
+    rows_load<D>(&q, a.qkv, row, T, head * d, d, can_fetch);
+    tile_fetch(&k_tile, a.qkv, first, T, k_col, d, can_fetch);
+    fetch_group();
+    for (int32_t s0 = first; s0 < last; s0 += KEYS) {
+        bool is_whole = s0 + KEYS - 1 <= row && s0 >= last_from;
+        float score[KEYS / 16][2][4], most[2] = {-INFINITY, -INFINITY};
+        fetch_wait<0>();
+        __syncthreads(); /* the keys are there, nobody reads the values of the last tile */
+        tile_fetch(&v_tile, a.qkv, s0, T, v_col, d, can_fetch);
+        fetch_group();
+        UNROLL
+        for (int n = 0; n < KEYS / 16; n++) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                score[n][i / 4][i % 4] = 0;
+            multiply_rows(score[n], q, &k_tile, n * 16);
         }
+        __syncthreads();
+        if (s0 + KEYS < last)
+            tile_fetch(&k_tile, a.qkv, s0 + KEYS, T, k_col, d, can_fetch);
+        fetch_group();
+        UNROLL
+        for (int n = 0; n < KEYS / 16; n++)
+            UNROLL
+            for (int i = 0; i < 8; i++) {
+                float *at = &score[n][i / 4][i % 4];
+                int32_t s = s0 + n * 16 + i / 4 * 8 + lane.pair + i % 2, h = i % 4 / 2;
+                if (a.softcap > 0)
+                    *at = capped(a.scale * *at, a.softcap);
+                if (!is_whole && (s > t[h] || s < from[h]))
+                    *at = -INFINITY;
+                most[h] = fmaxf(most[h], *at);
+            }
+        UNROLL
         for (int h = 0; h < 2; h++) {
-            float new_top = fmaxf(top[h], quad_max(most[h])), shrink = top[h] == -INFINITY ? 0 : __expf(top[h] - new_top);
+            float new_top = fmaxf(top[h], quad_max(most[h])), base = new_top == -INFINITY ? 0 : new_top * factor;
+            float shrink = power_of_two(top[h] * factor - base);
             top[h] = new_top;
             sum[h] *= shrink;
+            UNROLL
             for (int j = 0; j < D / 8; j++) {
                 acc[j][h * 2] *= shrink;
                 acc[j][h * 2 + 1] *= shrink;
             }
+            UNROLL
+            for (int n = 0; n < KEYS / 16; n++)
+                UNROLL
+                for (int i = 0; i < 4; i++) {
+                    float *at = &score[n][i / 2][h * 2 + i % 2];
+                    *at = power_of_two(*at * factor - base);
+                    sum[h] += *at;
+                }
         }
-        for (int n = 0; n < MMA_ROWS / 8; n++)
-            for (int i = 0; i < 4; i++) {
-                score[n][i] = score[n][i] == -INFINITY ? 0 : __expf(score[n][i] - top[i / 2]);
-                sum[i / 2] += score[n][i];
-            }
-        for (int n = 0; n < MMA_ROWS / 16; n++) {
+        fetch_wait<1>();
+        __syncthreads(); /* the values are there */
+        UNROLL
+        for (int n = 0; n < KEYS / 16; n++) {
             uint32_t p[4];
-            pack_sums(p, score[2 * n], score[2 * n + 1]);
+            pack_sums(p, score[n][0], score[n][1]);
             multiply_down<D>(acc, p, &v_tile, n * 16);
         }
     }
+    UNROLL
     for (int h = 0; h < 2; h++) {
         sum[h] = quad_sum(sum[h]);
         if (lse && lane.pair == 0 && t[h] < T)
-            lse[(int64_t)head * T + t[h]] = top[h] + logf(sum[h]);
+            lse[(int64_t)head * T + t[h]] = top[h] * factor * LN_2 + logf(sum[h]);
     }
-    rows_store<D>(out, row, T, head * D, acc, 1 / sum[0], 1 / sum[1]);
+    rows_store<D>(out, row, T, head * d, d, acc, 1 / sum[0], 1 / sum[1], is_fetchable(out));
 }
 
-/* p and the gradient of the score behind it, of one pair; see pair_grad. */
-static __device__ __forceinline__ struct pair pair_of_sums(const struct attention &a, float score, float dp, float lse, float delta, bool is_seen)
-{
-    float bend;
-    struct pair pair = {0, 0};
+/* --- backward --- */
 
-    if (!is_seen)
-        return pair;
-    score = capped(a.scale * score, a.softcap);
-    bend = a.softcap > 0 ? score / a.softcap : 0;
-    pair.p = __expf(score - lse);
-    pair.slope = a.scale * pair.p * (dp - delta) * (1 - bend * bend);
+/* Rows in a tile of the other side; two tiles of each of its two matrices come and go by turns. */
+template <int D> struct grad_tile {
+    enum { ROWS = D <= 128 ? 32 : 16 };
+};
+
+/* p and the gradient of the score behind it over the scale, of one pair; see pair_grad. lse is in the exponential of 2. */
+static __device__ __forceinline__ struct pair pair_of_sums(const struct attention &a, float factor, float score, float dp, float lse, float delta,
+                                                           bool is_seen)
+{
+    struct pair pair;
+    float bend = 0;
+
+    if (a.softcap > 0) {
+        score = capped(a.scale * score, a.softcap);
+        bend = score / a.softcap;
+    }
+    pair.p = is_seen ? power_of_two(score * factor - lse) : 0;
+    pair.slope = pair.p * (dp - delta) * (1 - bend * bend);
     return pair;
 }
 
-template <int D> static __global__ void __launch_bounds__(MMA_WARPS *WARP)
+/* Large heads have one of the two row operands in shared memory: both do not fit in registers beside the sums. */
+template <int D> struct query_grad_shared {
+    struct tile<D, grad_tile<D>::ROWS> k[2], v[2];
+    struct tile<D, (D > 128 ? MMA_ROWS : 1)> g;
+};
+
+/* dq[t] = scale · Σ_s slope[t, s]·k[s] */
+template <int D>
+static __global__ void __launch_bounds__(MMA_THREADS)
     query_grad_mma_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
 {
-    __shared__ __align__(16) struct tile<D> k_tile, v_tile;
+    const int KEYS = grad_tile<D>::ROWS;
+    SHARED_MEMORY(struct query_grad_shared<D>, shared);
     struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
-    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T;
-    int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2];
-    float row_lse[2], row_delta[2], dq[D / 8][4];
+    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
+    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T, v_col = k_col + a.kv_heads * d;
+    int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2], last_from, first = first_key(a, q0);
+    bool can_fetch = is_fetchable(a.qkv), can_fetch_g = is_fetchable(dout);
+    float factor = score_factor(a), row_lse[2], row_delta[2], dq[D / 8][4];
     struct rows_operand<D> q, g;
 
+    UNROLL
     for (int h = 0; h < 2; h++) {
         int64_t at = (int64_t)head * T + t[h];
         from[h] = t[h] < T ? first_key(a, t[h]) : T;
-        row_lse[h] = t[h] < T ? lse[at] : 0;
+        row_lse[h] = t[h] < T ? lse[at] * LOG2_E : 0;
         row_delta[h] = t[h] < T ? delta[at] : 0;
     }
-    for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 4; i++)
-            dq[j][i] = 0;
-    rows_load<D>(&q, a.qkv, row, T, head * D);
-    rows_load<D>(&g, dout, row, T, head * D);
-    for (int32_t s0 = first_key(a, q0); s0 < last; s0 += MMA_ROWS) {
-        __syncthreads();
-        tile_load<D>(&k_tile, a.qkv, s0, T, k_col);
-        tile_load<D>(&v_tile, a.qkv, s0, T, k_col + a.kv_heads * D);
-        __syncthreads();
-        for (int n = 0; n < MMA_ROWS; n += MMA_CHUNK) {
+    last_from = SHUFFLE(from[1], WARP - 1);
+    sums_clear<D>(dq);
+    rows_load<D>(&q, a.qkv, row, T, head * d, d, can_fetch);
+    if (D <= 128)
+        rows_load<D>(&g, dout, row, T, head * d, d, can_fetch_g);
+    else
+        tile_fetch(&shared.g, dout, q0, T, head * d, d, can_fetch_g);
+    tile_fetch(&shared.k[0], a.qkv, first, T, k_col, d, can_fetch);
+    tile_fetch(&shared.v[0], a.qkv, first, T, v_col, d, can_fetch);
+    fetch_group();
+    for (int32_t s0 = first, stage = 0; s0 < last; s0 += KEYS, stage ^= 1) {
+        bool is_whole = s0 + KEYS - 1 <= row && s0 >= last_from;
+        if (s0 + KEYS < last) {
+            tile_fetch(&shared.k[stage ^ 1], a.qkv, s0 + KEYS, T, k_col, d, can_fetch);
+            tile_fetch(&shared.v[stage ^ 1], a.qkv, s0 + KEYS, T, v_col, d, can_fetch);
+        }
+        fetch_group();
+        fetch_wait<1>();
+        __syncthreads(); /* this tile is there */
+        for (int n = 0; n < KEYS; n += MMA_CHUNK) {
             float score[2][4] = {}, dp[2][4] = {};
             uint32_t slopes[4];
-            for (int half = 0; half < 2; half++) {
-                multiply_rows<D>(score[half], q, &k_tile, n + half * 8);
-                multiply_rows<D>(dp[half], g, &v_tile, n + half * 8);
-                for (int i = 0; i < 4; i++) {
-                    int32_t s = s0 + n + half * 8 + lane.pair + i % 2, h = i / 2;
-                    bool is_seen = s <= t[h] && s >= from[h];
-                    score[half][i] = pair_of_sums(a, score[half][i], dp[half][i], row_lse[h], row_delta[h], is_seen).slope;
-                }
+            multiply_rows(score, q, &shared.k[stage], n);
+            if (D <= 128)
+                multiply_rows(dp, g, &shared.v[stage], n);
+            else
+                multiply_tiles(dp, &shared.g, row - q0, &shared.v[stage], n);
+            UNROLL
+            for (int i = 0; i < 8; i++) {
+                int32_t s = s0 + n + i / 4 * 8 + lane.pair + i % 2, h = i % 4 / 2;
+                float *at = &score[i / 4][i % 4];
+                bool is_seen = is_whole || (s <= t[h] && s >= from[h]);
+                *at = pair_of_sums(a, factor, *at, dp[i / 4][i % 4], row_lse[h], row_delta[h], is_seen).slope;
             }
             pack_sums(slopes, score[0], score[1]);
-            multiply_down<D>(dq, slopes, &k_tile, n);
+            multiply_down<D>(dq, slopes, &shared.k[stage], n);
         }
+        __syncthreads(); /* nobody reads it any more */
     }
-    rows_store<D>(dqkv, row, T, head * D, dq, 1, 1);
+    rows_store<D>(dqkv, row, T, head * d, d, dq, a.scale, a.scale, is_fetchable(dqkv));
 }
 
 /* What the queries of a tile need beside their numbers. */
-struct query_facts {
-    float lse[MMA_ROWS], delta[MMA_ROWS];
-    int32_t from[MMA_ROWS];
+template <int ROWS> struct query_facts {
+    float lse[ROWS], delta[ROWS];
+    int32_t from[ROWS];
 };
 
-static __device__ void facts_load(struct query_facts *facts, const struct attention &a, int32_t head, int32_t q0, const float *lse,
-                                  const float *delta)
+template <int ROWS>
+static __device__ __forceinline__ void facts_load(struct query_facts<ROWS> *facts, const struct attention &a, int32_t head, int32_t q0,
+                                                  const float *lse, const float *delta)
 {
     int32_t i = threadIdx.x, t = q0 + i, T = a.qkv.rows;
 
-    if (i >= MMA_ROWS)
+    if (i >= ROWS)
         return;
     facts->from[i] = t < T ? first_key(a, t) : T;
-    facts->lse[i] = t < T ? lse[(int64_t)head * T + t] : 0;
+    facts->lse[i] = t < T ? lse[(int64_t)head * T + t] * LOG2_E : 0;
     facts->delta[i] = t < T ? delta[(int64_t)head * T + t] : 0;
 }
 
-template <int D> static __global__ void __launch_bounds__(MMA_WARPS *WARP)
+/* Gradients of keys and of values, or of one of them: large heads take a launch for each. */
+enum { GRAD_BOTH, GRAD_VALUES, GRAD_KEYS };
+
+template <int D> struct key_grad_shared {
+    struct tile<D, grad_tile<D>::ROWS> q[2], g[2];
+    struct tile<D, (D > 128 ? MMA_ROWS : 1)> v;
+    struct query_facts<grad_tile<D>::ROWS> facts[2];
+};
+
+/* dk[s] = scale · Σ_t slope[t, s]·q[t], dv[s] = Σ_t p[t, s]·dout[t], over the queries of the group's heads that see s: heads in
+ * order, their tiles in order. */
+template <int D, int WHICH>
+static __global__ void __launch_bounds__(MMA_THREADS)
     key_grad_mma_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
 {
-    __shared__ __align__(16) struct tile<D> q_tile, g_tile;
-    __shared__ struct query_facts facts;
+    const int QUERIES = grad_tile<D>::ROWS;
+    SHARED_MEMORY(struct key_grad_shared<D>, shared);
     struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, s0 = blockIdx.x * MMA_ROWS, kv_head = blockIdx.y, group = a.heads / a.kv_heads;
+    int32_t T = a.qkv.rows, d = a.head_dim, s0 = blockIdx.x * MMA_ROWS, kv_head = blockIdx.y, group = a.heads / a.kv_heads;
     int32_t row = s0 + (int32_t)(threadIdx.x / WARP) * 16, s[2] = {row + lane.row, row + lane.row + 8};
-    int32_t end = end_of_queries(a, s0 + MMA_ROWS < T ? s0 + MMA_ROWS - 1 : T - 1), col = (a.heads + kv_head) * D;
-    float dk[D / 8][4], dv[D / 8][4];
+    int32_t end = end_of_queries(a, s0 + MMA_ROWS < T ? s0 + MMA_ROWS - 1 : T - 1), col = (a.heads + kv_head) * d;
+    int32_t v_col = col + a.kv_heads * d, per_head = (end - s0 + QUERIES - 1) / QUERIES, tiles = group * per_head;
+    bool can_fetch = is_fetchable(a.qkv), can_fetch_g = is_fetchable(dout);
+    float factor = score_factor(a), dk[D / 8][4], dv[D / 8][4];
     struct rows_operand<D> k, v;
 
-    for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 4; i++)
-            dk[j][i] = dv[j][i] = 0;
-    rows_load<D>(&k, a.qkv, row, T, col);
-    rows_load<D>(&v, a.qkv, row, T, col + a.kv_heads * D);
-    for (int32_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int32_t q0 = s0; q0 < end; q0 += MMA_ROWS) {
-            __syncthreads();
-            tile_load<D>(&q_tile, a.qkv, q0, T, head * D);
-            tile_load<D>(&g_tile, dout, q0, T, head * D);
-            facts_load(&facts, a, head, q0, lse, delta);
-            __syncthreads();
-            for (int n = 0; n < MMA_ROWS; n += MMA_CHUNK) {
-                float score[2][4] = {}, dp[2][4] = {};
-                uint32_t p[4], slopes[4];
-                for (int half = 0; half < 2; half++) {
-                    multiply_rows<D>(score[half], k, &q_tile, n + half * 8);
-                    multiply_rows<D>(dp[half], v, &g_tile, n + half * 8);
-                    for (int i = 0; i < 4; i++) {
-                        int q = n + half * 8 + lane.pair + i % 2, h = i / 2;
-                        bool is_seen = s[h] <= q0 + q && s[h] >= facts.from[q];
-                        struct pair pair = pair_of_sums(a, score[half][i], dp[half][i], facts.lse[q], facts.delta[q], is_seen);
-                        score[half][i] = pair.slope;
-                        dp[half][i] = pair.p;
-                    }
-                }
-                pack_sums(p, dp[0], dp[1]);
-                pack_sums(slopes, score[0], score[1]);
-                multiply_down<D>(dv, p, &g_tile, n);
-                multiply_down<D>(dk, slopes, &q_tile, n);
+    sums_clear<D>(dk);
+    sums_clear<D>(dv);
+    rows_load<D>(&k, a.qkv, row, T, col, d, can_fetch);
+    if (D <= 128)
+        rows_load<D>(&v, a.qkv, row, T, v_col, d, can_fetch);
+    else if (WHICH != GRAD_VALUES)
+        tile_fetch(&shared.v, a.qkv, s0, T, v_col, d, can_fetch);
+    for (int32_t i = -1, stage = 1; i < tiles; i++, stage ^= 1) { /* fetches tile i + 1, computes with tile i */
+        int32_t next_head = kv_head * group + (i + 1) / per_head, next_q0 = s0 + (i + 1) % per_head * QUERIES, q0 = s0 + i % per_head * QUERIES;
+        bool is_whole;
+        if (i + 1 < tiles) {
+            tile_fetch(&shared.q[stage ^ 1], a.qkv, next_q0, T, next_head * d, d, can_fetch);
+            tile_fetch(&shared.g[stage ^ 1], dout, next_q0, T, next_head * d, d, can_fetch_g);
+            facts_load(&shared.facts[stage ^ 1], a, next_head, next_q0, lse, delta);
+        }
+        fetch_group();
+        if (i < 0)
+            continue;
+        fetch_wait<1>();
+        __syncthreads(); /* this tile is there */
+        is_whole = row + 15 <= q0 && row >= shared.facts[stage].from[QUERIES - 1];
+        for (int n = 0; n < QUERIES; n += MMA_CHUNK) {
+            float score[2][4] = {}, dp[2][4] = {};
+            uint32_t weights[4];
+            multiply_rows(score, k, &shared.q[stage], n);
+            if (D <= 128)
+                multiply_rows(dp, v, &shared.g[stage], n);
+            else if (WHICH != GRAD_VALUES)
+                multiply_tiles(dp, &shared.v, row - s0, &shared.g[stage], n);
+            UNROLL
+            for (int j = 0; j < 8; j++) {
+                int q = n + j / 4 * 8 + lane.pair + j % 2, h = j % 4 / 2;
+                float *at = &score[j / 4][j % 4], *dp_at = &dp[j / 4][j % 4];
+                bool is_seen = is_whole || (s[h] <= q0 + q && s[h] >= shared.facts[stage].from[q]);
+                struct pair pair = pair_of_sums(a, factor, *at, *dp_at, shared.facts[stage].lse[q], shared.facts[stage].delta[q], is_seen);
+                *at = pair.slope;
+                *dp_at = pair.p;
+            }
+            if (WHICH != GRAD_KEYS) {
+                pack_sums(weights, dp[0], dp[1]);
+                multiply_down<D>(dv, weights, &shared.g[stage], n);
+            }
+            if (WHICH != GRAD_VALUES) {
+                pack_sums(weights, score[0], score[1]);
+                multiply_down<D>(dk, weights, &shared.q[stage], n);
             }
         }
-    rows_store<D>(dqkv, row, T, col, dk, 1, 1);
-    rows_store<D>(dqkv, row, T, col + a.kv_heads * D, dv, 1, 1);
+        __syncthreads(); /* nobody reads it any more */
+    }
+    if (WHICH != GRAD_VALUES)
+        rows_store<D>(dqkv, row, T, col, d, dk, a.scale, a.scale, is_fetchable(dqkv));
+    if (WHICH != GRAD_KEYS)
+        rows_store<D>(dqkv, row, T, v_col, d, dv, 1, 1, is_fetchable(dqkv));
 }
+
+/* --- which of them --- */
 
 static bool takes_mma(const struct attention *a, const struct mat *out, const struct mat *dout)
 {
-    return (a->head_dim == 64 || a->head_dim == 128) && a->qkv.type == DTYPE_BF16 && out->type == DTYPE_BF16 &&
+    return a->head_dim % 8 == 0 && a->head_dim <= 256 && a->scale > 0 && a->qkv.type == DTYPE_BF16 && out->type == DTYPE_BF16 &&
            (!dout || dout->type == DTYPE_BF16);
 }
 
 template <int D> static void attend_mma(struct queue *queue, const struct attention &a, struct mat out, const float *sinks, float *lse)
 {
-    LAUNCH(queue, attend_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_WARPS * WARP, a, out, sinks, lse);
+    LAUNCH(queue, attend_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_THREADS, a, out, sinks, lse);
+}
+
+template <int D, int WHICH>
+static void key_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
+{
+    LAUNCH_SHARED(queue, (key_grad_mma_kernel<D, WHICH>), dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.kv_heads), MMA_THREADS,
+                  sizeof(struct key_grad_shared<D>), a, dout, dqkv, lse, delta);
 }
 
 template <int D>
 static void attend_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
 {
-    int32_t blocks = blocks_of(a.qkv.rows, MMA_ROWS);
+    LAUNCH_SHARED(queue, query_grad_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_THREADS,
+                  sizeof(struct query_grad_shared<D>), a, dout, dqkv, lse, delta);
+    key_grad_mma<D, (D > 128 ? GRAD_VALUES : GRAD_BOTH)>(queue, a, dout, dqkv, lse, delta);
+    if (D > 128)
+        key_grad_mma<D, (D > 128 ? GRAD_KEYS : GRAD_BOTH)>(queue, a, dout, dqkv, lse, delta);
+}
 
-    LAUNCH(queue, query_grad_mma_kernel<D>, dim3(blocks, a.heads), MMA_WARPS * WARP, a, dout, dqkv, lse, delta);
-    LAUNCH(queue, key_grad_mma_kernel<D>, dim3(blocks, a.kv_heads), MMA_WARPS * WARP, a, dout, dqkv, lse, delta);
+struct attend_sizes {
+    void (*attend)(struct queue *, const struct attention &, struct mat out, const float *sinks, float *lse);
+    void (*grad)(struct queue *, const struct attention &, struct mat dout, struct mat dqkv, const float *lse, const float *delta);
+};
+
+/* Of the smallest size that has room for the head. */
+static struct attend_sizes attend_sizes_of(int32_t head_dim)
+{
+    static const struct {
+        int32_t size;
+        struct attend_sizes run;
+    } sizes[] = {
+        {64, {attend_mma<64>, attend_grad_mma<64>}},    {96, {attend_mma<96>, attend_grad_mma<96>}},
+        {128, {attend_mma<128>, attend_grad_mma<128>}}, {192, {attend_mma<192>, attend_grad_mma<192>}},
+        {256, {attend_mma<256>, attend_grad_mma<256>}},
+    };
+    int i = 0;
+
+    while (sizes[i].size < head_dim)
+        i++;
+    return sizes[i].run;
 }

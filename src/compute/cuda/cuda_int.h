@@ -18,6 +18,7 @@ struct cuda_state { /* of a queue */
     cudaStream_t stream;
     struct blas *blas; /* cuBLASLt with its workspace; NULL: products take kernels of our own */
     void *workspace;
+    bool is_checked; /* ATTUNE_CUDA_CHECK is set: the host waits behind every launch, so that an error names its kernel */
 };
 
 static inline struct cuda_state *cuda_state_of(struct queue *queue)
@@ -30,6 +31,14 @@ static void cuda_check(cudaError_t error, const char *what)
 {
     if (error != cudaSuccess)
         die("cuda: %s: %s", what, cudaGetErrorString(error));
+}
+
+/* Behind every launch. */
+static inline void cuda_launched(struct queue *queue, const char *kernel)
+{
+    cuda_check(cudaGetLastError(), kernel);
+    if (cuda_state_of(queue)->is_checked)
+        cuda_check(cudaStreamSynchronize(cuda_state_of(queue)->stream), kernel);
 }
 
 static inline int32_t blocks_of(int64_t count, int32_t size)

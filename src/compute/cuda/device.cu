@@ -14,6 +14,7 @@ extern "C" {
 }
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- queues and memory --- */
@@ -50,6 +51,7 @@ static bool queue_open(struct queue *queue, struct err *err)
         die("there is no memory");
     queue->state = state;
     state->device = queue->device;
+    state->is_checked = getenv("ATTUNE_CUDA_CHECK") != NULL;
     error = cudaSetDevice(queue->device);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking);

@@ -63,7 +63,7 @@ void trial_rope(struct trial *trial)
 void trial_attend(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t shape = (int32_t)random_below(o, 4), d = shape == 0 ? 32 * random_in(o, 1, 8) : shape == 1 ? 64 << random_below(o, 2) : random_in(o, 1, 100);
+    int32_t shape = (int32_t)random_below(o, 4), d = shape == 0 ? 32 * random_in(o, 1, 8) : shape == 1 ? 8 * random_in(o, 1, 32) : random_in(o, 1, 100);
     int32_t T = random_in(o, 1, d <= 128 ? 200 : 90);
     int32_t kv = random_in(o, 1, 2), heads = kv * random_in(o, 1, d <= 100 ? 3 : 2);
     struct batch batch = batch_random(o, T, 5);

@@ -74,13 +74,17 @@ static inline int32_t *operands_indices(struct operands *o, int32_t count)
     return operands_take(o, ((size_t)count + 1) * sizeof(int32_t));
 }
 
-/* Odd offsets and leading dimensions: `room` columns behind each row, then up to 5 more. */
+/* Odd offsets and leading dimensions: `room` columns behind each row, then up to 5 more; or rows that begin at whole 16 bytes. */
 static inline struct mat mat_make(struct operands *o, int32_t rows, int32_t cols, int32_t room, enum dtype type)
 {
     struct mat m = {NULL, rows, cols, cols + room + random_in(o, 0, 5), type};
-    size_t elements = (size_t)rows * (size_t)m.ld, size = dtype_bytes(type);
+    bool is_aligned = random_below(o, 2);
+    size_t elements, size = dtype_bytes(type);
 
-    m.at = (char *)operands_take(o, (elements + 3) * size) + (size_t)random_in(o, 0, 3) * size;
+    if (is_aligned)
+        m.ld = (m.ld + 7) / 8 * 8;
+    elements = (size_t)rows * (size_t)m.ld;
+    m.at = (char *)operands_take(o, (elements + 3) * size) + (is_aligned ? 0 : (size_t)random_in(o, 0, 3) * size);
     memset(m.at, OPERANDS_GAP, elements * size);
     return m;
 }
