@@ -52,6 +52,7 @@ struct api_config {
     int64_t audit_days;          /* the audit log is kept so long; 0: 365 */
     int64_t auth_failures_per_minute; /* wrong keys of one address, after five at once; 0: 10; -1: no limit */
     struct outgoing_policy origins; /* that jobs' integrations may name */
+    const char *outgoing;           /* the same as text, for processes that go there; NULL: none */
     const char *wandb_url;          /* of the W&B server that jobs are told to */
     const char *hub_url;            /* of the Hub that results are exported to */
     struct api_checker checker;

@@ -9,6 +9,7 @@
 
 struct chat_workers; /* api/workers.h */
 struct preparers;    /* api/prepare.h */
+struct pings;
 struct job_request;  /* api/job_request.h */
 struct expiry;
 struct upkeep;
@@ -21,6 +22,7 @@ struct api {
     struct api_config config;
     struct chat_workers *workers;
     struct preparers *preparers;
+    struct pings *pings;
     struct expiry *expiry;
     struct upkeep *upkeep;
     struct event_streams *streams;
@@ -181,6 +183,13 @@ void failures_free(struct failures *failures); /* NULL is fine */
 /* A wrong key came from this source. False: there were too many, the next is due in *wait_s seconds. */
 bool failures_note(struct failures *failures, uint64_t source, int64_t now_ms, int64_t *wait_s);
 
+/* --- tests of webhook endpoints at work (webhook_ping.c) --- */
+
+struct pings *pings_new(const struct api_config *config, struct err *err);
+void pings_free(struct pings *all); /* ends all; NULL is fine */
+/* As the table of webhooks.c has it; NULL: there is no such type. */
+const char *webhook_event_type(struct str name);
+
 /* --- what models answered (usage.c): in the store some seconds later --- */
 
 struct usage_book *usage_book_new(const struct api_config *config);
@@ -205,7 +214,7 @@ bool project_find(struct call *call, struct tenant *tenant, struct store_project
 void estimate_answer(struct call *call, const struct job_request *request, const struct job_spec *spec);
 
 /* --- handlers, one file a resource --- */
-call_fn webhooks_create, webhooks_list, webhooks_get, webhooks_update, webhooks_delete, webhooks_rotate;
+call_fn webhooks_create, webhooks_list, webhooks_get, webhooks_update, webhooks_delete, webhooks_rotate, webhooks_test;
 call_fn webhook_types_list;
 call_fn secrets_put, secrets_list, secrets_delete;
 call_fn files_create, files_list, files_get, files_delete, files_content, files_preview;

@@ -37,6 +37,7 @@ static const struct {
     {HTTP_POST, "v1/webhook_endpoints/{id}", "webhook_endpoint.updated"},
     {HTTP_DELETE, "v1/webhook_endpoints/{id}", "webhook_endpoint.deleted"},
     {HTTP_POST, "v1/webhook_endpoints/{id}/rotate_secret", "webhook_endpoint.secret.rotated"},
+    {HTTP_POST, "v1/webhook_endpoints/{id}/test", "webhook_endpoint.tested"},
     {HTTP_POST, "v1/organization/drain", "drain.begun"},
     {HTTP_DELETE, "v1/organization/drain", "drain.ended"},
     {HTTP_POST, "v1/chat/completions", NULL},

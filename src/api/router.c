@@ -56,6 +56,7 @@
     X(POST, "v1/webhook_endpoints/{id}", "write", "", webhooks_update)                                                 \
     X(DELETE, "v1/webhook_endpoints/{id}", "write", "", webhooks_delete)                                               \
     X(POST, "v1/webhook_endpoints/{id}/rotate_secret", "write", "", webhooks_rotate)                                   \
+    X(POST, "v1/webhook_endpoints/{id}/test", "write", "", webhooks_test)                                              \
     X(GET, "v1/webhook_event_types", "read", "", webhook_types_list)                                                   \
     X(POST, "v1/organizations", "admin", "", organizations_create)                                                     \
     X(GET, "v1/organizations", "admin", "", organizations_list)                                                        \
@@ -454,7 +455,8 @@ struct api *api_new(const struct api_config *config, struct err *err)
         api->config.file_bytes_max = 50ull << 30;
     api->workers = workers_new(&api->config, err);
     api->preparers = api->workers ? preparers_new(&api->config, err) : NULL;
-    if (!api->preparers) {
+    api->pings = api->preparers ? pings_new(&api->config, err) : NULL;
+    if (!api->pings) {
         api_free(api);
         return NULL;
     }
@@ -481,6 +483,7 @@ void api_free(struct api *api)
     event_streams_free(api->streams);
     expiry_free(api->expiry);
     upkeep_free(api->upkeep);
+    pings_free(api->pings);
     preparers_free(api->preparers);
     workers_free(api->workers);
     metrics_free(api->metrics);

@@ -14,10 +14,10 @@ static const char *const event_types[] = {"fine_tuning.job.succeeded", "fine_tun
                                           "fine_tuning.job.cancelled"};
 enum { EVENT_TYPES = sizeof event_types / sizeof *event_types };
 
-static const char *find_event_type(const struct json *name)
+const char *webhook_event_type(struct str name)
 {
     for (size_t i = 0; i < EVENT_TYPES; i++)
-        if (str_is(json_string_or(name, STR_NONE), event_types[i]))
+        if (str_is(name, event_types[i]))
             return event_types[i];
     return NULL;
 }
@@ -101,7 +101,7 @@ static void read_event_types(struct call *call, const struct json *value, struct
     for
         json_each(item, is_list ? value : NULL)
         {
-            const char *type = find_event_type(item);
+            const char *type = webhook_event_type(json_string_or(item, STR_NONE));
 
             for (size_t i = 0; i < EVENT_TYPES; i++)
                 is_wanted[i] |= type == event_types[i];

@@ -413,6 +413,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .is_local = is_loopback(s->options.host),
                                           .public_host = s->options.public_host,
                                           .origins = s->origins,
+                                          .outgoing = s->options.outgoing,
                                           .wandb_url = s->options.wandb_url,
                                           .checker = {check_begin, check_add, check_end, check_free}},
                      err);

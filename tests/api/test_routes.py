@@ -9,7 +9,7 @@ from conftest import BINARY, CONTRACT, Server, ask
 OPEN = ["/healthz", "/readyz"]  # to everybody
 ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item and template not in OPEN]
 WITH_JSON = ["/v0/models", "/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads", "/v1/organization/projects", "/v1/webhook_endpoints"]
-WITH_BODY = [*WITH_JSON, "/v1/webhook_endpoints/x", "/v1/webhook_endpoints/x/rotate_secret", "/v1/uploads/x/complete", "/v1/organization/projects/x", "/v1/organization/projects/x/api_keys", "/v1/fine_tuning/checkpoints/x/permissions", "/v1/organization/drain", "/v1/organizations"]
+WITH_BODY = [*WITH_JSON, "/v1/webhook_endpoints/x", "/v1/webhook_endpoints/x/rotate_secret", "/v1/webhook_endpoints/x/test", "/v1/uploads/x/complete", "/v1/organization/projects/x", "/v1/organization/projects/x/api_keys", "/v1/fine_tuning/checkpoints/x/permissions", "/v1/organization/drain", "/v1/organizations"]
 
 
 def path_of(template):

@@ -268,3 +268,47 @@ def test_a_server_that_is_killed_tells_the_end_afterwards(tmp_path, models):
     assert (event.type, event.data.id) == (TYPES[0], job.id)
     receiver.close()
     assert server.stop() == 0
+
+
+def ping(client, endpoint, **body):
+    return client.post(f"/webhook_endpoints/{endpoint.id}/test", body=body, cast_to=object)
+
+
+def test_an_endpoint_is_tested_without_a_job(world, receiver):
+    server, client, _ = world
+    made = client.webhooks.create(name="x", url=receiver.url + "/hook", event_types=TYPES[1:])
+    told = ping(client, made)
+    assert (told["object"], told["webhook_endpoint_id"], told["event_type"], told["delivered"], told["status"], told["error"]) == (
+        "webhook_endpoint.test", made.id, TYPES[1], True, 200, None)
+    (path, headers, body), = receiver.requests
+    event = client.webhooks.unwrap(body, headers, secret=made.signing_secret)
+    assert path == "/hook" and (event.id, event.type, event.data.id) == (told["event_id"], TYPES[1], "ftjob-test")
+    client.webhooks.update(made.id, extra_body={"status": "disabled"})
+    assert ping(client, made, event_type=TYPES[0])["event_type"] == TYPES[0]
+    assert rows(server, "SELECT COUNT(*) FROM deliveries WHERE state='pending'") == [(0,)]
+
+
+def test_a_test_tells_what_went_wrong(world, receiver):
+    _, client, _ = world
+    made = client.webhooks.create(name="x", url=receiver.url, event_types=TYPES)
+    receiver.answers[:] = [500, 410, "cut"]
+    for status in (500, 410, None):
+        told = ping(client, made)
+        assert not told["delivered"] and told["status"] == status and told["error"]
+    nobody = client.webhooks.create(name="x", url="https://no.such.name.invalid/", event_types=TYPES)
+    assert ping(client, nobody)["status"] is None
+    for body, status in (({"event_type": "batch.completed"}, 422), ({"url": "x"}, 422)):
+        with pytest.raises(openai.APIStatusError) as refused:
+            ping(client, made, **body)
+        assert refused.value.status_code == status
+    with pytest.raises(openai.NotFoundError):
+        client.post("/webhook_endpoints/we_none/test", body={}, cast_to=object)
+
+
+def test_a_rotated_secret_signs_the_test_with_both(world, receiver):
+    _, client, _ = world
+    made = client.webhooks.create(name="x", url=receiver.url, event_types=TYPES)
+    client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+    assert ping(client, made)["delivered"]
+    (_, headers, body), = receiver.requests
+    client.webhooks.unwrap(body, headers, secret=made.signing_secret)
