@@ -62,17 +62,6 @@ char *str_copy(struct arena *arena, struct str s)
     return arena_copy(arena, s.at, s.len);
 }
 
-uint64_t str_hash(struct str s)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-
-    for (size_t i = 0; i < s.len; i++)
-        hash = (hash ^ (unsigned char)s.at[i]) * 0x100000001b3u;
-    hash ^= hash >> 32;
-    hash *= 0xd6e8feb86659fd93u;
-    return hash ^ (hash >> 32);
-}
-
 bool str_to_i64(struct str s, int64_t *value)
 {
     char text[32];

@@ -56,7 +56,6 @@ ptrdiff_t str_find(struct str s, struct str needle, size_t from);
 struct str str_clip(struct str s, size_t len_max);
 struct str str_trim(struct str s);                           /* ASCII white space, both ends */
 char *str_copy(struct arena *arena, struct str s);           /* NUL-terminated */
-uint64_t str_hash(struct str s);                             /* FNV-1a finished by a mixer; not for hostile keys */
 /* Whole view is one number and nothing else. */
 bool str_to_i64(struct str s, int64_t *value);
 bool str_to_double(struct str s, double *value);

@@ -100,7 +100,7 @@ static bool read_members(struct dataset_summary *summary, const struct json *roo
     return true;
 }
 
-bool dataset_summary_read(struct dataset_summary *summary, const char *path, struct err *err)
+static bool dataset_summary_read(struct dataset_summary *summary, const char *path, struct err *err)
 {
     struct arena arena = {0};
     struct json *root;

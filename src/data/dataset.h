@@ -58,7 +58,6 @@ struct dataset_summary {
 };
 
 bool dataset_summary_write(const struct dataset_summary *summary, const char *path, struct err *err);
-bool dataset_summary_read(struct dataset_summary *summary, const char *path, struct err *err);
 
 struct dataset {
     struct dataset_summary summary;

@@ -69,13 +69,6 @@ struct str secret_reveal(const struct secret *secret)
     return secret->pages ? (struct str){secret->pages->at, secret->pages->len} : STR("");
 }
 
-bool secret_equal(const struct secret *a, const struct secret *b)
-{
-    struct str left = secret_reveal(a), right = secret_reveal(b);
-
-    return left.len == right.len && CRYPTO_memcmp(left.at, right.at, left.len) == 0;
-}
-
 void secret_last4(const struct secret *secret, char out[5])
 {
     struct str text = secret_reveal(secret);

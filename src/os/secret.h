@@ -26,7 +26,6 @@ bool secret_read_fd(struct secret *secret, int fd, size_t bytes_max, const char 
 bool secret_is_set(const struct secret *secret);
 /* The bytes, NUL-terminated; valid until the secret changes. Empty when there is none. */
 struct str secret_reveal(const struct secret *secret);
-bool secret_equal(const struct secret *a, const struct secret *b); /* in constant time for equal lengths */
 /* The last four characters when it is printable ASCII of at least 16, so that they tell little; otherwise "". */
 void secret_last4(const struct secret *secret, char out[5]);
 /* Zeroes and returns the pages; a zeroed struct is fine. */

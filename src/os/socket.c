@@ -124,50 +124,6 @@ int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err)
     return accepted;
 }
 
-static bool unix_address(const char *path, struct sockaddr_un *address, struct err *err)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address->sun_path)
-        return err_set(err, ERR_LIMIT, "the socket's path %s is longer than the system's %zu bytes", path,
-                       sizeof address->sun_path - 1);
-    memcpy(address->sun_path, path, strlen(path) + 1);
-    return true;
-}
-
-int socket_listen_unix(const char *path, struct err *err)
-{
-    struct sockaddr_un address;
-    int fd;
-
-    if (!unix_address(path, &address, err))
-        return -1;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return fail(fd, err, "listen on", path);
-    unlink(path);
-    /* The mode is set between bind and listen: before listen nobody can connect. */
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, 0600) != 0 ||
-        listen(fd, SOMAXCONN) != 0)
-        return fail(fd, err, "listen on", path);
-    return fd;
-}
-
-int socket_connect_unix(const char *path, struct err *err)
-{
-    struct sockaddr_un address;
-    int fd, status;
-
-    if (!unix_address(path, &address, err))
-        return -1;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return fail(fd, err, "connect to", path);
-    do
-        status = connect(fd, (struct sockaddr *)&address, sizeof address);
-    while (status != 0 && errno == EINTR);
-    return status == 0 ? fd : fail(fd, err, "connect to", path);
-}
-
 bool socket_pair(int ends[2], struct err *err)
 {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)

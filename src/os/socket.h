@@ -1,4 +1,4 @@
-/* os/socket.h - listening and connected sockets: TCP for the API, Unix sockets between our own processes.
+/* os/socket.h - listening and connected sockets: TCP for the API, pairs between our own processes.
  * All descriptors are close-on-exec and non-blocking unless said otherwise; -1 with err set on failure. */
 #pragma once
 
@@ -16,14 +16,9 @@ uint64_t socket_source(const char *address);
 /* host: an IPv4 or IPv6 address, no name. port 0: any free one. */
 int socket_listen_tcp(const char *host, int port, struct err *err);
 int socket_port(int fd); /* the local port of a TCP socket; 0 when it has none */
-/* Next connection of a listening socket, with Nagle's delay off and at most 256 KiB queued in the kernel, and the peer's address ("unix" on Unix sockets).
- * -1 with err ERR_NOT_FOUND when none waits, ERR_LIMIT when this process has no descriptor left. */
+/* Next connection of a listening socket, with Nagle's delay off and at most 256 KiB queued in the kernel, and the peer's
+ * address. -1 with err ERR_NOT_FOUND when none waits, ERR_LIMIT when this process has no descriptor left. */
 int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err);
-
-/* Replaces a stale socket file; mode 0600. */
-int socket_listen_unix(const char *path, struct err *err);
-/* Blocking, because the other side is on this machine. */
-int socket_connect_unix(const char *path, struct err *err);
 
 /* The other end reads an end; what it says still arrives. */
 void socket_end_writing(int fd);

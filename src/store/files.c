@@ -44,27 +44,6 @@ bool store_file_list(struct store *store, const struct tenant *tenant, const cha
                     &list->has_more, err);
 }
 
-bool store_file_update(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err)
-{
-    struct query query =
-        query_open(store, "UPDATE files SET status=?4, status_details=?5, kind=?6, line_count=?7, bad_line_count=?8, "
-                          "details_json=?9, expires_ms=?10 WHERE organization_id=?1 AND project_id=?2 AND id=?3");
-    int changed;
-
-    query_tenant(&query, tenant);
-    query_text(&query, file->id);
-    query_text(&query, file->status);
-    query_text(&query, file->status_details);
-    query_text(&query, file->kind);
-    query_integer(&query, file->line_count);
-    query_integer(&query, file->bad_line_count);
-    query_text(&query, file->details_json);
-    query_integer(&query, file->expires_ms);
-    if (!query_run(&query, &changed, err))
-        return false;
-    return changed == 1 || err_set(err, ERR_NOT_FOUND, "No such File object: '%s'", file->id);
-}
-
 bool store_file_delete(struct store *store, const struct tenant *tenant, const char *id, struct err *err)
 {
     struct query query = query_open(store, "DELETE FROM files WHERE organization_id=? AND project_id=? AND id=?");
@@ -75,17 +54,4 @@ bool store_file_delete(struct store *store, const struct tenant *tenant, const c
     if (!query_run(&query, &changed, err))
         return false;
     return changed == 1 || err_set(err, ERR_NOT_FOUND, "No such File object: '%s'", id);
-}
-
-bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t *count, int64_t *bytes, struct err *err)
-{
-    struct query query = query_open(store, "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM files "
-                                           "WHERE organization_id=? AND project_id=?");
-
-    query_tenant(&query, tenant);
-    if (query_step(&query)) {
-        *count = query_get_integer(&query, 0);
-        *bytes = query_get_integer(&query, 1);
-    }
-    return query_close(&query, err);
 }

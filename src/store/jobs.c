@@ -30,14 +30,3 @@ bool store_job_list(struct store *store, const struct tenant *tenant, const char
     return row_list(store, tenant, metadata_json, page, &sql, &store_job_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);
 }
-
-bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err)
-{
-    struct query query = query_open(store, "SELECT COUNT(*) FROM jobs WHERE organization_id=? AND project_id=? "
-                                           "AND finished_ms = 0");
-
-    query_tenant(&query, tenant);
-    if (query_step(&query))
-        *count = query_get_integer(&query, 0);
-    return query_close(&query, err);
-}

@@ -112,14 +112,8 @@ bool store_file_get(struct store *store, const struct tenant *tenant, const char
 /* purpose NULL: all. Result files of checkpoints are listed like any other. */
 bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose,
                      const struct store_page *page, struct arena *arena, struct store_file_list *list, struct err *err);
-/* Writes status, status_details, kind, counts, details_json and expires_ms of `file`. */
-bool store_file_update(struct store *store, const struct tenant *tenant, const struct store_file *file,
-                       struct err *err);
 /* The row alone; remove the blob after it. */
 bool store_file_delete(struct store *store, const struct tenant *tenant, const char *id, struct err *err);
-/* Sum over the tenant's files. */
-bool store_file_usage(struct store *store, const struct tenant *tenant, int64_t *count, int64_t *bytes,
-                      struct err *err);
 
 /* Jobs. Create, cancel, pause and resume them through job/manager.h, which also moves files and processes. */
 #define STORE_JOB_COLUMNS(X)                                                                                           \
@@ -183,8 +177,6 @@ bool store_job_list(struct store *store, const struct tenant *tenant, const char
 /* 1 for the job that starts next, counted over all projects, as things are now; 0 when it does not wait: paused, at
  * work or ended. Other jobs' ends, priorities and turns move it. */
 bool store_queue_place(struct store *store, const struct store_job *job, int64_t *place, struct err *err);
-/* Jobs of the tenant that are not final. */
-bool store_job_count_unfinished(struct store *store, const struct tenant *tenant, int64_t *count, struct err *err);
 
 /* Events of a job. Each is stored once: (job, kind, code, step) is its identity and the first one stored wins. seq
  * counts from 1 within the job, without gaps. */

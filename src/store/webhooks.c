@@ -136,16 +136,6 @@ static bool set_hint(struct store *store, const struct tenant *tenant, const cha
     return change(&query, id, err);
 }
 
-static bool drop_secrets(struct store *store, const struct tenant *tenant, const char *id, struct err *err)
-{
-    struct query query =
-        query_open(store, "DELETE FROM secrets WHERE organization_id=? AND project_id=? AND owner=?");
-
-    query_tenant(&query, tenant);
-    query_text(&query, id);
-    return query_run(&query, NULL, err);
-}
-
 bool store_webhook_rotate(struct store *store, const struct tenant *tenant, const char *id,
                           const struct secret *secret, const char *hint, int64_t old_until_ms, struct err *err)
 {
@@ -155,7 +145,7 @@ bool store_webhook_rotate(struct store *store, const struct tenant *tenant, cons
     if (ok && (ok = transaction_begin(store, err)))
         ok = transaction_end(
             store,
-            set_hint(store, tenant, id, hint, old_until_ms, err) && drop_secrets(store, tenant, id, err) &&
+            set_hint(store, tenant, id, hint, old_until_ms, err) && store_secret_delete_all(store, tenant, id, err) &&
                 (!old_until_ms || secret_insert(store, tenant, id, STORE_WEBHOOK_OLD_SECRET, &old, err)) &&
                 secret_insert(store, tenant, id, STORE_WEBHOOK_SECRET, secret, err),
             err);
@@ -178,7 +168,7 @@ bool store_webhook_delete(struct store *store, const struct tenant *tenant, cons
     if (!transaction_begin(store, err))
         return false;
     return transaction_end(store,
-                           delete_row(store, tenant, id, err) && drop_secrets(store, tenant, id, err) &&
+                           delete_row(store, tenant, id, err) && store_secret_delete_all(store, tenant, id, err) &&
                                drop_deliveries(store, tenant, id, err),
                            err);
 }

@@ -332,7 +332,7 @@ size_t bpe_part_end(const struct bpe *bpe, struct str word, size_t at)
     return at;
 }
 
-uint32_t byte_level_codepoint(uint8_t byte)
+static uint32_t byte_level_codepoint(uint8_t byte)
 {
     if ((byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174)
         return byte;
@@ -352,7 +352,7 @@ int byte_level_byte(uint32_t codepoint)
     return codepoint < 256 && byte_level_codepoint((uint8_t)codepoint) == codepoint ? (int)codepoint : -1;
 }
 
-struct str byte_level_decode(struct arena *arena, struct str text)
+static struct str byte_level_decode(struct arena *arena, struct str text)
 {
     char *bytes = arena_alloc(arena, text.len + 1);
     size_t count = 0;

@@ -37,8 +37,5 @@ size_t bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, struct str
  * crosses from another character into U+2581, a SentencePiece text is cut there. */
 size_t bpe_part_end(const struct bpe *bpe, struct str word, size_t at);
 
-/* The alphabet of ByteLevel: code point of a byte, and byte of a code point or -1. */
-uint32_t byte_level_codepoint(uint8_t byte);
+/* The byte that a code point stands for in the alphabet of ByteLevel, or -1. */
 int byte_level_byte(uint32_t codepoint);
-/* The bytes that a text in that alphabet spells, into the arena; at == NULL when a character is not in it. */
-struct str byte_level_decode(struct arena *arena, struct str text);

@@ -49,8 +49,6 @@ const struct builtin *builtin_find(const struct builtin_table *table, struct str
 /* Binds and runs. */
 bool builtin_call(struct run *run, const struct builtin *builtin, struct value input, const struct arguments *arguments,
                   struct value *result);
-/* Calls anything that can be called: macros, functions, methods. */
-bool value_call(struct run *run, struct value callee, const struct arguments *arguments, struct value *result);
 /* By name from within map, select and the like. */
 bool filter_call(struct run *run, struct str name, struct value input, const struct arguments *arguments,
                  struct value *result);

@@ -298,18 +298,8 @@ static bool eval_access(struct run *run, const struct node *node, struct value *
     return value_slice(run, object, bounds, result);
 }
 
-static bool eval_call(struct run *run, const struct node *node, struct value *result)
-{
-    struct value callee;
-    struct arguments arguments;
-
-    if (!eval(run, node->left, &callee) || !eval_arguments(run, node->items, &arguments))
-        return false;
-    run->line = node->line;
-    return value_call(run, callee, &arguments, result);
-}
-
-bool value_call(struct run *run, struct value callee, const struct arguments *arguments, struct value *result)
+/* Anything that can be called: macros, functions, methods. */
+static bool call_value(struct run *run, struct value callee, const struct arguments *arguments, struct value *result)
 {
     struct function *function = callee.function;
 
@@ -326,6 +316,17 @@ bool value_call(struct run *run, struct value callee, const struct arguments *ar
     default:
         return run_fail(run, "'%s' object is not callable", value_type_name(callee));
     }
+}
+
+static bool eval_call(struct run *run, const struct node *node, struct value *result)
+{
+    struct value callee;
+    struct arguments arguments;
+
+    if (!eval(run, node->left, &callee) || !eval_arguments(run, node->items, &arguments))
+        return false;
+    run->line = node->line;
+    return call_value(run, callee, &arguments, result);
 }
 
 static bool apply(struct run *run, const struct node *node, struct value input, struct value *result)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 static struct node *parse_unary(struct parser *parser, bool with_filters);
+static struct node *parse_without_condition(struct parser *parser);
 
 static struct node *binary(struct parser *parser, enum node_kind kind, uint16_t op, uint32_t line, struct node *left,
                            struct node *right)
@@ -93,7 +94,7 @@ static struct node *parse_items(struct parser *parser, enum node_kind kind, char
     return node_seal(parser, node) ? node : NULL;
 }
 
-struct node *parse_primary(struct parser *parser)
+static struct node *parse_primary(struct parser *parser)
 {
     const struct jinja_token *token = parser->token;
     struct node *node = NULL;
@@ -514,7 +515,7 @@ static struct node *parse_and(struct parser *parser)
     return left;
 }
 
-struct node *parse_without_condition(struct parser *parser)
+static struct node *parse_without_condition(struct parser *parser)
 {
     struct node *left = parse_and(parser);
 

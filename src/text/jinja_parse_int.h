@@ -40,9 +40,7 @@ const char *token_describe(struct parser *parser);
 
 /* All return NULL with err set on failure. */
 struct node *parse_expression(struct parser *parser);
-struct node *parse_without_condition(struct parser *parser);
 /* a, b, c as a tuple; a alone as itself. with_condition: "x if y" is read as a condition. */
 struct node *parse_tuple(struct parser *parser, bool with_condition, bool empty_is_fine);
-struct node *parse_primary(struct parser *parser);
 /* A chain of filters; starts_inline: the first stands without '|'. */
 struct node *parse_filters(struct parser *parser, struct node *input, bool starts_inline);

@@ -31,7 +31,7 @@ struct str text_strip_left(struct str text, struct str set)
     return text;
 }
 
-size_t text_last_bytes(struct str text)
+static size_t text_last_bytes(struct str text)
 {
     size_t len = text.len ? 1 : 0;
 

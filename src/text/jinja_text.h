@@ -13,8 +13,6 @@ struct str text_strip_right(struct str text, struct str set);
 
 /* Byte offset of the code point `index`, text.len when past the end. */
 size_t text_offset(struct str text, size_t index);
-/* Length of the last character in bytes. */
-size_t text_last_bytes(struct str text);
 
 enum text_case { TEXT_UPPER, TEXT_LOWER, TEXT_TITLE, TEXT_SWAP };
 /* One code point's mapping, possibly several characters ("ß" gives "SS"); returns its bytes. */

@@ -308,11 +308,6 @@ bool tokenizer_is_special(const struct tokenizer *tok, int32_t id)
     return has_token(tok, id) && tok->is_special[id];
 }
 
-size_t tokenizer_vocab_size(const struct tokenizer *tok)
-{
-    return tok->token_count;
-}
-
 size_t tokenizer_id_limit(const struct tokenizer *tok)
 {
     return tok->id_limit;

@@ -7,7 +7,7 @@
  * The contract is the file as written, with the results of Hugging Face's tokenizers library: the raw text is cut
  * at added tokens, each piece is normalised, cut again at normalised added tokens, pre-tokenised into words, and
  * each word goes through byte-pair merges; the post-processor's special tokens come around it on request. User
- * text that spells a special token becomes that token; callers that must prevent it ask tokenizer_next_added.
+ * text that spells a special token becomes that token, as it does there.
  *
  * Components that attune does not have are refused by name when the file is opened, so encoding fails only on
  * bytes that are not UTF-8, on text past 1 GiB and on an unknown pattern that exceeds the regular expression limits. */
@@ -76,16 +76,10 @@ int32_t tokenizer_token_id(const struct tokenizer *tok, struct str token);
 struct str tokenizer_token_text(const struct tokenizer *tok, int32_t id);
 /* Whether the id is an added token marked special. */
 bool tokenizer_is_special(const struct tokenizer *tok, int32_t id);
-/* Distinct tokens, added ones included. Embedding tables often have more rows. */
-size_t tokenizer_vocab_size(const struct tokenizer *tok);
-/* The highest id in use plus one. */
+/* The highest id in use plus one. Embedding tables often have more rows. */
 size_t tokenizer_id_limit(const struct tokenizer *tok);
 /* SHA-256 of tokenizer.json in hexadecimal. */
 const char *tokenizer_hash(const struct tokenizer *tok);
-
-/* The first added token that encoding would recognise in text at or after `from`; false when there is none. */
-bool tokenizer_next_added(const struct tokenizer *tok, struct str text, size_t from, struct token_span *span,
-                          int32_t *id);
 
 /* What tokenizer_config.json names. */
 enum tokenizer_special { TOKENIZER_BOS, TOKENIZER_EOS, TOKENIZER_PAD, TOKENIZER_UNK, TOKENIZER_SPECIALS };

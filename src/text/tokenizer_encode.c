@@ -354,19 +354,3 @@ bool tokenizer_encode(const struct tokenizer *tok, struct tokenizer_scratch *scr
         list_add(out, tok->after.ids[i], (struct token_span){end, end});
     return true;
 }
-
-bool tokenizer_next_added(const struct tokenizer *tok, struct str text, size_t from, struct token_span *span,
-                          int32_t *id)
-{
-    struct added_match raw, normalized;
-    bool has_raw = added_set_find(&tok->raw_set, text, from, from, &raw);
-    bool has_normalized = added_set_find(&tok->normalized_set, text, from, from, &normalized);
-
-    if (!has_raw && !has_normalized)
-        return false;
-    if (!has_raw || (has_normalized && normalized.start < raw.start))
-        raw = normalized;
-    *span = (struct token_span){(uint32_t)raw.start, (uint32_t)raw.end};
-    *id = raw.token->id;
-    return true;
-}

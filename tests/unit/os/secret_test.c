@@ -44,21 +44,6 @@ static void the_last_four_characters_are_told_of_long_printable_ones_alone(void 
     secret_wipe(&secret);
 }
 
-static void secrets_are_equal_by_their_bytes(void **state)
-{
-    struct secret a = {0}, b = {0};
-
-    secret_set(&a, STR("abc"));
-    secret_set(&b, STR("abc"));
-    assert_true(secret_equal(&a, &b));
-    secret_set(&b, STR("abd"));
-    assert_false(secret_equal(&a, &b));
-    secret_set(&b, STR("abcd"));
-    assert_false(secret_equal(&a, &b));
-    secret_wipe(&a);
-    secret_wipe(&b);
-}
-
 static void a_descriptor_gives_a_secret_without_the_line_end(void **state)
 {
     struct secret secret = {0};
@@ -120,7 +105,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_secret_is_a_copy_that_ends_in_nul),
         cmocka_unit_test(the_last_four_characters_are_told_of_long_printable_ones_alone),
-        cmocka_unit_test(secrets_are_equal_by_their_bytes),
         cmocka_unit_test(a_descriptor_gives_a_secret_without_the_line_end),
         cmocka_unit_test(a_forked_child_has_no_secret),
         cmocka_unit_test(a_process_that_forbids_cores_is_not_dumpable),

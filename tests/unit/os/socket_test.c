@@ -2,51 +2,46 @@
 
 #include "os/socket.h"
 
-#include <string.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
-static void unix_sockets_connect_and_replace_stale_files(void **state)
+static int connect_to(int port)
 {
-    char path[64], address[SOCKET_ADDRESS_BYTES], byte = 0;
-    int listening, client, accepted;
-    struct stat info;
-    struct err err;
+    struct sockaddr_in place = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    snprintf(path, sizeof path, "socket_test_%d.sock", (int)getpid());
-    assert_int_equal(socket_connect_unix(path, &err), -1);
+    place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(connect(fd, (struct sockaddr *)&place, sizeof place), 0);
+    return fd;
+}
+
+static void a_listening_socket_gives_connections_with_their_addresses(void **state)
+{
+    char address[SOCKET_ADDRESS_BYTES], byte = 0;
+    int listening, client, accepted;
+    struct err err = {0};
+
+    listening = socket_listen_tcp("127.0.0.1", 0, &err);
+    assert_ok(listening >= 0, err);
+    assert_int_equal(socket_accept(listening, address, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
-    for (int round = 0; round < 2; round++) { /* the second finds the first one's file */
-        listening = socket_listen_unix(path, &err);
-        assert_ok(listening >= 0, err);
-        assert_int_equal(stat(path, &info), 0);
-        assert_int_equal(info.st_mode & 0777, 0600);
-        assert_int_equal(socket_accept(listening, address, &err), -1);
-        assert_int_equal(err.code, ERR_NOT_FOUND);
-        client = socket_connect_unix(path, &err);
-        assert_ok(client >= 0, err);
-        accepted = socket_accept(listening, address, &err);
-        assert_ok(accepted >= 0, err);
-        assert_string_equal(address, "unix");
-        assert_int_equal(send(accepted, "x", 1, 0), 1);
-        assert_int_equal(recv(client, &byte, 1, 0), 1);
-        assert_int_equal(byte, 'x');
-        close(accepted);
-        close(client);
-        close(listening);
-    }
-    unlink(path);
+    client = connect_to(socket_port(listening));
+    accepted = socket_accept(listening, address, &err);
+    assert_ok(accepted >= 0, err);
+    assert_string_equal(address, "127.0.0.1");
+    assert_int_equal(send(accepted, "x", 1, 0), 1);
+    assert_int_equal(recv(client, &byte, 1, 0), 1);
+    assert_int_equal(byte, 'x');
+    close(accepted);
+    close(client);
+    close(listening);
 }
 
 static void wrong_places_are_refused(void **state)
 {
-    char path[300];
     struct err err;
     int first, second;
 
-    memset(path, 'p', sizeof path - 1);
-    path[sizeof path - 1] = 0;
-    assert_int_equal(socket_listen_unix(path, &err), -1);
-    assert_int_equal(err.code, ERR_LIMIT);
     assert_int_equal(socket_listen_tcp("localhost", 0, &err), -1);
     assert_int_equal(err.code, ERR_INPUT);
     assert_int_equal(socket_listen_tcp("127.0.0.1", 65536, &err), -1);
@@ -78,7 +73,7 @@ static void limits_count_ipv4_addresses_and_ipv6_networks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unix_sockets_connect_and_replace_stale_files),
+        cmocka_unit_test(a_listening_socket_gives_connections_with_their_addresses),
         cmocka_unit_test(wrong_places_are_refused),
         cmocka_unit_test(limits_count_ipv4_addresses_and_ipv6_networks),
     };

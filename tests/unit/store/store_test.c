@@ -30,14 +30,6 @@ static void a_file_row_reads_back_as_it_was_written(void **state)
     assert_null(got.kind);
     assert_int_equal(got.bytes, 7);
     assert_true(got.expires_ms == INT64_MAX);
-
-    file.status = "error";
-    file.status_details = "line 3: no messages";
-    file.line_count = 3;
-    assert_ok(store_file_update(f->store, &f->ours, &file, &err), err);
-    assert_ok(store_file_get(f->store, &f->ours, file.id, &f->arena, &got, &err), err);
-    assert_string_equal(got.status_details, "line 3: no messages");
-    assert_int_equal(got.line_count, 3);
 }
 
 static void a_file_cannot_be_created_twice(void **state)
@@ -91,20 +83,6 @@ static void lists_page_in_both_orders(void **state)
     }
 }
 
-static void usage_counts_the_tenants_own_files(void **state)
-{
-    struct fixture *f = *state;
-    struct store_file mine = make_file(f, "a"), yours = make_file(f, "b");
-    struct err err = {0};
-    int64_t count = -1, bytes = -1;
-
-    assert_ok(store_file_create(f->store, &f->ours, &mine, &err), err);
-    assert_ok(store_file_create(f->store, &f->theirs, &yours, &err), err);
-    assert_ok(store_file_usage(f->store, &f->ours, &count, &bytes, &err), err);
-    assert_int_equal(count, 1);
-    assert_int_equal(bytes, 7);
-}
-
 struct everything {
     const char *file, *job, *event, *checkpoint, *model;
 };
@@ -154,7 +132,6 @@ static void ask(struct fixture *f, const struct tenant *tenant, const struct eve
 {
     struct store_page page = {.limit = 3};
     struct arena *arena = &f->arena;
-    struct store_file file = {.id = id->file, .status = "error"};
     union {
         struct store_file_list files;
         struct store_job_list jobs;
@@ -173,44 +150,41 @@ static void ask(struct fixture *f, const struct tenant *tenant, const struct eve
         ok = store_file_get(f->store, tenant, id->file, arena, &out.file, err);
         break;
     case 1:
-        ok = store_file_update(f->store, tenant, &file, err);
-        break;
-    case 2:
         ok = store_file_delete(f->store, tenant, id->file, err);
         break;
-    case 3:
+    case 2:
         ok = store_job_get(f->store, tenant, id->job, arena, &out.job, err);
         break;
-    case 4:
+    case 3:
         ok = store_event_list(f->store, tenant, id->job, &page, arena, &out.events, err);
         break;
-    case 5:
+    case 4:
         ok = store_event_since(f->store, tenant, id->job, 0, 3, arena, &out.events, err);
         break;
-    case 6:
+    case 5:
         ok = store_event_add(f->store, tenant, id->job, "info", "x", "x", NULL, err);
         break;
-    case 7:
+    case 6:
         ok = store_checkpoint_list(f->store, tenant, id->job, &page, arena, &out.checkpoints, err);
         break;
-    case 8:
+    case 7:
         ok = store_checkpoint_get(f->store, tenant, id->job, id->checkpoint, arena, &out.checkpoint, err);
         break;
-    case 9:
+    case 8:
         ok = store_model_get(f->store, tenant, id->model, arena, &out.model, err);
         break;
-    case 10:
+    case 9:
         ok = store_model_delete(f->store, tenant, id->model, err);
         break;
-    case 11:
+    case 10:
         page.after = id->file;
         ok = store_file_list(f->store, tenant, NULL, &page, arena, &out.files, err);
         break;
-    case 12:
+    case 11:
         page.after = id->job;
         ok = store_job_list(f->store, tenant, NULL, &page, arena, &out.jobs, err);
         break;
-    case 13:
+    case 12:
         page.after = id->model;
         ok = store_model_list(f->store, tenant, &page, arena, &out.models, err);
         break;
@@ -223,7 +197,7 @@ static void what_another_tenant_has_looks_like_what_does_not_exist(void **state)
     struct fixture *f = *state;
     struct everything theirs = make_everything(f);
 
-    for (int call = 0; call <= 13; call++) {
+    for (int call = 0; call <= 12; call++) {
         struct err foreign = {0}, missing = {0};
         struct tenant nobody = {"org-nobody", "proj-nobody"};
 
@@ -242,17 +216,12 @@ static void lists_show_the_tenants_own_rows_only(void **state)
     struct store_model_list models;
     struct store_file_list files;
     struct err err = {0};
-    int64_t unfinished = -1;
 
     make_everything(f);
     assert_ok(store_job_list(f->store, &f->ours, NULL, &page, &f->arena, &jobs, &err), err);
     assert_ok(store_model_list(f->store, &f->ours, &page, &f->arena, &models, &err), err);
     assert_ok(store_file_list(f->store, &f->ours, NULL, &page, &f->arena, &files, &err), err);
     assert_int_equal(jobs.count + models.count + files.count, 0);
-    assert_ok(store_job_count_unfinished(f->store, &f->ours, &unfinished, &err), err);
-    assert_int_equal(unfinished, 0);
-    assert_ok(store_job_count_unfinished(f->store, &f->theirs, &unfinished, &err), err);
-    assert_int_equal(unfinished, 1);
 }
 
 static void a_checkpoint_of_another_job_is_not_found(void **state)
@@ -328,7 +297,6 @@ int main(void)
         STORE_TEST(a_file_row_reads_back_as_it_was_written),
         STORE_TEST(a_file_cannot_be_created_twice),
         STORE_TEST(lists_page_in_both_orders),
-        STORE_TEST(usage_counts_the_tenants_own_files),
         STORE_TEST(what_another_tenant_has_looks_like_what_does_not_exist),
         STORE_TEST(lists_show_the_tenants_own_rows_only),
         STORE_TEST(a_checkpoint_of_another_job_is_not_found),
