@@ -134,7 +134,8 @@ static bool is_right(const struct load *load, struct str answer, size_t head_len
 
 static void on_readable(struct load *load, struct connection *connection)
 {
-    ssize_t got = recv(connection->fd, connection->in + connection->in_len, sizeof connection->in - connection->in_len, 0);
+    ssize_t got =
+        recv(connection->fd, connection->in + connection->in_len, sizeof connection->in - connection->in_len, 0);
     struct str answer;
     int64_t length;
     size_t head_len = 0;
@@ -146,7 +147,8 @@ static void on_readable(struct load *load, struct connection *connection)
     connection->in_len += (size_t)got;
     answer = (struct str){connection->in, connection->in_len};
     length = answer_length(answer, &head_len);
-    if (length >= 0 && (length == 0 || (size_t)length > connection->in_len) && connection->in_len < sizeof connection->in)
+    if (length >= 0 && (length == 0 || (size_t)length > connection->in_len) &&
+        connection->in_len < sizeof connection->in)
         return;
     load->wrong += (size_t)length != connection->in_len || !is_right(load, answer, head_len);
     load->latency_ms[load->answered++] = (double)(now_ns() - connection->due_ns) / 1e6;
@@ -157,7 +159,8 @@ static void on_readable(struct load *load, struct connection *connection)
 static void wait_and_read(struct load *load)
 {
     struct epoll_event events[EVENTS_MAX];
-    int64_t wait = load->sent < load->total && load->idle_count > 0 ? due_ns(load, load->sent) - now_ns() : NS_PER_S / 10;
+    int64_t wait =
+        load->sent < load->total && load->idle_count > 0 ? due_ns(load, load->sent) - now_ns() : NS_PER_S / 10;
     struct timespec timeout = {wait > 0 ? wait / NS_PER_S : 0, wait > 0 ? wait % NS_PER_S : 0};
     int count = epoll_pwait2(load->epoll_fd, events, EVENTS_MAX, &timeout, NULL);
 
@@ -201,11 +204,12 @@ static bool report(struct load *load)
     int64_t missing = load->total - load->answered;
 
     qsort(load->latency_ms, (size_t)load->answered, sizeof *load->latency_ms, compare);
-    printf("{\"rate\": %lld, \"seconds\": %g, \"connections\": %lld, \"requests\": %lld, \"wrong\": %lld, \"missing\": %lld, "
-           "\"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p99_ms\": %.3f, \"p999_ms\": %.3f, \"max_ms\": %.3f}\n",
-           (long long)load->rate, load->seconds, (long long)load->connection_count, (long long)load->total,
-           (long long)load->wrong, (long long)missing, percentile(load, 0.5), percentile(load, 0.9),
-           percentile(load, 0.99), percentile(load, 0.999), percentile(load, 1));
+    printf(
+        "{\"rate\": %lld, \"seconds\": %g, \"connections\": %lld, \"requests\": %lld, \"wrong\": %lld, \"missing\": "
+        "%lld, \"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p99_ms\": %.3f, \"p999_ms\": %.3f, \"max_ms\": %.3f}\n",
+        (long long)load->rate, load->seconds, (long long)load->connection_count, (long long)load->total,
+        (long long)load->wrong, (long long)missing, percentile(load, 0.5), percentile(load, 0.9),
+        percentile(load, 0.99), percentile(load, 0.999), percentile(load, 1));
     return load->wrong == 0 && missing == 0;
 }
 
@@ -252,8 +256,12 @@ int main(int argc, char **argv)
         {"seconds", OPTION_FLOAT, &load.seconds, "S", "for so long (default 10)", NULL},
         {"connections", OPTION_INT, &load.connection_count, "N", "kept alive (default 32)", NULL},
     };
-    const struct options options = {"load [options]", "Requests at a constant rate; exact percentiles of their latencies.",
-                                    list, sizeof list / sizeof *list, 0, 0};
+    const struct options options = {
+        .usage = "load [options]",
+        .about = "Requests at a constant rate; exact percentiles of their latencies.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+    };
     struct err err = {0};
     bool ok;
 

@@ -21,7 +21,8 @@ static void print_usage(FILE *to)
     fprintf(to, "attune " ATTUNE_VERSION ": fine-tuning service and trainer\n\nusage: attune COMMAND [options]\n\n");
     for (const struct command *command = commands; command->name; command++)
         fprintf(to, "  %-10s %s\n", command->name, command->summary);
-    fprintf(to, "\n'attune COMMAND --help' tells a command's options. To begin: attune serve --no-auth --data DIR --models DIR\n");
+    fprintf(to, "\n'attune COMMAND --help' tells a command's options. "
+                "To begin: attune serve --no-auth --data DIR --models DIR\n");
 }
 
 int main(int argc, char **argv)

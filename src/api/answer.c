@@ -130,8 +130,8 @@ static bool hold_secrets(struct call *call, const struct job_secrets *secrets, s
     struct store_held *held = arena_new_array(call->arena, struct store_held, secrets->count + 1);
 
     for (size_t i = 0; i < secrets->count; i++)
-        if (!store_secret_hold(call->api->config.store, secrets->at[i].name, &secrets->at[i].value, call->arena, &held[i],
-                               err))
+        if (!store_secret_hold(call->api->config.store, secrets->at[i].name, &secrets->at[i].value, call->arena,
+                               &held[i], err))
             return false;
     call->secrets = held;
     call->secret_count = secrets->count;

@@ -363,7 +363,8 @@ static void on_lost(void *context, const struct err *err)
     struct ask *ask = context;
 
     ask->request = NULL;
-    fail(ask->chat, err->code == ERR_INTERNAL || err->code == ERR_NO_SPACE || err->code == ERR_CONFLICT ? 503 : 422, err_code_name(err->code), err->text);
+    fail(ask->chat, err->code == ERR_INTERNAL || err->code == ERR_NO_SPACE || err->code == ERR_CONFLICT ? 503 : 422,
+         err_code_name(err->code), err->text);
 }
 
 static void on_close(void *context, bool is_complete)

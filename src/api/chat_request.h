@@ -23,6 +23,7 @@ struct chat_fields {
     int64_t logprobs;                /* -1: none */
 };
 
-bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat, struct chat_fields *fields, struct problems *problems);
+bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat, struct chat_fields *fields,
+                      struct problems *problems);
 /* What the worker reads for prompt number `index`, without braces and id. */
 void chat_fields_write(const struct chat_fields *fields, int index, struct strbuf *out);

@@ -1,5 +1,5 @@
-/* Blobs whose rows are gone: removing a large file takes a while, so it happens in the background. What a crash leaves is
- * collected at the next start. */
+/* Blobs whose rows are gone: removing a large file takes a while, so it happens in the background. What a crash leaves
+ * is collected at the next start. */
 #include "api/api_int.h"
 #include "base/log.h"
 #include "os/background.h"

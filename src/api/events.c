@@ -73,7 +73,8 @@ static bool send_event(struct event_stream *s, const struct store_event *event)
 /* False: the stream is over, or broken. */
 static bool send_more(struct event_stream *s, struct arena *arena, bool *is_idle)
 {
-    struct store_page page = {.limit = EVENTS_AT_ONCE, .ascending = true, .after = s->last_id.len ? s->last_id.at : NULL};
+    struct store_page page = {
+        .limit = EVENTS_AT_ONCE, .ascending = true, .after = s->last_id.len ? s->last_id.at : NULL};
     struct store *store = s->all->config->store;
     struct store_event_list events = {0};
     struct store_job job;

@@ -1,4 +1,5 @@
-/* What orchestrators ask, without a key: healthz, whether the process serves at all; readyz, whether it can do its work. */
+/* What orchestrators ask, without a key: healthz, whether the process serves at all; readyz, whether it can do its
+ * work. */
 #include "api/api_int.h"
 #include "store/projects.h"
 

@@ -1,8 +1,8 @@
-/* Idempotency-Key: a request that is sent again under the same key gets the answer of the first time, and nothing is made
- * twice. Handlers run on one thread, and from idempotency_begin to the answer in one go; what takes longer comes before. So
- * of many such requests at once the first to be ready makes its thing and the others find its answer. What a client got
- * wrong is forgotten and may be tried again in other words. What failed here keeps its id without an answer, for it may
- * come to light (store_is_in_doubt): the next try finds it, or makes it under the same id. */
+/* Idempotency-Key: a request that is sent again under the same key gets the answer of the first time, and nothing is
+ * made twice. Handlers run on one thread, and from idempotency_begin to the answer in one go; what takes longer comes
+ * before. So of many such requests at once the first to be ready makes its thing and the others find its answer. What a
+ * client got wrong is forgotten and may be tried again in other words. What failed here keeps its id without an answer,
+ * for it may come to light (store_is_in_doubt): the next try finds it, or makes it under the same id. */
 #include "api/api_int.h"
 #include "base/hash.h"
 #include "os/clock.h"
@@ -77,7 +77,8 @@ bool idempotency_again(struct call *call)
 
     if (!call->idempotency_key)
         return true;
-    if (!store_idempotency_get(call->api->config.store, &call->tenant, call->idempotency_key, call->arena, &row, &err)) {
+    if (!store_idempotency_get(call->api->config.store, &call->tenant, call->idempotency_key, call->arena, &row,
+                               &err)) {
         if (err.code == ERR_NOT_FOUND)
             return true;
         answer_err(call, &err, NULL);

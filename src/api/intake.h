@@ -1,10 +1,10 @@
 /* api/intake.h - bytes on their way to a blob, beside the loop.
  *
- * The loop copies what arrives of a request's body; a background task (os/background.h) checks, hashes and writes it, one
- * at a time for each intake. When the disk is behind, the body pauses, so an intake holds at most about 1 MiB. To commit
- * writes the rest and makes the blob durable; only then on_committed is called, and the caller makes its row and keeps the
- * blob. Whatever is not kept when the intake is freed goes again: that is all a client that has gone, a failed row or a
- * refused body need. */
+ * The loop copies what arrives of a request's body; a background task (os/background.h) checks, hashes and writes it,
+ * one at a time for each intake. When the disk is behind, the body pauses, so an intake holds at most about 1 MiB. To
+ * commit writes the rest and makes the blob durable; only then on_committed is called, and the caller makes its row and
+ * keeps the blob. Whatever is not kept when the intake is freed goes again: that is all a client that has gone, a
+ * failed row or a refused body need. */
 #pragma once
 
 #include "api/api_int.h"
@@ -18,8 +18,8 @@ struct intake *intake_begin(struct call *call, bool is_checked, int64_t bytes, s
 bool intake_add(struct intake *intake, struct str bytes, struct err *err);
 uint64_t intake_bytes(const struct intake *intake); /* added so far */
 
-/* Where bytes come from that are on this machine already. next is called on a background thread and gives a view that is
- * valid until the next call; empty: the end. free is called with the intake's end. */
+/* Where bytes come from that are on this machine already. next is called on a background thread and gives a view that
+ * is valid until the next call; empty: the end. free is called with the intake's end. */
 struct intake_source {
     bool (*next)(void *context, struct str *piece, struct err *err);
     void (*free)(void *context);
@@ -28,12 +28,12 @@ struct intake_source {
 /* Before a commit, in place of intake_add. */
 void intake_take_from(struct intake *intake, const struct intake_source *source);
 
-/* The blob becomes durable under id, then on_committed is called on the loop's thread: err NULL, or why there is none. Not
- * called when the intake was freed meanwhile. */
+/* The blob becomes durable under id, then on_committed is called on the loop's thread: err NULL, or why there is none.
+ * Not called when the intake was freed meanwhile. */
 void intake_commit(struct intake *intake, const char *id, void (*on_committed)(void *context, const struct err *err),
                    void *context);
-/* Of a committed intake: id, bytes, hash and time of the row, and what the check found when its purpose is fine-tune. The
- * texts live as long as the intake. */
+/* Of a committed intake: id, bytes, hash and time of the row, and what the check found when its purpose is fine-tune.
+ * The texts live as long as the intake. */
 void intake_describe(const struct intake *intake, struct store_file *file);
 /* Another id for a committed blob; blocks for a sync of the folder. */
 bool intake_rename(struct intake *intake, const char *id, struct err *err);

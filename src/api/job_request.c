@@ -572,9 +572,11 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     struct reader r = {.arena = arena, .request = request, .problems = problems};
     struct str twice = json_duplicate(body);
 
-    *request =
-        (struct job_request){.values = HYPERPARAMETERS_DEFAULT, .over_length = "drop", .has_tensorboard = true, .lr_scheduler_type = "linear",
-                             .quantization = "none"};
+    *request = (struct job_request){.values = HYPERPARAMETERS_DEFAULT,
+                                    .over_length = "drop",
+                                    .has_tensorboard = true,
+                                    .lr_scheduler_type = "linear",
+                                    .quantization = "none"};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
                      json_type_name(body));

@@ -51,4 +51,5 @@ struct job_request {
 };
 
 /* The body must be an object. False when there are problems. */
-bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request, struct problems *problems);
+bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,
+                      struct problems *problems);

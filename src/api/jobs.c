@@ -239,7 +239,8 @@ static void submit(struct call *call, const struct job_request *request, struct 
     char id[STORE_ID_BYTES];
 
     if (job_manager_drain(call->api->config.jobs).refuses) {
-        answer_unavailable(call, "draining", DRAIN_RETRY_S, "The server is about to be maintained and takes no new jobs.");
+        answer_unavailable(call, "draining", DRAIN_RETRY_S,
+                           "The server is about to be maintained and takes no new jobs.");
         return;
     }
     store_id_job(id);

@@ -17,7 +17,8 @@ static void put_limits(struct json_writer *w, const struct store_limits *limits)
     json_write_end_object(w);
 }
 
-static bool write_project(struct call *call, struct json_writer *w, const struct store_project *project, struct err *err)
+static bool write_project(struct call *call, struct json_writer *w, const struct store_project *project,
+                          struct err *err)
 {
     struct tenant tenant = call->tenant;
     struct store_usage usage;

@@ -135,7 +135,8 @@ static void on_evict(void *context, const char *id)
 static void tell_error(struct preparer *p, struct str answer)
 {
     struct arena arena = {0};
-    const struct json *error = json_get(json_parse(&arena, answer, NULL, NULL), "error"), *param = json_get(error, "param");
+    const struct json *error = json_get(json_parse(&arena, answer, NULL, NULL), "error"),
+                      *param = json_get(error, "param");
     struct err err = {0};
     enum err_code code = ERR_INTERNAL;
 

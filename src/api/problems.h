@@ -19,8 +19,8 @@ struct problems {
 };
 
 /* The field's place as up to three names; NULL ends it. type is FastAPI's word: "missing", "value_error", … */
-void problems_add(struct problems *problems, const char *type, const char *outer, const char *inner, const char *innermost,
-                  const char *format, ...) __attribute__((format(printf, 6, 7)));
+void problems_add(struct problems *problems, const char *type, const char *outer, const char *inner,
+                  const char *innermost, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /* "hyperparameters.n_epochs" of the first problem: what OpenAI calls param. */
 const char *problems_param(const struct problems *problems);

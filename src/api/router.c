@@ -8,9 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything the API answers. {name} matches one segment; {name...} matches one or more, up to what the pattern has behind
- * it: names of models hold slashes. Then the scope of keys that may, NULL: everybody, without a key; and the query parameters besides
- * ai_project_id: any other would be believed to work and is refused by name. "metadata[]" takes metadata[any]. */
+/* Everything the API answers. {name} matches one segment; {name...} matches one or more, up to what the pattern has
+ * behind it: names of models hold slashes. Then the scope of keys that may, NULL: everybody, without a key; and the
+ * query parameters besides ai_project_id: any other would be believed to work and is refused by name. "metadata[]"
+ * takes metadata[any]. */
 #define PAGE "limit after order "
 #define AUDIT                                                                                                          \
     "project_ids project_ids[] event_types event_types[] actor_ids actor_ids[] effective_at[gt] effective_at[gte] "    \
@@ -377,7 +378,8 @@ static void serve(struct call *call, const struct route *route)
 
     if (!url_query_decode(call->arena, call->request->query_text, &call->query, &err)) {
         answer_error(call, 400, "invalid_query", NULL, "%s", err.text);
-    } else if (!route->scope || (authenticate(call, route->scope) && select_project(call) && check_query(call, route))) {
+    } else if (!route->scope ||
+               (authenticate(call, route->scope) && select_project(call) && check_query(call, route))) {
         audit_begin(call);
         route->run(call);
     }

@@ -75,7 +75,8 @@ static struct str read_text(const struct json *body, const char *key, size_t cha
         problems_add(problems, "string_type", key, NULL, NULL, "%s: must be a string, not %s", key,
                      json_type_name(value));
     else if (value->string.len == 0 || utf8_length(value->string) > characters_max)
-        problems_add(problems, "value_error", key, NULL, NULL, "%s: must have 1 to %zu characters", key, characters_max);
+        problems_add(problems, "value_error", key, NULL, NULL, "%s: must have 1 to %zu characters", key,
+                     characters_max);
     else if (memchr(value->string.at, 0, value->string.len))
         problems_add(problems, "value_error", key, NULL, NULL, "%s: must not hold NUL", key);
     else

@@ -1,5 +1,5 @@
-/* Webhook endpoints of a project: where it hears how its jobs ended. The paths, fields and answers are those of OpenAI's
- * SDKs; "status" is attune's. The signing secret is shown when it is made, and never again. */
+/* Webhook endpoints of a project: where it hears how its jobs ended. The paths, fields and answers are those of
+ * OpenAI's SDKs; "status" is attune's. The signing secret is shown when it is made, and never again. */
 #include "api/api_int.h"
 #include "base/hash.h"
 #include "os/clock.h"

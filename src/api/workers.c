@@ -293,8 +293,8 @@ static void make_room(struct chat_workers *workers)
     }
 }
 
-static struct worker *start_worker(struct chat_workers *workers, const char *path, const char *adapter_path, const char *key,
-                                   struct err *err)
+static struct worker *start_worker(struct chat_workers *workers, const char *path, const char *adapter_path,
+                                   const char *key, struct err *err)
 {
     struct worker *w = mem_alloc_zero(1, sizeof *w);
     struct ledger_claim claim = {
@@ -325,8 +325,10 @@ failed:
     return NULL;
 }
 
-/* The worker of a base, or that of an adapter which has a base for itself. It is started when there is none; not with is_found. */
-static struct worker *find_worker(struct chat_workers *workers, const char *path, const char *adapter_path, bool is_found, struct err *err)
+/* The worker of a base, or that of an adapter which has a base for itself. It is started when there is none; not with
+ * is_found. */
+static struct worker *find_worker(struct chat_workers *workers, const char *path, const char *adapter_path,
+                                  bool is_found, struct err *err)
 {
     struct arena arena = {0};
     const char *key = arena_printf(&arena, "%s\n%s", path, adapter_path ? adapter_path : "");
@@ -360,8 +362,8 @@ static void hand_over(struct chat_request *request, struct worker *w, bool is_al
     flush(w);
 }
 
-/* The adapter cannot share its base: it gets a worker of its own. The request stays with the old one until there is a new one,
- * which else might be ended for it. */
+/* The adapter cannot share its base: it gets a worker of its own. The request stays with the old one until there is a
+ * new one, which else might be ended for it. */
 static void move_request(struct worker *w, struct chat_request *request)
 {
     struct err err = {0};

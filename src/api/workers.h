@@ -1,7 +1,7 @@
 /* api/workers.h - the inference workers: one process per base in use, started on demand, ended when idle.
  *
- * All adapters on a base share its worker, which opens them when a request names their folder; one that cannot share gets a
- * worker of its own. A model that was tuned in full is a base.
+ * All adapters on a base share its worker, which opens them when a request names their folder; one that cannot share
+ * gets a worker of its own. A model that was tuned in full is a base.
  *
  * A worker is `attune infer` with a Unix socket as its standard input and output ("The inference worker" in
  * docs/formats.md). It reserves memory in the ledger of the jobs before it starts and gives way when a job needs that

@@ -37,7 +37,7 @@ void *mem_alloc_zero(size_t count, size_t size);
 void *mem_resize(void *at, size_t bytes);
 char *mem_copy_text(const char *text);
 
-/* For the few big allocations: zeroed, aligned to a page, huge pages where the system has them. Pages that are never touched
- * cost nothing. Freed with the same byte count; NULL and 0 go together. */
+/* For the few big allocations: zeroed, aligned to a page, huge pages where the system has them. Pages that are never
+ * touched cost nothing. Freed with the same byte count; NULL and 0 go together. */
 void *mem_alloc_pages(size_t bytes);
 void mem_free_pages(void *at, size_t bytes);

@@ -3,8 +3,8 @@
 
 #include "base/str.h"
 
-/* OpenSSL takes its memory like the rest of the program from now on: a lack of it ends the process with a clear line, where OpenSSL
- * 3.0 would read through a null pointer. Before any other use of it. */
+/* OpenSSL takes its memory like the rest of the program from now on: a lack of it ends the process with a clear line,
+ * where OpenSSL 3.0 would read through a null pointer. Before any other use of it. */
 void hash_own_memory(void);
 
 struct sha256 {

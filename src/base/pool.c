@@ -28,7 +28,7 @@ struct pool {
     _Alignas(64) atomic_int next_task;
     _Alignas(64) _Atomic uint32_t generation; /* a run began: workers wait for it to change */
     _Alignas(64) _Atomic uint32_t busy_count; /* workers that have not finished this generation */
-    _Alignas(64) _Atomic uint32_t sleeper_count; /* threads that gave up spinning: without any, waking takes no system call */
+    _Alignas(64) _Atomic uint32_t sleeper_count; /* gave up spinning: without any, waking takes no system call */
     atomic_bool is_closing;
 };
 
@@ -41,8 +41,8 @@ static void pause_cpu(void)
 #endif
 }
 
-/* Waits until *word differs from `old`. A sleeper counts itself before it looks at the word for the last time, and who changes the word
- * looks at the count behind that; in the one order of these four one of them sees the other. */
+/* Waits until *word differs from `old`. A sleeper counts itself before it looks at the word for the last time, and who
+ * changes the word looks at the count behind that; in the one order of these four one of them sees the other. */
 static void wait_change(struct pool *pool, _Atomic uint32_t *word, uint32_t old)
 {
     for (int i = 0; i < SPINS; i++) {

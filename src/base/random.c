@@ -55,8 +55,9 @@ static float horner(float x, const float *coefficient, int count)
 /* log x for x in (0, 1]: x = m · 2^e with m from √½ to √2. */
 static float draw_log(float x)
 {
-    static const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                              -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                              -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                              2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
     int exponent;
     float m = frexpf(x, &exponent), e, z, y;
 

@@ -16,8 +16,8 @@ void mt19937_seed(struct mt19937 *mt, uint64_t seed); /* torch keeps the low 32 
 uint32_t mt19937_next(struct mt19937 *mt);
 /* torch's float32 uniform on [low, high): (next & 0xffffff)·2⁻²⁴, then one fused multiply-add. */
 float mt19937_uniform(struct mt19937 *mt, float low, float high);
-/* torch.randn of `count` float32: Box-Muller in blocks of 16 for count >= 16, pairs below, with the bits of torch on x86-64
- * with AVX2. Mean 0, given standard deviation. */
+/* torch.randn of `count` float32: Box-Muller in blocks of 16 for count >= 16, pairs below, with the bits of torch on
+ * x86-64 with AVX2. Mean 0, given standard deviation. */
 void mt19937_normal(struct mt19937 *mt, float *out, size_t count, float std);
 /* torch.randperm(count) with this generator. */
 void mt19937_permutation(struct mt19937 *mt, uint32_t *out, uint32_t count);

@@ -39,13 +39,14 @@ int cli_backup(int argc, char **argv)
         {"data", OPTION_TEXT, &a.data, "DIR", "the data folder of a server, which may be running", NULL},
         {"independent", OPTION_FLAG, &a.independent, NULL,
          "copy bytes even where a hard link into the data folder would do (no)", NULL},
-        {"hashes", OPTION_FLAG, &a.with_hashes, NULL, "verify: read every byte and hold it against its hash (no)", NULL},
+        {"hashes", OPTION_FLAG, &a.with_hashes, NULL, "verify: read every byte and hold it against its hash (no)",
+         NULL},
     };
     const struct options options = {
         .usage = "attune backup --data DIR TO\n       attune backup verify FOLDER [--hashes]",
-        .about = "Copies a data folder to a new folder in TO, named by the time, while its server works. Bytes that an earlier "
-                 "backup\nin TO has, or that lie on the same file system, are shared by hard links. Started on the copy, a server "
-                 "goes on\nfrom that moment.",
+        .about = "Copies a data folder to a new folder in TO, named by the time, while its server works. Bytes that\n"
+                 "an earlier backup in TO has, or that lie on the same file system, are shared by hard links. Started\n"
+                 "on the copy, a server goes on from that moment.",
         .list = list,
         .count = sizeof list / sizeof *list,
         .positional_min = 1,

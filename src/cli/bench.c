@@ -146,7 +146,8 @@ static void measure_shape(struct bench *bench, const struct shape *shape)
 static int bench_products(struct bench *bench)
 {
     printf("%s products%s, path %s, %d threads; GFLOP per second of all threads and share of the loop\n",
-           dtype_name(bench->type), bench->is_nf4 ? " with weights in NF4" : "", cpu_path_name(bench->path), pool_thread_count(bench->queue.pool));
+           dtype_name(bench->type), bench->is_nf4 ? " with weights in NF4" : "", cpu_path_name(bench->path),
+           pool_thread_count(bench->queue.pool));
     printf("%-20s %-20s  %-12s  %-12s  %-12s  %s\n", "", "tokens x out x in", "forward", "gradient in", "gradient w",
            "loop");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
@@ -172,12 +173,14 @@ static int products(int argc, char **argv)
         {"f32", OPTION_FLAG, &is_f32, NULL, "products of f32 instead of bf16", NULL},
         {"nf4", OPTION_FLAG, &is_nf4, NULL, "frozen weights as codes of four bits", NULL},
     };
-    const struct options options = {"attune bench products [options]",
-                                    "Measures products of matrices against the processor's peak.",
-                                    list,
-                                    sizeof list / sizeof list[0],
-                                    1,
-                                    1};
+    const struct options options = {
+        .usage = "attune bench products [options]",
+        .about = "Measures products of matrices against the processor's peak.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
 
     if (!options_parse(&options, argc, argv, &what, &count, &err)) {
         fprintf(stderr, "attune bench: %s\n", err.text);

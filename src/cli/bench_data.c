@@ -1,4 +1,5 @@
-/* attune bench tokenize, attune bench prepare - the data path, for the scripts in bench/ that compare it with its peers. */
+/* attune bench tokenize, attune bench prepare - the data path, for the scripts in bench/ that compare it with its
+ * peers. */
 #include "cli/bench.h"
 
 #include "base/json.h"
@@ -140,9 +141,14 @@ int bench_tokenize(int argc, char **argv)
         {"runs", OPTION_INT, &runs, "N", "how often all texts are encoded (5)", NULL},
         {"ids", OPTION_TEXT, &ids, "FILE", "write the ids there: int32, -1 behind each text", NULL},
     };
-    const struct options options = {"attune bench tokenize --tokenizer FILE TEXTS.jsonl",
-                                    "Processor seconds to encode the texts of JSON Lines {\"text\"} on one thread.", list,
-                                    sizeof list / sizeof *list, 1, 1};
+    const struct options options = {
+        .usage = "attune bench tokenize --tokenizer FILE TEXTS.jsonl",
+        .about = "Processor seconds to encode the texts of JSON Lines {\"text\"} on one thread.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
     struct texts texts = {0};
     struct arena arena = {0};
     struct tokenizer *tok = NULL;

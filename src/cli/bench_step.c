@@ -38,7 +38,8 @@ struct bench {
     double grad_norm;
 };
 
-/* Shared by the threads: what they would have taken of the wall clock without neighbours and without waiting for each other. */
+/* Shared by the threads: what they would have taken of the wall clock without neighbours and without waiting for each
+ * other. */
 static double clock_processor_share(void)
 {
     return clock_processor() / pool_cores();
@@ -156,7 +157,8 @@ static void print_mark(const struct bench *bench, const struct mark *mark)
            100 * mark->seconds / bench->best_seconds, 100 * mark->flops / mark->seconds / bench->peak);
 }
 
-/* FLOPs of a step as people count them: 6 for each parameter that multiplies and token, 4 where the base is frozen, and attention. */
+/* FLOPs of a step as people count them: 6 for each parameter that multiplies and token, 4 where the base is frozen, and
+ * attention. */
 static double model_flops(const struct bench *bench)
 {
     const struct model_config *c = model_config(bench->model);

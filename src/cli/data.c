@@ -222,7 +222,8 @@ int cli_data(int argc, char **argv)
         .line = 1, .over_length = "drop", .rows = {.context_length = 8192, .is_packed = true}};
     bool has_line = false;
     const struct option list[] = {
-        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show, rows)", NULL},
+        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show, rows)",
+         NULL},
         {"line", OPTION_INT, &a.line, "N", "which line to show (1)", &has_line},
         {"json", OPTION_FLAG, &a.is_json, NULL, "show every line as JSON: line, ids, labels (or error)", NULL},
         {NULL, OPTION_FLAG, NULL, NULL, "rows", NULL},
@@ -235,10 +236,11 @@ int cli_data(int argc, char **argv)
     const struct options options = {
         .usage = "attune data check FILE | attune data show FILE --model DIR [--line N | --json] | "
                  "attune data rows FILE --model DIR [options]",
-        .about = "check reads a training file as the server does and prints what is wrong with it;\n"
-                 "show prints the tokens of one line and which of them train;\n"
-                 "rows prints the rows that training is fed with, as JSON Lines: row, the lines in it, their lengths, ids\n"
-                 "and labels (-100: carries no loss); then per epoch the order in which they come.",
+        .about =
+            "check reads a training file as the server does and prints what is wrong with it;\n"
+            "show prints the tokens of one line and which of them train;\n"
+            "rows prints the rows that training is fed with, as JSON Lines: row, the lines in it, their lengths, ids\n"
+            "and labels (-100: carries no loss); then per epoch the order in which they come.",
         .list = list,
         .count = sizeof list / sizeof *list,
         .positional_min = 2,
@@ -259,7 +261,8 @@ int cli_data(int argc, char **argv)
         return 2;
     }
     if (is_check && (a.model || has_line || a.is_json)) {
-        fprintf(stderr, "attune data: check reads the whole file and needs no model; --model and --line belong to show\n");
+        fprintf(stderr,
+                "attune data: check reads the whole file and needs no model; --model and --line belong to show\n");
         return 2;
     }
     a.file = positional[1];

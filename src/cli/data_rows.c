@@ -103,7 +103,8 @@ bool data_rows_print(const char *file, const struct encoder *encoder, const stru
     bool ok = false;
 
     if (!mkdtemp(cache)) {
-        err_set(err, ERR_IO, "cannot make the folder %s for prepared data: set TMPDIR to one that can be written", cache);
+        err_set(err, ERR_IO, "cannot make the folder %s for prepared data: set TMPDIR to one that can be written",
+                cache);
         goto out;
     }
     ok = prepare_file(file, file, cache, &preparing, &arena, &folder, NULL, err) &&

@@ -66,8 +66,8 @@ static void print_sequence(struct remote *remote, const struct json *sequence)
 
 static void print_line(struct remote *remote, const struct json *line)
 {
-    printf("line %lld%s%s\n", (long long)json_integer_or(json_get(line, "line"), 0), json_get(line, "error") ? ": " : "",
-           remote_text(remote, line, "error"));
+    printf("line %lld%s%s\n", (long long)json_integer_or(json_get(line, "line"), 0),
+           json_get(line, "error") ? ": " : "", remote_text(remote, line, "error"));
     for json_each (member, line) {
         if (member->type != JSON_OBJECT)
             continue;
@@ -107,12 +107,13 @@ int cli_files(int argc, char **argv)
         {"line", OPTION_INT, &line, "N", "of a preview: the first line (1)", NULL},
         {"count", OPTION_INT, &count, "N", "of a preview: how many lines (1)", NULL},
     };
-    const struct options options = {.usage = "attune files list | upload FILE | get ID | preview ID --model NAME | download ID | delete ID",
-                                    .about = "Files of a running server.",
-                                    .list = option,
-                                    .count = sizeof option / sizeof *option,
-                                    .positional_min = 1,
-                                    .positional_max = 2};
+    const struct options options = {
+        .usage = "attune files list | upload FILE | get ID | preview ID --model NAME | download ID | delete ID",
+        .about = "Files of a running server.",
+        .list = option,
+        .count = sizeof option / sizeof *option,
+        .positional_min = 1,
+        .positional_max = 2};
     struct remote remote;
     struct err err = {0};
     const struct json *answer = NULL;

@@ -22,7 +22,8 @@ int cli_infer(int argc, char **argv)
     const struct option list[] = {
         {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
         {"adapter", OPTION_TEXT, &worker.adapter, "DIR", "PEFT adapter on it, for all requests", NULL},
-        {"adapter-memory", OPTION_INT, &worker.adapter_bytes, "BYTES", "of adapters that requests name (default 256 MiB)", NULL},
+        {"adapter-memory", OPTION_INT, &worker.adapter_bytes, "BYTES",
+         "of adapters that requests name (default 256 MiB)", NULL},
         {"context-length", OPTION_INT, &worker.context_length, "N",
          "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
         {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
@@ -32,8 +33,8 @@ int cli_infer(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune infer --model DIR [--adapter DIR]",
-        .about = "Answers generation requests for one base and adapters on it: JSON Lines on standard input, answers on standard output\n"
-                 "(docs/formats.md, \"The inference worker\"). The server starts it by itself.",
+        .about = "Answers generation requests for one base and adapters on it: JSON Lines on standard input, answers\n"
+                 "on standard output (docs/formats.md, \"The inference worker\"). The server starts it by itself.",
         .list = list,
         .count = sizeof list / sizeof *list,
     };

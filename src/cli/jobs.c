@@ -268,8 +268,8 @@ static bool act(struct remote *remote, const char *action, const char *id, const
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         is_known |= strcmp(action, known[i]) == 0;
     if (!is_known)
-        return err_set(err, ERR_INPUT, "unknown action '%s': list, create, get, receipt, watch, cancel, pause or resume",
-                       action);
+        return err_set(err, ERR_INPUT,
+                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause or resume", action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)
@@ -294,8 +294,8 @@ int cli_jobs(int argc, char **argv)
         {"method", OPTION_TEXT, &o.method, "NAME", "supervised (default) or dpo", NULL},
         {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
         {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
-        {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N", "how many checkpoints stay, the newest (default: all)",
-         NULL},
+        {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N",
+         "how many checkpoints stay, the newest (default: all)", NULL},
         {"dry-run", OPTION_FLAG, &o.is_dry_run, NULL,
          "only say what the job would be: tokens, steps, memory, disk, time, warnings (files are uploaded)", NULL},
         {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},

@@ -80,19 +80,29 @@ int cli_models(int argc, char **argv)
     const struct option option[] = {
         {"url", OPTION_TEXT, &o.url, "URL", "list: server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
         {"revision", OPTION_TEXT, &o.pull.revision, "NAME", "pull: branch, tag or commit (main)", NULL},
-        {"token-file", OPTION_TEXT, &o.pull.token_file, "FILE", "pull: token of the Hub (default: HF_TOKEN, or where HF_TOKEN_PATH or HF_HOME have it)", NULL},
-        {"cache", OPTION_TEXT, &o.pull.cache, "DIR", "pull: the cache (default: as HF_HUB_CACHE and HF_HOME say)", NULL},
-        {"offline", OPTION_FLAG, &o.pull.is_offline, NULL, "pull: what is in the cache, without a request; HF_HUB_OFFLINE=1 too", NULL},
+        {"token-file", OPTION_TEXT, &o.pull.token_file, "FILE",
+         "pull: token of the Hub (default: HF_TOKEN, or where HF_TOKEN_PATH or HF_HOME have it)", NULL},
+        {"cache", OPTION_TEXT, &o.pull.cache, "DIR", "pull: the cache (default: as HF_HUB_CACHE and HF_HOME say)",
+         NULL},
+        {"offline", OPTION_FLAG, &o.pull.is_offline, NULL,
+         "pull: what is in the cache, without a request; HF_HUB_OFFLINE=1 too", NULL},
         {"transfers", OPTION_INT, &o.pull.transfers, "N", "pull: files at once (4)", NULL},
         {"out", OPTION_TEXT, &o.out, "DIR", "merge, quantize: the folder to write, which must not exist", NULL},
-        {"dtype", OPTION_TEXT, &o.dtype, "TYPE", "quantize: what transformers shall compute in: bfloat16 or float32 (bfloat16)", NULL},
+        {"dtype", OPTION_TEXT, &o.dtype, "TYPE",
+         "quantize: what transformers shall compute in: bfloat16 or float32 (bfloat16)", NULL},
         {"threads", OPTION_INT, &o.threads, "N", "merge, quantize: processor threads (all)", NULL}};
     const struct options options = {
-        .usage = "attune models list\n       attune models pull ORG/NAME\n       attune models merge BASE ADAPTER --out DIR\n       attune models quantize MODEL --out DIR",
-        .about = "Base models and results of a running server; or, without one, fetches a model from the Hugging Face Hub\n"
-                 "(HF_ENDPOINT) into its cache, where servers and other tools find it; or works the PEFT adapter in the folder\n"
-                 "ADAPTER into the model in the folder BASE and writes a model that needs no adapter;\n"
-                 "or writes the model in the folder MODEL with linear layers of four bits (NF4), as bitsandbytes has it.",
+        .usage =
+            "attune models list\n"
+            "       attune models pull ORG/NAME\n"
+            "       attune models merge BASE ADAPTER --out DIR\n"
+            "       attune models quantize MODEL --out DIR",
+        .about = "Base models and results of a running server; or, without one, fetches a model from the Hugging "
+                 "Face\n"
+                 "Hub (HF_ENDPOINT) into its cache, where servers and other tools find it; or works the PEFT adapter\n"
+                 "in the folder ADAPTER into the model in the folder BASE and writes a model that needs no adapter; "
+                 "or\n"
+                 "writes the model in the folder MODEL with linear layers of four bits (NF4), as bitsandbytes has it.",
         .list = option,
         .count = sizeof option / sizeof *option,
         .positional_min = 1,

@@ -22,8 +22,8 @@ static void print_help(const struct options *o)
             printf("\n%s\n", option->help);
             continue;
         }
-        snprintf(left, sizeof left, "--%s%s%s%s", is_on(option) ? "[no-]" : "", option->name, option->argument ? " " : "",
-                 option->argument ? option->argument : "");
+        snprintf(left, sizeof left, "--%s%s%s%s", is_on(option) ? "[no-]" : "", option->name,
+                 option->argument ? " " : "", option->argument ? option->argument : "");
         printf("  %-28s %s\n", left, option->help);
     }
 }

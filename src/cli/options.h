@@ -8,7 +8,8 @@
 
 #include "base/err.h"
 
-enum option_kind { OPTION_FLAG /* bool */, OPTION_TEXT /* const char* */, OPTION_INT /* int64_t */, OPTION_FLOAT /* double */ };
+/* What value points to: bool, const char *, int64_t or double. */
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_FLOAT };
 
 struct option {
     const char *name;      /* without dashes; NULL makes a heading in the help */

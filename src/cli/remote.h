@@ -25,8 +25,8 @@ const struct json *remote_upload(struct remote *remote, const char *file, const 
 /* Body of a GET into a new file. */
 bool remote_download(struct remote *remote, const char *path, const char *file, struct err *err);
 /* A POST answered by server-sent events; on_data returns false to stop. */
-bool remote_stream(struct remote *remote, const char *path, struct str body, bool (*on_data)(void *context, struct str data), void *context,
-                   struct err *err);
+bool remote_stream(struct remote *remote, const char *path, struct str body,
+                   bool (*on_data)(void *context, struct str data), void *context, struct err *err);
 
 /* Text of a member, or "". In remote->arena, NUL-terminated. */
 const char *remote_text(struct remote *remote, const struct json *object, const char *name);

@@ -43,8 +43,8 @@ static void print_op(void *context, const struct selftest_result *result)
 {
     bool is_ok = result->failure_count == 0;
 
-    printf("  %-16s %4d compared, worst %6.2f%% of its bound  %s\n", op_name(result->op), result->comparison_count, 100 * result->worst,
-           is_ok ? "ok" : "FAIL");
+    printf("  %-16s %4d compared, worst %6.2f%% of its bound  %s\n", op_name(result->op), result->comparison_count,
+           100 * result->worst, is_ok ? "ok" : "FAIL");
     if (!is_ok)
         printf("    %d checks failed, first: %s\n", result->failure_count, result->failure);
     fflush(stdout);
@@ -134,12 +134,19 @@ static double train_step(struct model *model, int64_t k)
     return step.loss;
 }
 
-static bool step_of(const struct selftest *test, const char *folder, const struct backend *backend, enum model_profile profile,
-                    struct arena *arena, struct step *step, struct err *err)
+static bool step_of(const struct selftest *test, const char *folder, const struct backend *backend,
+                    enum model_profile profile, struct arena *arena, struct step *step, struct err *err)
 {
     struct pool *pool = pool_new(THREADS);
-    struct model_options options = {.profile = profile, .is_trained = true, .is_random = !test->model_folder, .seed = (uint64_t)test->seed,
-                                    .backend = backend, .device = test->device, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
+    struct model_options options = {.profile = profile,
+                                    .is_trained = true,
+                                    .is_random = !test->model_folder,
+                                    .seed = (uint64_t)test->seed,
+                                    .backend = backend,
+                                    .device = test->device,
+                                    .pool = pool,
+                                    .row_tokens = TOKENS,
+                                    .tokens_wanted = TOKENS};
     struct model *model = NULL;
     bool ok = model_open(&model, folder, &options, err);
 
@@ -175,8 +182,8 @@ static bool check_step(struct selftest *test, const char *folder, enum model_pro
         loss = fabs(got.loss / want.loss - 1);
         gradient = gradient_error(&got, &want);
         is_ok = loss <= bound && gradient <= bound;
-        printf("  %-9s loss %.6f, reference %.6f, off by %.1e; gradient off by %.1e; both at most %.0e  %s\n", model_profile_name(profile),
-               got.loss, want.loss, loss, gradient, bound, is_ok ? "ok" : "FAIL");
+        printf("  %-9s loss %.6f, reference %.6f, off by %.1e; gradient off by %.1e; both at most %.0e  %s\n",
+               model_profile_name(profile), got.loss, want.loss, loss, gradient, bound, is_ok ? "ok" : "FAIL");
         count_check(test, is_ok);
     }
     arena_deinit(&arena);
@@ -184,12 +191,19 @@ static bool check_step(struct selftest *test, const char *folder, enum model_pro
 }
 
 /* Losses of RUN_STEPS steps with AdamW on one batch. */
-static bool run_of(const struct selftest *test, const char *folder, const struct backend *backend, enum model_profile profile,
-                   double losses[RUN_STEPS], struct err *err)
+static bool run_of(const struct selftest *test, const char *folder, const struct backend *backend,
+                   enum model_profile profile, double losses[RUN_STEPS], struct err *err)
 {
     struct pool *pool = pool_new(THREADS);
-    struct model_options options = {.profile = profile, .is_trained = true, .is_random = !test->model_folder, .seed = (uint64_t)test->seed,
-                                    .backend = backend, .device = test->device, .pool = pool, .row_tokens = TOKENS, .tokens_wanted = TOKENS};
+    struct model_options options = {.profile = profile,
+                                    .is_trained = true,
+                                    .is_random = !test->model_folder,
+                                    .seed = (uint64_t)test->seed,
+                                    .backend = backend,
+                                    .device = test->device,
+                                    .pool = pool,
+                                    .row_tokens = TOKENS,
+                                    .tokens_wanted = TOKENS};
     struct model *model = NULL;
     bool ok = model_open(&model, folder, &options, err);
 
@@ -206,13 +220,15 @@ static bool check_run(struct selftest *test, const char *folder, enum model_prof
     double got[RUN_STEPS], want[RUN_STEPS], worst = 0, bound = profile == PROFILE_F32 ? 1e-3 : 2e-2;
     bool is_ok;
 
-    if (!run_of(test, folder, test->candidate, profile, got, err) || !run_of(test, folder, &backend_cpu, PROFILE_F32, want, err))
+    if (!run_of(test, folder, test->candidate, profile, got, err) ||
+        !run_of(test, folder, &backend_cpu, PROFILE_F32, want, err))
         return false;
     for (int k = 0; k < RUN_STEPS; k++)
         worst = fmax(worst, fabs(got[k] / want[k] - 1));
     is_ok = worst <= bound && want[RUN_STEPS - 1] < want[0];
     printf("  %-9s %d steps: loss %.4f to %.4f, the processor's to %.4f, off by at most %.1e, allowed %.0e  %s\n",
-           model_profile_name(profile), RUN_STEPS, got[0], got[RUN_STEPS - 1], want[RUN_STEPS - 1], worst, bound, is_ok ? "ok" : "FAIL");
+           model_profile_name(profile), RUN_STEPS, got[0], got[RUN_STEPS - 1], want[RUN_STEPS - 1], worst, bound,
+           is_ok ? "ok" : "FAIL");
     count_check(test, is_ok);
     return true;
 }
@@ -224,7 +240,8 @@ static bool make_tiny_model(struct arena *arena, char **folder, struct err *err)
     char *name = arena_printf(arena, "%s/attune-selftest-XXXXXX", parent && *parent ? parent : "/tmp");
 
     if (!mkdtemp(name))
-        return err_set(err, ERR_IO, "cannot make the folder %s for a small model: set TMPDIR to one that can be written", name);
+        return err_set(err, ERR_IO,
+                       "cannot make the folder %s for a small model: set TMPDIR to one that can be written", name);
     *folder = name;
     return file_replace(path_join(arena, name, "config.json"), str_of(tiny_config), err);
 }
@@ -241,7 +258,8 @@ static bool check_steps(struct selftest *test, struct err *err)
     folder = made ? made : folder;
     printf("one step of %s\n", made ? "a small random model" : folder);
     ok = check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err) &&
-         (!test->candidate->memory || (check_run(test, folder, PROFILE_F32, err) && check_run(test, folder, PROFILE_BF16, err)));
+         (!test->candidate->memory ||
+          (check_run(test, folder, PROFILE_F32, err) && check_run(test, folder, PROFILE_BF16, err)));
 out:
     if (made)
         dir_remove(made, NULL);
@@ -255,8 +273,8 @@ static void print_device(int index)
     struct err err = {0};
 
     if (device_describe(index, &info, &err))
-        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name, (double)info.free_bytes / 1e9,
-               (double)info.bytes / 1e9, info.major, info.minor);
+        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name,
+               (double)info.free_bytes / 1e9, (double)info.bytes / 1e9, info.major, info.minor);
     else
         printf("device cuda:%d: %s\n", index, err.text);
 }
@@ -298,13 +316,19 @@ int cli_selftest(int argc, char **argv)
     struct selftest test = {.backend_name = "cpu", .seed = 20261122, .rounds = ROUNDS};
     struct err err = {0};
     const struct option list[] = {
-        {"backend", OPTION_TEXT, &test.backend_name, "NAME", "cpu (default), cuda or cuda:N, or ref: its f32 and bf16 beside its own f64", NULL},
-        {"model", OPTION_TEXT, &test.model_folder, "DIR", "the step runs on this model instead of a small random one", NULL},
+        {"backend", OPTION_TEXT, &test.backend_name, "NAME",
+         "cpu (default), cuda or cuda:N, or ref: its f32 and bf16 beside its own f64", NULL},
+        {"model", OPTION_TEXT, &test.model_folder, "DIR", "the step runs on this model instead of a small random one",
+         NULL},
         {"seed", OPTION_INT, &test.seed, "N", "of the random operands and weights", NULL},
         {"rounds", OPTION_INT, &test.rounds, "N", "how often every operation gets new operands (1 to 10000)", NULL},
     };
-    const struct options options = {"attune selftest [options]", "Holds a backend against the plain C reference on this machine.", list,
-                                    sizeof list / sizeof list[0], 0, 0};
+    const struct options options = {
+        .usage = "attune selftest [options]",
+        .about = "Holds a backend against the plain C reference on this machine.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+    };
     int positional_count = 0;
     bool ok = options_parse(&options, argc, argv, NULL, &positional_count, &err);
 

@@ -29,11 +29,18 @@
 #define FIRST_KEY "first-key"
 #define HUB       "https://huggingface.co"
 
-enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000, STATUS_ERRORS_SHOWN = 10 };
+enum {
+    DESCRIPTORS = 4096,
+    CONNECTIONS_MAX = 1024,
+    BACKGROUND_THREADS = 4,
+    STOP_GRACE_MS = 5000,
+    STATUS_ERRORS_SHOWN = 10
+};
 
 struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice, hung_seconds;
+    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice,
+        hung_seconds;
     bool is_open;
     const char *secret_key_file, *outgoing, *wandb_url;
     int64_t secret_key_fd;
@@ -366,8 +373,8 @@ static bool open_secrets(struct serve *s, struct err *err)
         if (ok)
             log_line("attune serve: no secrets can be kept: %s", problem.text);
         else
-            err_set(err, problem.code, "%s%s", any ? "the database holds secrets, and their master key is missing: " : "",
-                    problem.text);
+            err_set(err, problem.code, "%s%s",
+                    any ? "the database holds secrets, and their master key is missing: " : "", problem.text);
     }
     if (ok && s->keyring && !store_use_keyring(s->store, s->keyring, err))
         ok = err_prefix(err, "%s is not the right master key", key.from);
@@ -424,15 +431,15 @@ static bool open_all(struct serve *s, struct err *err)
         return false;
     handler.on_done = request_done;
     handler.done_context = s;
-    s->server = http_server_new(s->loop,
-                                &(struct http_config){.host = s->options.host,
-                                                      .port = (int)s->options.port,
-                                                      .tls = certificates_tls(s->certificates),
-                                                      .connections_max = connections_max(),
-                                                      .connections_per_address_max =
-                                                          (int)none_at_zero(s->options.connections_per_address),
-                                                      .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
-                                &handler, err);
+    s->server = http_server_new(
+        s->loop,
+        &(struct http_config){.host = s->options.host,
+                              .port = (int)s->options.port,
+                              .tls = certificates_tls(s->certificates),
+                              .connections_max = connections_max(),
+                              .connections_per_address_max = (int)none_at_zero(s->options.connections_per_address),
+                              .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
+        &handler, err);
     api_set_server(s->api, s->server);
     return s->server != NULL;
 }
@@ -514,8 +521,9 @@ static bool check_options(const struct serve_options *o, struct err *err)
             o->host);
     if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0 ||
         o->disk_free_min < -1)
-        return err_set(err, ERR_INPUT,
-                       "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
+        return err_set(
+            err, ERR_INPUT,
+            "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
     if (o->connections_per_address < 0 || o->connections_per_address > 1024 || o->auth_failures < 0)
         return err_set(err, ERR_INPUT, "--connections-per-address is 0 to 1024, --auth-failures at least 0");
     if (o->hung_seconds < 1 || o->hung_seconds > 24 * 60 * 60)
@@ -586,11 +594,14 @@ int cli_serve(int argc, char **argv)
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
-         "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, internal:http://10.0.0.5:5000 (default: none)", NULL},
+         "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, "
+         "internal:http://10.0.0.5:5000 (default: none)",
+         NULL},
         {"wandb-url", OPTION_TEXT, &s.options.wandb_url, "URL",
          "the W&B server (default: WANDB_BASE_URL, else https://api.wandb.ai); --outgoing has to list it, too", NULL},
         {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
-         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)", NULL},
+         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)",
+         NULL},
         {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},
     };
     const struct options options = {

@@ -62,7 +62,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"run", OPTION_TEXT, &a->run, "DIR", "the run directory that holds job.json", NULL},
         {"attempt", OPTION_INT, &a->attempt, "N", "number of this attempt (1)", NULL},
         {NULL, 0, NULL, NULL, "or a run from the command line:", NULL},
-        {"model", OPTION_TEXT, &a->model, "DIR|NAME", "base model: a Hugging Face folder, or org/name of one in the Hub's cache", NULL},
+        {"model", OPTION_TEXT, &a->model, "DIR|NAME",
+         "base model: a Hugging Face folder, or org/name of one in the Hub's cache", NULL},
         {"train", OPTION_TEXT, &a->train, "FILE", "training data, JSON Lines", NULL},
         {"valid", OPTION_TEXT, &a->valid, "FILE", "validation data", NULL},
         {"out", OPTION_TEXT, &a->out, "DIR", "where everything goes; the same command again goes on where it stopped",
@@ -79,7 +80,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          "lines above context-length: drop, error or truncate (drop)", NULL},
         {"checkpoint-steps", OPTION_INT, &c->checkpoint_steps, "N", "a checkpoint every N steps besides each epoch's",
          NULL},
-        {"keep-checkpoints", OPTION_INT, &c->keep_checkpoints, "N", "how many checkpoints stay, the newest (all)", NULL},
+        {"keep-checkpoints", OPTION_INT, &c->keep_checkpoints, "N", "how many checkpoints stay, the newest (all)",
+         NULL},
         {"eval-steps", OPTION_INT, &c->eval_steps, "N", "validation every N steps (20 times a run)", NULL},
         {"recovery-steps", OPTION_INT, &c->recovery_steps, "N", "a recovery point every N steps (every 2 minutes)",
          NULL},
@@ -413,7 +415,8 @@ static int train_dir(struct arena *arena, const struct arguments *a)
 static int train_here(struct arena *arena, struct arguments *a)
 {
     struct display display = {.is_terminal = isatty(2)};
-    struct train_options options = {.owns_checkpoints = true, .on_progress = on_progress, .on_message = on_message, .context = &display};
+    struct train_options options = {
+        .owns_checkpoints = true, .on_progress = on_progress, .on_message = on_message, .context = &display};
     const char *checkpoint = NULL, *out = NULL;
     enum run_status status;
     struct err err = {0};

@@ -4,17 +4,17 @@
  *               without special tokens added. Every assistant turn trains with its end-of-turn token (text/chat.h says
  *               where it ends); a turn with weight 0 does not.
  *   prompt      prompt, completion and the end-of-text token as one text; of messages, the chat template's text. It
- *               trains from where its tokens leave those of the prompt alone (with a generation prompt): when the border
- *               falls inside a token, that token trains. That is TRL's rule (1.16).
+ *               trains from where its tokens leave those of the prompt alone (with a generation prompt): when the
+ *               border falls inside a token, that token trains. That is TRL's rule (1.16).
  *   text        the text and the end-of-text token; all trains.
  *   token_ids   as they are; what has a label trains, all without labels.
  *   preference  two sequences, the prompt with each completion; texts get the end-of-text token. All trains from the
  *               first token in which either sequence leaves the prompt's tokens (those of a conversation with a
  *               generation prompt), what the template writes behind the turn included: TRL's rule for DPO (1.16).
  *
- * Prompts and texts get what the tokenizer's own post-processor puts in front (a beginning-of-text token, also before one
- * that the text spells) and one end-of-text token, unless completion or text already end with its text. A document's
- * first token never trains: nothing predicts it.
+ * Prompts and texts get what the tokenizer's own post-processor puts in front (a beginning-of-text token, also before
+ * one that the text spells) and one end-of-text token, unless completion or text already end with its text. A
+ * document's first token never trains: nothing predicts it.
  *
  * An encoder is what one model folder says about this; it is read-only and shared by threads, each with its own
  * scratch. */
@@ -44,7 +44,8 @@ const char *encoder_hash(const struct encoder *encoder);
 /* SHA-256 of tokenizer.json; of the chat template's text, or "" when the model has none. */
 const char *encoder_tokenizer_hash(const struct encoder *encoder);
 const char *encoder_template_hash(const struct encoder *encoder);
-/* The known chat template whose training variant conversations are rendered with (text/training_template.h), or NULL. */
+/* The known chat template whose training variant conversations are rendered with (text/training_template.h), or
+ * NULL. */
 const char *encoder_training_name(const struct encoder *encoder);
 struct tokenizer;
 const struct tokenizer *encoder_tokenizer(const struct encoder *encoder);

@@ -260,7 +260,8 @@ static bool check_tools(const struct json *tools, struct err *err)
 
 struct json *example_join(struct arena *arena, const struct json *a, const struct json *b)
 {
-    struct json *list = arena_new(arena, struct json), *items = arena_new_array(arena, struct json, a->count + b->count);
+    struct json *list = arena_new(arena, struct json),
+                *items = arena_new_array(arena, struct json, a->count + b->count);
     size_t count = 0;
 
     for json_each (item, a)

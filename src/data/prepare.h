@@ -3,8 +3,8 @@
  * The file is read in blocks of a few MiB, its lines are encoded by all threads of the pool, and the results are
  * written in the file's order: memory does not grow with the file. The cache folder's name is a hash of everything
  * that decides the content (file, encoder, context length, policy, format), so jobs with the same input share it, and a
- * folder under its final name is complete. One that is being written is called <name>.tmp.<pid>; when that process has died,
- * whoever looks after it removes the folder.
+ * folder under its final name is complete. One that is being written is called <name>.tmp.<pid>; when that process has
+ * died, whoever looks after it removes the folder.
  *
  * Lines that cannot be read are errors of the file: the first JSONL_ERRORS_MAX are reported with their line numbers
  * and nothing is written. Lines longer than context_length are left out (`drop`: up to a tenth of the lines, above that

@@ -1,7 +1,7 @@
 /* http/chunked.h - the chunked coding of request bodies, strict (RFC 9112, section 7.1). Used inside this room.
  *
- * Bounds: 15 hexadecimal digits of size, 16 bytes of extension per chunk, everything that is not body at most as much as
- * the body so far and 16 KiB, trailers 4 KiB (checked like headers, then discarded). */
+ * Bounds: 15 hexadecimal digits of size, 16 bytes of extension per chunk, everything that is not body at most as much
+ * as the body so far and 16 KiB, trailers 4 KiB (checked like headers, then discarded). */
 #pragma once
 
 #include "http/head.h"

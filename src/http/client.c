@@ -87,7 +87,8 @@ static size_t read_slice(char *at, size_t size, size_t count, void *context)
     const uint64_t left = slice->bytes - transfer->slice_sent;
     size_t got, wanted = left < size * count ? (size_t)left : size * count;
 
-    if (!fd_pread(slice->fd, at, wanted, slice->offset + transfer->slice_sent, &got, "the file", NULL) || got < wanted) {
+    if (!fd_pread(slice->fd, at, wanted, slice->offset + transfer->slice_sent, &got, "the file", NULL) ||
+        got < wanted) {
         transfer->stop = ERR_IO;
         return CURL_READFUNC_ABORT;
     }

@@ -1,10 +1,11 @@
 /* http/client.h - requests of the command line, over libcurl.
  *
- * One call is one request and blocks until the answer is over, a deadline has passed or a callback says stop. The body is
- * bytes (JSON), a file sent as multipart/form-data or a part of a file as it lies there, both without being held in memory;
- * the answer goes into a buffer with a limit, or piece by piece to a callback (server-sent events, downloads). Redirects are not followed: a 3xx is handed back
- * as it is. TLS certificates are always verified. An answer with any status is a success of the call; only what kept
- * the answer from arriving is an error: ERR_IO (no connection, broken), ERR_TIMEOUT, ERR_LIMIT, ERR_CANCELLED.
+ * One call is one request and blocks until the answer is over, a deadline has passed or a callback says stop. The body
+ * is bytes (JSON), a file sent as multipart/form-data or a part of a file as it lies there, both without being held in
+ * memory; the answer goes into a buffer with a limit, or piece by piece to a callback (server-sent events, downloads).
+ * Redirects are not followed: a 3xx is handed back as it is. TLS certificates are always verified. An answer with any
+ * status is a success of the call; only what kept the answer from arriving is an error: ERR_IO (no connection, broken),
+ * ERR_TIMEOUT, ERR_LIMIT, ERR_CANCELLED.
  *
  *   struct http_client_answer answer = {0};
  *   struct http_client_request request = {.method = "GET", .url = url, .bearer = key};
@@ -53,8 +54,8 @@ struct http_client_request {
     int64_t stall_ms;   /* 0: 60 s; without any byte in either direction */
     int64_t total_ms;   /* 0: no bound */
 
-    /* For addresses that strangers name (http/outgoing.h). may_connect is asked for each address that a connection is about
-     * to go to; no proxy of the environment is used then. */
+    /* For addresses that strangers name (http/outgoing.h). may_connect is asked for each address that a connection is
+     * about to go to; no proxy of the environment is used then. */
     bool (*may_connect)(void *context, const struct sockaddr *address);
     void *connect_context;
     const char *pin;    /* addresses of the URL's host: "host:port:address,address"; NULL: the resolver's */

@@ -200,7 +200,8 @@ static void body_deliver(struct http_exchange *exchange, struct str bytes)
 
 static void feed_length(struct http_exchange *exchange, struct str *bytes)
 {
-    struct str piece = str_slice(*bytes, 0, exchange->body_left < bytes->len ? (size_t)exchange->body_left : bytes->len);
+    struct str piece =
+        str_slice(*bytes, 0, exchange->body_left < bytes->len ? (size_t)exchange->body_left : bytes->len);
 
     *bytes = str_slice(*bytes, piece.len, bytes->len);
     exchange->body_left -= piece.len;

@@ -32,7 +32,8 @@ void http_loop_free(struct http_loop *loop); /* what is still registered is drop
 /* Until http_loop_stop, which may come from a callback or a signal handler. */
 bool http_loop_run(struct http_loop *loop, struct err *err);
 void http_loop_stop(struct http_loop *loop);
-/* One round: waits at most wait_ms (less when a timer is due; -1: no bound of its own), then calls what is ready and due. */
+/* One round: waits at most wait_ms (less when a timer is due; -1: no bound of its own), then calls what is ready and
+ * due. */
 bool http_loop_step(struct http_loop *loop, int64_t wait_ms, struct err *err);
 /* Turns of the loop since its start, those whose callbacks took longer than HTTP_SLOW_TURN_MS, and the longest: while a
  * turn takes, nobody is served. */

@@ -114,7 +114,8 @@ bool message_head_write(struct strbuf *out, const struct message_head *head)
     bool ok = true;
 
     strbuf_printf(out, "HTTP/1.1 %d %s\r\n", head->status, status_of(head->status).reason);
-    ok = header_write(out, STR("Date"), str_of(head->date)) && header_write(out, STR("x-request-id"), str_of(head->id)) &&
+    ok = header_write(out, STR("Date"), str_of(head->date)) &&
+         header_write(out, STR("x-request-id"), str_of(head->id)) &&
          header_write(out, STR("Content-Type"),
                       head->content_type ? str_of(head->content_type) : STR("application/json")) &&
          header_write(out, STR("X-Content-Type-Options"), STR("nosniff"));

@@ -101,7 +101,7 @@ struct http_config {
     const char *host;             /* 127.0.0.1; an IPv4 or IPv6 address */
     struct tls *tls;              /* of http/tls.h, which outlives the server; NULL: plain HTTP */
     int port;                     /* as given; 0: any free one, see http_server_port */
-    const char *encoded_slash_under; /* prefixes of paths, with spaces between, below which %2F is allowed; NULL: nowhere */
+    const char *encoded_slash_under; /* prefixes of paths below which %2F is allowed, "/a/ /b/"; NULL: nowhere */
     size_t head_bytes_max;        /* 32 KiB → 431 */
     size_t line_bytes_max;        /* request line, 8 KiB → 414 */
     size_t header_count_max;      /* 64 → 431 */
@@ -130,8 +130,8 @@ void http_server_free(struct http_server *server);
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
 void http_exchange_note(struct http_exchange *exchange, void *note);
 bool http_exchange_is_answered(const struct http_exchange *exchange);
-/* on_close is called once: is_complete when the answer went to the kernel whole, otherwise the client is gone, too slow,
- * or was refused while its body came. One callback per exchange; a second call replaces it. */
+/* on_close is called once: is_complete when the answer went to the kernel whole, otherwise the client is gone, too
+ * slow, or was refused while its body came. One callback per exchange; a second call replaces it. */
 void http_exchange_on_close(struct http_exchange *exchange, void (*on_close)(void *context, bool is_complete),
                             void *context);
 
@@ -162,7 +162,8 @@ struct http_response {
     const struct http_header *headers; /* further ones: not Content-Length, Content-Type, Connection … */
     size_t header_count;
 };
-void http_answer_bytes(struct http_exchange *exchange, const struct http_response *response, struct str body); /* copied */
+/* Copies the body. */
+void http_answer_bytes(struct http_exchange *exchange, const struct http_response *response, struct str body);
 
 /* {"error":{"message","type","param","code"}}. type and code NULL: the usual ones of the status; param NULL: null.
  * message is copied and may hold any text. */

@@ -40,8 +40,8 @@ bool url_is_array_item(const struct url_pair *pair, const char *name);
 /* Percent-encodes everything but letters, digits and -._~ */
 void url_encode(struct strbuf *out, struct str text);
 
-/* Whether a Host header (name or address, with or without a port) means the machine it arrives at: localhost, 127.0.0.0/8 or
- * [::1]. A page that rebinds its own name to a loopback address still sends that name. */
+/* Whether a Host header (name or address, with or without a port) means the machine it arrives at: localhost,
+ * 127.0.0.0/8 or [::1]. A page that rebinds its own name to a loopback address still sends that name. */
 bool url_host_is_local(struct str host);
 /* The same name in any case, whatever port the Host header adds. */
 bool url_host_is(struct str host, const char *name);

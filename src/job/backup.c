@@ -340,7 +340,8 @@ bool backup_verify(const char *path, bool with_hashes, struct err *err)
     bool ok = database_is(&arena, path, err) && doctor_examine(path, with_hashes, &arena, &findings, err);
 
     for (size_t i = 0; ok && i < findings.count; i++) {
-        bool is_extra = strncmp(findings.at[i].what, "bytes belong", 12) == 0; /* deleted while it was made: the server collects it */
+        bool is_extra = strncmp(findings.at[i].what, "bytes belong", 12) ==
+                        0; /* deleted while it was made: the server collects it */
 
         ok = is_extra || err_set(err, ERR_INPUT, "%s: %s", findings.at[i].what, findings.at[i].id);
     }

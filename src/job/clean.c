@@ -1,5 +1,5 @@
-/* What an ended job leaves and nobody needs: recovery points, files that were not finished. They may be large, so they go
- * in the background. */
+/* What an ended job leaves and nobody needs: recovery points, files that were not finished. They may be large, so they
+ * go in the background. */
 #include "job/manager_int.h"
 
 #include "os/background.h"

@@ -43,7 +43,8 @@ static bool file_is(struct exam *exam, const char *path, int64_t bytes, const ch
 
     if (!file_size(path, &found, NULL) || (int64_t)found != bytes)
         return false;
-    return !exam->with_hashes || !sha256 || (file_sha256(path, &found, hex, NULL, NULL, NULL) && strcmp(hex, sha256) == 0);
+    return !exam->with_hashes || !sha256 ||
+           (file_sha256(path, &found, hex, NULL, NULL, NULL) && strcmp(hex, sha256) == 0);
 }
 
 static void check_checkpoint(struct exam *exam, const struct stored *stored)
@@ -112,8 +113,8 @@ static int by_id(const void *a, const void *b)
 }
 
 /* Every name in the folder must be some row's id. */
-static bool check_folder(struct exam *exam, const char *folder, const char *what, const struct stored **sorted, size_t count,
-                         struct err *err)
+static bool check_folder(struct exam *exam, const char *folder, const char *what, const struct stored **sorted,
+                         size_t count, struct err *err)
 {
     const char *path = path_join(exam->arena, exam->data_dir, folder);
     size_t name_count;

@@ -6,7 +6,8 @@ static bool launch_process(struct process *process, const struct job_launch *lau
 {
     char attempt[24];
     const char *argv[] = {launch->program, "train", "--run", launch->run_dir, "--attempt", attempt, NULL};
-    struct process_spawn spawn = {.argv = argv, .cwd = launch->run_dir, .output_path = launch->log_path, .nice = launch->nice};
+    struct process_spawn spawn = {
+        .argv = argv, .cwd = launch->run_dir, .output_path = launch->log_path, .nice = launch->nice};
 
     snprintf(attempt, sizeof attempt, "%lld", (long long)launch->attempt);
     return process_spawn(process, &spawn, err);

@@ -42,7 +42,8 @@ struct job_config {
     const char *data_dir;
     struct store *store;
     struct blobs *blobs;
-    struct background *background; /* for what takes long; NULL: it is done at once. Finish it before the manager goes */
+    struct background
+        *background;   /* for what takes long; NULL: it is done at once. Finish it before the manager goes */
     struct disk *disk; /* where jobs ask for room; NULL: they do not */
     struct job_loop loop;
     const struct job_launcher *launcher; /* NULL: processes of this machine */
@@ -51,8 +52,8 @@ struct job_config {
     int nice;                            /* of trainers, added to ours */
     int attempts_max;                    /* 0: 3 */
     int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
-    /* What the trainer's plan for this job.json takes of memory at most, and its checkpoints of the disk at least. NULL:
-     * not known, and no limit is set. */
+    /* What the trainer's plan for this job.json takes of memory at most, and its checkpoints of the disk at least.
+     * NULL: not known, and no limit is set. */
     bool (*plan_bytes)(struct str job_json, uint64_t *memory_bytes, uint64_t *disk_bytes, struct err *err);
     int64_t hung_ms;                     /* without a heartbeat; 0: 10 minutes */
     int64_t grace_ms;                    /* between asking a process to stop and SIGKILL; 0: 10 s */
@@ -69,8 +70,8 @@ void job_manager_tick(struct job_manager *manager);
 /* Leaves the processes running: the next manager adopts them. NULL is fine. */
 void job_manager_free(struct job_manager *manager);
 /* For a maintenance: no job starts until it is ended; jobs at work finish or, with pauses, write a recovery point, stop
- * and wait. refuses: the API takes no new jobs, else they wait. Setting it again changes it. The store keeps it: a server that is
- * started meanwhile starts no job either. */
+ * and wait. refuses: the API takes no new jobs, else they wait. Setting it again changes it. The store keeps it: a
+ * server that is started meanwhile starts no job either. */
 struct job_drain {
     bool is_on, pauses, refuses;
     int64_t since_ms;
@@ -94,7 +95,7 @@ struct job_spec {
     const char *hyperparameters_json; /* all of the method, resolved: goes into job.json and is echoed */
     const char *options_json;         /* "options" of job.json */
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
-    const char *base_json; /* the weights have to be fetched first: what and from where (hub/fetcher.h); NULL: they are here */
+    const char *base_json; /* weights that have to be fetched first, from where (hub/fetcher.h); NULL: they are here */
     struct store_job_extra extra; /* secrets and deliveries */
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* to reserve; 0: what its plan takes at most and WORKING_BYTES more */
@@ -106,8 +107,8 @@ struct job_spec {
  * disk_bytes can never be had. */
 bool job_create(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                 struct arena *arena, struct store_job *job, struct err *err);
-/* The weights that a job has waited for are here: a model, or an adapter on one. What only they could tell is settled, and
- * the job takes its turn. ERR_CONFLICT when it does not wait for them any more; any other error but ERR_IO and
+/* The weights that a job has waited for are here: a model, or an adapter on one. What only they could tell is settled,
+ * and the job takes its turn. ERR_CONFLICT when it does not wait for them any more; any other error but ERR_IO and
  * ERR_NO_SPACE is the job's end. */
 bool job_base_arrived(struct job_manager *manager, const char *id, const char *model_path, const char *adapter_path,
                       struct err *err);

@@ -48,7 +48,8 @@ struct job_manager {
     bool is_retiring, is_retire_wanted; /* retire.c: a task is under way, and there is more to do behind it */
     bool is_woken;    /* a tick is wanted at once */
     int64_t retry_ms; /* the store refused: not before */
-    struct strbuf passed_over; /* ids of jobs that wait for room on the disk: a JSON list without its end; empty: none */
+    struct strbuf
+        passed_over; /* ids of jobs that wait for room on the disk: a JSON list without its end; empty: none */
     int64_t room_retry_ms;     /* when they are looked at again */
 };
 
@@ -90,9 +91,9 @@ bool spec_describe(struct job_manager *manager, const struct tenant *tenant, con
                    struct err *err);
 /* method as clients send it: {"type": "dpo", "dpo": {"hyperparameters": {…}}}. */
 const char *spec_method(struct arena *arena, const struct job_spec *spec);
-/* What a job reserves of memory: what its plan takes at most, but never more than there is: the trainer fits its plan to
- * that or says what to change. And what it is promised of the disk until the trainer knows all. When there is no plan the
- * trainer says why. */
+/* What a job reserves of memory: what its plan takes at most, but never more than there is: the trainer fits its plan
+ * to that or says what to change. And what it is promised of the disk until the trainer knows all. When there is no
+ * plan the trainer says why. */
 void spec_find_needs(struct job_manager *manager, const struct tenant *tenant, const struct job_spec *spec,
                      int64_t *memory_bytes, int64_t *disk_bytes);
 
@@ -120,7 +121,8 @@ bool drain_read(struct job_manager *manager, struct err *err);
 /* Stores the complete lines behind the offset, at most one buffer of them. more: there may be others. */
 bool attempt_read_events(struct attempt *attempt, bool *more, struct err *err);
 
-/* settle.c: what becomes of the job when its process has ended. False without an error: not yet, settle_ms says when. */
+/* settle.c: what becomes of the job when its process has ended. False without an error: not yet, settle_ms says
+ * when. */
 bool attempt_settle(struct attempt *attempt, struct err *err);
 
 /* metrics_csv.c: the job's metrics so far as a file whose row the caller stores. */

@@ -1,5 +1,5 @@
-/* Room on the disk for jobs: promised before a start and held while they run (store/disk.h). A job that has to wait for it is
- * passed by others: unlike memory, disk does not come back when a job ends, so it could wait for ever. */
+/* Room on the disk for jobs: promised before a start and held while they run (store/disk.h). A job that has to wait for
+ * it is passed by others: unlike memory, disk does not come back when a job ends, so it could wait for ever. */
 #include "job/manager_int.h"
 
 #include "os/file.h"
@@ -8,7 +8,8 @@
 
 enum { ROOM_RETRY_MS = 2000, ROOM_LOOK_MS = 10000 };
 
-/* A plan is an upper bound, but what lies there meanwhile (a checkpoint under its temporary name, logs) is not all in it. */
+/* A plan is an upper bound, but what lies there meanwhile (a checkpoint under its temporary name, logs) is not all in
+ * it. */
 static int64_t with_margin(int64_t bytes)
 {
     return bytes + bytes / 10;

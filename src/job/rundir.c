@@ -260,8 +260,8 @@ static bool is_kept(const char *path, const char *run_dir, const struct store_te
 }
 
 /* Every entry of a folder that is there. */
-static bool for_each(struct arena *arena, const char *folder, bool (*take)(void *context, const char *path, struct err *err),
-                     void *context, struct err *err)
+static bool for_each(struct arena *arena, const char *folder,
+                     bool (*take)(void *context, const char *path, struct err *err), void *context, struct err *err)
 {
     char **names;
     size_t count;

@@ -26,7 +26,8 @@ bool rundir_rewrite(const char *run_dir, const struct rundir_job *job, struct er
 /* The directory with job.json and the files staged under inputs/, all durable. On failure nothing is left. */
 bool rundir_create(const char *run_dir, const struct rundir_job *job, struct blobs *blobs, struct err *err);
 
-/* Where a folder of the job's run directory lies in this data folder, whatever that was called when `path` was written. */
+/* Where a folder of the job's run directory lies in this data folder, whatever that was called when `path` was
+ * written. */
 const char *rundir_place(struct arena *arena, const char *data_dir, const char *job_id, const char *path);
 
 /* Folder of the attempt with an empty events.jsonl (there is something to watch) and control saying "run". */

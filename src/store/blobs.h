@@ -27,7 +27,8 @@ struct blob_put *blob_put_begin(struct blobs *blobs, struct err *err);
 bool blob_put_promise(struct blob_put *put, struct disk *disk, int64_t bytes, struct err *err);
 bool blob_put_add(struct blob_put *put, const void *at, size_t bytes, struct err *err);
 uint64_t blob_put_bytes(const struct blob_put *put);
-/* The blob is durable under `id` (store_id_file, store_id_part); sha256_hex gets its hash. On failure nothing is left. */
+/* The blob is durable under `id` (store_id_file, store_id_part); sha256_hex gets its hash. On failure nothing is
+ * left. */
 bool blob_put_commit(struct blob_put *put, const char *id, char sha256_hex[65], struct err *err);
 void blob_put_abort(struct blob_put *put); /* NULL is fine */
 

@@ -44,7 +44,8 @@ const char *store_delivery_project_secret(const char *kind, const char **member)
 
 /* A result is handed on when there is one; that takes long, so it counts apart. */
 #define IS_EXPORT  "kind='hf'"
-#define IS_TOO_EARLY "(" IS_EXPORT " AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = deliveries.job_id AND j.finished_ms = 0))"
+#define IS_TOO_EARLY                                                                                                   \
+    "(" IS_EXPORT " AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = deliveries.job_id AND j.finished_ms = 0))"
 /* NULL: it has nothing to tell and is not to be woken. */
 #define DUE_MS                                                                                                         \
     "CASE WHEN " IS_TOO_EARLY " THEN NULL "                                                                            \
@@ -66,10 +67,10 @@ static bool find_next(struct store *store, int64_t now_ms, int64_t *next_ms, str
 bool store_delivery_due(struct store *store, int64_t now_ms, bool is_export, int limit, struct arena *arena,
                         struct store_delivery_list *list, int64_t *next_ms, struct err *err)
 {
-    struct query query = query_open(
-        store, "SELECT number" STORE_DELIVERY_COLUMNS(SQL_NAME) " FROM deliveries WHERE "
-                                                                "state='pending' AND next_ms <= ?1 AND (" IS_EXPORT ")=?3 AND " DUE_MS
-                                                                " <= ?1 ORDER BY next_ms, number LIMIT ?2");
+    struct query query = query_open(store, "SELECT number" STORE_DELIVERY_COLUMNS(
+                                               SQL_NAME) " FROM deliveries WHERE "
+                                                         "state='pending' AND next_ms <= ?1 AND (" IS_EXPORT
+                                                         ")=?3 AND " DUE_MS " <= ?1 ORDER BY next_ms, number LIMIT ?2");
 
     *list = (struct store_delivery_list){arena_new_array(arena, struct store_delivery, (size_t)limit), 0};
     query_integer(&query, now_ms);

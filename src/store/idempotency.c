@@ -9,9 +9,10 @@ static const struct row_type idempotency_row = ROW_TYPE(columns, store_idempoten
 bool store_idempotency_get(struct store *store, const struct tenant *tenant, const char *key, struct arena *arena,
                            struct store_idempotency *row, struct err *err)
 {
-    struct query query = query_open(store, "SELECT rowid" STORE_IDEMPOTENCY_COLUMNS(
-                                               SQL_NAME) " FROM idempotency_keys WHERE organization_id=? AND project_id=? "
-                                                         "AND key=?");
+    struct query query =
+        query_open(store, "SELECT rowid" STORE_IDEMPOTENCY_COLUMNS(
+                              SQL_NAME) " FROM idempotency_keys WHERE organization_id=? AND project_id=? "
+                                        "AND key=?");
 
     query_tenant(&query, tenant);
     query_text(&query, key);
@@ -33,8 +34,9 @@ bool store_idempotency_begin(struct store *store, const struct tenant *tenant, c
 bool store_idempotency_end(struct store *store, const struct tenant *tenant, const char *key, int status,
                            const char *body, struct err *err)
 {
-    struct query query = query_open(store, "UPDATE idempotency_keys SET status=?4, body=?5 WHERE organization_id=?1 AND "
-                                           "project_id=?2 AND key=?3");
+    struct query query =
+        query_open(store, "UPDATE idempotency_keys SET status=?4, body=?5 WHERE organization_id=?1 AND "
+                          "project_id=?2 AND key=?3");
 
     query_tenant(&query, tenant);
     query_text(&query, key);

@@ -14,15 +14,19 @@ static const struct {
     {"a row refers to one that is not there", "SELECT \"table\" || ' ' || rowid FROM pragma_foreign_key_check"},
     {"a job has ended at no time",
      "SELECT id FROM jobs WHERE state IN ('succeeded', 'failed', 'cancelled') AND finished_ms = 0"},
-    {"a job has an end and goes on", "SELECT id FROM jobs WHERE state IN ('queued', 'starting', 'running') AND finished_ms <> 0"},
-    {"a job without a process has one", "SELECT id FROM jobs WHERE pid <> 0 AND state NOT IN ('running', 'cancelling')"},
-    {"a job runs and was never claimed", "SELECT id FROM jobs WHERE attempt = 0 AND state NOT IN ('queued', 'cancelled', 'failed')"},
+    {"a job has an end and goes on",
+     "SELECT id FROM jobs WHERE state IN ('queued', 'starting', 'running') AND finished_ms <> 0"},
+    {"a job without a process has one",
+     "SELECT id FROM jobs WHERE pid <> 0 AND state NOT IN ('running', 'cancelling')"},
+    {"a job runs and was never claimed",
+     "SELECT id FROM jobs WHERE attempt = 0 AND state NOT IN ('queued', 'cancelled', 'failed')"},
     {"a job succeeded without a model or the other way round",
      "SELECT id FROM jobs WHERE (state = 'succeeded') <> (fine_tuned_model IS NOT NULL)"},
     {"a job succeeded without a checkpoint",
      "SELECT id FROM jobs j WHERE state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE job_id = j.id)"},
     {"a failed job does not say why", "SELECT id FROM jobs WHERE state = 'failed' AND error_message IS NULL"},
-    {"a job has trained more than all its steps", "SELECT id FROM jobs WHERE total_steps > 0 AND trained_steps > total_steps"},
+    {"a job has trained more than all its steps",
+     "SELECT id FROM jobs WHERE total_steps > 0 AND trained_steps > total_steps"},
     {"events of a job are not numbered one by one",
      "SELECT job_id FROM job_events GROUP BY job_id HAVING MIN(seq) <> 1 OR MAX(seq) <> COUNT(*)"},
     {"a model has no checkpoint",
@@ -35,8 +39,8 @@ static const struct {
     {"a project's stored bytes are not the sum of its files",
      "SELECT p.id FROM projects p WHERE COALESCE((SELECT bytes FROM storage_days d WHERE d.organization_id = "
      "p.organization_id AND d.project_id = p.id ORDER BY day DESC LIMIT 1), 0) <> (SELECT COALESCE(SUM(bytes), 0) FROM "
-     "files f WHERE f.organization_id = p.organization_id AND f.project_id = p.id) + (SELECT COALESCE(SUM(bytes), 0) FROM "
-     "upload_parts u WHERE u.organization_id = p.organization_id AND u.project_id = p.id)"},
+     "files f WHERE f.organization_id = p.organization_id AND f.project_id = p.id) + (SELECT COALESCE(SUM(bytes), 0) "
+     "FROM upload_parts u WHERE u.organization_id = p.organization_id AND u.project_id = p.id)"},
 };
 
 static struct store *open_database(const char *path, int flags, struct err *err)
@@ -111,8 +115,8 @@ bool store_copy(const char *data_dir, const char *to_dir, struct err *err)
     const char *path = path_join(&arena, to_dir, "attune.db");
     struct store *from = store_open_to_read(data_dir, err), *to = NULL;
     bool ok = from && file_remove(path, err) &&
-              (to = open_database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err)) && copy_pages(to, from, err) &&
-              make_single(to, err) && forget_processes(to, err);
+              (to = open_database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err)) &&
+              copy_pages(to, from, err) && make_single(to, err) && forget_processes(to, err);
 
     store_close(from);
     store_close(to);
@@ -136,10 +140,11 @@ static void add(struct stored_list *list, size_t *cap, struct arena *arena, cons
 bool store_list_stored(struct store *store, struct arena *arena, struct stored_list *list, struct err *err)
 {
     struct query query = query_open(
-        store, "SELECT 0, id, NULL, NULL, sha256, bytes, 0 FROM files UNION ALL "
-               "SELECT 1, id, NULL, NULL, NULL, bytes, 0 FROM upload_parts UNION ALL "
-               "SELECT 2, id, NULL, NULL, NULL, 0, state IN ('succeeded', 'failed', 'cancelled') AND has_leftovers = 0 FROM jobs "
-               "UNION ALL SELECT 3, id, job_id, path, NULL, 0, 0 FROM checkpoints WHERE is_leaving = 0 ORDER BY 1");
+        store,
+        "SELECT 0, id, NULL, NULL, sha256, bytes, 0 FROM files UNION ALL SELECT 1, id, NULL, NULL, NULL, bytes, 0 "
+        "FROM upload_parts UNION ALL SELECT 2, id, NULL, NULL, NULL, 0, state IN ('succeeded', 'failed', 'cancelled') "
+        "AND has_leftovers = 0 FROM jobs UNION ALL SELECT 3, id, job_id, path, NULL, 0, 0 FROM checkpoints WHERE "
+        "is_leaving = 0 ORDER BY 1");
     size_t cap = 0;
 
     *list = (struct stored_list){0};

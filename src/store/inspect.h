@@ -6,8 +6,8 @@
 
 /* For reading alone. ERR_CONFLICT when its schema is not this program's. Close with store_close. */
 struct store *store_open_to_read(const char *data_dir, struct err *err);
-/* A copy of the database as it is at one moment, in the folder to_dir, durable. It knows of no processes: a server that is
- * started on the copy must not take the other one's trainers for its own. */
+/* A copy of the database as it is at one moment, in the folder to_dir, durable. It knows of no processes: a server that
+ * is started on the copy must not take the other one's trainers for its own. */
 bool store_copy(const char *data_dir, const char *to_dir, struct err *err);
 
 /* What rows say lies on the disk. */

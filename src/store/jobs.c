@@ -20,12 +20,12 @@ bool store_job_get(struct store *store, const struct tenant *tenant, const char 
 bool store_job_list(struct store *store, const struct tenant *tenant, const char *metadata_json,
                     const struct store_page *page, struct arena *arena, struct store_job_list *list, struct err *err)
 {
-    static const struct list_sql sql =
-        LIST_OF(STORE_JOB_COLUMNS, "jobs", "id",
-                "?3 IS NULL OR (?3 = 'null' AND COALESCE(metadata_json, 'null') IN ('null', '{}')) OR (?3 <> 'null' AND NOT "
-                "EXISTS (SELECT 1 FROM json_each(?3) f WHERE NOT EXISTS (SELECT 1 FROM json_each(jobs.metadata_json) m "
-                "WHERE m.key = f.key AND m.value = f.value)))",
-                "fine-tuning job");
+    static const struct list_sql sql = LIST_OF(
+        STORE_JOB_COLUMNS, "jobs", "id",
+        "?3 IS NULL OR (?3 = 'null' AND COALESCE(metadata_json, 'null') IN ('null', '{}')) OR (?3 <> 'null' AND NOT "
+        "EXISTS (SELECT 1 FROM json_each(?3) f WHERE NOT EXISTS (SELECT 1 FROM json_each(jobs.metadata_json) m "
+        "WHERE m.key = f.key AND m.value = f.value)))",
+        "fine-tuning job");
 
     return row_list(store, tenant, metadata_json, page, &sql, &store_job_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);

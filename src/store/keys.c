@@ -126,7 +126,8 @@ static bool find_key(struct store *store, const char *id, struct arena *arena, s
     return query_close(&query, err);
 }
 
-/* To the hour: not a write for every request. One that fails (a full disk, say) refuses nobody: the next tries again. */
+/* To the hour: not a write for every request. One that fails (a full disk, say) refuses nobody: the next tries
+ * again. */
 static void note_use(struct store *store, struct store_key *row)
 {
     const int64_t hour_ms = 3600 * 1000, now = clock_unix_ms() / hour_ms * hour_ms;

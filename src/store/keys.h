@@ -37,8 +37,8 @@ bool key_add(struct store *store, const struct tenant *tenant, const struct stor
 /* One that does not expire and has the project's profile. */
 bool key_create(struct store *store, const struct tenant *tenant, const char *name, const char *scopes,
                 char key[API_KEY_BYTES], struct err *err);
-/* Whose key this is and what it may. ERR_AUTH, always with the same text, when it is malformed, unknown, revoked or expired;
- * only when the whole key was right and is not any more, *row is filled then. */
+/* Whose key this is and what it may. ERR_AUTH, always with the same text, when it is malformed, unknown, revoked or
+ * expired; only when the whole key was right and is not any more, *row is filled then. */
 bool key_check(struct store *store, struct str key, struct arena *arena, struct tenant *tenant, struct store_key *row,
                struct err *err);
 bool key_has_scope(const struct store_key *row, const char *scope);

@@ -112,7 +112,8 @@ static bool read_at_work(struct store *store, struct queue_places *q, struct err
 
 static bool read_waiting(struct store *store, struct queue_places *q, struct err *err)
 {
-    int64_t count = count_of(store, "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND wanted = 'run' AND base_json IS NULL", err);
+    int64_t count = count_of(
+        store, "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND wanted = 'run' AND base_json IS NULL", err);
     struct query query;
 
     if (count < 0)

@@ -192,8 +192,10 @@ bool quota_holds(struct store *store, const struct tenant *tenant, struct err *e
                      "This would bring the project's files to %lld bytes; it may have %lld. Delete files first.",
                      (long long)usage.storage_bytes, (long long)project.limits.storage_bytes);
     if (ok && project.limits.jobs && usage.jobs > project.limits.jobs)
-        ok = err_set(err, ERR_QUOTA, "The project has %lld unfinished jobs already, as many as it may have. Wait for one "
-                     "to end or cancel one.", (long long)project.limits.jobs);
+        ok = err_set(err, ERR_QUOTA,
+                     "The project has %lld unfinished jobs already, as many as it may have. Wait for one "
+                     "to end or cancel one.",
+                     (long long)project.limits.jobs);
     arena_deinit(&arena);
     return ok;
 }

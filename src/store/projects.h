@@ -35,8 +35,8 @@ void store_id_project(char id[STORE_ID_BYTES]); /* proj-<32 hex> */
 /* ERR_NOT_FOUND when the tenant's project does not exist. */
 bool store_project_get(struct store *store, const struct tenant *tenant, struct arena *arena,
                        struct store_project *project, struct err *err);
-/* Creates the project with its limits (NULL: none), and its organisation when that is absent. ERR_CONFLICT when it exists.
- */
+/* Creates the project with its limits (NULL: none), and its organisation when that is absent. ERR_CONFLICT when it
+ * exists. */
 bool store_project_create(struct store *store, const struct tenant *tenant, const char *organization_name,
                           const char *name, const char *profile, const struct store_limits *limits, struct err *err);
 /* Writes name, profile and limits. */

@@ -96,13 +96,13 @@ bool store_queue_peek(struct store *store, const char *passed_over_json, struct 
 {
     struct query query = query_open(
         store, SELECT_JOB
-        "WHERE number = (SELECT j.number FROM jobs j JOIN projects p ON p.organization_id = j.organization_id AND p.id = "
-        "j.project_id LEFT JOIN (SELECT organization_id, project_id, COUNT(*) AS active FROM jobs WHERE state IN "
-        "('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
-        "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND j.base_json IS NULL AND "
-        "(p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) AND "
-        "j.id NOT IN (SELECT value FROM json_each(?)) ORDER BY COALESCE(a.active, 0), "
-        "p.last_turn, j.priority DESC, j.number LIMIT 1)");
+        "WHERE number = (SELECT j.number FROM jobs j JOIN projects p ON p.organization_id = j.organization_id AND "
+        "p.id = j.project_id LEFT JOIN (SELECT organization_id, project_id, COUNT(*) AS active FROM jobs WHERE state "
+        "IN ('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
+        "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND "
+        "j.base_json IS NULL AND (p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) AND j.id NOT "
+        "IN (SELECT value FROM json_each(?)) ORDER BY COALESCE(a.active, 0), p.last_turn, j.priority DESC, j.number "
+        "LIMIT 1)");
 
     query_text(&query, passed_over_json);
     return get_if_any(&query, arena, job, found, err);
@@ -166,8 +166,9 @@ static bool list_jobs(struct query query, struct arena *arena, struct store_job_
 
 bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
 {
-    return list_jobs(query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number"),
-                     arena, list, err);
+    return list_jobs(
+        query_open(store, SELECT_JOB "WHERE state IN ('starting', 'running', 'cancelling') ORDER BY number"), arena,
+        list, err);
 }
 
 bool store_queue_to_fetch(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err)
@@ -199,10 +200,11 @@ bool store_queue_base_arrived(struct store *store, const struct store_job *job, 
     queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
-    return transaction_end(store,
-                           set_base(store, job, err) && add_job_event(store, job, 0, "info", "base_arrived",
-                                                                      "The weights that the job begins with are here", err),
-                           err);
+    return transaction_end(
+        store,
+        set_base(store, job, err) &&
+            add_job_event(store, job, 0, "info", "base_arrived", "The weights that the job begins with are here", err),
+        err);
 }
 
 static bool stale(const char *id, int64_t attempt, struct err *err)
@@ -213,9 +215,10 @@ static bool stale(const char *id, int64_t attempt, struct err *err)
 static bool set_running(struct store *store, const char *id, int64_t attempt, const struct store_process *process,
                         struct err *err)
 {
-    struct query query = query_open(store, "UPDATE jobs SET state='running', pid=?3, pid_start_time=?4, boot_id=?5, "
-                                           "device_until_ms=?6, started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
-                                           "WHERE id=?1 AND attempt=?2 AND state='starting'");
+    struct query query =
+        query_open(store, "UPDATE jobs SET state='running', pid=?3, pid_start_time=?4, boot_id=?5, "
+                          "device_until_ms=?6, started_ms=CASE started_ms WHEN 0 THEN ?6 ELSE started_ms END "
+                          "WHERE id=?1 AND attempt=?2 AND state='starting'");
     int changed;
 
     query_text(&query, id);
@@ -246,22 +249,23 @@ bool store_queue_running(struct store *store, const char *id, int64_t attempt, c
     return ok;
 }
 
-/* What is counted as time on the device without an event in it: a trainer that is silent for longer has died, perhaps while no
- * server was there to see it. */
+/* What is counted as time on the device without an event in it: a trainer that is silent for longer has died, perhaps
+ * while no server was there to see it. */
 enum { SILENCE_MS_MAX = 10 * 60 * 1000 };
 
 static bool set_state(struct store *store, const struct store_move *move, struct err *err)
 {
     struct query query = query_open(
-        store, "UPDATE jobs SET state=?3, error_code=?4, error_message=?5, error_param=?6, failed_attempts=?7, "
-               "recovery_step=?8, estimated_finish_ms=0, "
-               "wanted=CASE WHEN ?3 IN ('cancelling', 'cancelled') THEN 'cancel' ELSE wanted END, "
-               "pid=CASE ?3 WHEN 'cancelling' THEN pid ELSE 0 END, "
-               "device_ms=device_ms + CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(0, MIN(?9 - device_until_ms, ?10)) END, "
-               "device_until_ms=CASE WHEN ?3='cancelling' AND device_until_ms>0 THEN ?9 ELSE 0 END, "
-               "fine_tuned_model=CASE ?3 WHEN 'succeeded' THEN output_name END, "
-               "finished_ms=CASE WHEN ?3='queued' THEN 0 WHEN finished_ms=0 THEN ?9 ELSE finished_ms END "
-               "WHERE id=?1 AND attempt=?2");
+        store,
+        "UPDATE jobs SET state=?3, error_code=?4, error_message=?5, error_param=?6, failed_attempts=?7, "
+        "recovery_step=?8, estimated_finish_ms=0, "
+        "wanted=CASE WHEN ?3 IN ('cancelling', 'cancelled') THEN 'cancel' ELSE wanted END, "
+        "pid=CASE ?3 WHEN 'cancelling' THEN pid ELSE 0 END, "
+        "device_ms=device_ms + CASE device_until_ms WHEN 0 THEN 0 ELSE MAX(0, MIN(?9 - device_until_ms, ?10)) END, "
+        "device_until_ms=CASE WHEN ?3='cancelling' AND device_until_ms>0 THEN ?9 ELSE 0 END, "
+        "fine_tuned_model=CASE ?3 WHEN 'succeeded' THEN output_name END, "
+        "finished_ms=CASE WHEN ?3='queued' THEN 0 WHEN finished_ms=0 THEN ?9 ELSE finished_ms END "
+        "WHERE id=?1 AND attempt=?2");
     int changed;
 
     query_text(&query, move->id);

@@ -15,9 +15,10 @@ bool store_queue_insert_with(struct store *store, const struct store_job *job, c
                              struct err *err);
 
 bool store_queue_get(struct store *store, const char *id, struct arena *arena, struct store_job *job, struct err *err);
-/* The job whose turn it is, of those that are queued, want to run and have their weights. Projects take turns: first those with fewest jobs
- * at work, then the one whose last turn is longest ago; one at its limit of running jobs is passed over. Within a
- * project: highest priority, then oldest. passed_over_json: a list of ids that are not looked at; NULL: none. */
+/* The job whose turn it is, of those that are queued, want to run and have their weights. Projects take turns: first
+ * those with fewest jobs at work, then the one whose last turn is longest ago; one at its limit of running jobs is
+ * passed over. Within a project: highest priority, then oldest. passed_over_json: a list of ids that are not looked at;
+ * NULL: none. */
 bool store_queue_peek(struct store *store, const char *passed_over_json, struct arena *arena, struct store_job *job,
                       bool *found, struct err *err);
 /* queued → starting with a new attempt number. found is false when somebody else was first. */
@@ -25,8 +26,8 @@ bool store_queue_claim(struct store *store, const char *id, struct arena *arena,
                        struct err *err);
 /* Jobs that are queued and wait for their weights, oldest first. */
 bool store_queue_to_fetch(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err);
-/* They are here: the row has model_path, hyperparameters_json, method_json, memory_bytes and disk_bytes of `job` and waits no longer.
- * ERR_CONFLICT when it did not wait for them. */
+/* They are here: the row has model_path, hyperparameters_json, method_json, memory_bytes and disk_bytes of `job` and
+ * waits no longer. ERR_CONFLICT when it did not wait for them. */
 bool store_queue_base_arrived(struct store *store, const struct store_job *job, struct err *err);
 /* Every job that may have a process: starting, running, cancelling; oldest first. */
 bool store_queue_active(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err);
@@ -60,8 +61,8 @@ bool store_queue_want(struct store *store, const char *id, enum job_want want, c
 /* Paths of rows that lie in a run directory become those of this data folder, which may have moved or be a copy. */
 bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err);
 
-/* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them at
- * a time. store_queue_left says that one is gone. */
+/* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them
+ * at a time. store_queue_left says that one is gone. */
 struct store_leaving {
     const char *id, *job_id, *path, *result_files_json;
 };

@@ -7,10 +7,10 @@ static bool mark(struct store *store, const char *job_id, struct err *err)
 {
     struct query query = query_open(
         store,
-        "UPDATE checkpoints SET is_leaving=1 WHERE job_id=?1 AND is_leaving=0 AND is_final=0 AND "
-        "(SELECT keep_checkpoints FROM jobs WHERE id=?1) > 0 AND step NOT IN (SELECT step FROM checkpoints WHERE job_id=?1 "
-        "AND is_leaving=0 ORDER BY step DESC LIMIT (SELECT keep_checkpoints FROM jobs WHERE id=?1)) AND model_name NOT IN "
-        "(SELECT model FROM jobs WHERE finished_ms=0)");
+        "UPDATE checkpoints SET is_leaving=1 WHERE job_id=?1 AND is_leaving=0 AND is_final=0 AND (SELECT "
+        "keep_checkpoints FROM jobs WHERE id=?1) > 0 AND step NOT IN (SELECT step FROM checkpoints WHERE job_id=?1 "
+        "AND is_leaving=0 ORDER BY step DESC LIMIT (SELECT keep_checkpoints FROM jobs WHERE id=?1)) AND model_name "
+        "NOT IN (SELECT model FROM jobs WHERE finished_ms=0)");
 
     query_text(&query, job_id);
     return query_run(&query, NULL, err);
@@ -18,8 +18,9 @@ static bool mark(struct store *store, const char *job_id, struct err *err)
 
 static bool forget_models(struct store *store, const char *job_id, struct err *err)
 {
-    struct query query = query_open(store, "DELETE FROM models WHERE checkpoint_id IN (SELECT id FROM checkpoints WHERE "
-                                           "job_id=? AND is_leaving=1)");
+    struct query query =
+        query_open(store, "DELETE FROM models WHERE checkpoint_id IN (SELECT id FROM checkpoints WHERE "
+                          "job_id=? AND is_leaving=1)");
 
     query_text(&query, job_id);
     return query_run(&query, NULL, err);
@@ -82,9 +83,10 @@ static bool relocate(struct store *store, const char *sql_literal, const char *d
 
 bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err)
 {
-    static const char *const statements[] = {RELOCATE("checkpoints", "path", RUNS), RELOCATE("models", "path", RUNS),
-                                             RELOCATE("models", "base_path", RUNS), RELOCATE("jobs", "model_path", RUNS),
-                                             RELOCATE("models", "base_path", HUB), RELOCATE("jobs", "model_path", HUB)};
+    static const char *const statements[] = {
+        RELOCATE("checkpoints", "path", RUNS), RELOCATE("models", "path", RUNS),
+        RELOCATE("models", "base_path", RUNS), RELOCATE("jobs", "model_path", RUNS),
+        RELOCATE("models", "base_path", HUB),  RELOCATE("jobs", "model_path", HUB)};
     bool ok = transaction_begin(store, err);
 
     if (!ok)

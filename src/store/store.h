@@ -3,9 +3,10 @@
  *
  * Every call takes the tenant, and what belongs to another tenant looks exactly like what does not exist: ERR_NOT_FOUND
  * with the same text. (The scheduler serves all tenants; its calls are apart, in store/queue.h.) A call that returns
- * true has made its write durable (progress of jobs alone may come later: their events are in the run directories). Calls block for as long as SQLite takes (one fsync for a write) and belong to one
- * thread. Rows come back as structs whose strings lie in the caller's arena; absent text is NULL, an absent time or
- * count is 0. All times are Unix milliseconds. Fields that end in _json hold JSON text.
+ * true has made its write durable (progress of jobs alone may come later: their events are in the run directories).
+ * Calls block for as long as SQLite takes (one fsync for a write) and belong to one thread. Rows come back as structs
+ * whose strings lie in the caller's arena; absent text is NULL, an absent time or count is 0. All times are Unix
+ * milliseconds. Fields that end in _json hold JSON text.
  *
  * Lists are ordered by creation; `after` is the id of the last row of the page before. */
 #pragma once
@@ -29,20 +30,21 @@ void store_close(struct store *store); /* NULL is fine */
 /* Another connection, for reading alone, which another thread may use: it sees what was committed. store_close it. */
 struct store *store_open_reader(const struct store *store, struct err *err);
 
-/* SQLite moves its write-ahead log into the database now and then, within whichever commit finds it long: writes and syncs
- * of a second. A server takes that over: from store_take_checkpoints on it asks store_wants_checkpoint, and when that says
- * so calls store_checkpoint, on any thread, once at a time. */
+/* SQLite moves its write-ahead log into the database now and then, within whichever commit finds it long: writes and
+ * syncs of a second. A server takes that over: from store_take_checkpoints on it asks store_wants_checkpoint, and when
+ * that says so calls store_checkpoint, on any thread, once at a time. */
 bool store_take_checkpoints(struct store *store, struct err *err);
 bool store_wants_checkpoint(const struct store *store);
 bool store_checkpoint(struct store *store, struct err *err);
 
-/* What is read in between is read in one go, from one state of the database: each read by itself takes and leaves a lock.
- * A write in between ends it early. Not across turns of the loop: an old state that is held keeps the log growing. */
+/* What is read in between is read in one go, from one state of the database: each read by itself takes and leaves a
+ * lock. A write in between ends it early. Not across turns of the loop: an old state that is held keeps the log
+ * growing. */
 void store_view_begin(struct store *store);
 void store_view_end(struct store *store);
 
-/* Behind a write that failed: whether it may come to light at the next start all the same, because the disk failed while it was
- * made durable. What its rows would name must stay until then; the start removes what has no row. */
+/* Behind a write that failed: whether it may come to light at the next start all the same, because the disk failed
+ * while it was made durable. What its rows would name must stay until then; the start removes what has no row. */
 bool store_is_in_doubt(const struct store *store);
 
 struct tenant {

@@ -61,8 +61,8 @@ bool query_run(struct query *query, int *changed, struct err *err);
 bool texts_get(struct query *query, struct arena *arena, struct store_texts *texts, struct err *err);
 
 bool transaction_begin(struct store *store, struct err *err);
-/* One whose commit is not synced by itself: the next one that is, or a checkpoint, makes it durable too. Until the end of
- * the transaction. */
+/* One whose commit is not synced by itself: the next one that is, or a checkpoint, makes it durable too. Until the end
+ * of the transaction. */
 bool transaction_begin_relaxed(struct store *store, struct err *err);
 /* Commits when ok, else rolls back; returns whether it was committed. Keeps an error that is set. */
 bool transaction_end(struct store *store, bool ok, struct err *err);

@@ -40,8 +40,9 @@ bool store_upload_create(struct store *store, const struct tenant *tenant, const
 bool store_upload_get(struct store *store, const struct tenant *tenant, const char *id, struct arena *arena,
                       struct store_upload *upload, struct err *err)
 {
-    struct query query = query_open(store, "SELECT number" STORE_UPLOAD_COLUMNS(
-                                               SQL_NAME) " FROM uploads WHERE organization_id=? AND project_id=? AND id=?");
+    struct query query =
+        query_open(store, "SELECT number" STORE_UPLOAD_COLUMNS(
+                              SQL_NAME) " FROM uploads WHERE organization_id=? AND project_id=? AND id=?");
 
     query_tenant(&query, tenant);
     query_text(&query, id);
@@ -57,7 +58,8 @@ static bool not_pending(const char *id, struct err *err)
     return err_set(err, ERR_CONFLICT, "The upload '%s' is not pending any more", id);
 }
 
-static bool insert_part(struct store *store, const struct tenant *tenant, const struct store_part *part, struct err *err)
+static bool insert_part(struct store *store, const struct tenant *tenant, const struct store_part *part,
+                        struct err *err)
 {
     struct query query =
         query_open(store, "INSERT INTO upload_parts(organization_id, project_id, id, upload_id, bytes) "

@@ -3,7 +3,8 @@
  * An endpoint has a URL, the types of events that it wants and a secret that signs what it is sent, sealed like every
  * other (store/secrets.h; the endpoint is its owner). When a job ends, the database itself makes a delivery
  * (store/deliveries.h, kind "webhook") for each endpoint that wants to hear of it, in the transaction that ends the
- * job. With an endpoint go its deliveries; one that is disabled gets none, and what was still to be told to it is not. */
+ * job. With an endpoint go its deliveries; one that is disabled gets none, and what was still to be told to it is
+ * not. */
 #pragma once
 
 #include "store/secrets.h"

@@ -60,14 +60,16 @@ static bool parse_strip(struct decoder *decoder, struct arena *arena, const stru
     }
     if (!(stage = add_stage(decoder, STR("Strip"), err)))
         return false;
-    *stage = (struct decoder_stage){.kind = DECODE_STRIP, .pattern = content, .start = (size_t)start, .stop = (size_t)stop};
+    *stage =
+        (struct decoder_stage){.kind = DECODE_STRIP, .pattern = content, .start = (size_t)start, .stop = (size_t)stop};
     return true;
 }
 
 static bool parse_metaspace(struct decoder *decoder, struct arena *arena, const struct json *json, struct err *err)
 {
-    struct str scheme = json_string_or(json_get(json, "prepend_scheme"),
-                                       json_bool_or(json_get(json, "add_prefix_space"), true) ? STR("always") : STR("never"));
+    struct str scheme =
+        json_string_or(json_get(json, "prepend_scheme"),
+                       json_bool_or(json_get(json, "add_prefix_space"), true) ? STR("always") : STR("never"));
     struct decoder_stage *stage = add_stage(decoder, STR("Metaspace"), err);
 
     if (!stage)

@@ -278,10 +278,11 @@ static const struct known {
     {CONTRACTIONS "|" BEFORE "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, match_llama3},
     {CONTRACTIONS "|" BEFORE "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, match_qwen2},
     {CONTRACTIONS "|" BEFORE "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES, match_qwen35},
-    {BEFORE HEAD_TEXT "*" TAIL_TEXT "+|" BEFORE HEAD_TEXT "+" TAIL_TEXT "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
+    {BEFORE HEAD_TEXT "*" TAIL_TEXT "+|" BEFORE HEAD_TEXT "+" TAIL_TEXT
+                      "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
      match_tekken},
     {BEFORE HEAD_TEXT "*" TAIL_TEXT "+" CONTRACTIONS "?|" BEFORE HEAD_TEXT "+" TAIL_TEXT "*" CONTRACTIONS
-     "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
+                      "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
      match_o200k},
     {"\\p{N}{1,3}", match_deepseek_numbers},
     {"[一-龥぀-ゟ゠-ヿ]+", match_deepseek_cjk},

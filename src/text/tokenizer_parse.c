@@ -42,13 +42,16 @@ static bool parse_split(struct split_stage *stage, const struct json *json, stru
 static bool parse_metaspace(struct tokenizer *tok, struct split_stage *stage, const struct json *json, struct err *err)
 {
     struct str replacement = json_string_or(json_get(json, "replacement"), STR("\xe2\x96\x81"));
-    struct str scheme = json_string_or(json_get(json, "prepend_scheme"),
-                                       json_bool_or(json_get(json, "add_prefix_space"), true) ? STR("always") : STR("never"));
+    struct str scheme =
+        json_string_or(json_get(json, "prepend_scheme"),
+                       json_bool_or(json_get(json, "add_prefix_space"), true) ? STR("always") : STR("never"));
 
     stage->kind = SPLIT_METASPACE;
     stage->cuts = json_bool_or(json_get(json, "split"), true);
     stage->replacement = (struct str){str_copy(&tok->arena, replacement), replacement.len};
-    stage->prepend = str_is(scheme, "always") ? PREPEND_ALWAYS : str_is(scheme, "first") ? PREPEND_FIRST : PREPEND_NEVER;
+    stage->prepend = str_is(scheme, "always")  ? PREPEND_ALWAYS
+                     : str_is(scheme, "first") ? PREPEND_FIRST
+                                               : PREPEND_NEVER;
     if (stage->prepend == PREPEND_NEVER && !str_is(scheme, "never"))
         return refuse("prepend_scheme", scheme, "of Metaspace is not known", err);
     stage->behavior = MERGED_WITH_NEXT;

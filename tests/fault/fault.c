@@ -36,7 +36,8 @@ static int rule_count;
 static const struct {
     const char *name;
     int number;
-} errors[] = {{"EIO", EIO}, {"ENOSPC", ENOSPC}, {"ENOMEM", ENOMEM}, {"EMFILE", EMFILE}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN}, {"EINTR", EINTR}};
+} errors[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC}, {"ENOMEM", ENOMEM}, {"EMFILE", EMFILE},
+              {"EACCES", EACCES}, {"EAGAIN", EAGAIN}, {"EINTR", EINTR}};
 
 _Noreturn static void bad_rule(const char *what)
 {
@@ -46,7 +47,8 @@ _Noreturn static void bad_rule(const char *what)
 
 static void take_action(struct rule *rule, const char *value)
 {
-    static const char *const names[] = {[ACT_SHORT] = "short", [ACT_SKIP] = "skip", [ACT_KILL] = "kill", [ACT_STOP] = "stop", [ACT_COUNT] = "count"};
+    static const char *const names[] = {
+        [ACT_SHORT] = "short", [ACT_SKIP] = "skip", [ACT_KILL] = "kill", [ACT_STOP] = "stop", [ACT_COUNT] = "count"};
 
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (strcmp(value, errors[i].name) == 0) {

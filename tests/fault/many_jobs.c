@@ -1,6 +1,6 @@
-/* many_jobs DIR COUNT: a data folder with that many jobs, each with its run directory, events, two checkpoints and their files, made
- * by the service's own code, which for once does not wait for the disk. Most have succeeded; of a hundred, five have failed, four were cancelled and one is paused. For
- * bench/startup.sh. */
+/* many_jobs DIR COUNT: a data folder with that many jobs, each with its run directory, events, two checkpoints and
+ * their files, made by the service's own code, which for once does not wait for the disk. Most have succeeded; of a
+ * hundred, five have failed, four were cancelled and one is paused. For bench/startup.sh. */
 #include "fault.h"
 #include "job/rundir.h"
 #include "os/clock.h"
@@ -35,8 +35,8 @@ static void make_training_file(struct maker *m, struct arena *arena)
 
     store_id_file(id);
     must(m, put && blob_put_add(put, "{}\n", 3, &m->err) && blob_put_commit(put, id, sha256, &m->err));
-    m->training = (struct store_file){.id = id, .filename = "a.jsonl", .purpose = "fine-tune", .bytes = 3, .sha256 = sha256,
-                                      .status = "processed"};
+    m->training = (struct store_file){
+        .id = id, .filename = "a.jsonl", .purpose = "fine-tune", .bytes = 3, .sha256 = sha256, .status = "processed"};
     must(m, store_file_create(m->store, &m->tenant, &m->training, &m->err));
 }
 
@@ -46,9 +46,15 @@ static const char *queue_job(struct maker *m, struct arena *arena)
     struct rundir_job run = {.id = id, .model = "org/base", .model_path = "/models/org/base", .output_name = id,
                              .method = "supervised", .hyperparameters_json = "{}", .options_json = "{}",
                              .cache_dir = "/cache", .training_file = &m->training};
-    struct store_job row = {.id = id, .organization_id = m->tenant.organization_id, .project_id = m->tenant.project_id,
-                            .model = "org/base", .model_path = "/models/org/base", .output_name = id,
-                            .training_file = m->training.id, .hyperparameters_json = "{}", .created_ms = clock_unix_ms()};
+    struct store_job row = {.id = id,
+                            .organization_id = m->tenant.organization_id,
+                            .project_id = m->tenant.project_id,
+                            .model = "org/base",
+                            .model_path = "/models/org/base",
+                            .output_name = id,
+                            .training_file = m->training.id,
+                            .hyperparameters_json = "{}",
+                            .created_ms = clock_unix_ms()};
 
     store_id_job(id);
     must(m, rundir_create(rundir_path(arena, m->data_dir, id), &run, m->blobs, &m->err));
@@ -93,8 +99,12 @@ static void add_checkpoint(struct maker *m, struct arena *arena, const char *job
         must(m, fd >= 0 && fd_write_all(fd, "{}\n", 3, path, &m->err));
         fd_close(&fd);
         must(m, blob_link_from_path(m->blobs, file_id, path, &m->err));
-        commit->files[i] = (struct store_file){.id = file_id, .filename = path_name(path), .purpose = "fine-tune-results",
-                                               .bytes = 3, .status = "processed", .checkpoint_id = id};
+        commit->files[i] = (struct store_file){.id = file_id,
+                                               .filename = path_name(path),
+                                               .purpose = "fine-tune-results",
+                                               .bytes = 3,
+                                               .status = "processed",
+                                               .checkpoint_id = id};
     }
 }
 
@@ -102,8 +112,14 @@ static void run_job(struct maker *m, struct arena *arena, const char *id)
 {
     struct store_event events[STEPS];
     struct store_checkpoint_commit checkpoints[CHECKPOINTS];
-    struct store_advance advance = {.id = id, .attempt = 1, .to_offset = 1, .events = events, .event_count = STEPS,
-                                    .checkpoints = checkpoints, .checkpoint_count = CHECKPOINTS, .trained_steps = STEPS};
+    struct store_advance advance = {.id = id,
+                                    .attempt = 1,
+                                    .to_offset = 1,
+                                    .events = events,
+                                    .event_count = STEPS,
+                                    .checkpoints = checkpoints,
+                                    .checkpoint_count = CHECKPOINTS,
+                                    .trained_steps = STEPS};
 
     for (int i = 0; i < STEPS; i++)
         events[i] = (struct store_event){.kind = "step", .code = "", .step = i + 1, .attempt = 1, .level = "info",

@@ -1,4 +1,5 @@
-/* The reader accepts exactly what a plain recursive one accepts, and what was written from a tree reads as the same tree. */
+/* The reader accepts exactly what a plain recursive one accepts, and what was written from a tree reads as the same
+ * tree. */
 #include "base/json.h"
 
 #include <stdlib.h>
@@ -67,7 +68,8 @@ static bool is_string(const char **at)
             unsigned first = unit(at);
             if (first > 0xffff || (first >= 0xdc00 && first < 0xe000))
                 return false;
-            if (first >= 0xd800 && first < 0xdc00 && (!skip(at, "\\u") || (first = unit(at)) < 0xdc00 || first > 0xdfff))
+            if (first >= 0xd800 && first < 0xdc00 &&
+                (!skip(at, "\\u") || (first = unit(at)) < 0xdc00 || first > 0xdfff))
                 return false;
         } else if (!**at || !strchr("\"\\/bfnrt", *(*at)++))
             return false;
@@ -125,7 +127,8 @@ static bool same(const struct json *a, const struct json *b)
         return false;
     if (a->type == JSON_NUMBER && memcmp(&a->number, &b->number, sizeof a->number) != 0)
         return false;
-    for (const struct json *x = has_text ? NULL : a->first, *y = has_text ? NULL : b->first; x; x = x->next, y = y->next)
+    for (const struct json *x = has_text ? NULL : a->first, *y = has_text ? NULL : b->first; x;
+         x = x->next, y = y->next)
         if (!same(x, y))
             return false;
     return true;

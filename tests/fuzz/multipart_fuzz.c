@@ -5,7 +5,8 @@
 
 static bool on_part(void *context, const struct multipart_part *part, struct err *err)
 {
-    strbuf_printf(context, "[%.*s|%.*s|%.*s]", STR_ARG(part->name), STR_ARG(part->filename), STR_ARG(part->content_type));
+    strbuf_printf(context, "[%.*s|%.*s|%.*s]", STR_ARG(part->name), STR_ARG(part->filename),
+                  STR_ARG(part->content_type));
     if (part->name.len == 0 || !utf8_is_valid(part->name) || !utf8_is_valid(part->filename))
         abort();
     return true;

@@ -49,7 +49,8 @@ static void check_query(struct arena *arena, const struct url_query *query)
     if (!url_query_decode(arena, strbuf_view(&text), &again, &err) || again.count != query->count)
         abort();
     for (size_t i = 0; i < query->count; i++)
-        if (!str_equal(query->pair[i].name, again.pair[i].name) || !str_equal(query->pair[i].value, again.pair[i].value))
+        if (!str_equal(query->pair[i].name, again.pair[i].name) ||
+            !str_equal(query->pair[i].value, again.pair[i].value))
             abort();
     strbuf_deinit(&text);
 }

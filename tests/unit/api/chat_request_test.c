@@ -69,7 +69,8 @@ static void wrong_bodies_name_the_field(void **state)
         const char *text = body_of(cases[i].is_chat, cases[i].members);
         if (read_text(text, cases[i].is_chat, &fields, &problems))
             fail_msg("accepted: %s", text);
-        if (!problems_param(&problems) || strcmp(problems_param(&problems), cases[i].param) != 0 || !strstr(problems.first->message, cases[i].message))
+        if (!problems_param(&problems) || strcmp(problems_param(&problems), cases[i].param) != 0 ||
+            !strstr(problems.first->message, cases[i].message))
             fail_msg("%s gives %s: %s", text, problems_param(&problems), problems.first->message);
     }
 }
@@ -90,8 +91,11 @@ static void what_must_be_there_is_asked_for(void **state)
         {true, "{\"model\":\"m\",\"messages\":[]}", "messages"},
         {true, "{\"model\":\"m\",\"messages\":[5]}", "messages.0.role"},
         {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\"},{\"role\":\"wizard\"}]}", "messages.1.role"},
-        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"text\":\"x\"}]}]}", "messages.0.content"},
-        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":5}]}]}", "messages.0.content"},
+        {true,
+         "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"text\":\"x\"}]}]}",
+         "messages.0.content"},
+        {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":5}]}]}",
+         "messages.0.content"},
         {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[\"x\"]}]}", "messages.0.content"},
         {true, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "messages.0.content"},
         {false, "{\"model\":\"m\"}", "prompt"},
@@ -122,15 +126,24 @@ static void the_worker_gets_every_field(void **state)
         bool is_chat;
         const char *members, *written;
     } cases[] = {
-        {true, "", "\"max_tokens\": 0, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [], \"n\": 1, \"logprobs\": -1"},
-        {true, "\"temperature\":null,\"stop\":null,\"n\":null,\"logprobs\":null,\"tools\":null,\"response_format\":null,\"stream\":null",
+        {true, "",
          "\"max_tokens\": 0, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [], \"n\": 1, \"logprobs\": -1"},
-        {true, "\"frequency_penalty\":0,\"logit_bias\":{},\"tools\":[],\"tool_choice\":\"none\",\"response_format\":{\"type\":\"text\"},\"user\":\"u\"",
+        {true,
+         "\"temperature\":null,\"stop\":null,\"n\":null,\"logprobs\":null,\"tools\":null,\"response_format\":null,"
+         "\"stream\":null",
          "\"max_tokens\": 0, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [], \"n\": 1, \"logprobs\": -1"},
-        {true, "\"temperature\":0,\"top_p\":0.5,\"max_tokens\":7,\"seed\":-3,\"stop\":\"a\",\"n\":2,\"logprobs\":true,\"top_logprobs\":4",
-         "\"max_tokens\": 7, \"temperature\": 0, \"top_p\": 0.5, \"seed\": -3, \"stop\": [\"a\"], \"n\": 2, \"logprobs\": 4"},
+        {true,
+         "\"frequency_penalty\":0,\"logit_bias\":{},\"tools\":[],\"tool_choice\":\"none\","
+         "\"response_format\":{\"type\":\"text\"},\"user\":\"u\"",
+         "\"max_tokens\": 0, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [], \"n\": 1, \"logprobs\": -1"},
+        {true,
+         "\"temperature\":0,\"top_p\":0.5,\"max_tokens\":7,\"seed\":-3,\"stop\":\"a\",\"n\":2,\"logprobs\":true,"
+         "\"top_logprobs\":4",
+         "\"max_tokens\": 7, \"temperature\": 0, \"top_p\": 0.5, \"seed\": -3, \"stop\": [\"a\"], \"n\": 2, "
+         "\"logprobs\": 4"},
         {true, "\"max_completion_tokens\":9,\"stop\":[\"a\",\"b\\n\"],\"logprobs\":true",
-         "\"max_tokens\": 9, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [\"a\", \"b\\n\"], \"n\": 1, \"logprobs\": 0"},
+         "\"max_tokens\": 9, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [\"a\", \"b\\n"
+         "\"], \"n\": 1, \"logprobs\": 0"},
         {false, "\"best_of\":1,\"logprobs\":2,\"echo\":false",
          "\"max_tokens\": 16, \"temperature\": 1, \"top_p\": 1, \"seed\": 0, \"stop\": [], \"n\": 1, \"logprobs\": 2"},
     };
@@ -139,7 +152,8 @@ static void the_worker_gets_every_field(void **state)
         struct chat_fields fields;
         struct problems problems;
         struct strbuf out = {0};
-        const char *head = cases[i].is_chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], " : "\"prompt\": \"x\", ";
+        const char *head =
+            cases[i].is_chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], " : "\"prompt\": \"x\", ";
         if (!read_text(body_of(cases[i].is_chat, cases[i].members), cases[i].is_chat, &fields, &problems))
             fail_msg("%s: %s", cases[i].members, problems.first->message);
         chat_fields_write(&fields, 0, &out);
@@ -154,11 +168,14 @@ static void text_parts_reach_the_worker_as_one_text(void **state)
     struct chat_fields fields;
     struct problems problems;
     struct strbuf out = {0};
-    const char *written = "\"messages\": [{\"role\": \"system\", \"content\": null}, {\"name\": \"n\", \"content\": \"ab\", \"role\": \"user\"}], ";
+    const char *written =
+        "\"messages\": [{\"role\": \"system\", \"content\": null}, {\"name\": \"n\", \"content\": \"ab\", \"role\": "
+        "\"user\"}], ";
 
-    assert_true(read_text("{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":null},{\"name\":\"n\",\"content\":"
-                          "[{\"type\":\"text\",\"text\":\"a\"},{\"text\":\"b\",\"type\":\"text\"}],\"role\":\"user\"}]}",
-                          true, &fields, &problems));
+    assert_true(
+        read_text("{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":null},{\"name\":\"n\",\"content\":"
+                  "[{\"type\":\"text\",\"text\":\"a\"},{\"text\":\"b\",\"type\":\"text\"}],\"role\":\"user\"}]}",
+                  true, &fields, &problems));
     chat_fields_write(&fields, 0, &out);
     if (strncmp(out.at, written, strlen(written)) != 0)
         fail_msg("written as %s", out.at);
@@ -181,7 +198,8 @@ static void prompts_are_texts_or_ids_one_or_many(void **state)
         struct chat_fields fields;
         struct problems problems;
         struct strbuf out = {0};
-        assert_true(read_text(arena_printf(&arena, "{\"model\":\"m\",\"prompt\":%s}", cases[i].prompt), false, &fields, &problems));
+        assert_true(read_text(arena_printf(&arena, "{\"model\":\"m\",\"prompt\":%s}", cases[i].prompt), false, &fields,
+                              &problems));
         assert_int_equal(fields.prompt_count, cases[i].count);
         chat_fields_write(&fields, fields.prompt_count - 1, &out);
         if (strncmp(out.at, cases[i].last, strlen(cases[i].last)) != 0)
@@ -195,9 +213,11 @@ static void streams_may_end_with_the_usage(void **state)
     struct chat_fields fields;
     struct problems problems;
 
-    assert_true(read_text(body_of(true, "\"stream\":true,\"stream_options\":{\"include_usage\":true}"), true, &fields, &problems));
+    assert_true(read_text(body_of(true, "\"stream\":true,\"stream_options\":{\"include_usage\":true}"), true, &fields,
+                          &problems));
     assert_true(fields.is_stream && fields.has_usage);
-    assert_true(read_text(body_of(true, "\"stream\":true,\"stream_options\":{\"include_obfuscation\":false}"), true, &fields, &problems));
+    assert_true(read_text(body_of(true, "\"stream\":true,\"stream_options\":{\"include_obfuscation\":false}"), true,
+                          &fields, &problems));
     assert_true(fields.is_stream && !fields.has_usage);
     assert_true(read_text(body_of(true, ""), true, &fields, &problems));
     assert_false(fields.is_stream || fields.has_usage);
@@ -230,10 +250,13 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_bodies_name_the_field),       cmocka_unit_test(what_must_be_there_is_asked_for),
-        cmocka_unit_test(the_worker_gets_every_field),       cmocka_unit_test(text_parts_reach_the_worker_as_one_text),
+        cmocka_unit_test(wrong_bodies_name_the_field),
+        cmocka_unit_test(what_must_be_there_is_asked_for),
+        cmocka_unit_test(the_worker_gets_every_field),
+        cmocka_unit_test(text_parts_reach_the_worker_as_one_text),
         cmocka_unit_test(prompts_are_texts_or_ids_one_or_many),
-        cmocka_unit_test(streams_may_end_with_the_usage),    cmocka_unit_test(fields_that_are_repeated_without_end_are_refused),
+        cmocka_unit_test(streams_may_end_with_the_usage),
+        cmocka_unit_test(fields_that_are_repeated_without_end_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, tear_down);

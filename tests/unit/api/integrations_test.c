@@ -16,7 +16,8 @@ struct fixture {
 /* What was a secret is null by now; an entity named OWN has no secret of the project. */
 static void take(struct fixture *f, const char *text)
 {
-    const struct store_held held[] = {{.name = "integrations.0.wandb.api_key"}, {.name = "integrations.0.hf.api_token"}};
+    const struct store_held held[] = {{.name = "integrations.0.wandb.api_key"},
+                                      {.name = "integrations.0.hf.api_token"}};
     struct store_secret project[] = {{.name = "WANDB_API_KEY"}};
     struct err err = {0};
     struct json *value;
@@ -29,7 +30,8 @@ static void take(struct fixture *f, const char *text)
     integrations_read(&f->arena, value,
                       &(struct integration_places){&f->origins, "https://api.wandb.ai", "https://huggingface.co", held,
                                                    strstr(text, "null") ? 2 : 0,
-                                                   &(struct store_secret_list){project, strstr(text, "OWN") == NULL}, false},
+                                                   &(struct store_secret_list){project, strstr(text, "OWN") == NULL},
+                                                   false},
                       &f->integrations, &f->problems);
 }
 
@@ -50,11 +52,12 @@ static void an_entry_for_mlflow_becomes_a_delivery_and_an_echo_without_secrets(v
     assert_int_equal(f.integrations.count, 2);
     assert_string_equal(f.integrations.at[0].kind, "mlflow");
     assert_int_equal(f.integrations.at[1].position, 1);
-    assert_string_equal(f.integrations.echo_json,
-                        "[{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"http://127.0.0.1:5000/base/\", "
-                        "\"experiment_name\": \"e\", \"run_name\": null, \"tags\": {\"team\": \"red\"}, \"log_artifacts\": false}},"
-                        "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"https://mlflow.example.com\", "
-                        "\"experiment_name\": null, \"run_name\": null, \"tags\": {}, \"log_artifacts\": false}}]");
+    assert_string_equal(
+        f.integrations.echo_json,
+        "[{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"http://127.0.0.1:5000/base/\", "
+        "\"experiment_name\": \"e\", \"run_name\": null, \"tags\": {\"team\": \"red\"}, \"log_artifacts\": false}},"
+        "{\"type\":\"mlflow\",\"mlflow\":{\"tracking_uri\": \"https://mlflow.example.com\", "
+        "\"experiment_name\": null, \"run_name\": null, \"tags\": {}, \"log_artifacts\": false}}]");
     done(&f);
 }
 

@@ -20,7 +20,8 @@ static void defaults_are_nebius(void **state)
     struct job_request request;
     struct problems problems;
 
-    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"file-1\",\"validation_file\":null,\"suffix\":null}", &request, &problems));
+    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"file-1\",\"validation_file\":null,\"suffix\":null}",
+                          &request, &problems));
     assert_int_equal(request.values.batch_size, 8);
     assert_int_equal(request.values.n_epochs, 3);
     assert_true(request.values.learning_rate == 1e-5);
@@ -46,11 +47,16 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"hyperparameters\":{\"batch_size\":8,\"batch_size\":9}", "hyperparameters.batch_size", "occurs twice"},
         {"\"method\":{\"type\":\"reinforcement\"}", "method.type", "\"supervised\" and \"dpo\" are"},
         {"\"hyperparameters\":{\"beta\":0.1}", "hyperparameters.beta", "is of method dpo alone"},
-        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"beta\":2.5}}}", "method.hyperparameters.beta", "to 2, not 2.5"},
-        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"packing\":true}}}", "hyperparameters.packing", "must be false"},
-        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"lora_dropout\":0.1}}}", "hyperparameters.lora_dropout", "must be 0"},
-        {"\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora_r\":0}}}", "method.hyperparameters.lora_r", "from 1 to 512"},
-        {"\"hyperparameters\":{\"lora\":true},\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora\":false}}}",
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"beta\":2.5}}}", "method.hyperparameters.beta",
+         "to 2, not 2.5"},
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"packing\":true}}}", "hyperparameters.packing",
+         "must be false"},
+        {"\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":{\"lora_dropout\":0.1}}}",
+         "hyperparameters.lora_dropout", "must be 0"},
+        {"\"method\":{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"lora_r\":0}}}",
+         "method.hyperparameters.lora_r", "from 1 to 512"},
+        {"\"hyperparameters\":{\"lora\":true},\"method\":{\"type\":\"supervised\","
+         "\"supervised\":{\"hyperparameters\":{\"lora\":false}}}",
          "method.supervised.hyperparameters", "differ"},
         {"\"suffix\":\"a:b\"", "suffix", "may hold"},
         {"\"suffix\":\"a\\u0000b\"", "suffix", "NUL"},
@@ -64,7 +70,8 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"use_dora\":\"yes\"", "use_dora", "true or false"},
         {"\"quantization\":\"int8\"", "quantization", "\"none\", \"nf4\""},
         {"\"quantization\":\"nf4\"", "quantization", "goes with lora"},
-        {"\"hyperparameters\":{\"learning_rate\":1e-3,\"learning_rate_multiplier\":2}", "hyperparameters.learning_rate_multiplier", "both"},
+        {"\"hyperparameters\":{\"learning_rate\":1e-3,\"learning_rate_multiplier\":2}",
+         "hyperparameters.learning_rate_multiplier", "both"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -73,7 +80,8 @@ static void wrong_bodies_name_the_field(void **state)
         char *text = arena_printf(&arena, "{\"model\":\"m\",\"training_file\":\"f\",%s}", cases[i].members);
         if (read_text(text, &request, &problems))
             fail_msg("accepted: %s", text);
-        if (!problems_param(&problems) || strcmp(problems_param(&problems), cases[i].param) != 0 || !strstr(problems.first->message, cases[i].message))
+        if (!problems_param(&problems) || strcmp(problems_param(&problems), cases[i].param) != 0 ||
+            !strstr(problems.first->message, cases[i].message))
             fail_msg("%s gives %s: %s", cases[i].members, problems_param(&problems), problems.first->message);
     }
 }
@@ -85,7 +93,8 @@ static void dpo_takes_the_branch_that_type_names(void **state)
         double beta, rate;
     } cases[] = {
         {"{}", 0.1, 1e-6},
-        {"{\"beta\":\"auto\",\"learning_rate_multiplier\":\"auto\",\"n_epochs\":\"auto\",\"batch_size\":\"auto\"}", 0.1, 1e-6},
+        {"{\"beta\":\"auto\",\"learning_rate_multiplier\":\"auto\",\"n_epochs\":\"auto\",\"batch_size\":\"auto\"}", 0.1,
+         1e-6},
         {"{\"beta\":0.25,\"lora\":true,\"learning_rate_multiplier\":2}", 0.25, 2e-5},
         {"{\"beta\":2,\"learning_rate\":3e-4,\"packing\":false}", 2, 3e-4},
     };
@@ -93,10 +102,11 @@ static void dpo_takes_the_branch_that_type_names(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct job_request request;
         struct problems problems;
-        char *text = arena_printf(&arena,
-                                  "{\"model\":\"m\",\"training_file\":\"f\",\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":%s},"
-                                  "\"supervised\":{\"hyperparameters\":{\"n_epochs\":50}}}}",
-                                  cases[i].hyperparameters);
+        char *text = arena_printf(
+            &arena,
+            "{\"model\":\"m\",\"training_file\":\"f\",\"method\":{\"type\":\"dpo\",\"dpo\":{\"hyperparameters\":%s},"
+            "\"supervised\":{\"hyperparameters\":{\"n_epochs\":50}}}}",
+            cases[i].hyperparameters);
         if (!read_text(text, &request, &problems))
             fail_msg("%s: %s", text, problems.first->message);
         assert_int_equal(request.method, METHOD_DPO);
@@ -116,7 +126,9 @@ static void every_problem_is_told_at_once(void **state)
     assert_false(read_text("{\"hyperparameters\":{\"n_epochs\":\"x\"}}", &request, &problems));
     assert_int_equal(problems.count, 3);
     problems_write(&problems, &out);
-    assert_non_null(strstr(out.at, "{\"loc\": [\"body\", \"training_file\"], \"msg\": \"training_file is required\", \"type\": \"missing\"}"));
+    assert_non_null(strstr(
+        out.at,
+        "{\"loc\": [\"body\", \"training_file\"], \"msg\": \"training_file is required\", \"type\": \"missing\"}"));
     strbuf_deinit(&out);
 }
 
@@ -133,14 +145,16 @@ static void the_rate_is_resolved(void **state)
         {"{\"learning_rate\":\"auto\",\"lora\":true}", 2e-4, 0},
         {"{\"learning_rate_multiplier\":2}", 2e-5, 0},
         {"{\"learning_rate_multiplier\":2e-5}", 2e-5, 1},
-        {"{\"learning_rate_multiplier\":\"auto\",\"lora\":true,\"n_epochs\":\"auto\",\"batch_size\":\"auto\"}", 2e-4, 0},
+        {"{\"learning_rate_multiplier\":\"auto\",\"lora\":true,\"n_epochs\":\"auto\",\"batch_size\":\"auto\"}", 2e-4,
+         0},
         {"{\"learning_rate\":0.003,\"lora\":true}", 0.003, 0},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct job_request request;
         struct problems problems;
-        char *text = arena_printf(&arena, "{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":%s}", cases[i].hyperparameters);
+        char *text = arena_printf(&arena, "{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":%s}",
+                                  cases[i].hyperparameters);
         if (!read_text(text, &request, &problems))
             fail_msg("%s", problems.first->message);
         if (request.values.learning_rate != cases[i].rate || request.warning_count != cases[i].warnings)
@@ -153,16 +167,19 @@ static void extensions_are_taken_in_three_places(void **state)
     struct job_request request;
     struct problems problems;
 
-    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"over_length\":\"truncate\",\"extra_body\":{\"eval_steps\":5,\"x\":1},"
-                          "\"hyperparameters\":{\"checkpoint_steps\":7,\"keep_checkpoints\":3},\"tags\":\"one\",\"surprise\":1}", &request, &problems));
+    assert_true(read_text(
+        "{\"model\":\"m\",\"training_file\":\"f\",\"over_length\":\"truncate\",\"extra_body\":{\"eval_steps\":5,"
+        "\"x\":1},\"hyperparameters\":{\"checkpoint_steps\":7,\"keep_checkpoints\":3},\"tags\":\"one\",\"surprise\":1}",
+        &request, &problems));
     assert_string_equal(request.over_length, "truncate");
     assert_int_equal(request.eval_steps, 5);
     assert_int_equal(request.checkpoint_steps, 7);
     assert_int_equal(request.keep_checkpoints, 3);
     assert_int_equal(request.warning_count, 2);
     assert_string_equal(request.quantization, "none");
-    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":{\"quantization\":\"nf4\",\"lora\":true}}", &request,
-                          &problems));
+    assert_true(read_text(
+        "{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":{\"quantization\":\"nf4\",\"lora\":true}}",
+        &request, &problems));
     assert_string_equal(request.quantization, "nf4");
 }
 

@@ -48,7 +48,8 @@ static void crc32c_of_known_bytes_is_the_published_one(void **state)
 
 static void base64_is_read_back_and_nothing_else_is_read(void **state)
 {
-    static const char *const wrong[] = {"A", "AA", "AAA", "AA=A", "AB==", "AAB=", "====", "A===", "A-==", "AAAA\n", "AAA\n"};
+    static const char *const wrong[] = {
+        "A", "AA", "AAA", "AA=A", "AB==", "AAB=", "====", "A===", "A-==", "AAAA\n", "AAA\n"};
     struct strbuf text = {0}, bytes = {0};
 
     for (size_t len = 0; len < 64; len++) {

@@ -14,7 +14,8 @@ static void values_of_every_kind_are_read(void **state)
 {
     struct arena arena = {0};
     struct err err = {0};
-    struct json *root = parse(&arena, " {\"a\": [1, -2.5e3, true, null], \"b\": {\"c\": \"x\\u00e9\\ud83d\\ude00\\n\"}} ", &err);
+    struct json *root =
+        parse(&arena, " {\"a\": [1, -2.5e3, true, null], \"b\": {\"c\": \"x\\u00e9\\ud83d\\ude00\\n\"}} ", &err);
 
     assert_ok(root, err);
     assert_int_equal(root->count, 2);
@@ -51,7 +52,8 @@ static void strings_end_at_the_right_byte_whatever_their_length(void **state)
             for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
                 const char *letters = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'";
                 char *text = arena_printf(&arena, "[\"%.*s%s%.*s\",1]", at, letters, pieces[i].text, len - at, letters);
-                char *value = arena_printf(&arena, "%.*s%s%.*s", at, letters, pieces[i].value ? pieces[i].value : "", len - at, letters);
+                char *value = arena_printf(&arena, "%.*s%s%.*s", at, letters, pieces[i].value ? pieces[i].value : "",
+                                           len - at, letters);
                 struct json *root = parse(&arena, text, NULL);
 
                 if (!pieces[i].value)
@@ -111,7 +113,8 @@ static void what_is_written_reads_back(void **state)
     strbuf_clear(&buf);
     writer = (struct json_writer){.buf = &buf, .indent = 2};
     json_write_value(&writer, parse(&arena, text, &err));
-    assert_string_equal(buf.at, "{\n  \"a\": [\n    1,\n    2.5,\n    \"q\\\"\\u0001\"\n  ],\n  \"e\": {},\n  \"l\": []\n}");
+    assert_string_equal(buf.at,
+                        "{\n  \"a\": [\n    1,\n    2.5,\n    \"q\\\"\\u0001\"\n  ],\n  \"e\": {},\n  \"l\": []\n}");
     strbuf_deinit(&buf);
     arena_deinit(&arena);
 }

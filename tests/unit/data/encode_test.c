@@ -66,7 +66,8 @@ static void the_right_tokens_train(void **state)
         {"{\"prompt\":\"ab\",\"completion\":\" the\"}", "ab[ the<|endoftext|>]", 1, 1},
         /* an end that is already there is not added again */
         {"{\"prompt\":\"ab\",\"completion\":\"c<|endoftext|>\"}", "ab[c<|endoftext|>]", 1, 1},
-        /* "t" is one token alone and part of "the" in the whole: that one is the first to train, but for the first of all */
+        /* "t" is one token alone and part of "the" in the whole: that one is the first to train, but for the first of
+         * all */
         {"{\"prompt\":\"at\",\"completion\":\"he\"}", "a[the<|endoftext|>]", 1, 1},
         {"{\"prompt\":\"t\",\"completion\":\"he\"}", "the[<|endoftext|>]", 1, 1},
         /* nothing said is an answer, too */
@@ -74,7 +75,8 @@ static void the_right_tokens_train(void **state)
         /* the end is looked for in the completion */
         {"{\"prompt\":\"a<|endoftext|>\",\"completion\":\"\"}", "a<|endoftext|>[<|endoftext|>]", 1, 1},
         /* of messages the whole completion trains, as the template ends it */
-        {"{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"b\"}]}",
+        {"{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"completion\":[{\"role\":\"assistant\","
+         "\"content\":\"b\"}]}",
          "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>\n]", 1, 1},
         /* nothing predicts the first token */
         {"{\"prompt\":\"\",\"completion\":\"ab\"}", "a[b<|endoftext|>]", 1, 1},

@@ -23,7 +23,8 @@ static void each_kind_is_recognised(void **state)
         {"{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"completion\":[{\"role\":\"assistant\",\"content\":"
          "\"b\"}]}",
          EXAMPLE_PROMPT},
-        {"{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"},{\"from\":\"gpt\",\"value\":\"b\"}],\"tools\":\"[]\"}",
+        {"{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"},{\"from\":\"gpt\",\"value\":\"b\"}],"
+         "\"tools\":\"[]\"}",
          EXAMPLE_MESSAGES},
         {"{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}", EXAMPLE_PREFERENCE},
         {"{\"prompt\":null,\"chosen\":\"pa\",\"rejected\":\"pb\"}", EXAMPLE_PREFERENCE},

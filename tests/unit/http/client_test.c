@@ -23,8 +23,8 @@ static void seen_request(struct host *host, const struct http_request *request)
 {
     snprintf(host->seen, sizeof host->seen, "%s %.*s %.*s %.*s%s%.*s", http_method_name(request->method),
              STR_ARG(request->path_text), STR_ARG(http_request_bearer(request)),
-             STR_ARG(http_request_header(request, "content-type")), http_request_header(request, "x-more").len ? " " : "",
-             STR_ARG(http_request_header(request, "x-more")));
+             STR_ARG(http_request_header(request, "content-type")),
+             http_request_header(request, "x-more").len ? " " : "", STR_ARG(http_request_header(request, "x-more")));
 }
 
 static bool form_part(void *context, const struct multipart_part *part, struct err *err)
@@ -102,7 +102,8 @@ static void on_head(void *context, struct http_exchange *exchange)
     } else if (str_is(name, "events")) {
         stream(exchange);
     } else if (str_is(name, "moved")) {
-        http_answer_bytes(exchange, &(struct http_response){.status = 302, .headers = &away, .header_count = 1}, STR_NONE);
+        http_answer_bytes(exchange, &(struct http_response){.status = 302, .headers = &away, .header_count = 1},
+                          STR_NONE);
     } else if (!str_is(name, "silence")) {
         http_answer_error(exchange, 404, NULL, NULL, NULL, "There is no such path.");
     }
@@ -167,7 +168,8 @@ static void requests_carry_key_and_body_and_bring_the_answer(void **state)
     request = (struct http_client_request){.method = "DELETE"};
     assert_ok(send_to("/nowhere", &request, &answer, &err), err);
     assert_int_equal(answer.status, 404);
-    assert_non_null(strstr(http_client_answer_message(&answer, &arena), "There is no such path. (status 404, request req_"));
+    assert_non_null(
+        strstr(http_client_answer_message(&answer, &arena), "There is no such path. (status 404, request req_"));
     request = (struct http_client_request){.method = "POST"};
     assert_ok(send_to("/echo", &request, &answer, &err), err);
     assert_int_equal(answer.body.len, 0);
@@ -328,7 +330,8 @@ static void what_keeps_an_answer_away_is_an_error_with_its_code(void **state)
 
 static void events_do_not_depend_on_how_they_are_cut(void **state)
 {
-    static const char text[] = ": hi\r\ndata: a\rdata:b\ndata\n\nevent: x\nid: 7\ndata:  c\r\n\r\nevent: lost\n\nretry: 1\ndata: d\n\ndata: e";
+    static const char text[] =
+        ": hi\r\ndata: a\rdata:b\ndata\n\nevent: x\nid: 7\ndata:  c\r\n\r\nevent: lost\n\nretry: 1\ndata: d\n\ndata: e";
     struct err err;
 
     for (size_t step = 1; step < sizeof text; step++) {

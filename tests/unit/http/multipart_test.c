@@ -76,10 +76,19 @@ static void good_bodies_give_their_parts_however_they_are_cut(void **state)
         {TYPE, "hello\r\n--B\r\n" CD "name=a\r\n\r\n1\r\n--B--\r\nbye", "a=1;"},
         {TYPE, "\r\n--B\r\n" CD "name=a\r\n\r\n1\r\n--B--\r\n", "a=1;"},
         {"Multipart/Form-Data ;charset=utf-8; BOUNDARY=\"a b\"", "--a b\r\n" CD "name=a\r\n\r\n1\r\n--a b--", "a=1;"},
-        {TYPE, "--B\r\ncontent-TYPE: text/x; q=1\r\nCONTENT-disposition: form-data;filename=\"d; e\";name=\"f\"\r\n\r\n--B--\r\n--B--",
+        {TYPE,
+         "--B\r\n"
+         "content-TYPE: text/x; q=1\r\n"
+         "CONTENT-disposition: form-data;filename=\"d; e\";name=\"f\"\r\n"
+         "\r\n"
+         "--B--\r\n"
+         "--B--",
          "f(d; e)text/x; q=1=--B--;"},
-        {TYPE, "--B\r\n" CD "name=f; filename=\"a\\\"b\\\\c\\d\"; filename*=UTF-8''z\r\n\r\n\r\n--B--", "f(a\"b\\c\\d)=;"},
-        {TYPE, "--B\r\n" CD "name=f; filename=\"\"\r\nContent-Transfer-Encoding: BINARY\r\nContent-Length: 1\r\n\r\n1\r\n--B--",
+        {TYPE, "--B\r\n" CD "name=f; filename=\"a\\\"b\\\\c\\d\"; filename*=UTF-8''z\r\n\r\n\r\n--B--",
+         "f(a\"b\\c\\d)=;"},
+        {TYPE,
+         "--B\r\n" CD
+         "name=f; filename=\"\"\r\nContent-Transfer-Encoding: BINARY\r\nContent-Length: 1\r\n\r\n1\r\n--B--",
          "f()=1;"},
         {TYPE, "--B--\r\n", ""},
     };

@@ -51,7 +51,8 @@ static const char *methods_of(struct str raw)
 static bool framing_probe_holds(struct site *site, struct arena *arena, const struct json *probe)
 {
     bool is_text = json_get(probe, "raw") != NULL, is_closed, ok;
-    struct str raw = is_text ? json_get(probe, "raw")->string : decode_base64(arena, json_get(probe, "raw_b64")->string);
+    struct str raw =
+        is_text ? json_get(probe, "raw")->string : decode_base64(arena, json_get(probe, "raw_b64")->string);
     bool is_refuse = str_is(json_get(probe, "expect")->string, "refuse");
     int64_t wanted = json_get(probe, "answers")->integer;
     struct strbuf buf = {0};

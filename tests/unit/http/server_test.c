@@ -31,7 +31,8 @@ static void refusals_of_the_core_have_openai_error_bodies(void **state)
         {"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n", 413, "request_too_large"},
         {"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n400001\r\n", 413,
          "request_too_large"},
-        {"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{X", 400, "bad_request"},
+        {"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{X", 400,
+         "bad_request"},
     };
     struct strbuf buf = {0};
     struct site site;
@@ -62,7 +63,8 @@ static void a_connection_serves_one_request_after_another(void **state)
     site_open(&site, NULL);
     fd = site_connect(&site);
     for (int i = 0; i < 3; i++) {
-        site_send(&site, fd, STR(HEALTH HEALTH "POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"));
+        site_send(&site, fd,
+                  STR(HEALTH HEALTH "POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"));
         strbuf_clear(&buf);
         site_receive(&site, fd, &buf, &is_closed);
         assert_false(is_closed);
@@ -195,7 +197,8 @@ static void slow_clients_are_ended_by_absolute_deadlines(void **state)
         {"GET / HTTP/1.1\r\nHost: x\r\n", "X: aaaaaaaaaaaaaaaaaaaaaaaaaaa", 900, 10000, 408},
         {"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "", 1000, 10000, 408},
         {"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "aaaaaaaaaaaaaaaaaaa", 5000, 30000, 408},
-        {"POST /sink HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n1\r\nb\r\n", 5000, 30000, 408},
+        {"POST /sink HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n1\r\nb\r\n", 5000, 30000,
+         408},
         {HEALTH, "", 1000, 30000, 0},
         {"GET / HTTP/1.0\r\n\r\n", "", 1000, 5000, 0},
     };
@@ -419,7 +422,8 @@ static void files_are_sent_whole_or_by_one_range(void **state)
         assert_true(!cases[i].body || str_is(answer.body, cases[i].body));
         assert_false(is_closed);
     }
-    struct answer head = site_ask(&site, STR("HEAD /file HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2\r\n\r\n"), &buf, &is_closed);
+    struct answer head =
+        site_ask(&site, STR("HEAD /file HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2\r\n\r\n"), &buf, &is_closed);
     assert_true(head.status == 200 && str_is(answer_header(head.head, "Content-Length"), "10"));
     site_close(&site);
     file_remove(path, &err);
@@ -495,8 +499,18 @@ static void an_outcome_counts_the_bytes_of_its_request(void **state)
     } cases[] = {
         {HEALTH, 0, 15, 0, 200, false},
         {"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 3, 2, 0, 200, false},
-        {"POST /sink HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n", 4, 2, 0, 200,
-         false},
+        {"POST /sink HTTP/1.1\r\n"
+         "Host: x\r\n"
+         "Transfer-Encoding: chunked\r\n"
+         "\r\n"
+         "3\r\n"
+         "abc\r\n"
+         "1;x\r\n"
+         "d\r\n"
+         "0\r\n"
+         "A: b\r\n"
+         "\r\n",
+         4, 2, 0, 200, false},
         {"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 0, 0, 3, 404, true},
         {"HEAD /healthz HTTP/1.0\r\n\r\n", 0, 0, 0, 200, true},
     };

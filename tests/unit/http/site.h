@@ -1,8 +1,8 @@
 /* tests/unit/http/site.h - a small site behind the real server, in the test's own process and thread.
  *
- * Its routes are those that the probes use: /healthz, files (multipart, JSON Lines checked), jobs (an empty one is 422),
- * models, and a few for the tests: /stream, /late, /file, /sink,
- * /pausing. The clock stands still unless a test moves it. */
+ * Its routes are those that the probes use: /healthz, files (multipart, JSON Lines checked), jobs (an empty one is
+ * 422), models, and a few for the tests: /stream, /late, /file, /sink, /pausing. The clock stands still unless a test
+ * moves it. */
 #pragma once
 
 #include "test.h"
@@ -246,7 +246,8 @@ static void route(struct site *site, struct http_exchange *exchange, const char 
         site->stream =
             http_answer_stream(exchange, &(struct http_response){.status = 200, .content_type = "text/event-stream"});
     else if (!strcmp(path, "/bad"))
-        http_answer_bytes(exchange, &(struct http_response){.status = 200, .headers = &site->bad_header, .header_count = 1},
+        http_answer_bytes(exchange,
+                          &(struct http_response){.status = 200, .headers = &site->bad_header, .header_count = 1},
                           STR("{}"));
     else if (!strcmp(path, "/healthz") || !strcmp(path, "/v1/files") || !strcmp(path, "/v1/fine_tuning/jobs"))
         http_answer_error(exchange, 405, NULL, NULL, NULL, "Not here.");

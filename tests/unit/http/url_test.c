@@ -121,10 +121,21 @@ static void encoding_is_undone_by_decoding(void **state)
 
 static void only_hosts_of_this_machine_are_local(void **state)
 {
-    static const char *const local[] = {"localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:80", "127.8.9.1:65535", "[::1]", "[::1]:8080"};
-    static const char *const other[] = {"",          "evil.example",  "localhost.evil.example", "127.evil.example", "127.0.0.1.evil.example:80",
-                                        "127.0.0",   "0.0.0.0",       "192.168.0.1:8080",       "[::2]:80",         "[::ffff:127.0.0.1]",
-                                        "xlocalhost", "localhost:80x", "2130706433"};
+    static const char *const local[] = {"localhost",       "LocalHost:8080", "127.0.0.1", "127.0.0.1:80",
+                                        "127.8.9.1:65535", "[::1]",          "[::1]:8080"};
+    static const char *const other[] = {"",
+                                        "evil.example",
+                                        "localhost.evil.example",
+                                        "127.evil.example",
+                                        "127.0.0.1.evil.example:80",
+                                        "127.0.0",
+                                        "0.0.0.0",
+                                        "192.168.0.1:8080",
+                                        "[::2]:80",
+                                        "[::ffff:127.0.0.1]",
+                                        "xlocalhost",
+                                        "localhost:80x",
+                                        "2130706433"};
 
     for (size_t i = 0; i < sizeof local / sizeof *local; i++)
         if (!url_host_is_local(str_of(local[i])))

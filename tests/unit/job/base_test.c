@@ -1,8 +1,9 @@
 /* Jobs that wait for their weights. */
 #include "server.h"
 
-#define WAITS(context, lora) \
-    "{\"repo\":\"org/base\",\"revision\":null,\"base\":null,\"base_path\":null,\"context_length\":" context ",\"lora\":" lora "}"
+#define WAITS(context, lora)                                                                                           \
+    "{\"repo\":\"org/base\",\"revision\":null,\"base\":null,\"base_path\":null,\"context_length\":" context            \
+    ",\"lora\":" lora "}"
 
 /* A folder with nothing but a config.json. */
 static const char *make_model(struct server *server, const char *config)
@@ -10,7 +11,9 @@ static const char *make_model(struct server *server, const char *config)
     const char *folder = path_join(&server->arena, server->dir, "weights");
     struct err err = {0};
 
-    assert_ok(dir_make(folder, &err) && file_swap(path_join(&server->arena, folder, "config.json"), str_of(config), &err), err);
+    assert_ok(dir_make(folder, &err) &&
+                  file_swap(path_join(&server->arena, folder, "config.json"), str_of(config), &err),
+              err);
     return folder;
 }
 
@@ -41,7 +44,8 @@ static bool has_turn(struct server *server)
 static void it_takes_its_turn_when_they_are_here(void **state)
 {
     struct server *server = *state;
-    const char *id = create_waiting(server, WAITS("0", "true")), *model = make_model(server, "{\"max_position_embeddings\":512}");
+    const char *id = create_waiting(server, WAITS("0", "true")),
+               *model = make_model(server, "{\"max_position_embeddings\":512}");
     struct store_job_list waiting;
     struct store_job job;
     struct str text;
@@ -60,10 +64,16 @@ static void it_takes_its_turn_when_they_are_here(void **state)
     assert_null(job.base_json);
     assert_string_equal(job.model_path, model);
     assert_string_equal(job.hyperparameters_json, "{\"context_length\": 512, \"lora\": true}");
-    assert_string_equal(job.method_json, "{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"context_length\": 512, \"lora\": true}}}");
-    assert_ok(file_read(&server->arena, path_join(&server->arena, rundir_path(&server->arena, server->dir, id), "job.json"), 1 << 20, &text, &err), err);
+    assert_string_equal(
+        job.method_json,
+        "{\"type\":\"supervised\",\"supervised\":{\"hyperparameters\":{\"context_length\": 512, \"lora\": true}}}");
+    assert_ok(file_read(&server->arena,
+                        path_join(&server->arena, rundir_path(&server->arena, server->dir, id), "job.json"), 1 << 20,
+                        &text, &err),
+              err);
     assert_true(str_find(text, STR("\"adapter\": {\"path\": \"/adapter\"}"), 0) > 0);
-    assert_true(str_find(text, STR("\"options\": {\"steps\": 3, \"over_length\": \"drop\", \"memory_bytes\": "), 0) > 0);
+    assert_true(str_find(text, STR("\"options\": {\"steps\": 3, \"over_length\": \"drop\", \"memory_bytes\": "), 0) >
+                0);
     assert_non_null(server_find_event(server, id, "job", "base_arrived"));
     server_await(server, id, JOB_STATE_succeeded);
     assert_false(job_base_arrived(server->manager, id, model, NULL, &err));

@@ -484,7 +484,8 @@ static void a_checkpoint_reported_again_changes_nothing(void **state)
     assert_ok(store_checkpoint_list(f->store, &f->ours, id, &(struct store_page){.limit = 9}, &f->arena, &list, &err),
               err);
     assert_int_equal(list.count, 1);
-    assert_ok(store_file_list(f->store, &f->ours, NULL, &(struct store_page){.limit = 9}, &f->arena, &files, &err), err);
+    assert_ok(store_file_list(f->store, &f->ours, NULL, &(struct store_page){.limit = 9}, &f->arena, &files, &err),
+              err);
     assert_int_equal(files.count, 1);
 }
 

@@ -83,14 +83,18 @@ static void spans_hold_the_turn_with_its_end_token(void **state)
         /* marks that touch are one turn, when their number says so */
         {"{% for m in messages %}|{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
          "{% generation %}</s>{% endgeneration %}",
-         "[{\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}, {\"role\": \"assistant\", \"content\": \"b\"}]", NULL,
-         "|[a]!|[b</s>]"},
+         "[{\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}, {\"role\": \"assistant\", \"content\": "
+         "\"b\"}]",
+         NULL, "|[a]!|[b</s>]"},
         /* only white space may follow the end token, whatever stands in front */
         {"{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}",
-         "[{\"role\": \"assistant\", \"content\": \"   a</s>b\"}, {\"role\": \"assistant\", \"content\": \"   a</s> \\n\"}]", NULL,
-         "[   a</s>b]?|[   a</s> \n]|"},
+         "[{\"role\": \"assistant\", \"content\": \"   a</s>b\"}, {\"role\": \"assistant\", \"content\": \"   a</s> "
+         "\\n"
+         "\"}]",
+         NULL, "[   a</s>b]?|[   a</s> \n]|"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}",
-         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b</s>c\"}]", NULL, "a[b</s>c]?"},
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b</s>c\"}]", NULL,
+         "a[b</s>c]?"},
     };
     char out[2048];
 

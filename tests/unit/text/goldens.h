@@ -34,8 +34,8 @@ static inline void check_spans(const struct token_list *list, struct str text)
     }
 }
 
-static inline void check_ids(const struct family *family, struct str text, const struct token_list *got, const int32_t *want,
-                      size_t count)
+static inline void check_ids(const struct family *family, struct str text, const struct token_list *got,
+                             const int32_t *want, size_t count)
 {
     for (size_t i = 0; i < count || i < got->count; i++)
         if (i >= count || i >= got->count || got->ids[i] != want[i])
@@ -56,7 +56,8 @@ static inline void check_stream(const struct family *family, const struct token_
     }
     tokenizer_stream_finish(&stream, &out);
     if (!str_equal(strbuf_view(&out), decoded))
-        fail_msg("%s: streamed \"%.*s\", expected \"%.*s\"", family->name, STR_ARG(strbuf_view(&out)), STR_ARG(decoded));
+        fail_msg("%s: streamed \"%.*s\", expected \"%.*s\"", family->name, STR_ARG(strbuf_view(&out)),
+                 STR_ARG(decoded));
     strbuf_deinit(&out);
 }
 

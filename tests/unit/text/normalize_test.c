@@ -73,7 +73,8 @@ static void segments_normalise_as_the_whole_text_does(void **state)
             got = changed ? strbuf_view(&out.text) : strbuf_view(&text);
             want = whole_text_form(strbuf_view(&text), forms[f].options, &whole);
             if (!str_equal(got, want))
-                fail_msg("%s of \"%s\" is \"%.*s\", expected \"%.*s\"", forms[f].json, text.at, STR_ARG(got), STR_ARG(want));
+                fail_msg("%s of \"%s\" is \"%.*s\", expected \"%.*s\"", forms[f].json, text.at, STR_ARG(got),
+                         STR_ARG(want));
             free(whole);
         }
         normalizer_deinit(&normalizer);

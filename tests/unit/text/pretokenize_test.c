@@ -67,7 +67,8 @@ static void find(pretoken_matcher *match, struct str text, size_t from, size_t *
     *end = text.len;
 }
 
-static void compare(const char *regex, pretoken_matcher *match, struct pattern *pattern, void *match_data, struct str text)
+static void compare(const char *regex, pretoken_matcher *match, struct pattern *pattern, void *match_data,
+                    struct str text)
 {
     struct err err = {0};
 
@@ -113,7 +114,8 @@ static void matchers_agree_with_pcre2_on_random_text(void **state)
 /* A matcher that looks at a character more than a few times would not end here in reasonable time. */
 static void a_mebibyte_of_one_character_is_matched_in_linear_time(void **state)
 {
-    static const char *const units[] = {"a", "A", " ", "\n", " \n", "\xcc\x81", "\xc2\xaa", "ªA", "'", "/", "1", "\xf0\x9f\x91\x8d", "\xe4\xbd\xa0"};
+    static const char *const units[] = {
+        "a", "A", " ", "\n", " \n", "\xcc\x81", "\xc2\xaa", "ªA", "'", "/", "1", "\xf0\x9f\x91\x8d", "\xe4\xbd\xa0"};
 
     for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
         struct strbuf text = {0};
@@ -155,7 +157,8 @@ static void a_hostile_pattern_ends_in_an_error(void **state)
     size_t start, end;
 
     assert_ok(pattern, err);
-    assert_false(pattern_find(pattern, match_data, STR("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"), 0, &start, &end, &err));
+    assert_false(pattern_find(pattern, match_data, STR("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"), 0,
+                              &start, &end, &err));
     assert_int_equal(err.code, ERR_LIMIT);
     pattern_free(pattern);
     pattern_match_data_free(match_data);

@@ -70,9 +70,11 @@ static void another_text_is_not_known(void **state)
 static void qwen3_keeps_the_reasoning_of_every_turn(void **state)
 {
     static const char variables[] =
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
-        "\"<think>\\nx\\n</think>\\n\\nb\"}, {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": "
-        "\"d\"}]}";
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"<think>\\n"
+        "x\\n"
+        "</think>\\n"
+        "\\n"
+        "b\"}, {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}";
     struct arena arena = {0};
     struct strbuf text = {0}, marked = {0};
     struct template_spans spans;
@@ -92,8 +94,9 @@ static void qwen3_keeps_the_reasoning_of_every_turn(void **state)
         at = spans.at[i].end;
     }
     assert_int_equal(at, text.len);
-    assert_string_equal(marked.at, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[<think>\nx\n</think>\n\nb<|im_end|>\n]"
-                                   "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[<think>\n\n</think>\n\nd<|im_end|>\n]");
+    assert_string_equal(marked.at,
+                        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[<think>\nx\n</think>\n\nb<|im_end|>\n]"
+                        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[<think>\n\n</think>\n\nd<|im_end|>\n]");
 out:
     strbuf_deinit(&text);
     strbuf_deinit(&marked);
