@@ -17,8 +17,8 @@
 
 enum { THREAD_NICE = 5 };
 
-/* The queue is the owner's alone: it gives each idle thread its next task. So nothing is locked, and the owner never waits
- * for a thread that lost the processor while it held a lock. */
+/* The queue is the owner's alone: it gives each idle thread its next task. So nothing is locked, and the owner never
+ * waits for a thread that lost the processor while it held a lock. */
 struct worker {
     struct background *background;
     pthread_t thread;

@@ -5,9 +5,10 @@
  * background_collect. The owner never waits for a lock or a disk; it learns of ends through a descriptor.
  *
  * What may happen in run: work on what the task alone owns while it is under way. Nothing in the service is locked, so
- * run touches no connection, no store, no arena of a request, and calls nothing that does. Tasks run side by side and in
- * any order; what must come in order adds its next task from done. A task cannot be called back: who loses interest (the
- * client has gone) notes that in the context and lets done clean up. So the context lives until done, whatever happens.
+ * run touches no connection, no store, no arena of a request, and calls nothing that does. Tasks run side by side and
+ * in any order; what must come in order adds its next task from done. A task cannot be called back: who loses interest
+ * (the client has gone) notes that in the context and lets done clean up. So the context lives until done, whatever
+ * happens.
  *
  * The threads have a nicer priority than the loop's: they get the processors that it leaves. */
 #pragma once

@@ -1,4 +1,5 @@
-/* os/identity.h - which process exactly: a pid alone names another process after it was reused or the machine restarted.
+/* os/identity.h - which process exactly: a pid alone names another process after it was reused or the machine
+ * restarted.
  *
  * A process is the same one when pid, start time (field 22 of /proc/PID/stat, in clock ticks since boot) and the
  * kernel's boot id are all equal. */

@@ -155,8 +155,8 @@ bool process_signal(struct process *process, int signal, struct err *err)
     return fail(err, "signal a process");
 }
 
-/* While the leader lives, or is a child that was not reaped, its pid and with it the group's number is not reused. A child that was
- * stopped before it led a group is hit by itself. */
+/* While the leader lives, or is a child that was not reaped, its pid and with it the group's number is not reused. A
+ * child that was stopped before it led a group is hit by itself. */
 bool process_kill_group(struct process *process, struct err *err)
 {
     struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};

@@ -16,8 +16,8 @@ uint64_t socket_source(const char *address);
 /* host: an IPv4 or IPv6 address, no name. port 0: any free one. */
 int socket_listen_tcp(const char *host, int port, struct err *err);
 int socket_port(int fd); /* the local port of a TCP socket; 0 when it has none */
-/* Next connection of a listening socket, with Nagle's delay off and at most 256 KiB queued in the kernel, and the peer's
- * address. -1 with err ERR_NOT_FOUND when none waits, ERR_LIMIT when this process has no descriptor left. */
+/* Next connection of a listening socket, with Nagle's delay off and at most 256 KiB queued in the kernel, and the
+ * peer's address. -1 with err ERR_NOT_FOUND when none waits, ERR_LIMIT when this process has no descriptor left. */
 int socket_accept(int fd, char address[SOCKET_ADDRESS_BYTES], struct err *err);
 
 /* The other end reads an end; what it says still arrives. */

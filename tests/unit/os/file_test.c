@@ -1,6 +1,7 @@
 #include "test.h"
 #include "os/file.h"
 
+#include <errno.h>
 #include <string.h>
 
 static bool stop(void *context)
@@ -115,9 +116,55 @@ static void a_part_of_a_mapped_file_that_was_let_go_reads_as_before(void **state
     unlink(path);
 }
 
+/* Without a writer, a pipe must not be waited for. */
+static void only_regular_files_are_mapped(void **state)
+{
+    char dir[] = "/tmp/attune_file_XXXXXX";
+    struct arena arena = {0};
+    const char *paths[] = {dir, "/dev/null", NULL};
+
+    assert_non_null(mkdtemp(dir));
+    paths[2] = path_join(&arena, dir, "pipe");
+    assert_int_equal(mkfifo(paths[2], 0600), 0);
+    alarm(10);
+    for (int i = 0; i < 3; i++) {
+        struct mapped_file file = {0};
+        struct err err = {0};
+
+        errno = ENOENT; /* of something earlier */
+        assert_false(file_map(&file, paths[i], &err));
+        assert_int_equal(err.code, ERR_IO);
+        assert_int_equal(file.fd, -1);
+        file_unmap(&file);
+    }
+    alarm(0);
+    dir_remove(dir, NULL);
+    arena_deinit(&arena);
+}
+
+static void nothing_stays_of_a_copy_that_failed(void **state)
+{
+    char dir[] = "/tmp/attune_file_XXXXXX";
+    struct arena arena = {0};
+    struct err err = {0};
+    struct str text;
+
+    assert_non_null(mkdtemp(dir));
+    assert_ok(file_swap(path_join(&arena, dir, "one"), STR("1"), &err), err);
+    assert_ok(file_copy(path_join(&arena, dir, "one"), path_join(&arena, dir, "two"), &err), err);
+    assert_ok(file_read(&arena, path_join(&arena, dir, "two"), 10, &text, &err), err);
+    assert_string_equal(text.at, "1");
+    assert_false(file_copy(dir, path_join(&arena, dir, "three"), &err)); /* a folder opens and does not read */
+    assert_false(file_exists(path_join(&arena, dir, "three")));
+    dir_remove(dir, NULL);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(only_regular_files_are_mapped),
+                                       cmocka_unit_test(nothing_stays_of_a_copy_that_failed),
+                                       cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
                                        cmocka_unit_test(a_secret_file_is_its_owners_alone),
                                        cmocka_unit_test(a_folder_counts_what_lies_in_it),
                                        cmocka_unit_test(a_symbolic_link_takes_the_place_of_what_is_there),

@@ -32,7 +32,8 @@ static struct process spawn(const char *script)
     struct process process;
     struct err err = {0};
 
-    assert_ok(process_spawn(&process, &(struct process_spawn){.argv = argv, .cwd = "/", .output_path = output}, &err), err);
+    assert_ok(process_spawn(&process, &(struct process_spawn){.argv = argv, .cwd = "/", .output_path = output}, &err),
+              err);
     return process;
 }
 
@@ -66,7 +67,9 @@ static void output_is(const char *expected)
 
 static void a_child_stands_back_as_far_as_asked(void **state)
 {
-    const char *argv[] = {"/bin/sh", "-c", "nice; sed 's/.* nice/session/' /proc/self/autogroup 2>/dev/null || echo session $(nice)", NULL};
+    const char *argv[] = {"/bin/sh", "-c",
+                          "nice; sed 's/.* nice/session/' /proc/self/autogroup 2>/dev/null || echo session $(nice)",
+                          NULL};
     struct process_spawn spawn = {.argv = argv, .cwd = "/", .output_path = output, .nice = 3};
     struct process process;
     struct err err = {0};
