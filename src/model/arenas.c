@@ -88,7 +88,7 @@ struct param_view model_param_view(struct model *m, int index)
     uint64_t at = stored->at + (uint64_t)param->row_at * (uint64_t)stored->cols + (uint64_t)param->col_at;
 
     if (stored->residence != IN_ARENA)
-        return (struct param_view){.rows = param->rows, .cols = param->cols, .ld = stored->cols};
+        return (struct param_view){.rows = param->rows, .cols = param->cols, .ld = stored->ld};
     return (struct param_view){element(m, REGION_MASTERS, at),
                                element(m, REGION_GRADS, at),
                                element(m, REGION_MOMENT_M, at),

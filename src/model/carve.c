@@ -39,7 +39,7 @@ enum slot linear_bias(enum linear linear)
 /* The matrix that products read, or the master of one that lives in the arenas. */
 static struct mat stored_mat(const struct model *m, const struct stored *stored, bool is_master)
 {
-    struct mat mat = {NULL, stored->rows, stored->cols, stored->cols, stored->type};
+    struct mat mat = {NULL, stored->rows, stored->cols, stored->ld, stored->type};
     const struct params *params = &m->params;
 
     if (stored->residence == IN_CODES) {
@@ -123,6 +123,23 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
         linear->dw = grad;
         linear->weight.lora_dropout = m->params.lora_dropout;
     }
+}
+
+/* The adapter's place beside a frozen weight; see make_room in params.c. */
+static void join_adapters(struct model *m)
+{
+    for (int32_t l = 0; l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            struct linear_state *linear = &m->layer[l].linear[i];
+            struct weight *weight = &linear->weight;
+            if (!weight->a.rows || weight->w.ld < weight->w.cols + weight->a.rows)
+                continue;
+            linear->own_a = weight->a;
+            linear->own_b = weight->b;
+            weight->a.at = (char *)weight->w.at + (size_t)weight->w.rows * (size_t)weight->w.ld * dtype_bytes(weight->w.type);
+            weight->b.at = (char *)weight->w.at + (size_t)weight->w.cols * dtype_bytes(weight->w.type);
+            weight->a.ld = weight->b.ld = weight->w.ld;
+        }
 }
 
 /* [1, E·N] as [E, N] */
@@ -524,6 +541,7 @@ void model_carve(struct model *m)
     }
     for (int i = 0; i < m->params.stored_count; i++)
         place_stored(m, &m->params.stored[i]);
+    join_adapters(m);
     for (int32_t l = 0; l < m->config.layers; l++)
         m->layer[l].keep = m->is_trained ? m->plan.keep[l] : 0;
     take_arenas(m);

@@ -38,6 +38,7 @@ enum region_id {
 struct linear_state {
     struct weight weight;
     struct mat dw, da, db;
+    struct mat own_a, own_b; /* where the adapter trains, if products read a copy of it beside the weight; at NULL: they do not */
     struct mat magnitude, dmagnitude, inverse, gain; /* DoRA's; at NULL: none */
 };
 

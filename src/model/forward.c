@@ -88,6 +88,19 @@ void forward_gains(struct model *m)
         }
 }
 
+/* Adapters to their places beside the weights. */
+static void forward_adapters(struct model *m)
+{
+    for (int32_t l = 0; l < m->config.layers; l++)
+        for (int i = 0; i < LINEAR_KINDS; i++) {
+            const struct linear_state *state = &m->layer[l].linear[i];
+            if (!state->own_a.at)
+                continue;
+            m->backend->copy(&m->queue, &(struct op_copy){.x = state->own_a, .y = state->weight.a});
+            m->backend->copy(&m->queue, &(struct op_copy){.x = state->own_b, .y = state->weight.b});
+        }
+}
+
 /* The product goes through z, then times its gain to where it belongs. */
 static void run_dora(struct model *m, const struct linear_state *state, const struct op_linear *op)
 {
@@ -303,8 +316,10 @@ static void run_embed(struct model *m, const struct pass *pass)
 
 void forward_layers(struct model *m, const struct pass *pass)
 {
-    if (m->is_trained) /* masters may have moved since */
+    if (m->is_trained) { /* masters may have moved since */
+        forward_adapters(m);
         forward_gains(m);
+    }
     run_embed(m, pass);
     for (int32_t l = 0; l < m->config.layers; l++)
         forward_layer(m, l, pass);

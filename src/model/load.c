@@ -10,9 +10,9 @@
 char *param_address(const struct model *m, const struct param *param, int32_t *ld, enum dtype *type)
 {
     const struct stored *stored = &m->params.stored[param->stored];
-    uint64_t offset = (uint64_t)param->row_at * (uint64_t)stored->cols + (uint64_t)param->col_at;
+    uint64_t offset = (uint64_t)param->row_at * (uint64_t)stored->ld + (uint64_t)param->col_at;
 
-    *ld = stored->cols;
+    *ld = stored->ld;
     *type = stored->residence == IN_ARENA ? m->params.master_type : stored->type;
     if (stored->residence == IN_FILE)
         return NULL;

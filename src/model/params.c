@@ -209,7 +209,7 @@ static struct stored *add_matrix(struct builder *b, enum slot slot, enum part pa
     struct params *out = b->out;
     struct stored *stored = &out->stored[out->stored_count++];
 
-    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .rows = rows, .cols = cols,
+    *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .rows = rows, .cols = cols, .ld = cols,
                               .has_decay = slot_has_decay(slot), .type = stored_type(out, slot)};
     stored->residence = b->is_trained && is_trained ? IN_ARENA : IN_FROZEN;
     b->stored_at[stored_key(slot, layer, part)] = out->stored_count;
@@ -584,6 +584,20 @@ static void lay_out_codes(struct builder *b, struct param *param, struct stored 
     stored->code_row_end[stored->code_count++] = param->row_at + param->rows;
 }
 
+/* Where operations have a memory of their own a frozen weight has its adapter in the same rectangle, B behind its columns and A below its
+ * rows: one product over both serves a product and its adapter. Rows begin at whole cache lines. */
+static void make_room(struct builder *b, struct stored *stored)
+{
+    bool is_product = stored->part == PART_W && (stored->slot == SLOT_QKV || stored->slot == SLOT_O || stored->slot == SLOT_GATE_UP ||
+                                                 stored->slot == SLOT_DOWN);
+    int a = b->stored_at[stored_key(stored->slot, stored->layer, PART_A)] - 1;
+
+    if (!is_product || a < 0 || !b->is_trained || !b->out->is_copied || b->out->has_dora)
+        return;
+    stored->joined = b->out->stored[a].rows;
+    stored->ld = (stored->cols + stored->joined + 31) / 32 * 32;
+}
+
 static void lay_out(struct builder *b)
 {
     struct params *out = b->out;
@@ -597,6 +611,8 @@ static void lay_out(struct builder *b)
             if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
                 out->copy_from = out->arena_count;
         } else if (stored->residence == IN_FROZEN) {
+            make_room(b, stored);
+            count = (uint64_t)(stored->rows + stored->joined) * (uint64_t)stored->ld;
             stored->at = out->frozen_bytes;
             out->frozen_bytes = align_up(out->frozen_bytes + count * dtype_bytes(stored->type), STORED_ALIGN);
         }

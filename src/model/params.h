@@ -74,7 +74,8 @@ struct stored { /* a stored matrix */
     enum slot slot;
     enum part part;
     int32_t layer; /* -1: not of a layer */
-    int32_t rows, cols;
+    int32_t rows, cols, ld;
+    int32_t joined; /* columns behind each row and rows below, where the adapter is put beside a frozen weight; 0: none */
     enum residence residence;
     bool has_decay;  /* weight decay applies: everything but norms and biases */
     uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */

@@ -30,6 +30,12 @@ extern thread_local struct dim3 blockIdx, threadIdx, blockDim, gridDim;
 struct uint4 {
     uint32_t x, y, z, w;
 };
+struct uint2 {
+    uint32_t x, y;
+};
+struct float4 {
+    float x, y, z, w;
+};
 #define UNROLL
 #define __expf expf
 

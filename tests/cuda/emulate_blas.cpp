@@ -94,7 +94,7 @@ static float element(const void *at, const struct layout *layout, bool is_turned
     return layout->type == TYPE_BF16 ? wide_of(((const unsigned short *)at)[index]) : ((const float *)at)[index];
 }
 
-/* d = alpha · op(a)·op(b) + beta · c, where c is d. */
+/* d = alpha · op(a)·op(b) + beta · c */
 static int matmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b, void *b_layout,
                   const void *beta, const void *c, void *c_layout, void *d, void *d_layout, const uint64_t *algorithm,
                   void *workspace, size_t workspace_bytes, cudaStream_t stream)
@@ -104,7 +104,9 @@ static int matmul(void *handle, void *desc, const void *alpha, const void *a, vo
     uint64_t depth = turned[0] ? la->rows : la->cols;
     float by = *(const float *)alpha, keep = *(const float *)beta;
 
-    if (c != d || depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
+    const struct layout *lc = (struct layout *)c_layout;
+
+    if (lc->type != ld->type || lc->rows != ld->rows || lc->cols != ld->cols || depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
         (turned[1] ? lb->rows : lb->cols) != ld->cols)
         return NOT_SUPPORTED;
     emulate_memory_open(true);
@@ -114,7 +116,7 @@ static int matmul(void *handle, void *desc, const void *alpha, const void *a, vo
             float sum = 0;
             for (uint64_t k = 0; k < depth; k++)
                 sum += element(a, la, turned[0], i, k) * element(b, lb, turned[1], k, j);
-            sum = by * sum + (keep != 0 ? keep * element(c, ld, false, i, j) : 0);
+            sum = by * sum + (keep != 0 ? keep * element(c, lc, false, i, j) : 0);
             if (ld->type == TYPE_BF16)
                 ((unsigned short *)d)[index] = half_of(sum);
             else

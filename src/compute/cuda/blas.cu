@@ -38,13 +38,13 @@ enum { PREF_WORKSPACE_BYTES = 1, PREF_REDUCTION_MASK = 3, PREF_ALIGNMENT_A = 5, 
 
 /* What decides about a product: the key of what is kept. */
 struct blas_shape {
-    int32_t m, n, k, lda, ldb, ldc, type, c_type, is_a_turned, is_b_turned, align[3];
+    int32_t m, n, k, lda, ldb, ldc, ldd, type, c_type, is_a_turned, is_b_turned, align[4];
 };
 
 struct blas_plan {
     struct blas_shape shape;
     bool is_used, is_supported;
-    void *desc, *a, *b, *c;
+    void *desc, *a, *b, *c, *d; /* the library's D is our C, its C our D */
     struct blas_result result;
 };
 
@@ -105,8 +105,8 @@ void blas_close(struct blas *blas)
         return;
     for (int i = 0; i < PLANS_MAX; i++) {
         struct blas_plan *plan = &blas->plan[i];
-        void *layouts[] = {plan->a, plan->b, plan->c};
-        for (int k = 0; k < 3; k++)
+        void *layouts[] = {plan->a, plan->b, plan->c, plan->d};
+        for (int k = 0; k < 4; k++)
             if (layouts[k])
                 blas->cublasLtMatrixLayoutDestroy(layouts[k]);
         if (plan->desc)
@@ -129,13 +129,20 @@ static int32_t alignment_of(const struct mat &m)
     return (int32_t)(bits & ~(bits - 1));
 }
 
+/* What is added; C itself where nothing is. */
+static struct mat added_of(const struct product *p)
+{
+    return p->d.at ? p->d : p->c;
+}
+
 /* The library's matrices are column-major: it is asked for Cᵀ = op(B)ᵀ·op(A)ᵀ, so B comes first. */
 static void make_plan(struct blas *blas, struct blas_plan *plan, const struct product *p)
 {
     int turn_first = p->is_b_turned ? OP_TURNED : OP_PLAIN, turn_second = p->is_a_turned ? OP_TURNED : OP_PLAIN, count = 0;
     uint64_t workspace = BLAS_WORKSPACE;
     uint32_t reduction = REDUCTION_COMPUTE_TYPE;
-    const struct mat *operands[] = {&p->b, &p->a, &p->c, &p->c};
+    struct mat added = added_of(p);
+    const struct mat *operands[] = {&p->b, &p->a, &added, &p->c};
     void *preference = NULL;
     bool ok = blas->cublasLtMatmulDescCreate(&plan->desc, COMPUTE_32F, TYPE_R_32F) == 0 &&
               blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSA, &turn_first, sizeof turn_first) == 0 &&
@@ -145,6 +152,7 @@ static void make_plan(struct blas *blas, struct blas_plan *plan, const struct pr
               blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type), (uint64_t)(p->is_a_turned ? p->m : p->k),
                                                (uint64_t)(p->is_a_turned ? p->k : p->m), p->a.ld) == 0 &&
               blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m, p->c.ld) == 0 &&
+              blas->cublasLtMatrixLayoutCreate(&plan->d, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m, added.ld) == 0 &&
               blas->cublasLtMatmulPreferenceCreate(&preference) == 0 &&
               blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace, sizeof workspace) == 0 &&
               blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction, sizeof reduction) == 0;
@@ -154,7 +162,7 @@ static void make_plan(struct blas *blas, struct blas_plan *plan, const struct pr
         ok = blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_ALIGNMENT_A + i, &alignment, sizeof alignment) == 0;
     }
     plan->is_supported = ok &&
-                         blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->c, plan->c,
+                         blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->d, plan->c,
                                                               preference, 1, &plan->result, &count) == 0 &&
                          count > 0 && plan->result.state == 0;
     if (preference)
@@ -174,8 +182,10 @@ static uint32_t hash_of(const struct blas_shape *shape)
 /* NULL: as many shapes as can be kept are there already. */
 static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
 {
-    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, (int32_t)p->a.type, (int32_t)p->c.type,
-                               p->is_a_turned, p->is_b_turned, {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c)}};
+    struct mat added = added_of(p);
+    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, added.ld, (int32_t)p->a.type, (int32_t)p->c.type,
+                               p->is_a_turned, p->is_b_turned,
+                               {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c), alignment_of(added)}};
     uint32_t at = hash_of(&shape) % PLANS_MAX;
 
     for (int tries = 0; tries < PLANS_MAX; tries++, at = (at + 1) % PLANS_MAX) {
@@ -196,6 +206,8 @@ bool blas_run(struct queue *queue, const struct product *p)
 {
     struct cuda_state *state = cuda_state_of(queue);
     struct blas *blas = state->blas;
+    struct mat added = added_of(p);
+    float beta = p->d.at ? 1 : 0;
     struct blas_plan *plan;
     blas_status status;
 
@@ -204,8 +216,8 @@ bool blas_run(struct queue *queue, const struct product *p)
     plan = plan_of(blas, p);
     if (!plan || !plan->is_supported)
         return false;
-    status = blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &p->beta, p->c.at,
-                                  plan->c, p->c.at, plan->c, plan->result.algorithm, blas->workspace,
+    status = blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta, added.at,
+                                  plan->d, p->c.at, plan->c, plan->result.algorithm, blas->workspace,
                                   plan->result.workspace_bytes, state->stream);
     if (status != 0)
         die("cuda: cuBLASLt refused a product of %d x %d x %d with status %d", p->m, p->n, p->k, status);

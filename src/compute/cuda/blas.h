@@ -9,12 +9,13 @@
 
 enum { BLAS_WORKSPACE = 32 << 20 };
 
-/* C[m, n] = alpha · op(A)·op(B) + beta · C, row-major; op(A) is [m, k]. Types are F32 or BF16, that of A and B the same. */
+/* C[m, n] = alpha · op(A)·op(B) + D, row-major; op(A) is [m, k]. Types are F32 or BF16, that of A and B the same, that of D and C. */
 struct product {
     struct mat a, b, c;
     bool is_a_turned, is_b_turned; /* op is the transpose of what is stored */
     int32_t m, n, k;
-    float alpha, beta;
+    float alpha;
+    struct mat d; /* at NULL: 0; may be C */
 };
 
 struct blas *blas_open(void *workspace); /* NULL: there is no library */

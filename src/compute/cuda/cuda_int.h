@@ -107,6 +107,58 @@ static __device__ __forceinline__ float rounded(float value, enum dtype type)
     return type == DTYPE_F32 ? value : wide_of(half_of(value));
 }
 
+/* Four columns at once: how kernels that stream read and write, at the memory's pace where rows begin at whole fours. */
+enum { FOUR = 4 };
+
+struct four {
+    float at[FOUR];
+};
+
+static __device__ __forceinline__ bool is_whole_four(const struct mat &m, int32_t col)
+{
+    uintptr_t size = m.type == DTYPE_F32 ? 4 : 2;
+
+    return (((uintptr_t)m.at | (uintptr_t)m.ld * size) & (FOUR * size - 1)) == 0 && col % FOUR == 0 && col + FOUR <= m.cols;
+}
+
+/* Zeros behind the last column. */
+static __device__ __forceinline__ struct four get_four(const struct mat &m, int32_t row, int32_t col)
+{
+    int64_t at = (int64_t)row * m.ld + col;
+    struct four four;
+
+    if (!is_whole_four(m, col)) {
+        UNROLL
+        for (int i = 0; i < FOUR; i++)
+            four.at[i] = col + i < m.cols ? at_get(m, at + i) : 0;
+    } else if (m.type == DTYPE_F32) {
+        float4 wide = *(const float4 *)((const float *)m.at + at);
+        four.at[0] = wide.x, four.at[1] = wide.y, four.at[2] = wide.z, four.at[3] = wide.w;
+    } else {
+        uint2 halves = *(const uint2 *)((const unsigned short *)m.at + at);
+        four.at[0] = wide_of((unsigned short)halves.x), four.at[1] = wide_of((unsigned short)(halves.x >> 16));
+        four.at[2] = wide_of((unsigned short)halves.y), four.at[3] = wide_of((unsigned short)(halves.y >> 16));
+    }
+    return four;
+}
+
+static __device__ __forceinline__ void set_four(const struct mat &m, int32_t row, int32_t col, const struct four &four)
+{
+    int64_t at = (int64_t)row * m.ld + col;
+
+    if (!is_whole_four(m, col)) {
+        UNROLL
+        for (int i = 0; i < FOUR; i++)
+            if (col + i < m.cols)
+                at_set(m, at + i, four.at[i]);
+    } else if (m.type == DTYPE_F32) {
+        *(float4 *)((float *)m.at + at) = {four.at[0], four.at[1], four.at[2], four.at[3]};
+    } else {
+        *(uint2 *)((unsigned short *)m.at + at) = {(uint32_t)half_of(four.at[0]) | (uint32_t)half_of(four.at[1]) << 16,
+                                                   (uint32_t)half_of(four.at[2]) | (uint32_t)half_of(four.at[3]) << 16};
+    }
+}
+
 template <typename T> static __device__ __forceinline__ T warp_sum(T value)
 {
     for (int mask = WARP / 2; mask; mask /= 2)

@@ -1,60 +1,86 @@
 /* The loss, a block a row; the gradient's norm and the optimizer over flat arenas. */
 #include "compute/cuda/cuda_int.h"
 
-struct peak {
-    float value;
+/* Of some logits: the largest and where it is first, Σ exp(logit - top). */
+struct tally {
+    float top, sum;
     int32_t at;
 };
 
-/* The larger; of equals the first. */
-static __device__ struct peak peak_of(struct peak a, struct peak b)
+static __device__ __forceinline__ struct tally tally_of(const struct tally &a, const struct tally &b)
 {
-    return b.value > a.value || (b.value == a.value && b.at < a.at) ? b : a;
+    bool is_b = b.top > a.top || (b.top == a.top && b.at < a.at);
+    struct tally both = {is_b ? b.top : a.top, 0, is_b ? b.at : a.at};
+
+    both.sum = a.sum * (a.top == both.top ? 1 : expf(a.top - both.top)) + b.sum * (b.top == both.top ? 1 : expf(b.top - both.top));
+    return both;
 }
 
-static __device__ struct peak row_peak(const struct mat &logits, int32_t i)
+/* A thread's share of a row, in one pass. */
+static __device__ struct tally thread_tally(const struct mat &logits, int32_t row)
 {
-    __shared__ struct peak part[WARP];
-    struct peak peak = {-INFINITY, INT32_MAX};
+    struct tally tally = {-INFINITY, 0, INT32_MAX};
+
+    for (int32_t v = threadIdx.x * FOUR; v < logits.cols; v += blockDim.x * FOUR) {
+        struct four four = get_four(logits, row, v);
+        float top = tally.top;
+        UNROLL
+        for (int i = 0; i < FOUR; i++)
+            if (v + i < logits.cols && four.at[i] > tally.top) {
+                tally.top = four.at[i];
+                tally.at = v + i;
+            }
+        if (tally.top != top)
+            tally.sum *= expf(top - tally.top);
+        UNROLL
+        for (int i = 0; i < FOUR; i++)
+            if (v + i < logits.cols)
+                tally.sum += expf(four.at[i] - tally.top);
+    }
+    return tally;
+}
+
+static __device__ struct tally row_tally(const struct mat &logits, int32_t row)
+{
+    __shared__ struct tally part[WARP];
+    struct tally tally = thread_tally(logits, row);
     int warps = blockDim.x / WARP;
 
-    for (int32_t v = threadIdx.x; v < logits.cols; v += blockDim.x) {
-        struct peak here = {get(logits, i, v), v};
-        peak = peak_of(peak, here);
-    }
     for (int mask = WARP / 2; mask; mask /= 2) {
-        struct peak other = {SHUFFLE_XOR(peak.value, mask), SHUFFLE_XOR(peak.at, mask)};
-        peak = peak_of(peak, other);
+        struct tally other = {SHUFFLE_XOR(tally.top, mask), SHUFFLE_XOR(tally.sum, mask), SHUFFLE_XOR(tally.at, mask)};
+        tally = tally_of(tally, other);
     }
     if (threadIdx.x % WARP == 0)
-        part[threadIdx.x / WARP] = peak;
+        part[threadIdx.x / WARP] = tally;
     __syncthreads();
-    peak = part[0];
+    tally = part[0];
     for (int w = 1; w < warps; w++)
-        peak = peak_of(peak, part[w]);
-    return peak;
+        tally = tally_of(tally, part[w]);
+    return tally;
 }
 
 static __global__ void loss_kernel(struct op_loss op)
 {
     int32_t i = blockIdx.x, label = op.label[i];
-    struct peak peak = row_peak(op.logits, i);
-    float sum = 0, lse, coef;
+    struct tally tally = row_tally(op.logits, i);
+    float lse = tally.top + logf(tally.sum), coef;
 
-    for (int32_t v = threadIdx.x; v < op.logits.cols; v += blockDim.x)
-        sum += expf(get(op.logits, i, v) - peak.value);
-    lse = peak.value + logf(block_sum(sum));
     if (threadIdx.x == 0) {
         op.nll[i] = lse - get(op.logits, i, label);
-        op.hit[i] = peak.at == label;
+        op.hit[i] = tally.at == label;
     }
     __syncthreads(); /* the label's logit is read before it is overwritten */
     if (!op.coef)
         return;
     coef = op.coef[i];
-    for (int32_t v = threadIdx.x; v < op.logits.cols; v += blockDim.x) {
-        float logit = get(op.logits, i, v), capped = op.softcap > 0 ? logit / op.softcap : 0;
-        set(op.logits, i, v, coef * (expf(logit - lse) - (v == label)) * (1 - capped * capped));
+    for (int32_t v = threadIdx.x * FOUR; v < op.logits.cols; v += blockDim.x * FOUR) {
+        struct four four = get_four(op.logits, i, v);
+        UNROLL
+        for (int k = 0; k < FOUR; k++) {
+            float logit = four.at[k], capped = op.softcap > 0 ? logit / op.softcap : 0;
+            four.at[k] = coef * (expf(logit - lse) - (v + k == label)) * (1 - capped * capped);
+        }
+        set_four(op.logits, i, v, four);
     }
 }
 

@@ -7,28 +7,44 @@ static __device__ __forceinline__ float norm_weight(const struct mat &w, enum no
     return get(w, 0, j) + (kind == NORM_ONE_PLUS ? 1 : 0);
 }
 
+static __device__ __forceinline__ struct four norm_weights(const struct mat &w, enum norm_kind kind, int32_t j)
+{
+    struct four four = get_four(w, 0, j);
+
+    for (int i = 0; i < FOUR; i++)
+        four.at[i] += kind == NORM_ONE_PLUS ? 1 : 0;
+    return four;
+}
+
 static __global__ void norm_kernel(struct op_norm op)
 {
     int32_t t = blockIdx.x, D = op.a.cols;
     struct mat r = op.b.at ? op.r : op.a;
     float sum = 0, rstd;
 
-    for (int32_t j = threadIdx.x; j < D; j += blockDim.x) {
-        float value = get(op.a, t, j);
+    for (int32_t j = threadIdx.x * FOUR; j < D; j += blockDim.x * FOUR) {
+        struct four value = get_four(op.a, t, j);
         if (op.b.at) {
-            set(r, t, j, value + get(op.b, t, j));
-            value = get(r, t, j);
+            struct four other = get_four(op.b, t, j);
+            for (int i = 0; i < FOUR; i++)
+                value.at[i] = rounded(value.at[i] + other.at[i], r.type);
+            set_four(r, t, j, value);
         }
-        sum += value * value;
+        for (int i = 0; i < FOUR; i++)
+            sum += value.at[i] * value.at[i];
     }
     rstd = 1 / sqrtf(block_sum(sum) / D + op.eps);
     if (op.rstd && threadIdx.x == 0)
         ((float *)op.rstd)[t] = rstd;
-    for (int32_t j = threadIdx.x; j < D; j += blockDim.x) {
-        float normed = get(r, t, j) * rstd;
-        if (op.kind == NORM_LLAMA)
-            normed = rounded(normed, r.type);
-        set(op.y, t, j, normed * norm_weight(op.w, op.kind, j) + (op.add.at ? get(op.add, t, j) : 0));
+    for (int32_t j = threadIdx.x * FOUR; j < D; j += blockDim.x * FOUR) {
+        struct four value = get_four(r, t, j), w = norm_weights(op.w, op.kind, j), add = {};
+        if (op.add.at)
+            add = get_four(op.add, t, j);
+        for (int i = 0; i < FOUR; i++) {
+            float normed = value.at[i] * rstd;
+            value.at[i] = (op.kind == NORM_LLAMA ? rounded(normed, r.type) : normed) * w.at[i] + add.at[i];
+        }
+        set_four(op.y, t, j, value);
     }
 }
 
@@ -42,12 +58,19 @@ static __global__ void norm_grad_kernel(struct op_norm_grad op)
     int32_t t = blockIdx.x, D = op.dy.cols;
     float rstd = ((const float *)op.rstd)[t], mean = 0;
 
-    for (int32_t j = threadIdx.x; j < D; j += blockDim.x)
-        mean += get(op.dy, t, j) * norm_weight(op.w, op.kind, j) * get(op.r, t, j);
+    for (int32_t j = threadIdx.x * FOUR; j < D; j += blockDim.x * FOUR) {
+        struct four dy = get_four(op.dy, t, j), w = norm_weights(op.w, op.kind, j), r = get_four(op.r, t, j);
+        for (int i = 0; i < FOUR; i++) /* behind the last column dy and r are zero */
+            mean += dy.at[i] * w.at[i] * r.at[i];
+    }
     mean = block_sum(mean) / D;
-    for (int32_t j = threadIdx.x; j < D; j += blockDim.x) {
-        float change = rstd * get(op.dy, t, j) * norm_weight(op.w, op.kind, j) - get(op.r, t, j) * rstd * rstd * rstd * mean;
-        set(op.dr, t, j, (op.is_fresh ? 0 : get(op.dr, t, j)) + change);
+    for (int32_t j = threadIdx.x * FOUR; j < D; j += blockDim.x * FOUR) {
+        struct four dy = get_four(op.dy, t, j), w = norm_weights(op.w, op.kind, j), r = get_four(op.r, t, j), dr = {};
+        if (!op.is_fresh)
+            dr = get_four(op.dr, t, j);
+        for (int i = 0; i < FOUR; i++)
+            dr.at[i] += rstd * dy.at[i] * w.at[i] - r.at[i] * rstd * rstd * rstd * mean;
+        set_four(op.dr, t, j, dr);
     }
 }
 

@@ -1,8 +1,9 @@
 /* linear and its gradients as products of matrices: by cuBLASLt where it takes them, else by the kernel here, which also
  * has the products of experts (each expert's rows are known on the device alone) and operands of two types.
  *
- * Where a result has several terms they are added in the result itself, the small ones first; a result in BF16 that
- * would be rounded in between, by bias or residual, is summed in f32 scratch. */
+ * An adapter that lies beside its weight, B behind the columns and A below the rows, takes part in the weight's own products; weights of
+ * four bits are written out so. Elsewhere terms are added in the result itself, the small ones first; a result in BF16 that would
+ * be rounded in between, by bias or residual, is summed in f32 scratch. */
 #include "compute/cuda/blas.h"
 
 extern "C" {
@@ -30,12 +31,12 @@ struct experts {
 };
 
 static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
-                                      float beta, struct experts experts)
+                                      struct mat d, struct experts experts)
 {
     __shared__ float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
     int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, e = blockIdx.z, x = threadIdx.x % (TILE / PER_THREAD);
     int32_t y = threadIdx.x / (TILE / PER_THREAD), from = 0;
-    int64_t a_at = 0, b_at = 0, c_at = 0;
+    int64_t a_at = 0, b_at = 0, c_at = 0, d_at = 0;
     float sum[PER_THREAD][PER_THREAD];
 
     if (experts.row_end) {
@@ -44,6 +45,7 @@ static __global__ void product_kernel(struct factor a, struct factor b, struct m
         a_at = experts.is_summed ? from * a.col : from * a.row;
         b_at = experts.is_summed ? from * b.row : e * experts.b_step;
         c_at = experts.is_summed ? e * experts.c_step : (int64_t)from * c.ld;
+        d_at = experts.is_summed ? c_at : (int64_t)from * d.ld;
     }
     if (i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
         return;
@@ -67,9 +69,9 @@ static __global__ void product_kernel(struct factor a, struct factor b, struct m
     for (int i = 0; i < PER_THREAD; i++)
         for (int j = 0; j < PER_THREAD; j++) {
             int32_t row = i0 + y * PER_THREAD + i, col = j0 + x + j * (TILE / PER_THREAD);
-            int64_t at = c_at + (int64_t)row * c.ld + col;
             if (row < m && col < n)
-                at_set(c, at, alpha * sum[i][j] + (beta != 0 ? beta * at_get(c, at) : 0));
+                at_set(c, c_at + (int64_t)row * c.ld + col,
+                       alpha * sum[i][j] + (d.at ? at_get(d, d_at + (int64_t)row * d.ld + col) : 0));
         }
 }
 
@@ -87,7 +89,7 @@ static void product_run(struct queue *queue, const struct product *p, const stru
     if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)))
         return;
     LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned), p->c,
-           p->m, p->n, p->k, p->alpha, p->beta, *experts);
+           p->m, p->n, p->k, p->alpha, p->d, *experts);
 }
 
 /* --- what stands around products --- */
@@ -150,22 +152,33 @@ static __global__ void drop_back_kernel(struct mat through, struct mat dx, struc
 static __global__ void finish_kernel(struct mat sum, struct mat y, struct mat bias, struct mat add, float softcap,
                                      const int32_t *row_end)
 {
-    int32_t t = blockIdx.x, n = blockIdx.y * blockDim.x + threadIdx.x, e = 0;
-    float value;
+    ROW_AND_FOUR(t, n);
+    struct four value = {}, by = {}, other = {};
+    int32_t e = 0;
 
     if (n >= y.cols)
         return;
     while (row_end && row_end[e] <= t)
         e++;
-    value = (sum.at ? get(sum, t, n) : 0) + (bias.at ? get(bias, e, n) : 0) + (add.at ? get(add, t, n) : 0);
-    set(y, t, n, softcap > 0 ? softcap * tanhf(value / softcap) : value);
+    if (sum.at)
+        value = get_four(sum, t, n);
+    if (bias.at)
+        by = get_four(bias, e, n);
+    if (add.at)
+        other = get_four(add, t, n);
+    for (int i = 0; i < FOUR; i++) {
+        value.at[i] = value.at[i] + by.at[i] + other.at[i];
+        if (softcap > 0)
+            value.at[i] = softcap * tanhf(value.at[i] / softcap);
+    }
+    set_four(y, t, n, value);
 }
 
 static void finish(struct queue *queue, struct mat sum, struct mat y, struct mat bias, struct mat add, float softcap,
                    const int32_t *row_end)
 {
     if (y.rows)
-        LAUNCH(queue, finish_kernel, dim3(y.rows, blocks_of(y.cols, THREADS)), THREADS, sum, y, bias, add, softcap, row_end);
+        LAUNCH(queue, finish_kernel, four_grid(y.rows, y.cols), THREADS, sum, y, bias, add, softcap, row_end);
 }
 
 /* --- codes of four bits --- */
@@ -174,47 +187,57 @@ struct nf4_table {
     float code[NF4_CODES];
 };
 
-/* A thread has a byte: two numbers. Rows of `cols` from `row` on, in the type of w. */
-static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table table, struct mat w, int64_t first)
-{
-    int64_t at = 2 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+enum { CODES = 16 }; /* of a thread: all of one block of numbers, eight bytes that lie together */
 
-    for (int64_t i = at; i < at + 2 && i < tensor.count; i++) {
-        int64_t block = i / NF4_BLOCK;
-        float absmax = tensor.absmax[tensor.nested ? block / NF4_NESTED_BLOCK : block];
+static __device__ float code_scale(const struct nf4 &tensor, int64_t block)
+{
+    float absmax = tensor.absmax[tensor.nested ? block / NF4_NESTED_BLOCK : block];
+
+    return tensor.nested ? multiply_then_add(tensor.map[tensor.nested[block]], absmax, tensor.offset) : absmax;
+}
+
+/* Numbers i .. i + CODES of the tensor to rows of w from `row` on, which begin at whole 16 bytes and have a multiple of CODES columns. */
+static __device__ void dequantize_whole(const struct nf4 &tensor, const float *code, const struct mat &w, int32_t row, int64_t i)
+{
+    uint64_t codes = ((const uint64_t *)tensor.codes)[i / CODES];
+    float scale = code_scale(tensor, i / NF4_BLOCK);
+    unsigned short *to = (unsigned short *)w.at + (row + i / w.cols) * (int64_t)w.ld + i % w.cols;
+    uint32_t pairs[CODES / 2];
+
+    UNROLL
+    for (int k = 0; k < CODES / 2; k++) {
+        uint32_t byte = (uint32_t)(codes >> 8 * k) & 255;
+        pairs[k] = (uint32_t)half_of(code[byte >> 4] * scale) | (uint32_t)half_of(code[byte & 15] * scale) << 16;
+    }
+    ((uint4 *)to)[0] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+    ((uint4 *)to)[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
+}
+
+/* What the codes stand for, in the type of w. */
+static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table table, struct mat w, int32_t row, bool is_whole)
+{
+    __shared__ float code[NF4_CODES];
+    int64_t first = CODES * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+
+    if (threadIdx.x < NF4_CODES)
+        code[threadIdx.x] = table.code[threadIdx.x];
+    __syncthreads();
+    if (is_whole && first < tensor.count) {
+        dequantize_whole(tensor, code, w, row, first);
+        return;
+    }
+    for (int64_t i = first; i < first + CODES && i < tensor.count; i++) {
         uint8_t codes = tensor.codes[i / 2];
-        if (tensor.nested)
-            absmax = multiply_then_add(tensor.map[tensor.nested[block]], absmax, tensor.offset);
-        at_set(w, first + i, table.code[i % 2 ? codes & 15 : codes >> 4] * absmax);
+        at_set(w, (row + i / w.cols) * w.ld + i % w.cols, code[i % 2 ? codes & 15 : codes >> 4] * code_scale(tensor, i / NF4_BLOCK));
     }
 }
 
-static size_t codes_bytes_of(const struct weight *weight)
+static struct mat rows_of(struct mat m, int32_t row, int32_t rows)
 {
-    return weight->quant.part_count ? (size_t)weight->w.rows * (size_t)weight->w.cols * dtype_bytes(weight->w.type) : 0;
+    m.at = (char *)m.at + (size_t)row * (size_t)m.ld * dtype_bytes(m.type);
+    m.rows = rows;
+    return m;
 }
-
-/* The weight, or what its codes stand for in scratch. */
-static struct mat plain_weight(struct queue *queue, const struct weight *weight, struct scratch *scratch)
-{
-    struct mat w = weight->w;
-    struct nf4_table table;
-
-    if (!weight->quant.part_count)
-        return w;
-    for (int i = 0; i < NF4_CODES; i++)
-        table.code[i] = nf4_code[i];
-    w.at = scratch_take(scratch, codes_bytes_of(weight));
-    w.ld = w.cols;
-    for (int32_t i = 0; w.at && i < weight->quant.part_count; i++) {
-        const struct nf4 *part = &weight->quant.part[i];
-        int64_t first = (int64_t)(i ? weight->quant.row_end[i - 1] : 0) * w.cols;
-        LAUNCH(queue, dequantize_kernel, dim3(blocks_of((part->count + 1) / 2, THREADS * 2)), THREADS * 2, *part, table, w, first);
-    }
-    return w;
-}
-
-/* --- linear --- */
 
 /* The columns behind x as a matrix of R columns from `col` on. */
 static struct mat tail_of(struct mat x, int32_t col, int32_t cols)
@@ -224,17 +247,67 @@ static struct mat tail_of(struct mat x, int32_t col, int32_t cols)
     return x;
 }
 
+/* Whether B lies behind W's columns, so that [x|t]·[W|B]ᵀ is one product; A below W's rows for [dy|dt]·[W; A]. */
+static bool is_behind(const struct mat &w, const struct mat &b)
+{
+    return b.rows && b.ld == w.ld && b.type == w.type && w.ld >= w.cols + b.cols && b.at == tail_of(w, 0, b.cols).at;
+}
+
+static bool is_below(const struct mat &w, const struct mat &a)
+{
+    return a.rows && a.ld == w.ld && a.type == w.type && a.at == rows_of(w, w.rows, a.rows).at;
+}
+
+/* A weight as products take it, and its adapter. */
+struct operand {
+    struct mat w, a, b;
+};
+
+static void dequantize(struct queue *queue, const struct quant *quant, struct mat w)
+{
+    bool is_whole = w.type == DTYPE_BF16 && w.cols % CODES == 0 && w.ld % 8 == 0;
+    struct nf4_table table;
+
+    for (int i = 0; i < NF4_CODES; i++)
+        table.code[i] = nf4_code[i];
+    for (int32_t i = 0; i < quant->part_count; i++) {
+        const struct nf4 *part = &quant->part[i];
+        bool is_aligned = is_whole && (uintptr_t)part->codes % 8 == 0 && part->count % CODES == 0;
+        LAUNCH(queue, dequantize_kernel, dim3(blocks_of(part->count, THREADS * 2 * CODES)), THREADS * 2, *part, table, w,
+               i ? quant->row_end[i - 1] : 0, is_aligned);
+    }
+}
+
+/* The weight; or what its codes stand for in scratch, with a copy of the adapter of the type behind it and below, if there is one: one
+ * of them is needed. */
+static struct operand plain_weight(struct queue *queue, const struct weight *weight, struct scratch *scratch, bool is_forward)
+{
+    struct operand plain = {weight->w, weight->a, weight->b};
+    struct mat *w = &plain.w, *joined = is_forward ? &plain.b : &plain.a;
+    int32_t R = weight->a.type == w->type ? weight->a.rows : 0;
+
+    if (!weight->quant.part_count)
+        return plain;
+    w->ld = (w->cols + (is_forward ? R : 0) + 31) / 32 * 32;
+    w->at = scratch_take(scratch, (size_t)(w->rows + (is_forward ? 0 : R)) * (size_t)w->ld * dtype_bytes(w->type));
+    if (!w->at)
+        return plain;
+    dequantize(queue, &weight->quant, *w);
+    if (R) {
+        struct mat from = *joined;
+        joined->at = (is_forward ? tail_of(*w, 0, R) : rows_of(*w, w->rows, R)).at;
+        joined->ld = w->ld;
+        LAUNCH(queue, copy_kernel, four_grid(from.rows, from.cols), THREADS, from, *joined, false);
+    }
+    return plain;
+}
+
+/* --- linear --- */
+
 static struct mat columns_of(struct mat m, int32_t col, int32_t cols)
 {
     m.at = (char *)m.at + (size_t)col * dtype_bytes(m.type);
     m.cols = cols;
-    return m;
-}
-
-static struct mat rows_of(struct mat m, int32_t row, int32_t rows)
-{
-    m.at = (char *)m.at + (size_t)row * (size_t)m.ld * dtype_bytes(m.type);
-    m.rows = rows;
     return m;
 }
 
@@ -300,7 +373,7 @@ static void adapter_in(struct queue *queue, const struct op_linear *op, struct m
     for (int32_t i = 0; i < part_count(w, true); i++) {
         struct weight_part part = part_at(w, i, op->y.cols, R, true);
         struct product p = {x, rows_of(w->a, part.col, part.cols), tail_of(op->x, part.col, part.cols), false, true, op->x.rows,
-                            part.cols, op->x.cols, part.scale * kept_factor(w), 0};
+                            part.cols, op->x.cols, part.scale * kept_factor(w), no_mat()};
         struct experts experts = experts_of(op->row_end, E, false, (int64_t)R * w->a.ld, 0);
         product_run(queue, &p, &experts);
     }
@@ -316,14 +389,15 @@ static bool has_wide_sum(const struct op_linear *op)
 }
 
 struct linear_scratch {
-    struct mat x, w, sum;
+    struct operand weight;
+    struct mat x, sum;
 };
 
 static struct linear_scratch linear_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear *op)
 {
     struct linear_scratch taken = {};
 
-    taken.w = plain_weight(queue, op->w, scratch);
+    taken.weight = plain_weight(queue, op->w, scratch, true);
     taken.x = dropped(queue, op->x, op->w, &op->dropout, scratch);
     taken.sum = op->y;
     if (has_wide_sum(op))
@@ -331,23 +405,36 @@ static struct linear_scratch linear_scratch_take(struct queue *queue, struct scr
     return taken;
 }
 
+/* What a product without f32 scratch adds to: bias and residual, which are put into y first where they are not just a residual of its
+ * type. */
+static struct mat begin_sum(struct queue *queue, const struct op_linear *op)
+{
+    if (!op->bias.at && (!op->add.at || op->add.type == op->y.type))
+        return op->add.at ? op->add : no_mat();
+    finish(queue, no_mat(), op->y, op->bias, op->add, 0, op->row_end);
+    return op->y;
+}
+
 static void dense_linear(struct queue *queue, const struct op_linear *op)
 {
     struct scratch scratch = scratch_of(queue);
     struct linear_scratch at = linear_scratch_take(queue, &scratch, op);
+    const struct operand *weight = &at.weight;
     int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
-    bool is_wide = has_wide_sum(op), is_begun = !is_wide && (op->bias.at || op->add.at);
-    struct product through = {tail_of(op->x, 0, R), op->w->b, at.sum, false, true, T, N, R, 1, is_begun ? 1.f : 0.f};
-    struct product base = {op->x, at.w, at.sum, false, true, T, N, K, 1, is_begun || R ? 1.f : 0.f};
-    struct experts b = experts_of(op->row_end, E, false, (int64_t)N * op->w->b.ld, 0);
-    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * at.w.ld, 0);
+    bool is_wide = has_wide_sum(op), is_joined = R && !op->row_end && op->x.type == weight->w.type && is_behind(weight->w, weight->b);
+    struct product base = {op->x, weight->w, at.sum, false, true, T, N, is_joined ? K + R : K, 1, no_mat()};
+    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * weight->w.ld, 0);
 
     scratch_check(queue, &scratch);
-    if (is_begun && (op->bias.at || op->add.at != op->y.at))
-        finish(queue, no_mat(), op->y, op->bias, op->add, 0, op->row_end);
-    if (R) {
+    if (!is_wide)
+        base.d = begin_sum(queue, op);
+    if (R)
         adapter_in(queue, op, at.x, E);
+    if (R && !is_joined) {
+        struct product through = {tail_of(op->x, 0, R), weight->b, at.sum, false, true, T, N, R, 1, base.d};
+        struct experts b = experts_of(op->row_end, E, false, (int64_t)N * weight->b.ld, 0);
         product_run(queue, &through, &b);
+        base.d = at.sum;
     }
     product_run(queue, &base, &w);
     if (is_wide)
@@ -388,7 +475,7 @@ static void adapter_back(struct queue *queue, const struct op_linear_grad_in *op
     for (int32_t i = 0; i < part_count(w, true); i++) {
         struct weight_part part = part_at(w, i, N, R, true);
         struct product p = {op->dy, columns_of(w->b, part.col, part.cols), tail_of(op->dy, part.col, part.cols), false, false,
-                            op->dy.rows, part.cols, N, part.scale, 0};
+                            op->dy.rows, part.cols, N, part.scale, no_mat()};
         struct experts experts = experts_of(op->row_end, E, false, (int64_t)N * w->b.ld, 0);
         product_run(queue, &p, &experts);
     }
@@ -401,14 +488,15 @@ static bool has_wide_dx(const struct op_linear_grad_in *op)
 }
 
 struct grad_in_scratch {
-    struct mat w, through;
+    struct operand weight;
+    struct mat through;
 };
 
 static struct grad_in_scratch grad_in_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear_grad_in *op)
 {
     struct grad_in_scratch taken = {};
 
-    taken.w = plain_weight(queue, op->w, scratch);
+    taken.weight = plain_weight(queue, op->w, scratch, false);
     taken.through = op->dx;
     if (op->w->a.rows && (op->w->lora_dropout > 0 || has_wide_dx(op)))
         taken.through = scratch_mat(scratch, op->dx.rows, op->dx.cols, DTYPE_F32);
@@ -419,23 +507,26 @@ static void cuda_linear_grad_in(struct queue *queue, const struct op_linear_grad
 {
     struct scratch scratch = scratch_of(queue);
     struct grad_in_scratch at = grad_in_scratch_take(queue, &scratch, op);
+    const struct operand *weight = &at.weight;
     int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
     bool has_dropout = R && op->w->lora_dropout > 0, is_wide = has_wide_dx(op), is_added = op->is_added && !is_wide;
+    bool is_joined = R && !has_dropout && !op->row_end && op->dy.type == weight->w.type && is_below(weight->w, weight->a);
     struct mat sum = is_wide ? at.through : op->dx;
-    struct product through = {tail_of(op->dy, 0, R), op->w->a, at.through, false, false, T, K, R, 1,
-                              is_added && !has_dropout ? 1.f : 0.f};
-    struct product base = {op->dy, at.w, sum, false, false, T, K, N, 1, is_added || R ? 1.f : 0.f};
-    struct experts a = experts_of(op->row_end, E, false, (int64_t)R * op->w->a.ld, 0);
-    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * at.w.ld, 0);
+    struct product base = {op->dy, weight->w, sum, false, false, T, K, is_joined ? N + R : N, 1, is_added ? sum : no_mat()};
+    struct experts w = experts_of(op->row_end, E, false, (int64_t)N * weight->w.ld, 0);
 
     scratch_check(queue, &scratch);
-    if (R) {
+    if (R)
         adapter_back(queue, op, E);
+    if (R && !is_joined) {
+        struct product through = {tail_of(op->dy, 0, R), weight->a, at.through, false, false, T, K, R, 1, has_dropout ? no_mat() : base.d};
+        struct experts a = experts_of(op->row_end, E, false, (int64_t)R * weight->a.ld, 0);
         product_run(queue, &through, &a);
+        if (has_dropout && T)
+            LAUNCH(queue, drop_back_kernel, dim3(T, blocks_of(K, THREADS)), THREADS, at.through, sum,
+                   drop_of(op->w, &op->dropout), kept_factor(op->w), is_added);
+        base.d = sum;
     }
-    if (has_dropout && T)
-        LAUNCH(queue, drop_back_kernel, dim3(T, blocks_of(K, THREADS)), THREADS, at.through, sum,
-               drop_of(op->w, &op->dropout), kept_factor(op->w), is_added);
     product_run(queue, &base, &w);
     if (is_wide)
         finish(queue, sum, op->dx, no_mat(), op->is_added ? op->dx : no_mat(), 0, NULL);
@@ -471,7 +562,7 @@ static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scr
 static void sum_rows(struct queue *queue, struct mat c, struct mat a, struct mat b, int32_t m, int32_t n, float alpha,
                      const int32_t *row_end, int32_t E, int32_t step_rows)
 {
-    struct product p = {a, b, c, true, false, m, n, a.rows, alpha, 1};
+    struct product p = {a, b, c, true, false, m, n, a.rows, alpha, c};
     struct experts experts = experts_of(row_end, E, true, 0, (int64_t)step_rows * c.ld);
 
     product_run(queue, &p, &experts);

@@ -7,20 +7,34 @@ static dim3 row_grid(int32_t rows, int32_t cols)
     return dim3(rows, blocks_of(cols, THREADS));
 }
 
+/* The same where a thread has four columns. */
+static dim3 four_grid(int32_t rows, int32_t cols)
+{
+    return dim3(rows, blocks_of(cols, THREADS * FOUR));
+}
+
+#define ROW_AND_FOUR(row, col)                                                                                         \
+    int32_t row = blockIdx.x, col = (blockIdx.y * blockDim.x + threadIdx.x) * FOUR
+
 #define ROW_AND_COLUMN(row, col)                                                                                       \
     int32_t row = blockIdx.x, col = blockIdx.y * blockDim.x + threadIdx.x
 
 static __global__ void embed_kernel(struct mat x, struct mat table, const int32_t *tok, float scale)
 {
-    ROW_AND_COLUMN(t, j);
+    ROW_AND_FOUR(t, j);
+    struct four four;
 
-    if (j < x.cols)
-        set(x, t, j, scale * get(table, tok[t], j));
+    if (j >= x.cols)
+        return;
+    four = get_four(table, tok[t], j);
+    for (int i = 0; i < FOUR; i++)
+        four.at[i] *= scale;
+    set_four(x, t, j, four);
 }
 
 static void cuda_embed(struct queue *queue, const struct op_embed *op)
 {
-    LAUNCH(queue, embed_kernel, row_grid(op->x.rows, op->x.cols), THREADS, op->x, op->table, op->batch->tok, op->scale);
+    LAUNCH(queue, embed_kernel, four_grid(op->x.rows, op->x.cols), THREADS, op->x, op->table, op->batch->tok, op->scale);
 }
 
 /* The block of the first row of a token, in the order of by_token, adds up all its rows. */
@@ -46,15 +60,20 @@ static void cuda_embed_grad(struct queue *queue, const struct op_embed_grad *op)
 
 static __global__ void gather_kernel(struct op_rows op, int32_t fan)
 {
-    ROW_AND_COLUMN(i, j);
-    float sum;
+    ROW_AND_FOUR(i, j);
+    struct four sum = {};
 
     if (j >= op.x.cols)
         return;
-    sum = op.add.at ? get(op.add, i, j) : 0;
-    for (int32_t f = i * fan; f < (i + 1) * fan; f++)
-        sum += (op.scale.at ? at_get(op.scale, f) : 1) * get(op.x, op.index[f], j);
-    set(op.y, i, j, sum);
+    if (op.add.at)
+        sum = get_four(op.add, i, j);
+    for (int32_t f = i * fan; f < (i + 1) * fan; f++) {
+        struct four x = get_four(op.x, op.index[f], j);
+        float scale = op.scale.at ? at_get(op.scale, f) : 1;
+        for (int k = 0; k < FOUR; k++)
+            sum.at[k] += scale * x.at[k];
+    }
+    set_four(op.y, i, j, sum);
 }
 
 static __global__ void scatter_kernel(struct op_rows op)
@@ -67,28 +86,33 @@ static __global__ void scatter_kernel(struct op_rows op)
 
 static void cuda_rows(struct queue *queue, const struct op_rows *op)
 {
-    dim3 grid = row_grid(op->count, op->x.cols);
-
     if (!op->count)
         return;
     if (op->is_scatter)
-        LAUNCH(queue, scatter_kernel, grid, THREADS, *op);
+        LAUNCH(queue, scatter_kernel, row_grid(op->count, op->x.cols), THREADS, *op);
     else
-        LAUNCH(queue, gather_kernel, grid, THREADS, *op, op->fan > 1 ? op->fan : 1);
+        LAUNCH(queue, gather_kernel, four_grid(op->count, op->x.cols), THREADS, *op, op->fan > 1 ? op->fan : 1);
 }
 
 static __global__ void copy_kernel(struct mat x, struct mat y, bool is_added)
 {
-    ROW_AND_COLUMN(t, j);
+    ROW_AND_FOUR(t, j);
+    struct four value, other = {};
 
-    if (j < x.cols)
-        set(y, t, j, get(x, t, j) + (is_added ? get(y, t, j) : 0));
+    if (j >= x.cols)
+        return;
+    value = get_four(x, t, j);
+    if (is_added)
+        other = get_four(y, t, j);
+    for (int i = 0; i < FOUR; i++)
+        value.at[i] += other.at[i];
+    set_four(y, t, j, value);
 }
 
 static void cuda_copy(struct queue *queue, const struct op_copy *op)
 {
     if (op->x.rows && op->x.cols)
-        LAUNCH(queue, copy_kernel, row_grid(op->x.rows, op->x.cols), THREADS, op->x, op->y, op->is_added);
+        LAUNCH(queue, copy_kernel, four_grid(op->x.rows, op->x.cols), THREADS, op->x, op->y, op->is_added);
 }
 
 /* A block has a row of W + scale·B·A; its sum of squares is in double. */
@@ -193,38 +217,54 @@ static __device__ struct gated gated_of(enum act act, float limit, float gate, f
 
 static __global__ void glu_kernel(struct op_glu op)
 {
-    ROW_AND_COLUMN(t, j);
+    ROW_AND_FOUR(t, j);
     int32_t F = op.h.cols;
+    struct four gate, up;
 
-    if (j < F)
-        set(op.h, t, j, gated_of(op.act, op.act_limit, get(op.gate_up, t, j), get(op.gate_up, t, F + j)).h);
+    if (j >= F)
+        return;
+    gate = get_four(op.gate_up, t, j);
+    up = get_four(op.gate_up, t, F + j);
+    for (int i = 0; i < FOUR; i++)
+        gate.at[i] = gated_of(op.act, op.act_limit, gate.at[i], up.at[i]).h;
+    set_four(op.h, t, j, gate);
 }
 
 static void cuda_glu(struct queue *queue, const struct op_glu *op)
 {
     if (op->h.rows)
-        LAUNCH(queue, glu_kernel, row_grid(op->h.rows, op->h.cols), THREADS, *op);
+        LAUNCH(queue, glu_kernel, four_grid(op->h.rows, op->h.cols), THREADS, *op);
 }
 
 static __global__ void glu_grad_kernel(struct op_glu_grad op)
 {
-    ROW_AND_COLUMN(t, j);
+    ROW_AND_FOUR(t, j);
     int32_t F = op.dh.cols;
-    struct gated gated;
-    float dh;
+    struct mat gates = op.gate_up, ups = op.gate_up;
+    struct four gate, up, dh, h;
 
     if (j >= F)
         return;
-    gated = gated_of(op.act, op.act_limit, get(op.gate_up, t, j), get(op.gate_up, t, F + j));
-    dh = get(op.dh, t, j);
+    gates.cols = F;
+    ups.at = (char *)ups.at + (size_t)F * (ups.type == DTYPE_F32 ? 4 : 2);
+    ups.cols = F;
+    gate = get_four(gates, t, j);
+    up = get_four(ups, t, j);
+    dh = get_four(op.dh, t, j);
+    for (int i = 0; i < FOUR; i++) {
+        struct gated gated = gated_of(op.act, op.act_limit, gate.at[i], up.at[i]);
+        h.at[i] = gated.h;
+        gate.at[i] = dh.at[i] * gated.by_gate;
+        up.at[i] = dh.at[i] * gated.by_up;
+    }
     if (op.h.at)
-        set(op.h, t, j, gated.h);
-    set(op.gate_up, t, j, dh * gated.by_gate);
-    set(op.gate_up, t, F + j, dh * gated.by_up);
+        set_four(op.h, t, j, h);
+    set_four(gates, t, j, gate);
+    set_four(ups, t, j, up);
 }
 
 static void cuda_glu_grad(struct queue *queue, const struct op_glu_grad *op)
 {
     if (op->dh.rows)
-        LAUNCH(queue, glu_grad_kernel, row_grid(op->dh.rows, op->dh.cols), THREADS, *op);
+        LAUNCH(queue, glu_grad_kernel, four_grid(op->dh.rows, op->dh.cols), THREADS, *op);
 }

@@ -28,6 +28,22 @@ static bool is_in_block(const struct weight *w, int32_t n, int32_t c)
     return false;
 }
 
+/* A and B in the rectangle of the weight, below its rows and behind its columns, where a device's models have them. */
+static void join_adapter(struct operands *o, struct weight *w, int32_t R)
+{
+    int32_t N = w->w.rows, K = w->w.cols;
+    struct mat all = mat_random(o, N + R, K, R, w->w.type);
+
+    w->w = w->a = w->b = all;
+    w->w.rows = w->b.rows = N;
+    w->a.rows = w->b.cols = R;
+    w->a.at = mat_row(&all, N);
+    w->b.at = (char *)all.at + (size_t)K * dtype_bytes(all.type);
+    for (int32_t n = 0; n < N; n++)
+        for (int32_t c = 0; c < R; c++)
+            set(&w->b, n, c, random_value(o));
+}
+
 /* A weight, with an adapter two times of three, of parts every other time, with dropout every other time. */
 static struct weight make_weight(struct operands *o, int32_t N, int32_t K, enum dtype type, enum dtype adapter)
 {
@@ -37,6 +53,8 @@ static struct weight make_weight(struct operands *o, int32_t N, int32_t K, enum 
         return w;
     w.a = mat_random(o, random_in(o, 1, 36), K, 0, adapter);
     w.b = mat_random(o, N, w.a.rows, 0, adapter);
+    if (type == adapter && random_below(o, 2))
+        join_adapter(o, &w, w.a.rows);
     w.lora_dropout = random_below(o, 2) ? 0.25f : 0;
     if (N >= 3 && random_below(o, 2))
         cut_parts(o, &w);
