@@ -101,6 +101,14 @@ static inline unsigned short half_of(float value)
     return (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static inline uint32_t bits_of(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 static inline float multiply_then_add(float a, float b, float c)
 {
     volatile float product = a * b;

@@ -205,6 +205,22 @@ static __device__ int32_t document_of(const int32_t *cu_seqlens, int32_t doc_cou
     return low;
 }
 
+/* Philox4x32-10: the counter becomes the words. */
+static __device__ __forceinline__ void philox(uint32_t c[4], uint64_t seed)
+{
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+
+    UNROLL
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)c[0] * 0xd2511f53u, b = (uint64_t)c[2] * 0xcd9e8d57u;
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
+        for (int i = 0; i < 4; i++)
+            c[i] = next[i];
+        key[0] += 0x9e3779b9u;
+        key[1] += 0xbb67ae85u;
+    }
+}
+
 /* --- sums over rows --- */
 
 /* partial[b, j] = Σ over the rows t of block b of a[t, j]·b[t, j]·scale[t]; b and scale optional. */

@@ -4,6 +4,7 @@
 #include "compute/cuda/rows.cu"
 #include "compute/cuda/norm.cu"
 #include "compute/cuda/loss.cu"
+#include "compute/cuda/adamw.cu"
 #include "compute/cuda/attend.cu"
 #include "compute/cuda/route.cu"
 #include "compute/cuda/blas.cu"
@@ -153,29 +154,8 @@ static const struct memory cuda_memory = {queue_open,  queue_close, memory_take,
 
 /* --- the table --- */
 
-/* Training in 8 bytes a parameter: what is of bf16 there. */
-static bool has_short_state(enum op op, const void *args)
-{
-    const struct op_adamw *adamw = (const struct op_adamw *)args;
-
-    switch (op) {
-    case OP_linear_grad_w:
-        return ((const struct op_linear_grad_w *)args)->dw.at && ((const struct op_linear_grad_w *)args)->dw.type == DTYPE_BF16;
-    case OP_embed_grad:
-        return ((const struct op_embed_grad *)args)->dtable.type == DTYPE_BF16;
-    case OP_sumsq:
-        return ((const struct op_sumsq *)args)->type == DTYPE_BF16;
-    case OP_adamw:
-        return adamw->master_type == DTYPE_BF16 || adamw->moment_type == DTYPE_BF16 || adamw->grad_type == DTYPE_BF16;
-    default:
-        return false;
-    }
-}
-
 static bool can(enum op op, const void *args, struct err *err)
 {
-    if (has_short_state(op, args))
-        return err_set(err, ERR_UNSUPPORTED, "%s: the CUDA backend has no gradients and optimizer state of bf16 yet", op_name(op));
     return op_check(op, args, false, err);
 }
 

@@ -41,6 +41,10 @@ static __device__ __forceinline__ unsigned short half_of(float value)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
+static __device__ __forceinline__ uint32_t bits_of(float value)
+{
+    return __float_as_uint(value);
+}
 /* sums[16, 8] += a[16, 16]·b[16, 8] by a warp on tensor cores, BF16 with sums in f32; the PTX manual has the places of the lanes'
  * shares (mma.sync, m16n8k16). */
 static __device__ __forceinline__ void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2])

@@ -111,16 +111,8 @@ static struct drop drop_of(const struct weight *weight, const struct dropout *dr
 static __device__ uint32_t philox_word(const struct drop &drop, uint64_t group, int word)
 {
     uint32_t c[4] = {(uint32_t)group, (uint32_t)(group >> 32), drop.place.layer, drop.place.step};
-    uint32_t key[2] = {(uint32_t)drop.place.seed, (uint32_t)(drop.place.seed >> 32)};
 
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)c[0] * 0xd2511f53u, b = (uint64_t)c[2] * 0xcd9e8d57u;
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
-        for (int i = 0; i < 4; i++)
-            c[i] = next[i];
-        key[0] += 0x9e3779b9u;
-        key[1] += 0xbb67ae85u;
-    }
+    philox(c, drop.place.seed);
     return c[word];
 }
 
