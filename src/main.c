@@ -1,5 +1,6 @@
 /* The command table, nothing else. */
 #include "base/hash.h"
+#include "base/str.h"
 #include "cli/cli.h"
 
 #include <signal.h>
@@ -25,6 +26,20 @@ static void print_usage(FILE *to)
                 "To begin: attune serve --no-auth --data DIR --models DIR\n");
 }
 
+static int unknown(const char *name)
+{
+    const char *names[sizeof commands / sizeof *commands];
+    const char *nearest;
+    size_t count = 0;
+
+    for (const struct command *command = commands; command->name; command++)
+        names[count++] = command->name;
+    nearest = str_nearest(str_of(name), names, count);
+    fprintf(stderr, "attune: unknown command '%s'%s%s%s ('attune --help' lists them all)\n", name,
+            nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -40,7 +55,5 @@ int main(int argc, char **argv)
     for (const struct command *command = commands; command->name; command++)
         if (strcmp(argv[1], command->name) == 0)
             return command->run(argc - 1, argv + 1);
-    fprintf(stderr, "attune: unknown command '%s'\n\n", argv[1]);
-    print_usage(stderr);
-    return 2;
+    return unknown(argv[1]);
 }

@@ -40,8 +40,8 @@ static bool download(struct remote *remote, const char *id, const char *out, str
 
     if (!file)
         return false;
-    if (!out)
-        out = path_name(remote_text(remote, file, "filename"));
+    if (!out && file_exists(out = path_name(remote_text(remote, file, "filename"))))
+        return err_set(err, ERR_CONFLICT, "there is a file %s here already: --out names another", out);
     if (!remote_download(remote, arena_printf(&remote->arena, "/v1/files/%s/content", id), out, err))
         return false;
     printf("%s\n", out);

@@ -2,6 +2,7 @@
 #include "base/str.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,9 @@ static bool store(const struct option *option, const char *text, struct err *err
         *(const char **)option->value = text;
         return true;
     }
-    if (option->kind == OPTION_INT ? str_to_i64(value, option->value) : str_to_double(value, option->value))
+    /* JSON has no NaN and no infinity: the server would take them for an option that was not given. */
+    if (option->kind == OPTION_INT ? str_to_i64(value, option->value)
+                                   : str_to_double(value, option->value) && isfinite(*(double *)option->value))
         return true;
     return err_set(err, ERR_INPUT, "--%s takes %s, not '%s'", option->name,
                    option->kind == OPTION_INT ? "an integer" : "a number", text);

@@ -29,14 +29,20 @@ void remote_close(struct remote *remote)
     arena_deinit(&remote->arena);
 }
 
+static bool refused(struct remote *remote, const struct http_client_answer *answer, struct err *err)
+{
+    return err_set(err, answer->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%s%s",
+                   http_client_answer_message(answer, &remote->arena),
+                   answer->status == 401 ? "; the key comes from ATTUNE_API_KEY" : "");
+}
+
 static const struct json *finish(struct remote *remote, struct http_client_answer *answer, struct err *err)
 {
     struct str body = {arena_copy(&remote->arena, answer->body.at, answer->body.len), answer->body.len};
     const struct json *json = NULL;
 
     if (answer->status / 100 != 2)
-        err_set(err, answer->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%s",
-                http_client_answer_message(answer, &remote->arena));
+        refused(remote, answer, err);
     else if (!(json = json_parse(&remote->arena, body, NULL, err)))
         err_prefix(err, "the server's answer");
     http_client_answer_deinit(answer);
@@ -53,7 +59,6 @@ static const struct json *call(struct remote *remote, struct http_client_request
     if (http_client_send(request, &answer, err))
         return finish(remote, &answer, err);
     http_client_answer_deinit(&answer);
-    err_prefix(err, "%s", remote->url);
     return NULL;
 }
 
@@ -96,34 +101,43 @@ const struct json *remote_upload(struct remote *remote, const char *file, const 
 
 struct download {
     int fd;
-    const char *file;
-    struct err *err;
+    const char *part;
+    struct err problem; /* of the file, which says more than that the transfer was stopped for it */
 };
 
 static bool save(void *context, struct str bytes)
 {
     struct download *download = context;
 
-    return fd_write_all(download->fd, bytes.at, bytes.len, download->file, download->err);
+    return fd_write_all(download->fd, bytes.at, bytes.len, download->part, &download->problem);
 }
 
+/* Under a name of its own until it is whole: what is there under the name asked for stays when the transfer breaks. */
 bool remote_download(struct remote *remote, const char *path, const char *file, struct err *err)
 {
-    struct download download = {.file = file, .err = err, .fd = file_create(file, err)};
+    const char *part = arena_printf(&remote->arena, "%s.part", file);
+    struct download download = {.part = part, .fd = file_create(part, err)};
     struct http_client_request request = {.method = "GET",
                                           .on_bytes = save,
                                           .context = &download,
                                           .bearer = remote->key,
                                           .url = arena_printf(&remote->arena, "%s%s", remote->url, path)};
     struct http_client_answer answer = {0};
-    bool ok = download.fd >= 0 && http_client_send(&request, &answer, err);
+    bool ok;
 
+    if (download.fd < 0)
+        return false;
+    ok = http_client_send(&request, &answer, err);
+    if (!ok && download.problem.code)
+        *err = download.problem;
     if (ok && answer.status / 100 != 2)
-        ok = err_set(err, ERR_INPUT, "%s", http_client_answer_message(&answer, &remote->arena));
-    http_client_answer_deinit(&answer);
+        ok = refused(remote, &answer, err);
+    ok = ok && fd_sync(download.fd, part, err);
     fd_close(&download.fd);
+    ok = ok && file_rename(part, file, err);
     if (!ok)
-        file_remove(file, NULL);
+        file_remove(part, NULL);
+    http_client_answer_deinit(&answer);
     return ok;
 }
 
@@ -167,7 +181,7 @@ bool remote_stream(struct remote *remote, const char *path, struct str body,
     reader.sse.context = &reader;
     ok = http_client_send(&request, &answer, err);
     if (ok && answer.status / 100 != 2)
-        ok = err_set(err, ERR_INPUT, "%s", http_client_answer_message(&answer, &remote->arena));
+        ok = refused(remote, &answer, err);
     http_client_answer_deinit(&answer);
     http_sse_deinit(&reader.sse);
     return ok;

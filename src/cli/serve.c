@@ -510,6 +510,37 @@ static bool run(struct serve *s, struct err *err)
     return http_loop_run(s->loop, err);
 }
 
+static bool check_ranges(const struct serve_options *o, struct err *err)
+{
+    const struct {
+        const char *option;
+        int64_t value, min, max;
+    } ranges[] = {
+        {"port", o->port, 0, 65535},
+        {"jobs", o->jobs, 1, 1024},
+        {"nice", o->nice, 0, 19},
+        {"recovery-steps", o->recovery_steps, 0, INT64_MAX},
+        {"hung-seconds", o->hung_seconds, 1, 24 * 60 * 60},
+        {"memory", o->memory, 0, INT64_MAX},
+        {"disk-free-min", o->disk_free_min, -1, INT64_MAX},
+        {"connections-per-address", o->connections_per_address, 0, 1024},
+        {"audit-days", o->audit_days, 1, 100 * 366},
+        {"auth-failures", o->auth_failures, 0, 1000000},
+        {"secret-key-fd", o->secret_key_fd, -1, INT32_MAX},
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        const char *option = ranges[i].option;
+        long long value = ranges[i].value, min = ranges[i].min, max = ranges[i].max;
+
+        if (value < min && max == INT64_MAX)
+            return err_set(err, ERR_INPUT, "--%s must be at least %lld, not %lld", option, min, value);
+        if (value < min || value > max)
+            return err_set(err, ERR_INPUT, "--%s must be from %lld to %lld, not %lld", option, min, max, value);
+    }
+    return true;
+}
+
 static bool check_options(const struct serve_options *o, struct err *err)
 {
     if (!o->data)
@@ -519,18 +550,7 @@ static bool check_options(const struct serve_options *o, struct err *err)
             err, ERR_INPUT,
             "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it",
             o->host);
-    if (o->port < 0 || o->port > 65535 || o->jobs < 1 || o->jobs > 1024 || o->memory < 0 || o->recovery_steps < 0 ||
-        o->disk_free_min < -1)
-        return err_set(
-            err, ERR_INPUT,
-            "--port is 0 to 65535, --jobs 1 to 1024, --memory, --recovery-steps and --disk-free-min at least 0");
-    if (o->connections_per_address < 0 || o->connections_per_address > 1024 || o->auth_failures < 0)
-        return err_set(err, ERR_INPUT, "--connections-per-address is 0 to 1024, --auth-failures at least 0");
-    if (o->hung_seconds < 1 || o->hung_seconds > 24 * 60 * 60)
-        return err_set(err, ERR_INPUT, "--hung-seconds is 1 to 86400");
-    if (o->nice < 0 || o->nice > 19)
-        return err_set(err, ERR_INPUT, "--nice is 0 to 19");
-    return true;
+    return check_ranges(o, err);
 }
 
 /* The exit status: 2 when the options do not fit together. */
@@ -560,6 +580,7 @@ int cli_serve(int argc, char **argv)
                                   .auth_failures = 10,
                                   .disk_free_min = -1,
                                   .secret_key_fd = -1,
+                                  .audit_days = 365,
                                   .nice = 10}};
     bool has_auth = true;
     const struct option list[] = {
@@ -606,9 +627,8 @@ int cli_serve(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
-        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run "
-                 "on when the\n"
-                 "server stops, and a new server goes on with them.",
+        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run\n"
+                 "on when the server stops, and a new server goes on with them.",
         .list = list,
         .count = sizeof list / sizeof *list,
     };

@@ -59,9 +59,13 @@ int socket_listen_tcp(const char *host, int port, struct err *err)
     if (fd < 0)
         return fail(fd, err, "listen", place);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&address, len) != 0 || listen(fd, SOMAXCONN) != 0)
+    if (bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, SOMAXCONN) == 0)
+        return fd;
+    if (errno != EADDRINUSE)
         return fail(fd, err, "listen", place);
-    return fd;
+    err_set(err, ERR_CONFLICT, "cannot listen %s: another program does; give another port", place);
+    close(fd);
+    return -1;
 }
 
 int socket_port(int fd)

@@ -1,9 +1,11 @@
 """The commands that speak with a running server: what a person types, from the first key to a reply."""
+import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -23,9 +25,10 @@ def service(tmp_path_factory):
     assert server.stop() == 0
 
 
-def attune(service, *words, status=0, text="", **env):
+def attune(service, *words, status=0, text="", cwd=None, **env):
     env = {"ATTUNE_BASE_URL": service.url, "ATTUNE_API_KEY": (service.data / "first-key").read_text().strip(), **env}
-    run = subprocess.run([BINARY, *map(str, words)], input=text, capture_output=True, text=True, timeout=120, env={**os.environ, **env})
+    run = subprocess.run([BINARY, *map(str, words)], input=text, capture_output=True, text=True, timeout=120, cwd=cwd,
+                         env={**os.environ, **env})
     assert run.returncode == status, run.stdout + run.stderr
     assert (run.stderr == "") == (status == 0), run.stderr
     return run.stdout if status == 0 else run.stderr
@@ -74,13 +77,42 @@ def test_a_tuned_model_chats(service, tuned):
 
 def test_files_go_up_and_down(service, tmp_path):
     content = chat_lines(3)
+    (tmp_path / "here").mkdir()
     (tmp_path / "a.jsonl").write_text(content)
     file = attune(service, "files", "upload", tmp_path / "a.jsonl").split()[0]
     assert file in attune(service, "files", "list") and file in attune(service, "files", "get", file)
     attune(service, "files", "download", file, "--out", tmp_path / "b.jsonl")
     assert (tmp_path / "b.jsonl").read_text() == content
+    assert attune(service, "files", "download", file, cwd=tmp_path / "here").strip() == "a.jsonl"
+    assert (tmp_path / "here/a.jsonl").read_text() == content
+    assert "a file a.jsonl here already" in attune(service, "files", "download", file, cwd=tmp_path / "here", status=1)
     attune(service, "files", "delete", file)
     assert "No such File object" in attune(service, "files", "get", file, status=1)
+
+
+class BrokenDownload(http.server.BaseHTTPRequestHandler):
+    """Promises a thousand bytes of a file, sends ten and hangs up."""
+
+    def do_GET(self):
+        self.send_response(200)
+        answer = b"0123456789" if self.path.endswith("/content") else b'{"id": "file-1", "filename": "a"}'
+        self.send_header("Content-Length", "1000" if self.path.endswith("/content") else str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_download_that_breaks_leaves_what_was_there(service, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BrokenDownload) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        attune(service, "files", "download", "file-1", "--out", tmp_path / "mine", status=1,
+               ATTUNE_BASE_URL=f"http://127.0.0.1:{broken.server_port}")
+        broken.shutdown()
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("words, status, said", [
@@ -89,6 +121,9 @@ def test_files_go_up_and_down(service, tmp_path):
     (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"), (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
     (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"), (("models", "merge", "/nothing"), 1, "needs the base"),
     (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/config.json"), (("files", "get", "a/../b"), 1, ""),
+    (("job", "list"), 2, "did you mean 'jobs'?"), (("jobs", "create", "--learning_rate", "nan"), 2, "takes a number"),
+    (("serve", "--data", "/nothing", "--port", 70000), 2, "--port must be from 0 to 65535, not 70000"),
+    (("serve", "--data", "/nothing", "--audit-days", -1), 2, "--audit-days must be from 1 to"),
 ])
 def test_what_fails_is_told(service, words, status, said):
     assert said in attune(service, *words, status=status)
@@ -96,7 +131,8 @@ def test_what_fails_is_told(service, words, status, said):
 
 def test_wrong_keys_and_absent_servers_are_told(service):
     assert "Incorrect API key" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="wrong")
-    assert "No API key was sent" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
+    told = attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
+    assert "No API key was sent" in told and "ATTUNE_API_KEY" in told
     assert "is the server running there?" in attune(service, "jobs", "list", status=1, ATTUNE_BASE_URL="http://127.0.0.1:1")
 
 

@@ -90,9 +90,25 @@ static void errors_name_the_option(void **state)
     }
 }
 
+static void only_finite_numbers_are_numbers(void **state)
+{
+    static const char *const values[] = {"nan", "inf", "-infinity", "1e999", "x", ""};
+    struct parsed p;
+    char line[64];
+
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        snprintf(line, sizeof line, "--learning-rate=%s", values[i]);
+        assert_false(parse(&p, line));
+        assert_non_null(strstr(p.err.text, "--learning-rate takes a number"));
+    }
+    assert_ok(parse(&p, "--learning-rate=-1e-3"), p.err);
+    assert_true(p.rate == -1e-3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_finite_numbers_are_numbers),
         cmocka_unit_test(dashes_and_underscores_are_the_same),
         cmocka_unit_test(flags_are_set_and_cleared),
         cmocka_unit_test(what_is_no_option_is_positional),
