@@ -1,5 +1,4 @@
-#include "api/intake.h"
-#include "http/multipart.h"
+#include "api/form.h"
 #include "os/clock.h"
 #include "os/file.h"
 
@@ -12,9 +11,7 @@ enum { FIELD_BYTES_MAX = 256 };
 /* Parts come in any order: the purpose may stand behind 50 GB of file, so a file that looks like it is checked while it
  * arrives whatever it turns out to be for. */
 struct upload {
-    struct call *call;
-    struct multipart *reader;
-    struct intake *intake;
+    struct form form;
     const char *filename;
     char field[32]; /* name of the text field that is being read; "": the file or nothing */
     char value[FIELD_BYTES_MAX];
@@ -23,7 +20,6 @@ struct upload {
     const char *purpose;
     const char *expires_anchor;
     int64_t expires_seconds;
-    bool is_refused; /* answered already */
 };
 
 bool file_purpose_is_known(struct str purpose)
@@ -34,25 +30,6 @@ bool file_purpose_is_known(struct str purpose)
         if (str_is(purpose, purposes[i]))
             return true;
     return false;
-}
-
-static void upload_end(void *context, bool is_complete)
-{
-    struct upload *upload = context;
-
-    multipart_free(upload->reader);
-    intake_free(upload->intake);
-}
-
-static void refuse(struct upload *upload, const struct err *err, const char *param)
-{
-    if (upload->is_refused)
-        return;
-    upload->is_refused = true;
-    if (err->code == ERR_INPUT)
-        answer_error(upload->call, 400, NULL, param, "%s", err->text);
-    else
-        answer_err(upload->call, err, param);
 }
 
 static bool on_part(void *context, const struct multipart_part *part, struct err *err)
@@ -68,9 +45,9 @@ static bool on_part(void *context, const struct multipart_part *part, struct err
         if (utf8_length(part->filename) > FILENAME_CHARACTERS_MAX)
             return err_set(err, ERR_INPUT, "the file's name has more than %d characters", FILENAME_CHARACTERS_MAX);
         upload->has_file = true;
-        upload->filename = part->filename.len ? str_copy(upload->call->arena, part->filename) : "upload";
-        upload->intake = intake_begin(upload->call, true, upload->call->request->content_length, err);
-        return upload->intake != NULL;
+        upload->filename = part->filename.len ? str_copy(upload->form.call->arena, part->filename) : "upload";
+        upload->form.intake = intake_begin(upload->form.call, true, upload->form.call->request->content_length, err);
+        return upload->form.intake != NULL;
     }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (str_is(part->name, fields[i])) {
@@ -87,7 +64,7 @@ static bool on_data(void *context, struct str bytes, struct err *err)
     struct upload *upload = context;
 
     if (!upload->field[0])
-        return intake_add(upload->intake, bytes, err);
+        return intake_add(upload->form.intake, bytes, err);
     if (upload->value_len + bytes.len > sizeof upload->value)
         return err_set(err, ERR_INPUT, "the form field '%s' is too long", upload->field);
     memcpy(upload->value + upload->value_len, bytes.at, bytes.len);
@@ -101,24 +78,15 @@ static bool on_part_end(void *context, struct err *err)
     struct str value = {upload->value, upload->value_len};
 
     if (strcmp(upload->field, "purpose") == 0)
-        upload->purpose = str_copy(upload->call->arena, value);
+        upload->purpose = str_copy(upload->form.call->arena, value);
     else if (strcmp(upload->field, "expires_after[anchor]") == 0)
-        upload->expires_anchor = str_copy(upload->call->arena, value);
+        upload->expires_anchor = str_copy(upload->form.call->arena, value);
     else if (strcmp(upload->field, "expires_after[seconds]") == 0 &&
              (!str_to_i64(value, &upload->expires_seconds) || upload->expires_seconds < EXPIRES_SECONDS_MIN ||
               upload->expires_seconds > EXPIRES_SECONDS_MAX))
         return err_set(err, ERR_INPUT, "expires_after[seconds] must be from %d to %d", EXPIRES_SECONDS_MIN,
                        EXPIRES_SECONDS_MAX);
     return true;
-}
-
-static void on_bytes(void *context, struct http_exchange *exchange, struct str bytes)
-{
-    struct upload *upload = context;
-    struct err err = {0};
-
-    if (!upload->is_refused && !multipart_feed(upload->reader, bytes, &err))
-        refuse(upload, &err, NULL);
 }
 
 /* False when it answered what is missing. */
@@ -129,12 +97,12 @@ static bool fields_are_complete(struct upload *upload)
 
     if (!upload->has_file) {
         err_set(&err, ERR_INPUT, "'file' is a required property");
-        refuse(upload, &err, "file");
+        form_refuse(&upload->form, &err, "file");
         return false;
     }
     if (!upload->purpose) {
         err_set(&err, ERR_INPUT, "'purpose' is a required property");
-        refuse(upload, &err, "purpose");
+        form_refuse(&upload->form, &err, "purpose");
         return false;
     }
     is_known = file_purpose_is_known(str_of(upload->purpose));
@@ -144,7 +112,7 @@ static bool fields_are_complete(struct upload *upload)
     else if (upload->expires_anchor && strcmp(upload->expires_anchor, "created_at") != 0)
         err_set(&err, ERR_UNSUPPORTED, "expires_after[anchor] must be created_at");
     if (err.code)
-        refuse(upload, &err, is_known ? "expires_after" : "purpose");
+        form_refuse(&upload->form, &err, is_known ? "expires_after" : "purpose");
     return !err.code;
 }
 
@@ -160,33 +128,33 @@ static void answer_file(struct call *call, const struct store_file *file)
 /* Boundaries differ from try to try, so the body is told by what it means. */
 static bool is_new(struct upload *upload, const struct store_file *file)
 {
-    return idempotency_check(upload->call, str_of(arena_printf(upload->call->arena, "%s\n%lld\n%s\n%s", upload->purpose,
-                                                               (long long)upload->expires_seconds, file->sha256,
-                                                               upload->filename)));
+    return idempotency_check(upload->form.call,
+                             str_of(arena_printf(upload->form.call->arena, "%s\n%lld\n%s\n%s", upload->purpose,
+                                                 (long long)upload->expires_seconds, file->sha256, upload->filename)));
 }
 
 /* Under the id that the blob has, or that an earlier try under the same Idempotency-Key was about to give it: then its
  * file may be there already. */
 static bool store_upload(struct upload *upload, struct store_file *file, struct err *err)
 {
-    const struct api_config *config = &upload->call->api->config;
+    const struct api_config *config = &upload->form.call->api->config;
     struct store_file earlier;
     char id[STORE_ID_BYTES];
     bool is_made;
 
     strcpy(id, file->id);
-    if (!idempotency_begin(upload->call, id, err))
+    if (!idempotency_begin(upload->form.call, id, err))
         return false;
-    if (upload->call->resource_id &&
-        store_file_get(config->store, &upload->call->tenant, id, upload->call->arena, &earlier, NULL)) {
+    if (upload->form.call->resource_id &&
+        store_file_get(config->store, &upload->form.call->tenant, id, upload->form.call->arena, &earlier, NULL)) {
         *file = earlier;
         return true;
     }
-    if (strcmp(id, file->id) != 0 && !intake_rename(upload->intake, id, err))
+    if (strcmp(id, file->id) != 0 && !intake_rename(upload->form.intake, id, err))
         return false;
-    is_made = store_file_create(config->store, &upload->call->tenant, file, err);
+    is_made = store_file_create(config->store, &upload->form.call->tenant, file, err);
     if (is_made || store_is_in_doubt(config->store))
-        intake_keep(upload->intake);
+        intake_keep(upload->form.intake);
     return is_made;
 }
 
@@ -197,54 +165,37 @@ static void on_committed(void *context, const struct err *failure)
     struct err err = {0};
 
     if (failure) {
-        refuse(upload, failure, NULL);
+        form_refuse(&upload->form, failure, NULL);
         return;
     }
-    intake_describe(upload->intake, &file);
+    intake_describe(upload->form.intake, &file);
     file.expires_ms = upload->expires_seconds ? file.created_ms + upload->expires_seconds * 1000 : 0;
     if (!is_new(upload, &file))
         return;
     if (store_upload(upload, &file, &err))
-        answer_file(upload->call, &file);
+        answer_file(upload->form.call, &file);
     else
-        refuse(upload, &err, NULL);
+        form_refuse(&upload->form, &err, NULL);
 }
 
-static void on_end(void *context, struct http_exchange *exchange)
+static void on_whole(struct form *form)
 {
-    struct upload *upload = context;
+    struct upload *upload = (struct upload *)form;
     char id[STORE_ID_BYTES];
-    struct err err = {0};
 
-    if (upload->is_refused)
+    if (!fields_are_complete(upload))
         return;
-    if (!multipart_finish(upload->reader, &err)) {
-        refuse(upload, &err, NULL);
-    } else if (fields_are_complete(upload)) {
-        store_id_file(id);
-        intake_commit(upload->intake, id, on_committed, upload);
-    }
+    store_id_file(id);
+    intake_commit(form->intake, id, on_committed, upload);
 }
 
 void files_create(struct call *call)
 {
-    static const struct multipart_sink parts = {on_part, on_data, on_part_end};
-    static const struct http_body_sink body = {on_bytes, on_end};
+    static const struct multipart_sink sink = {on_part, on_data, on_part_end};
     struct upload *upload = arena_new(call->arena, struct upload);
-    struct err err = {0};
 
-    upload->call = call;
-    upload->reader = multipart_new(http_request_header(call->request, "Content-Type"), &parts, upload, &err);
-    if (!upload->reader) {
-        answer_error(call, 400, NULL, NULL, "%s", err.text);
-        return;
-    }
-    http_exchange_on_close(call->exchange, upload_end, upload);
-    if (!disk_has_room(call->api->config.disk, call->request->content_length, &err)) {
-        answer_err(call, &err, NULL);
-        return;
-    }
-    http_take_stream(call->exchange, call->api->config.file_bytes_max, &body, upload);
+    upload->form = (struct form){.call = call, .on_whole = on_whole};
+    form_take(&upload->form, &sink, call->api->config.file_bytes_max);
 }
 
 /* --- the others --- */
