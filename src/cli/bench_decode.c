@@ -95,7 +95,8 @@ static bool on_token(void *context, const struct sequence_token *token, bool is_
 
 static void add_sequences(struct bench *bench, int count)
 {
-    int32_t *prompt = mem_alloc((size_t)bench->prompt_tokens * sizeof *prompt), vocab = model_config(bench->model)->vocab;
+    int32_t *prompt = mem_alloc((size_t)bench->prompt_tokens * sizeof *prompt),
+            vocab = model_config(bench->model)->vocab;
 
     for (int i = 0; i < count; i++) {
         struct sequence_request request = {.prompt = prompt,
@@ -189,7 +190,8 @@ static bool open_model(struct bench *bench, const char *folder, const char *dtyp
     return model_profile_choose(dtype, &open.profile, err) && model_open(&bench->model, folder, &open, err);
 }
 
-static bool run(struct bench *bench, const char *folder, const char *dtype, int64_t sequences, double seconds, struct err *err)
+static bool run(struct bench *bench, const char *folder, const char *dtype, int64_t sequences, double seconds,
+                struct err *err)
 {
     static const int counts[] = {1, 2, 8, 32};
 
@@ -224,18 +226,22 @@ int bench_decode(int argc, char **argv)
         {"dtype", OPTION_TEXT, &dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
         {"prompt", OPTION_INT, &prompt, "N", "tokens of a prompt (default 128)", NULL},
         {"reply", OPTION_INT, &reply, "N", "tokens of a reply (default 64)", NULL},
-        {"sequences", OPTION_INT, &sequences, "N", "at once, at most 32 (default: 1, 2, 8 and 32 after each other)", NULL},
+        {"sequences", OPTION_INT, &sequences, "N", "at once, at most 32 (default: 1, 2, 8 and 32 after each other)",
+         NULL},
         {"threads", OPTION_INT, &threads, "N", "threads to share the work (0: one per core)", NULL},
         {"seconds", OPTION_FLOAT, &seconds, "S", "time for each figure", NULL},
     };
-    const struct options options = {.usage = "attune bench decode --model DIR [options]",
-                                    .about = "Measures replies against memory's speed and prompts against the processor's peak.",
-                                    .list = list,
-                                    .count = sizeof list / sizeof *list};
+    const struct options options = {
+        .usage = "attune bench decode --model DIR [options]",
+        .about = "Measures replies against memory's speed and prompts against the processor's peak.",
+        .list = list,
+        .count = sizeof list / sizeof *list};
     bool ok = options_parse(&options, argc - 1, argv + 1, NULL, NULL, &err);
 
     if (ok && (!folder || prompt < 1 || reply < 2 || sequences < 0 || sequences > SEQUENCES_MAX))
-        ok = err_set(&err, ERR_INPUT, "--model is required, a prompt of at least 1, a reply of at least 2 tokens and at most 32 sequences");
+        ok = err_set(
+            &err, ERR_INPUT,
+            "--model is required, a prompt of at least 1, a reply of at least 2 tokens and at most 32 sequences");
     if (!ok) {
         fprintf(stderr, "attune bench decode: %s\n", err.text);
         return 2;

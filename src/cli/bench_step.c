@@ -48,7 +48,8 @@ static double clock_processor_share(void)
 /* Documents of one length, the last one shorter; the last part of each is supervised. */
 static void make_batch(struct bench *bench, int32_t vocab)
 {
-    int32_t T = (int32_t)bench->request.tokens, length = (int32_t)bench->request.document, docs = (T + length - 1) / length;
+    int32_t T = (int32_t)bench->request.tokens, length = (int32_t)bench->request.document,
+            docs = (T + length - 1) / length;
     int32_t *tok = arena_new_array(&bench->arena, int32_t, (size_t)T), supervised = 0;
     int32_t *cu_seqlens = arena_new_array(&bench->arena, int32_t, (size_t)docs + 1);
     float *weight = arena_new_array(&bench->arena, float, (size_t)T);
@@ -61,23 +62,26 @@ static void make_batch(struct bench *bench, int32_t vocab)
         weight[t] = t % length > 0 && t % length >= (1 - bench->request.supervised) * length;
         supervised += weight[t] > 0;
     }
-    batch_make(&bench->arena, &bench->batch, tok, cu_seqlens, docs, NULL, weight, 1.0f / (float)(supervised ? supervised : 1));
+    batch_make(&bench->arena, &bench->batch, tok, cu_seqlens, docs, NULL, weight,
+               1.0f / (float)(supervised ? supervised : 1));
 }
 
 static bool open_model(struct bench *bench, struct pool *pool, struct err *err)
 {
     const struct request *request = &bench->request;
-    struct model_options options = {.profile = bench->profile,
-                                    .is_trained = true,
-                                    .is_random = true,
-                                    .seed = 1,
-                                    .backend = &backend_mark,
-                                    .pool = pool,
-                                    .row_tokens = (int32_t)(request->document < request->tokens ? request->document : request->tokens),
-                                    .tokens_wanted = (int32_t)request->tokens};
+    struct model_options options = {
+        .profile = bench->profile,
+        .is_trained = true,
+        .is_random = true,
+        .seed = 1,
+        .backend = &backend_mark,
+        .pool = pool,
+        .row_tokens = (int32_t)(request->document < request->tokens ? request->document : request->tokens),
+        .tokens_wanted = (int32_t)request->tokens};
 
     if (request->lora_r)
-        options.lora = (struct lora_config){.rank = (int32_t)request->lora_r, .alpha = 2.0 * (double)request->lora_r, .dropout = request->dropout};
+        options.lora = (struct lora_config){
+            .rank = (int32_t)request->lora_r, .alpha = 2.0 * (double)request->lora_r, .dropout = request->dropout};
     if (!model_open(&bench->model, request->model, &options, err))
         return false;
     model_queue(bench->model)->state = &bench->marks;
@@ -90,9 +94,21 @@ static void update(struct bench *bench, const double *sumsq, int64_t step)
 {
     for (int i = 0; i < bench->range_count; i++) {
         const struct model_range *range = &bench->range[i];
-        struct op_adamw op = {.master = range->master, .m = range->m, .v = range->v, .grad = range->grad, .copy = range->copy,
-                              .copy_type = range->copy_type, .count = range->count, .sumsq = sumsq, .max_norm = 1, .lr = 1e-4f,
-                              .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = range->has_decay ? 0.01f : 0, .step = step};
+        struct op_adamw op = {.master = range->master,
+                              .m = range->m,
+                              .v = range->v,
+                              .grad = range->grad,
+                              .copy = range->copy,
+                              .copy_type = range->copy_type,
+                              .count = range->count,
+                              .sumsq = sumsq,
+                              .max_norm = 1,
+                              .lr = 1e-4f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-8f,
+                              .decay = range->has_decay ? 0.01f : 0,
+                              .step = step};
 
         model_backend(bench->model)->adamw(model_queue(bench->model), &op);
     }
@@ -109,8 +125,9 @@ static void run_step(struct bench *bench, int64_t step)
     bench->result = (struct model_result){0};
     model_zero_grads(bench->model);
     model_forward_backward(bench->model, &bench->batch, true, &place, &bench->result);
-    model_backend(bench->model)->sumsq(model_queue(bench->model),
-                                       &(struct op_sumsq){.x = grad, .count = count, .partial = partial, .sum = &sumsq});
+    model_backend(bench->model)
+        ->sumsq(model_queue(bench->model),
+                &(struct op_sumsq){.x = grad, .count = count, .partial = partial, .sum = &sumsq});
     update(bench, &sumsq, step + 1);
     bench->seconds = bench->marks.clock() - started;
     bench->grad_norm = sqrt(sumsq);
@@ -190,13 +207,16 @@ static void print_step(struct bench *bench)
             product_flops += mark->flops;
         }
     }
-    printf("products %.1f%% of the step at %.1f%% of the peak loop; all ops %.2f%% of the step, the rest is the host's\n",
-           100 * products / bench->best_seconds, 100 * product_flops / products / bench->peak, 100 * marked / bench->best_seconds);
+    printf(
+        "products %.1f%% of the step at %.1f%% of the peak loop; all ops %.2f%% of the step, the rest is the host's\n",
+        100 * products / bench->best_seconds, 100 * product_flops / products / bench->peak,
+        100 * marked / bench->best_seconds);
     printf("step %.2f ms, %d tokens (%d supervised): %.1f tokens/s, %.1f supervised/s; loss %.4f, gradient norm %.4f\n",
            bench->best_seconds * 1e3, bench->batch.T, bench->batch.head_row_count, bench->batch.T / bench->best_seconds,
            bench->batch.head_row_count / bench->best_seconds, bench->result.loss, bench->grad_norm);
     printf("peak loop %.1f GFLOP/s: done %.1f%% of it, as 6N + attention %.1f%%\n", bench->peak * 1e-9,
-           100 * flops / bench->best_seconds / bench->peak, 100 * model_flops(bench) / bench->best_seconds / bench->peak);
+           100 * flops / bench->best_seconds / bench->peak,
+           100 * model_flops(bench) / bench->best_seconds / bench->peak);
 }
 
 static bool check(const struct request *r, struct err *err)
@@ -227,10 +247,15 @@ int bench_step(int argc, char **argv)
         {"supervised", OPTION_FLOAT, &r->supervised, "SHARE", "of each document", NULL},
         {"steps", OPTION_INT, &r->steps, "N", "of which the fastest is told", NULL},
         {"dtype", OPTION_TEXT, &r->profile, "TYPE", "auto, float32 or bfloat16", NULL},
-        {"processor-time", OPTION_FLAG, &r->is_processor_time, NULL, "of all cores instead of the wall clock: blind to neighbours, and to threads that wait", NULL},
+        {"processor-time", OPTION_FLAG, &r->is_processor_time, NULL,
+         "of all cores instead of the wall clock: blind to neighbours, and to threads that wait", NULL},
     };
-    const struct options options = {"attune bench step --model DIR [options]", "Shows where the time of a training step goes.", list,
-                                    sizeof list / sizeof list[0], 1, 1};
+    const struct options options = {"attune bench step --model DIR [options]",
+                                    "Shows where the time of a training step goes.",
+                                    list,
+                                    sizeof list / sizeof list[0],
+                                    1,
+                                    1};
 
     if (!options_parse(&options, argc, argv, &what, &count, &err) || !check(r, &err) ||
         !model_profile_choose(r->profile, &bench->profile, &err)) {

@@ -2,9 +2,10 @@
 #include "base/log.h"
 #include "cli/certificates.h"
 #include "cli/cli.h"
+#include "cli/job_waiting.h"
 #include "cli/options.h"
 #include "cli/secret_key.h"
-#include "data/jsonl.h"
+#include "cli/training_check.h"
 #include "http/access_log.h"
 #include "http/loop.h"
 #include "http/server.h"
@@ -29,13 +30,7 @@
 #define FIRST_KEY "first-key"
 #define HUB       "https://huggingface.co"
 
-enum {
-    DESCRIPTORS = 4096,
-    CONNECTIONS_MAX = 1024,
-    BACKGROUND_THREADS = 4,
-    STOP_GRACE_MS = 5000,
-    STATUS_ERRORS_SHOWN = 10
-};
+enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000 };
 
 struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
@@ -59,7 +54,7 @@ struct serve {
     struct tracker *tracker;
     struct fetcher *fetcher;
     struct outgoing_policy origins;
-    struct http_timer *jobs_timer;
+    struct job_waiting waiting;
     struct api *api;
     struct certificates *certificates;
     struct access_log *access_log;
@@ -68,112 +63,6 @@ struct serve {
     const char *data_dir, *models_dir, *hub_cache, *hub_url, *hub_endpoint;
     bool has_first_key;
 };
-
-/* --- the check of training files, lent to the API --- */
-
-struct check {
-    struct jsonl_checker *checker;
-    struct strbuf details;
-};
-
-static void *check_begin(void)
-{
-    struct check *check = mem_alloc_zero(1, sizeof *check);
-
-    check->checker = jsonl_checker_new();
-    return check;
-}
-
-static void check_add(void *context, const void *at, size_t bytes)
-{
-    jsonl_checker_add(((struct check *)context)->checker, at, bytes);
-}
-
-static void check_end(void *context, struct api_check_result *result)
-{
-    struct check *check = context;
-    const struct jsonl_report *report = jsonl_checker_end(check->checker);
-    size_t kept = jsonl_report_kept(report);
-
-    *result = (struct api_check_result){.kind = report->has_kind ? example_kind_name(report->kind) : NULL,
-                                        .line_count = report->line_count,
-                                        .bad_line_count = report->error_count};
-    for (size_t i = 0; i < kept && i < STATUS_ERRORS_SHOWN; i++) {
-        const struct jsonl_error *error = &report->errors[i];
-        if (error->line)
-            strbuf_printf(&check->details, "%sLine %llu: %s.", i ? " " : "", (unsigned long long)error->line,
-                          error->text);
-        else
-            strbuf_printf(&check->details, "%s%s.", i ? " " : "", error->text);
-    }
-    if (report->error_count > STATUS_ERRORS_SHOWN)
-        strbuf_printf(&check->details, " (%llu errors in all)", (unsigned long long)report->error_count);
-    if (report->error_count > 0)
-        result->details = check->details.at;
-}
-
-static void check_free(void *context)
-{
-    struct check *check = context;
-
-    jsonl_checker_free(check->checker);
-    strbuf_deinit(&check->details);
-    free(check);
-}
-
-/* --- the job manager on the HTTP loop --- */
-
-static int64_t jobs_now(void *context)
-{
-    return http_loop_now_ms(((struct serve *)context)->loop);
-}
-
-struct jobs_watch {
-    struct http_watch *watch;
-    void (*on_ready)(void *arg);
-    void *arg;
-};
-
-static void jobs_ready(void *context, uint32_t events)
-{
-    struct jobs_watch *watch = context;
-
-    (void)events;
-    watch->on_ready(watch->arg);
-}
-
-static void *jobs_watch(void *context, int fd, void (*on_ready)(void *arg), void *arg)
-{
-    struct jobs_watch *watch = mem_alloc_zero(1, sizeof *watch);
-
-    *watch = (struct jobs_watch){.on_ready = on_ready, .arg = arg};
-    watch->watch = http_loop_add_fd(((struct serve *)context)->loop, fd, EPOLLIN, jobs_ready, watch, NULL);
-    if (watch->watch)
-        return watch;
-    free(watch);
-    return NULL;
-}
-
-static void jobs_unwatch(void *context, void *handle)
-{
-    struct jobs_watch *watch = handle;
-
-    (void)context;
-    http_watch_remove(watch->watch);
-    free(watch);
-}
-
-static void jobs_due(void *context)
-{
-    job_manager_tick(((struct serve *)context)->jobs);
-}
-
-static void jobs_deadline(void *context, int64_t at_ms)
-{
-    http_timer_set(((struct serve *)context)->jobs_timer, at_ms);
-}
-
-/* --- the background's ends on the loop --- */
 
 static void background_ready(void *context, uint32_t events)
 {
@@ -297,11 +186,7 @@ static bool open_jobs(struct serve *s, struct err *err)
         .blobs = s->blobs,
         .background = s->background,
         .disk = s->disk,
-        .loop = {.context = s,
-                 .now_ms = jobs_now,
-                 .watch = jobs_watch,
-                 .unwatch = jobs_unwatch,
-                 .set_deadline = jobs_deadline},
+        .loop = job_waiting_begin(&s->waiting, s->loop),
         .jobs_max = (int)s->options.jobs,
         .nice = (int)s->options.nice,
         .memory_bytes = s->options.memory,
@@ -311,8 +196,7 @@ static bool open_jobs(struct serve *s, struct err *err)
         .on_change_context = s,
     };
 
-    s->jobs_timer = http_loop_add_timer(s->loop, INT64_MAX, jobs_due, s);
-    s->jobs = job_manager_new(&config, err);
+    s->waiting.manager = s->jobs = job_manager_new(&config, err);
     return s->jobs && job_manager_start(s->jobs, err);
 }
 
@@ -422,7 +306,7 @@ static bool open_all(struct serve *s, struct err *err)
                                           .origins = s->origins,
                                           .outgoing = s->options.outgoing,
                                           .wandb_url = s->options.wandb_url,
-                                          .checker = {check_begin, check_add, check_end, check_free}},
+                                          .checker = training_check},
                      err);
     if (!s->api)
         return false;
@@ -456,7 +340,7 @@ static void close_all(struct serve *s)
     fetcher_free(s->fetcher);
     job_manager_free(s->jobs);
     tracker_free(s->tracker);
-    http_timer_remove(s->jobs_timer);
+    job_waiting_end(&s->waiting);
     http_watch_remove(s->background_watch);
     background_free(s->background);
     blobs_close(s->blobs);
