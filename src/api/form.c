@@ -53,7 +53,9 @@ void form_take(struct form *form, const struct multipart_sink *sink, uint64_t by
         return;
     }
     http_exchange_on_close(call->exchange, on_close, form);
-    if (!disk_has_room(call->api->config.disk, call->request->content_length, &err)) {
+    /* Larger than what is taken at all: http_take_stream says so, whatever the disk has. */
+    if (call->request->content_length <= (int64_t)bytes_max &&
+        !disk_has_room(call->api->config.disk, call->request->content_length, &err)) {
         answer_err(call, &err, NULL);
         return;
     }

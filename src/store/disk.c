@@ -92,7 +92,7 @@ static bool fits(struct disk *disk, const char *except, int64_t bytes, struct er
         return true;
     return err_set(err, ERR_NO_SPACE,
                    "There is no room on the server's disk: %lld MiB are needed, %lld MiB are free for it",
-                   (long long)((bytes + (1 << 20) - 1) >> 20), room > 0 ? (long long)(room >> 20) : 0LL);
+                   (long long)(bytes >> 20) + (bytes % (1 << 20) > 0), room > 0 ? (long long)(room >> 20) : 0LL);
 }
 
 bool disk_has_room(struct disk *disk, int64_t bytes, struct err *err)

@@ -50,6 +50,8 @@ static void the_floor_is_never_promised(void **state)
     assert_int_equal(err.code, ERR_NO_SPACE);
     assert_non_null(strstr(err.text, "MiB are needed"));
     assert_false(disk_promise(room->disk, "a", room->free + room->slack, 0, NULL));
+    assert_false(disk_has_room(room->disk, INT64_MAX, &err));
+    assert_non_null(strstr(err.text, "8796093022208 MiB are needed"));
     assert_true(disk_capacity(room->disk) >= room->free - room->slack);
 }
 
