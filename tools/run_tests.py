@@ -1,82 +1,169 @@
 #!/usr/bin/env python3
 """Runs the unit tests of a build folder and the pytest suites, and closes with "N passed, N failed".
 
-usage: run_tests.py BUILD_DIR [--only unit|api|…]"""
+Most tests wait for a server or a trainer, so several run side by side, one in each lane: every unit test is a task, and
+every folder of pytest. Each has ports and folders of its own. What a task says comes out in one piece when it ends."""
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 import xml.etree.ElementTree as xml
 
-root = pathlib.Path(__file__).resolve().parent.parent
-build = pathlib.Path(sys.argv[1])
-only = sys.argv[3] if len(sys.argv) > 3 and sys.argv[2] == "--only" else None
-env = dict(os.environ)
-env["XDG_CONFIG_HOME"] = str(build.resolve() / "config")  # where servers make their master key
-env.setdefault("ATTUNE_SHARED", str(root.parent / "shared"))
-env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
-env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
-passed = failed = skipped = 0
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VENV = ROOT / "build/venv"
+FOLDERS = ["api", "fault", "track", "e2e", "schemathesis"]  # what takes longest begins first
+UNIT_SECONDS_MAX, FOLDER_SECONDS_MAX = 900, 3600
+SLOWEST = 20
 
 
-def unit_tests():
-    global passed, failed, skipped
-    listing = subprocess.run(["meson", "introspect", "--tests", str(build)], capture_output=True, text=True, check=True)
-    for test in sorted(json.loads(listing.stdout), key=lambda t: t["name"]):
+@dataclasses.dataclass
+class Result:
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0
+    told: list = dataclasses.field(default_factory=list)  # lines worth reading
+    cases: list = dataclasses.field(default_factory=list)  # (seconds, name)
+
+    def print(self):
+        counts = [f"{self.passed} passed"]
+        counts += [f"{n} {what}" for n, what in ((self.failed, "failed"), (self.skipped, "skipped")) if n]
+        took = f" in {self.seconds:.0f} s" if self.seconds >= 10 else ""
+        print(f"{'FAIL' if self.failed else 'ok  '} {self.name}: {', '.join(counts)}{took}")
+        for line in self.told:
+            print("     " + line)
+        sys.stdout.flush()
+
+
+def environment(build):
+    env = dict(os.environ)
+    env["XDG_CONFIG_HOME"] = str(build.resolve() / "config")  # where servers make their master key
+    env.setdefault("ATTUNE_SHARED", str(ROOT.parent / "shared"))
+    env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
+    env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
+    return env
+
+
+def end(process):
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return 1
+
+
+def run(command, env, seconds_max):
+    """Exit status, output and seconds; one that takes too long has failed. It is interrupted first, so that a folder of
+    pytest ends its servers. The output goes through a file, because what is left behind would hold a pipe open."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         try:
-            run = subprocess.run(test["cmd"], cwd=root, env=env, capture_output=True, text=True, errors="replace", timeout=900)
-            out, code = run.stdout + run.stderr, run.returncode
-        except subprocess.TimeoutExpired as late:
-            out, code = str(late), 1
-        good = len(re.findall(r"^\[       OK \]", out, re.M))
-        bad = len(re.findall(r"^\[  FAILED  \] \S+$", out, re.M)) // 2
-        skip = len(re.findall(r"^\[  SKIPPED \] \S+$", out, re.M)) // 2
-        if "[==========]" not in out:  # a plain program: its exit status is the verdict
-            good, bad = (1, 0) if code == 0 else (0, 1)
-        if code != 0 and bad == 0:
-            bad = 1
-        passed, failed, skipped = passed + good, failed + bad, skipped + skip
-        print(f"{'ok  ' if bad == 0 else 'FAIL'} {test['name']}: {good} passed" + (f", {bad} failed" if bad else "") +
-              (f", {skip} skipped" if skip else ""), flush=True)
-        for line in out.splitlines():
-            if bad or re.match(r"^(skipped:|[A-Za-z0-9 _-]+: \d+ )", line):
-                print("     " + line, flush=True)
+            code = process.wait(seconds_max)
+        except subprocess.TimeoutExpired:
+            code = end(process)
+            print(f"\nended after {seconds_max} s", file=out)
+        out.seek(0)
+        return code, out.read(), time.monotonic() - began
 
 
-def pytest_suites():
-    global passed, failed, skipped
-    folders = [f"tests/{name}" for name in ("api", "schemathesis", "track", "e2e", "fault") if list((root / "tests" / name).glob("test_*.py"))]
-    if only:
-        folders = [f for f in folders if f.endswith(only)]
-    if not folders:
-        return
-    venv = root / "build/venv"
-    if not (venv / "bin/pytest").exists() or \
-            (root / "tests/requirements.txt").read_text() != (venv / "installed.txt").read_text():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin/pip"), "install", "-q", "-r", "tests/requirements.txt"], cwd=root, check=True)
-        (venv / "installed.txt").write_text((root / "tests/requirements.txt").read_text())
-    report = root / "build/pytest.xml"
+def unit_test(test, env):
+    code, out, seconds = run(test["cmd"], env, UNIT_SECONDS_MAX)
+    good = len(re.findall(r"^\[       OK \]", out, re.M))
+    bad = len(re.findall(r"^\[  FAILED  \] \S+$", out, re.M)) // 2  # named as it ends and in the summary
+    skipped = len(re.findall(r"^\[  SKIPPED \] \S+$", out, re.M)) // 2
+    if "[==========]" not in out:  # a plain program: its exit status is the verdict
+        good = 1 if code == 0 else 0
+    if code != 0:
+        bad = max(bad, 1)
+    told = [line for line in out.splitlines() if bad or re.match(r"^(skipped:|[A-Za-z0-9 _-]+: \d+ )", line)]
+    return Result(test["name"], good, bad, skipped, seconds, told, [(seconds, test["name"])])
+
+
+def pytest_folder(folder, env):
+    report = ROOT / f"build/pytest-{folder}.xml"
     report.unlink(missing_ok=True)
-    run = subprocess.run([str(venv / "bin/pytest"), "-q", "-rs", f"--junitxml={report}", *folders], cwd=root, env=env)
+    command = [VENV / "bin/pytest", "-q", "-rs", f"--junitxml={report}", f"tests/{folder}"]
+    code, out, seconds = run(command, env, FOLDER_SECONDS_MAX)
+    dull = re.compile(r"^[.sxFE]*( *\[ *\d+%\])?$|^-+ generated xml file")
+    told = [line for line in out.splitlines() if not dull.match(line)]
     if not report.exists():
-        failed += 1
-        return
+        return Result(f"tests/{folder}", failed=1, seconds=seconds, told=told)
     suite = xml.parse(report).getroot().find("testsuite")
-    bad = int(suite.get("failures")) + int(suite.get("errors"))
-    skip = int(suite.get("skipped"))
-    passed, failed, skipped = passed + int(suite.get("tests")) - bad - skip, failed + bad, skipped + skip
-    if run.returncode not in (0, 1):
-        failed += 1
+    bad, skipped = int(suite.get("failures")) + int(suite.get("errors")), int(suite.get("skipped"))
+    good = int(suite.get("tests")) - bad - skipped
+    cases = [(float(case.get("time")), f"{case.get('classname').replace('.', '/')}.py::{case.get('name')}")
+             for case in suite.iter("testcase")]
+    return Result(f"tests/{folder}", good, max(bad, 0 if code == 0 else 1), skipped, seconds, told, cases)
 
 
-if only in (None, "unit"):
-    unit_tests()
-if only != "unit":
-    pytest_suites()
-if skipped:
-    print(f"{skipped} skipped (each says why above)")
-print(f"{passed} passed, {failed} failed")
-sys.exit(1 if failed else 0)
+def make_venv():
+    wanted, stamp = (ROOT / "tests/requirements.txt").read_text(), VENV / "installed.txt"
+    if (VENV / "bin/pytest").exists() and stamp.exists() and stamp.read_text() == wanted:
+        return
+    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    subprocess.run([VENV / "bin/pip", "install", "-q", "-r", "tests/requirements.txt"], cwd=ROOT, check=True)
+    stamp.write_text(wanted)
+
+
+def tasks(build, only, env):
+    """What is to run, as functions without arguments that give a Result."""
+    folders = [name for name in FOLDERS if only in (None, name) and list((ROOT / "tests" / name).glob("test_*.py"))]
+    if folders:
+        make_venv()
+    wanted = [lambda name=name: pytest_folder(name, env) for name in folders]
+    if only in (None, "unit"):
+        listing = subprocess.run(["meson", "introspect", "--tests", build], capture_output=True, text=True, check=True)
+        units = sorted(json.loads(listing.stdout), key=lambda test: test["name"])
+        wanted += [lambda test=test: unit_test(test, env) for test in units]
+    return wanted
+
+
+def run_all(wanted, lanes):
+    results = []
+    with concurrent.futures.ThreadPoolExecutor(lanes) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(task) for task in wanted]):
+            results.append(done.result())
+            results[-1].print()
+    return results
+
+
+def print_slowest(results):
+    cases = sorted((case for result in results for case in result.cases), reverse=True)[:SLOWEST]
+    print(f"the slowest {len(cases)}, side by side with others:")
+    for seconds, name in cases:
+        print(f"{seconds:8.1f} s  {name}")
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("build", type=pathlib.Path)
+    options.add_argument("--only", choices=["unit", *FOLDERS])
+    options.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)) + 1,
+                         help="tasks at once (default: processors + 1)")
+    given = options.parse_args()
+    results = run_all(tasks(given.build, given.only, environment(given.build)), given.lanes)
+    total = collections.Counter()
+    for result in results:
+        total.update(passed=result.passed, failed=result.failed, skipped=result.skipped)
+    print_slowest(results)
+    if total["skipped"]:
+        print(f"{total['skipped']} skipped (each says why above)")
+    print(f"{total['passed']} passed, {total['failed']} failed")
+    return 1 if total["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
