@@ -122,7 +122,7 @@ schemathesis: $(TEST)/build.ninja $(SCHEMATHESIS)/requirements.txt ## 20,000 req
 base-model: build/attune ## make the bundled base model anew: text, tokenizer, training
 	@tools/base_model.sh
 
-check: ## include allow-list, both compilers without warnings
+check: ## include allow-list, length of lines, both compilers without warnings
 	@tools/setup.sh check
 	@tools/check.sh
 

@@ -1,9 +1,11 @@
 #!/bin/sh
-# make check: the include allow-list, words that do not belong, the tools' syntax, and a build without warnings by gcc
-# and by clang. gcc optimizes as the release does, because some of its warnings come from there; clang only has to compile.
+# make check: the include allow-list, the length of lines, words that do not belong, the tools' syntax, and a build
+# without warnings by gcc and by clang. gcc optimizes as the release does, because some of its warnings come from there;
+# clang only has to compile.
 set -eu
 cd "$(dirname "$0")/.."
 python3 tools/check_includes.py
+python3 tools/check_lines.py
 python3 tools/check_words.py
 git ls-files '*.sh' | while read -r script; do
     case $(head -n 1 "$script") in *bash*) bash -n "$script" ;; *) sh -n "$script" ;; esac

@@ -71,8 +71,8 @@
     X(POST, "v1/organization/projects/{id}/api_keys", "admin", "", keys_create)                                        \
     X(GET, "v1/organization/projects/{id}/api_keys", "admin", PAGE, keys_list)                                         \
     X(DELETE, "v1/organization/projects/{id}/api_keys/{id}", "admin", "", keys_revoke)                                 \
-    X(GET, "v1/organization/usage/completions", "admin", USAGE MODELS, usage_completions)                                     \
-    X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE MODELS, usage_fine_tuning)                                     \
+    X(GET, "v1/organization/usage/completions", "admin", USAGE MODELS, usage_completions)                              \
+    X(GET, "v1/organization/usage/fine_tuning", "admin", USAGE MODELS, usage_fine_tuning)                              \
     X(GET, "v1/organization/usage/storage", "admin", USAGE, usage_storage)                                             \
     X(GET, "v1/organization/audit_logs", "admin", PAGE AUDIT, audit_logs_list)                                         \
     X(GET, "v1/organization/drain", "admin", "", drain_get)                                                            \
