@@ -46,6 +46,15 @@ static bool check_bytes(void *context, struct str bytes, struct err *err)
     return true;
 }
 
+/* As compilers write it; what is wrong with the whole file has no line. */
+static void print_error(const char *file, const struct jsonl_error *error)
+{
+    if (error->line)
+        printf("%s:%" PRIu64 ": %s\n", file, error->line, error->text);
+    else
+        printf("%s: %s\n", file, error->text);
+}
+
 static bool check(const struct data_arguments *a, struct err *err)
 {
     struct jsonl_checker *checker = jsonl_checker_new();
@@ -56,10 +65,10 @@ static bool check(const struct data_arguments *a, struct err *err)
         goto out;
     report = jsonl_checker_end(checker);
     for (size_t i = 0; i < jsonl_report_kept(report); i++)
-        printf("%s:%" PRIu64 ": %s\n", a->file, report->errors[i].line, report->errors[i].text);
-    printf("%s: %" PRIu64 " examples of kind %s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file,
-           report->example_count, report->has_kind ? example_kind_name(report->kind) : "none", report->line_count,
-           report->error_count);
+        print_error(a->file, &report->errors[i]);
+    printf("%s: %" PRIu64 " examples%s%s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file, report->example_count,
+           report->has_kind ? " of kind " : "", report->has_kind ? example_kind_name(report->kind) : "",
+           report->line_count, report->error_count);
     ok = report->error_count == 0 || err_set(err, ERR_INPUT, "%s cannot be trained on as it is", a->file);
 out:
     jsonl_checker_free(checker);

@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "os/clock.h"
+#include "os/file.h"
 #include "store/keys.h"
 #include "store/projects.h"
 
@@ -97,6 +98,14 @@ static bool act(struct store *store, const char *const words[2], const struct ke
     return key_revoke(store, &tenant, words[1], err);
 }
 
+/* The first key may be made before the server's first start; anything else in a folder that is not there is a
+ * mistake. */
+static bool has_data(const char *action, const char *data_dir, struct err *err)
+{
+    return strcmp(action, "create") == 0 || dir_exists(data_dir) ||
+           err_set(err, ERR_NOT_FOUND, "there is no data folder %s", data_dir);
+}
+
 int cli_keys(int argc, char **argv)
 {
     struct keys_options o = {.name = "key", .scopes = "read write"};
@@ -116,7 +125,7 @@ int cli_keys(int argc, char **argv)
                                     .count = sizeof option / sizeof *option,
                                     .positional_min = 1,
                                     .positional_max = 2};
-    struct store *store;
+    struct store *store = NULL;
     struct err err = {0};
     bool ok;
 
@@ -125,8 +134,7 @@ int cli_keys(int argc, char **argv)
         fprintf(stderr, "attune keys: %s\n", err.text);
         return 2;
     }
-    store = store_open_beside(o.data, &err);
-    ok = store && act(store, words, &o, &err);
+    ok = has_data(words[0], o.data, &err) && (store = store_open_beside(o.data, &err)) && act(store, words, &o, &err);
     store_close(store);
     if (!ok)
         fprintf(stderr, "attune keys: %s\n", err.text);

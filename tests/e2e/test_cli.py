@@ -124,6 +124,7 @@ def test_a_download_that_breaks_leaves_what_was_there(service, tmp_path):
     (("job", "list"), 2, "did you mean 'jobs'?"), (("jobs", "create", "--learning_rate", "nan"), 2, "takes a number"),
     (("serve", "--data", "/nothing", "--port", 70000), 2, "--port must be from 0 to 65535, not 70000"),
     (("serve", "--data", "/nothing", "--audit-days", -1), 2, "--audit-days must be from 1 to"),
+    (("keys", "list", "--data", "/nothing/here"), 1, "there is no data folder /nothing/here"),
 ])
 def test_what_fails_is_told(service, words, status, said):
     assert said in attune(service, *words, status=status)

@@ -56,3 +56,12 @@ def test_rows_are_cut_on_request(tmp_path):
     rows = lines("rows", file, "--model", MODEL, "--context-length", 8, "--over-length", "truncate", "--no-packing")
     assert [row["lengths"] for row in rows] == [[8], [8]]
     assert "must be drop, error or truncate" in data("rows", file, "--model", MODEL, "--over-length", "cut", status=2)
+
+
+def test_what_is_wrong_is_told_with_file_and_line(tmp_path):
+    file = tmp_path / "file.jsonl"
+    for content, told in ((b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": "b"}', "2 examples of kind text, 3 lines, 0 wrong"),
+                          (b'{"text": "a"}\n{', f"{file}:2: JSON, column 2"), (b"", f"{file}: the file holds no examples")):
+        file.write_bytes(content)
+        run = subprocess.run([BINARY, "data", "check", file], capture_output=True, text=True, timeout=120)
+        assert told in run.stdout and run.returncode == (0 if "0 wrong" in told else 1), run.stdout + run.stderr
