@@ -23,6 +23,7 @@ struct api {
     struct chat_workers *workers;
     struct preparers *preparers;
     struct pings *pings;
+    struct device_watch *devices;
     struct expiry *expiry;
     struct upkeep *upkeep;
     struct event_streams *streams;
@@ -226,4 +227,5 @@ call_fn deployments_create, deployments_list, deployments_get, deployments_delet
 call_fn organizations_create, organizations_list, audit_logs_list, drain_get, drain_begin, drain_end, metrics_get;
 call_fn usage_completions, usage_fine_tuning, usage_storage;
 call_fn receipt_get, graders_refuse, permissions_create, permissions_list, permissions_delete;
+call_fn devices_list;
 call_fn models_list, models_get, models_delete, health_get, ready_get, chat_create, completions_create;

@@ -44,6 +44,7 @@ static void put_job(struct json_writer *w, const struct job_spec *spec)
     json_put_text(w, "model", spec->model);
     json_put_text(w, "training_file", spec->training_file);
     json_put_text(w, "validation_file", spec->validation_file);
+    json_put_text(w, "device", spec->device);
     json_put_integer(w, "seed", spec->seed);
     json_put_text(w, "method", spec->method);
     json_write_key(w, "hyperparameters");
@@ -96,10 +97,10 @@ static void on_close(void *context, bool is_complete)
 
 void estimate_answer(struct call *call, const struct job_request *request, const struct job_spec *spec)
 {
-    static const char *const words[] = {"--estimate", NULL};
+    static const char *const words[] = {"--estimate", NULL}, *const device_words[] = {"--estimate", "--on-device", NULL};
     struct asked *asked = arena_new(call->arena, struct asked);
     struct prepare_question question = {
-        .words = words, .on_answer = on_answer, .on_error = on_error, .context = asked};
+        .words = strcmp(spec->device, "cpu") == 0 ? words : device_words, .on_answer = on_answer, .on_error = on_error, .context = asked};
     struct job_spec *kept = arena_new(call->arena, struct job_spec);
     struct strbuf job_json = {0};
     struct err err = {0};

@@ -1,5 +1,7 @@
 #include "api/job_request.h"
 
+#include "job/devices.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -225,9 +227,20 @@ static void read_lora_option(struct reader *r, const struct json *value)
 #undef TAKE
 }
 
+/* Which there are is the route's business. */
+static void read_device(struct reader *r, const struct json *value)
+{
+    struct str name = json_string_or(value, STR_NONE);
+
+    if (str_is(name, "auto") || device_name_is_text(name))
+        r->request->device = str_copy(r->arena, name);
+    else
+        wrong(r, "enum", value->key, "must be \"auto\", \"cpu\", \"cuda\" or a GPU such as \"cuda:0\"");
+}
+
 static const char *const extension_names[] = {
     "over_length", "lr_scheduler_type", "checkpoint_steps", "keep_checkpoints", "eval_steps", "priority",
-    "quantization", "tensorboard",
+    "quantization", "tensorboard", "device",
 #define NAME(name) #name,
     LORA_OPTIONS(NAME)
 #undef NAME
@@ -246,6 +259,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_choice(r, value, schedules, COUNT(schedules), &request->lr_scheduler_type);
     else if (str_is(value->key, "quantization"))
         read_choice(r, value, quantizations, COUNT(quantizations), &request->quantization);
+    else if (str_is(value->key, "device"))
+        read_device(r, value);
     else if (str_is(value->key, "tensorboard"))
         read_switch(r, value, &request->has_tensorboard);
     else if (str_is(value->key, "checkpoint_steps"))
@@ -576,7 +591,8 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
                                     .over_length = "drop",
                                     .has_tensorboard = true,
                                     .lr_scheduler_type = "linear",
-                                    .quantization = "none"};
+                                    .quantization = "none",
+                                    .device = "auto"};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
                      json_type_name(body));

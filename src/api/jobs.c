@@ -102,6 +102,35 @@ static void check_start(struct call *call, const struct job_start *start, struct
     check_adapter(&start->place, request, problems);
 }
 
+static bool is_there(const struct job_devices *devices, bool has_cpu, const char *name)
+{
+    if (strcmp(name, "cpu") == 0)
+        return has_cpu;
+    for (int i = 0; i < devices->count; i++)
+        if (strcmp(name, "cuda") == 0 || strcmp(name, devices->gpu[i].name) == 0)
+            return true;
+    return false;
+}
+
+/* "auto" is a GPU where there is one. */
+static void resolve_device(struct call *call, struct job_request *request, struct problems *problems)
+{
+    const struct job_devices *devices = job_manager_devices(call->api->config.jobs);
+    const bool has_cpu = job_manager_has_cpu(call->api->config.jobs);
+    struct strbuf list = {0};
+
+    if (strcmp(request->device, "auto") == 0)
+        request->device = devices->count ? "cuda" : "cpu";
+    if (is_there(devices, has_cpu, request->device))
+        return;
+    strbuf_printf(&list, "%s", has_cpu ? "cpu" : "");
+    for (int i = 0; i < devices->count; i++)
+        strbuf_printf(&list, "%s%s", list.len ? ", " : "", devices->gpu[i].name);
+    problems_add(problems, "value_error", "device", NULL, NULL, "device: there is no %s here, only %s%s%s", request->device, list.at,
+                 devices->count ? "" : "; ", devices->why_none);
+    strbuf_deinit(&list);
+}
+
 static const char *values_json(struct arena *arena, enum method method, const struct hyperparameters *values)
 {
     struct strbuf text = {0};
@@ -154,6 +183,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
         json_put_bool(&w, "tensorboard", false);
     json_put_text(&w, "init", "model");
     json_put_text(&w, "dtype", "auto");
+    if (strcmp(request->device, "cpu") != 0)
+        json_put_text(&w, "device", request->device);
     json_put_integer(&w, "threads", 0);
     json_put_integer(&w, "recovery_steps", recovery_steps);
     json_put_text(&w, "now", iso);
@@ -223,6 +254,7 @@ static struct job_spec make_spec(struct call *call, const struct job_request *re
         .options_json = options_json(call->arena, request, call->api->config.recovery_steps),
         .metadata_json = json_text(call->arena, request->metadata),
         .tags_json = tags_json(call->arena, request->tags),
+        .device = request->device,
         .priority = request->priority,
         .keep_checkpoints = request->keep_checkpoints,
         .integrations_json = integrations->echo_json,
@@ -306,6 +338,7 @@ static void create_from(struct call *call, const struct json *body)
     if (!read_integrations(call, request, integrations, &problems))
         return;
     check_start(call, &start, request, &problems);
+    resolve_device(call, request, &problems);
     if (problems.count) {
         answer_problems(call, &problems);
         return;

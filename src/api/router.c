@@ -1,4 +1,5 @@
 #include "api/api_int.h"
+#include "api/devices.h"
 #include "api/prepare.h"
 #include "api/workers.h"
 
@@ -44,6 +45,7 @@
     X(DELETE, "v1/fine_tuning/checkpoints/{model...}/permissions/{id}", "admin", "", permissions_delete)               \
     X(POST, "v1/fine_tuning/alpha/graders/run", "write", "", graders_refuse)                                           \
     X(POST, "v1/fine_tuning/alpha/graders/validate", "write", "", graders_refuse)                                      \
+    X(GET, "v1/devices", "read", "", devices_list)                                                                     \
     X(GET, "v1/models", "read", "", models_list)                                                                       \
     X(GET, "v1/models/{id...}", "read", "", models_get)                                                                \
     X(DELETE, "v1/models/{id...}", "write", "", models_delete)                                                         \
@@ -462,6 +464,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         api_free(api);
         return NULL;
     }
+    api->devices = device_watch_new(&api->config);
     api->expiry = expiry_new(&api->config);
     api->upkeep = upkeep_new(&api->config);
     api->streams = event_streams_new(&api->config);
@@ -487,6 +490,7 @@ void api_free(struct api *api)
     upkeep_free(api->upkeep);
     pings_free(api->pings);
     preparers_free(api->preparers);
+    device_watch_free(api->devices);
     workers_free(api->workers);
     metrics_free(api->metrics);
     free(api);

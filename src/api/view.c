@@ -103,6 +103,7 @@ void view_job(struct json_writer *w, const struct store_job *job, int64_t queue_
     put_raw(w, "from_checkpoint", job->from_checkpoint_json);
     put_raw(w, "metadata", job->metadata_json);
     put_raw(w, "tags", job->tags_json);
+    json_put_text(w, "device", job->placed_on ? job->placed_on : job->device ? job->device : "cpu");
     put_count(w, "queue_position", queue_place > 0, queue_place);
     json_put_bool(w, "paused", !is_final && job->wanted == JOB_WANT_pause);
     json_write_end_object(w);

@@ -16,7 +16,9 @@ enum {
     IDLE_MS = 5 * 60 * 1000,
     KILL_WAIT_MS = 1000,
     WEIGHT_BYTES_MIN = 64 << 20,
-    ADAPTER_BYTES_MIN = 64 << 20
+    ADAPTER_BYTES_MIN = 64 << 20,
+    CACHE_BYTES_MIN = 512 << 20, /* of keys and values on a GPU */
+    GPU_HOST_BYTES = 512 << 20   /* that a worker on a GPU takes of the host */
 };
 
 struct worker;
@@ -35,6 +37,7 @@ struct chat_request {
 struct worker {
     struct chat_workers *workers;
     char *key; /* folder of the base, and of the adapter that it has alone; the reservation's id too */
+    int gpu;   /* on which it is; -1: on the processor */
     struct process process;
     int fd; /* our end of its standard input and output */
     struct http_watch *watch;
@@ -73,6 +76,8 @@ static void free_worker(struct worker *w)
     process_has_ended(&w->process, &end);
     process_close(&w->process);
     ledger_release(job_manager_ledger(w->workers->config->jobs), LEDGER_CHAT, w->key);
+    if (w->gpu >= 0)
+        ledger_release(job_manager_gpu_ledger(w->workers->config->jobs, w->gpu), LEDGER_CHAT, w->key);
     strbuf_deinit(&w->in);
     strbuf_deinit(&w->out);
     free(w->key);
@@ -263,7 +268,8 @@ static int64_t bytes_needed(const char *path, const char *adapter_path)
 
 static bool spawn(struct worker *w, const char *path, const char *adapter_path, struct err *err)
 {
-    const char *argv[8] = {w->workers->program, "infer", "--model", path};
+    const struct job_devices *devices = job_manager_devices(w->workers->config->jobs);
+    const char *argv[10] = {w->workers->program, "infer", "--model", path};
     char room[24];
     int ends[2];
     bool ok;
@@ -271,6 +277,8 @@ static bool spawn(struct worker *w, const char *path, const char *adapter_path, 
     snprintf(room, sizeof room, "%lld", (long long)adapter_room(weight_bytes(path)));
     argv[4] = adapter_path ? "--adapter" : "--adapter-memory";
     argv[5] = adapter_path ? adapter_path : room;
+    argv[6] = "--device";
+    argv[7] = w->gpu >= 0 ? devices->gpu[w->gpu].name : "cpu";
     if (!socket_pair(ends, err))
         return false;
     w->fd = ends[0];
@@ -293,24 +301,37 @@ static void make_room(struct chat_workers *workers)
     }
 }
 
+/* On a GPU that no job has and whose memory suffices, else on the processor. A job that comes ends the worker. */
+static bool place(struct worker *w, int64_t bytes, struct err *err)
+{
+    struct job_manager *jobs = w->workers->config->jobs;
+    struct ledger_claim claim = {.owner = LEDGER_CHAT, .id = w->key, .evict = on_evict, .context = w->workers};
+
+    for (int i = 0; i < job_manager_devices(jobs)->count && w->gpu < 0; i++) {
+        claim.bytes = bytes + CACHE_BYTES_MIN;
+        if (ledger_reserve(job_manager_gpu_ledger(jobs, i), &claim, NULL))
+            w->gpu = i;
+    }
+    claim.bytes = w->gpu >= 0 ? GPU_HOST_BYTES : bytes;
+    return ledger_reserve(job_manager_ledger(jobs), &claim, err);
+}
+
 static struct worker *start_worker(struct chat_workers *workers, const char *path, const char *adapter_path,
                                    const char *key, struct err *err)
 {
     struct worker *w = mem_alloc_zero(1, sizeof *w);
-    struct ledger_claim claim = {
-        .owner = LEDGER_CHAT, .bytes = bytes_needed(path, adapter_path), .evict = on_evict, .context = workers};
 
     w->workers = workers;
     w->key = mem_copy_text(key);
     w->fd = -1;
     w->process = PROCESS_NONE;
-    claim.id = w->key;
+    w->gpu = -1;
     make_room(workers);
     if (workers->count >= WORKERS_MAX) {
         err_set(err, ERR_NO_SPACE, "%d models are answering already; try again later.", WORKERS_MAX);
         goto failed;
     }
-    if (!ledger_reserve(job_manager_ledger(workers->config->jobs), &claim, err) || !spawn(w, path, adapter_path, err))
+    if (!place(w, bytes_needed(path, adapter_path), err) || !spawn(w, path, adapter_path, err))
         goto failed;
     w->watch = http_loop_add_fd(workers->config->loop, w->fd, EPOLLIN, on_ready, w, err);
     w->idle = http_loop_add_timer(workers->config->loop, INT64_MAX, on_idle, w);

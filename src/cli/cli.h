@@ -21,6 +21,7 @@
     X(fetch, "fetches the weights that a job waits for; the server starts it") \
     X(send, "tells a service what a job did; the server starts it") \
     X(bench, "speed of this machine: products, a training step, replies, the data path") \
+    X(devices, "what there is to compute on: GPUs, or why there is none") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \
     X(tokenize, "turns text into token ids, JSON Lines in and out") \
     X(render, "renders a chat template, JSON Lines in and out")

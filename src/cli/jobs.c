@@ -139,7 +139,7 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
 /* --- create --- */
 
 struct create_options {
-    const char *model, *train, *valid, *suffix, *method;
+    const char *model, *train, *valid, *suffix, *method, *device;
     int64_t seed, keep_checkpoints;
     struct hyperparameters values;
 #define GIVEN(name, kind, standard, min, max, help) bool has_##name;
@@ -212,6 +212,8 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     json_put_text(&w, "validation_file", valid);
     json_put_text(&w, "suffix", o->suffix);
     json_put_integer(&w, "seed", o->seed);
+    if (o->device)
+        json_put_text(&w, "device", o->device);
     if (o->keep_checkpoints)
         json_put_integer(&w, "keep_checkpoints", o->keep_checkpoints);
     if (o->method)
@@ -294,6 +296,8 @@ int cli_jobs(int argc, char **argv)
         {"method", OPTION_TEXT, &o.method, "NAME", "supervised (default) or dpo", NULL},
         {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
         {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
+        {"device", OPTION_TEXT, &o.device, "NAME", "auto, cpu, cuda (any GPU of the server) or cuda:N (default auto)",
+         NULL},
         {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N",
          "how many checkpoints stay, the newest (default: all)", NULL},
         {"dry-run", OPTION_FLAG, &o.is_dry_run, NULL,

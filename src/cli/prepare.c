@@ -14,7 +14,7 @@ enum { JOB_BYTES_MAX = 8 << 20, PREVIEW_TOKENS_MAX = 16384, THREAD_BYTES = 16 <<
 
 struct arguments {
     const char *run, *preview, *model;
-    bool is_estimate;
+    bool is_estimate, is_on_device;
     int64_t line, count, memory_bytes;
 };
 
@@ -112,7 +112,7 @@ static bool answer(const struct arguments *a, struct err *err)
 {
     int64_t threads = sysconf(_SC_NPROCESSORS_ONLN), bound = a->memory_bytes + threads * THREAD_BYTES;
     struct strbuf out = {0};
-    bool ok = confine_process(a->memory_bytes ? bound : 0, err) && (a->preview ? preview(a, &out) : estimate(a, &out));
+    bool ok = confine_process(a->memory_bytes && !a->is_on_device ? bound : 0, err) && (a->preview ? preview(a, &out) : estimate(a, &out));
 
     if (ok) {
         strbuf_add_char(&out, '\n');
@@ -141,6 +141,8 @@ int cli_prepare(int argc, char **argv)
         {"run", OPTION_TEXT, &a.run, "DIR", "the run directory that holds job.json: links its tokens into it", NULL},
         {"estimate", OPTION_FLAG, &a.is_estimate, NULL,
          "what the job.json on standard input would be: tokens, steps, memory, time, warnings", NULL},
+        {"on-device", OPTION_FLAG, &a.is_on_device, NULL,
+         "with --estimate: the job's device is looked at, whose driver takes more memory of the host than is said", NULL},
         {"preview", OPTION_TEXT, &a.preview, "FILE", "lines of a training file, token by token", NULL},
         {"model", OPTION_TEXT, &a.model, "DIR", "with --preview: whose tokenizer and chat template are used", NULL},
         {"line", OPTION_INT, &a.line, "N", "with --preview: the first line (1)", NULL},

@@ -4,6 +4,7 @@
  * gradient of the fast backend beside the plain C one. */
 #include "base/arena.h"
 #include "cli/cli.h"
+#include "cli/devices.h"
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
 #include "compute/device.h"
@@ -267,35 +268,12 @@ out:
     return ok;
 }
 
-static void print_device(int index)
-{
-    struct device_info info;
-    struct err err = {0};
-
-    if (device_describe(index, &info, &err))
-        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name,
-               (double)info.free_bytes / 1e9, (double)info.bytes / 1e9, info.major, info.minor);
-    else
-        printf("device cuda:%d: %s\n", index, err.text);
-}
-
-static void print_devices(void)
-{
-    struct err err = {0};
-    int count = device_count(&err);
-
-    for (int i = 0; i < count; i++)
-        print_device(i);
-    if (!count)
-        printf("no GPU: %s\n", err.text);
-}
-
 static bool check_device(struct selftest *test, struct err *err)
 {
     test->candidate = device_find(test->backend_name, &test->device, err);
     if (!test->candidate)
         return false;
-    print_device(test->device);
+    print_gpu(test->device);
     return check_ops(test, test->backend_name, test->candidate, err) && check_steps(test, err);
 }
 
@@ -305,7 +283,7 @@ static bool run(struct selftest *test, struct err *err)
         return check_ops(test, "ref", &backend_ref, err);
     if (strcmp(test->backend_name, "cpu") != 0)
         return check_device(test, err);
-    print_devices();
+    print_gpus();
     test->candidate = &backend_cpu;
     check_paths(test);
     return check_steps(test, err);

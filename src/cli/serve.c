@@ -33,7 +33,7 @@
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000 };
 
 struct serve_options {
-    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log;
+    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log, *devices;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice,
         hung_seconds;
     bool is_open;
@@ -50,6 +50,7 @@ struct serve {
     struct background *background;
     struct http_watch *background_watch;
     struct disk *disk;
+    struct job_devices *devices;
     struct job_manager *jobs;
     struct tracker *tracker;
     struct fetcher *fetcher;
@@ -178,8 +179,24 @@ static bool open_fetcher(struct serve *s, struct err *err)
     return s->fetcher != NULL;
 }
 
+/* The driver is a child's affair. */
+static bool find_devices(struct serve *s, bool *has_cpu, struct err *err)
+{
+    char program[4096];
+
+    s->devices = arena_new(&s->arena, struct job_devices);
+    if (!process_self_path(program, sizeof program, err))
+        return false;
+    devices_probe(program, s->devices);
+    return devices_choose(s->devices, s->options.devices, has_cpu, err) || err_prefix(err, "--devices");
+}
+
 static bool open_jobs(struct serve *s, struct err *err)
 {
+    bool has_cpu;
+
+    if (!find_devices(s, &has_cpu, err))
+        return false;
     struct job_config config = {
         .data_dir = s->data_dir,
         .store = s->store,
@@ -188,6 +205,8 @@ static bool open_jobs(struct serve *s, struct err *err)
         .disk = s->disk,
         .loop = job_waiting_begin(&s->waiting, s->loop),
         .jobs_max = (int)s->options.jobs,
+        .devices = s->devices,
+        .is_without_cpu = !has_cpu,
         .nice = (int)s->options.nice,
         .memory_bytes = s->options.memory,
         .plan_bytes = train_plan_bytes,
@@ -477,7 +496,9 @@ int cli_serve(int argc, char **argv)
          "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
         {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
         {"auth", OPTION_FLAG, &has_auth, NULL, "requests need an API key; --no-auth works on loopback only", NULL},
-        {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once (default 1)", NULL},
+        {"jobs", OPTION_INT, &s.options.jobs, "N", "fine-tuning jobs at once on the processor (default 1); a GPU has one", NULL},
+        {"devices", OPTION_TEXT, &s.options.devices, "LIST",
+         "what jobs and chats run on: cpu, cuda (every GPU), cuda:1 … (default: cpu,cuda where there is a GPU)", NULL},
         {"nice", OPTION_INT, &s.options.nice, "N",
          "how far trainers stand back behind the server for the processors, 0 to 19 (default 10)", NULL},
         {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",

@@ -106,7 +106,7 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
-        {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use (no limit)", NULL},
+        {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use, of the device (no limit; a GPU's: what is free)", NULL},
     };
     int count = 0;
 
@@ -310,6 +310,8 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
 {
     struct train_config *c = &a->config;
 
+    if (!c->device)
+        c->device = "cpu";
     if (!a->model || !a->train)
         return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
     if (!find_model(arena, a, err) ||
@@ -401,7 +403,7 @@ static int report(struct arena *arena, const char *dir, enum run_status status, 
 /* The launcher's form: everything of interest goes into the run directory. */
 static int train_dir(struct arena *arena, const struct arguments *a)
 {
-    struct train_options options = {.dir = a->run, .attempt = a->attempt};
+    struct train_options options = {.dir = a->run, .attempt = a->attempt, .device = a->config.device};
     enum run_status status;
     struct err err = {0};
 
@@ -456,13 +458,14 @@ int cli_train(int argc, char **argv)
     int status = 2;
 
     a.config.hp = HYPERPARAMETERS_DEFAULT;
-    a.config.device = "cpu";
     a.config.has_tensorboard = true;
     options.count = list_options(&arena, &a, list);
     if (!options_parse(&options, argc, argv, NULL, NULL, &err))
         fprintf(stderr, "attune train: %s\n", err.text);
     else if (!a.run && !a.out)
         fprintf(stderr, "attune train: --run or --out is missing (see --help)\n");
+    else if (a.run && a.config.device && !device_name_is_valid(a.config.device))
+        fprintf(stderr, "attune train: --device takes cpu, cuda or cuda:N, not '%s'\n", a.config.device);
     else
         status = a.run ? train_dir(&arena, &a) : train_here(&arena, &a);
     arena_deinit(&arena);

@@ -63,20 +63,38 @@ bool device_name_is_valid(const char *name)
     return strcmp(name, "cpu") == 0 || cuda_index(name) >= 0;
 }
 
-const struct backend *device_find(const char *name, int *index, struct err *err)
+/* NULL for the processor, which has no library, and for names that are none: *index is then -1. */
+static const struct cuda_module *module_of(const char *name, int *index, bool *is_cpu, struct err *err)
 {
-    const struct cuda_module *module;
-    int count;
-
-    *index = 0;
-    if (strcmp(name, "cpu") == 0)
-        return &backend_cpu;
-    *index = cuda_index(name);
+    *is_cpu = strcmp(name, "cpu") == 0;
+    *index = *is_cpu ? 0 : cuda_index(name);
+    if (*is_cpu)
+        return NULL;
     if (*index < 0) {
         err_set(err, ERR_INPUT, "device '%s' is not cpu, cuda or cuda:N", name);
         return NULL;
     }
-    module = open_module(err);
+    return open_module(err);
+}
+
+const struct backend *device_backend(const char *name, int *index, struct err *err)
+{
+    bool is_cpu;
+    const struct cuda_module *module = module_of(name, index, &is_cpu, err);
+
+    return is_cpu ? &backend_cpu : module ? module->backend : NULL;
+}
+
+const struct backend *device_find(const char *name, int *index, struct err *err)
+{
+    bool is_cpu;
+    const struct cuda_module *module = module_of(name, index, &is_cpu, err);
+    int count;
+
+    if (is_cpu)
+        return &backend_cpu;
+    if (*index < 0)
+        return NULL;
     count = module ? module->device_count(err) : 0;
     if (!count) {
         err_prefix(err, "device %s", name);

@@ -9,6 +9,8 @@
 /* The backend of "cpu", "cuda" (the first GPU) or "cuda:N", and which of its devices. NULL: there is none by that name,
  * and err says why. */
 const struct backend *device_find(const char *name, int *index, struct err *err);
+/* The same to plan with: whether such a device is there is not asked, and no driver is opened. */
+const struct backend *device_backend(const char *name, int *index, struct err *err);
 /* Whether a name is one of these, without looking for the device. */
 bool device_name_is_valid(const char *name);
 

@@ -117,6 +117,7 @@ static bool read_spec(struct arrival *arrival, const char *run_dir, struct err *
     spec->validation_file = row->validation_file;
     spec->suffix = row->suffix;
     spec->seed = row->seed;
+    spec->device = row->device;
     spec->method = str_copy(arrival->arena, json_string_or(json_get(job, "method"), STR("supervised")));
     spec->options_json = read_options(arrival, job);
     return true;

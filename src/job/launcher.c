@@ -5,7 +5,8 @@
 static bool launch_process(struct process *process, const struct job_launch *launch, struct err *err)
 {
     char attempt[24];
-    const char *argv[] = {launch->program, "train", "--run", launch->run_dir, "--attempt", attempt, NULL};
+    const char *argv[] = {launch->program, "train", "--run", launch->run_dir, "--attempt", attempt,
+                          launch->device ? "--device" : NULL, launch->device, NULL};
     struct process_spawn spawn = {
         .argv = argv, .cwd = launch->run_dir, .output_path = launch->log_path, .nice = launch->nice};
 

@@ -9,6 +9,7 @@
 
 struct job_launch {
     const char *program, *run_dir, *log_path;
+    const char *device; /* "cuda:1"; NULL: what job.json says */
     int64_t attempt;
     int nice;
 };
@@ -22,5 +23,5 @@ struct job_launcher {
     bool (*has_ended)(struct process *process, struct process_end *end);
 };
 
-/* Processes of this machine: "PROGRAM train --run DIR --attempt N". */
+/* Processes of this machine: "PROGRAM train --run DIR --attempt N [--device NAME]". */
 extern const struct job_launcher launcher_local;

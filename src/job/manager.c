@@ -101,6 +101,17 @@ static bool take_config(struct job_manager *manager, const struct job_config *co
     return true;
 }
 
+static void open_devices(struct job_manager *manager)
+{
+    manager->has_cpu = !manager->config.is_without_cpu;
+    if (manager->config.devices)
+        manager->devices = *manager->config.devices;
+    for (int i = 0; i < manager->devices.count; i++) {
+        manager->gpu_ledger[i] = ledger_new(manager->devices.gpu[i].memory_bytes);
+        ledger_on_release(manager->gpu_ledger[i], on_release, manager);
+    }
+}
+
 struct job_manager *job_manager_new(const struct job_config *config, struct err *err)
 {
     struct job_manager *manager = mem_alloc_zero(1, sizeof *manager);
@@ -113,6 +124,7 @@ struct job_manager *job_manager_new(const struct job_config *config, struct err 
     manager->read_buf = mem_alloc(EVENT_LINE_BYTES_MAX);
     manager->ledger = ledger_new(manager->config.memory_bytes);
     ledger_on_release(manager->ledger, on_release, manager);
+    open_devices(manager);
     /* Without inotify events are looked for once a second. */
     manager->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (manager->inotify_fd >= 0)
@@ -131,6 +143,8 @@ void job_manager_free(struct job_manager *manager)
         manager->config.loop.unwatch(manager->config.loop.context, manager->inotify_watch);
     fd_close(&manager->inotify_fd);
     ledger_free(manager->ledger);
+    for (int i = 0; i < manager->devices.count; i++)
+        ledger_free(manager->gpu_ledger[i]);
     strbuf_deinit(&manager->passed_over);
     free(manager->read_buf);
     arena_deinit(&manager->arena);
@@ -195,6 +209,7 @@ static void reserve_again(struct job_manager *manager, const struct store_job *j
 
     if (!ledger_reserve(manager->ledger, &claim, &err))
         manager_complain(job->id, "it runs on without a reservation", &err);
+    placing_hold(manager, job);
     room_hold(manager, job);
 }
 
@@ -279,6 +294,7 @@ static bool give_up_start(struct job_manager *manager, const struct store_job *j
 static void release(struct job_manager *manager, const char *job_id)
 {
     ledger_release(manager->ledger, LEDGER_JOB, job_id);
+    placing_release(manager, job_id);
     room_release(manager, job_id);
 }
 
@@ -306,10 +322,14 @@ static bool start_next(struct job_manager *manager, bool *started, bool *passed_
     struct arena arena = {0};
     struct store_job job;
     struct ledger_claim claim = {.owner = LEDGER_JOB};
-    bool found, ok;
+    const char *device, *free_devices = placing_free(manager, &arena);
+    bool found, ok = true;
 
     *started = *passed_over = false;
-    ok = store_queue_peek(manager->config.store, room_passed_over(manager, &arena), &arena, &job, &found, err);
+    if (!free_devices)
+        goto out;
+    ok = store_queue_peek(manager->config.store, room_passed_over(manager, &arena), free_devices,
+                          &arena, &job, &found, err);
     if (!ok || !found)
         goto out;
     if (!room_promise(manager, &job)) {
@@ -320,11 +340,13 @@ static bool start_next(struct job_manager *manager, bool *started, bool *passed_
     claim.bytes =
         job.memory_bytes < ledger_capacity(manager->ledger) ? job.memory_bytes : ledger_capacity(manager->ledger);
     /* Strictly in turn: a large job is not passed by small ones for ever. A release wakes us. */
-    if (!ledger_reserve(manager->ledger, &claim, NULL)) {
+    device = placing_take(manager, &job);
+    if (!device || !ledger_reserve(manager->ledger, &claim, NULL)) {
+        placing_release(manager, job.id);
         room_release(manager, job.id);
         goto out;
     }
-    ok = store_queue_claim(manager->config.store, job.id, &arena, &job, &found, err);
+    ok = store_queue_claim(manager->config.store, job.id, device, &arena, &job, &found, err);
     if (!ok || !found) {
         release(manager, claim.id);
         goto out;
@@ -340,7 +362,7 @@ static bool start_jobs(struct job_manager *manager, struct err *err)
 {
     bool started = true, passed_over = false;
 
-    while (!manager->drain.is_on && (started || passed_over) && manager->attempt_count < manager->config.jobs_max)
+    while (!manager->drain.is_on && (started || passed_over))
         if (!start_next(manager, &started, &passed_over, err))
             return false;
     return true;

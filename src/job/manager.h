@@ -16,6 +16,7 @@
  * point. */
 #pragma once
 
+#include "job/devices.h"
 #include "job/ledger.h"
 #include "store/blobs.h"
 #include "store/disk.h"
@@ -48,7 +49,9 @@ struct job_config {
     struct job_loop loop;
     const struct job_launcher *launcher; /* NULL: processes of this machine */
     const char *program;                 /* what to run as "PROGRAM train --run DIR --attempt N"; NULL: this binary */
-    int jobs_max;                        /* at once; 0: 1 */
+    int jobs_max;                        /* at once on the processor; 0: 1. A GPU has one */
+    const struct job_devices *devices;   /* GPUs for jobs and chats, copied; NULL: none */
+    bool is_without_cpu;                 /* no job runs on the processor */
     int nice;                            /* of trainers, added to ours */
     int attempts_max;                    /* 0: 3 */
     int64_t memory_bytes;                /* of the host, for all children; 0: nine tenths of what it has */
@@ -81,6 +84,16 @@ struct job_drain job_manager_drain(const struct job_manager *manager);
 int job_manager_active(const struct job_manager *manager); /* attempts at work */
 /* Where chat workers reserve memory; jobs that wait for it get it first. */
 struct job_ledger *job_manager_ledger(struct job_manager *manager);
+const struct job_devices *job_manager_devices(const struct job_manager *manager);
+/* What is known of them anew, after devices_probe: how many there are does not change. */
+void job_manager_devices_seen(struct job_manager *manager, const struct job_devices *seen);
+bool job_manager_has_cpu(const struct job_manager *manager);
+int job_manager_jobs_max(const struct job_manager *manager); /* on the processor */
+/* Memory of a GPU. A job takes it whole; chats reserve what they need, and give way when a job comes. */
+struct job_ledger *job_manager_gpu_ledger(struct job_manager *manager, int gpu);
+/* Who runs on a device, in the arena: one entry for "cuda:N", up to jobs_max for "cpu". */
+struct store_texts job_manager_jobs_on(const struct job_manager *manager, const struct tenant *tenant, const char *device,
+                                       struct arena *arena, int *count_of_all);
 
 /* A job as the API has resolved and checked it. Texts are copied; NULL where there is none. */
 struct job_spec {
@@ -97,6 +110,7 @@ struct job_spec {
     const char *integrations_json, *from_checkpoint_json, *metadata_json, *tags_json, *request_json;
     const char *base_json; /* weights that have to be fetched first, from where (hub/fetcher.h); NULL: they are here */
     struct store_job_extra extra; /* secrets and deliveries */
+    const char *device;   /* "cpu", "cuda": any GPU, "cuda:N"; NULL: cpu */
     int64_t priority;     /* higher first */
     int64_t memory_bytes; /* to reserve; 0: what its plan takes at most and WORKING_BYTES more */
     int64_t keep_checkpoints; /* 0: all */

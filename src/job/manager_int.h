@@ -39,6 +39,9 @@ struct job_manager {
     struct arena arena; /* of the config's texts */
     const char *data_dir, *program;
     struct job_ledger *ledger;
+    struct job_devices devices;                 /* that jobs and chats may have */
+    struct job_ledger *gpu_ledger[DEVICES_MAX]; /* of each one's memory: a job takes it whole */
+    bool has_cpu;                               /* jobs may run on the processor */
     struct job_drain drain;
     struct attempt *first;
     int attempt_count;
@@ -66,6 +69,8 @@ void manager_changed(struct job_manager *manager, const struct tenant *tenant, c
 
 /* Reads the row, without a process. */
 struct attempt *attempt_open(struct job_manager *manager, const char *job_id, struct err *err);
+/* It was claimed for a GPU: job.placed_on. */
+bool attempt_is_on_gpu(const struct attempt *attempt);
 /* Starts the process: everything is stored before it runs. */
 bool attempt_launch(struct attempt *attempt, struct err *err);
 /* Finds the process that an earlier server started; one that is gone is `has_ended`. */
@@ -99,6 +104,16 @@ void spec_find_needs(struct job_manager *manager, const struct tenant *tenant, c
 
 /* retire.c: removes what a job does not keep (NULL: any job); complains by itself. */
 void manager_retire(struct job_manager *manager, const char *job_id);
+
+/* placing.c: which device a job gets. */
+
+/* The list of what a job may ask for now: JSON; NULL when nothing is free. */
+const char *placing_free(struct job_manager *manager, struct arena *arena);
+/* The device for a job that asks for what was free, with its memory; NULL: chats have it and were asked to go. */
+const char *placing_take(struct job_manager *manager, const struct store_job *job);
+/* For a job that runs already. */
+void placing_hold(struct job_manager *manager, const struct store_job *job);
+void placing_release(struct job_manager *manager, const char *job_id);
 
 /* room.c: room on the disk. */
 

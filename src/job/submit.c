@@ -58,6 +58,7 @@ static struct store_job make_row(const struct tenant *tenant, const struct job_s
         .tags_json = spec->tags_json,
         .request_json = spec->request_json,
         .base_json = spec->base_json,
+        .device = spec->device,
         .priority = spec->priority,
         .created_ms = clock_unix_ms(),
     };
@@ -74,7 +75,8 @@ bool spec_describe(struct job_manager *manager, const struct tenant *tenant, con
                    struct err *err)
 {
     struct store *store = manager->config.store;
-    bool has_limit = row->memory_bytes > 0 && manager->config.plan_bytes;
+    bool is_on_host = !spec->device || strcmp(spec->device, "cpu") == 0; /* a device's plan takes what is free there */
+    bool has_limit = is_on_host && row->memory_bytes > 0 && manager->config.plan_bytes;
 
     *job = (struct rundir_job){
         .id = row->id,

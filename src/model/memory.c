@@ -3,10 +3,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint64_t plan_total(const struct model *m)
+{
+    uint64_t total = 0;
+
+    for (int i = 0; i < REGION_COUNT; i++)
+        total += i == REGION_MAPPED ? 0 : m->region_bytes[i];
+    return total;
+}
+
+/* Somebody else has taken what was free when the plan was made. */
+static bool refuse(struct model *m, struct err *err)
+{
+    double free_gb = (double)(m->memory ? m->memory->free_bytes(&m->queue) : 0) / 1e9;
+
+    return err_set(err, ERR_NO_SPACE,
+                   "the device has no room for %.2f GB: %.2f GB are left. End what else runs there, set a lower limit of memory, or choose "
+                   "a smaller context_length, lora, or quantization nf4",
+                   (double)plan_total(m) / 1e9, free_gb);
+}
+
+/* What was taken already is given back by memory_give_regions. */
 bool memory_take_regions(struct model *m, struct err *err)
 {
     const struct memory *memory = m->memory;
-    uint64_t total = 0;
 
     if (memory && !memory->open(&m->queue, err))
         return false;
@@ -14,9 +34,8 @@ bool memory_take_regions(struct model *m, struct err *err)
         if (i == REGION_MAPPED)
             continue;
         m->region[i] = memory ? memory->take(&m->queue, m->region_bytes[i]) : mem_alloc_pages(m->region_bytes[i]);
-        total += m->region_bytes[i];
         if (!m->region[i] && m->region_bytes[i])
-            return err_set(err, ERR_NO_SPACE, "the device has no room for %.2f GB", (double)total / 1e9);
+            return refuse(m, err);
     }
     return true;
 }

@@ -10,6 +10,7 @@
 struct waiting {
     char id[STORE_ID_BYTES];
     int64_t number, priority, place;
+    bool is_for_gpu;
     struct waiting *next; /* of the same project */
 };
 
@@ -119,14 +120,15 @@ static bool read_waiting(struct store *store, struct queue_places *q, struct err
     if (count < 0)
         return false;
     q->waiting = arena_new_array(&q->arena, struct waiting, (size_t)count + 1);
-    query = query_open(store, "SELECT j.number, j.id, j.priority, p.rowid FROM jobs j JOIN projects p ON "
+    query = query_open(store, "SELECT j.number, j.id, j.priority, p.rowid, COALESCE(j.device, 'cpu') <> 'cpu' FROM jobs j JOIN projects p ON "
                               "p.organization_id = j.organization_id AND p.id = j.project_id WHERE j.state = 'queued' "
                               "AND j.wanted = 'run' AND j.base_json IS NULL ORDER BY j.priority DESC, j.number");
     while (q->waiting_count < (size_t)count && query_step(&query)) {
         struct waiting *w = &q->waiting[q->waiting_count++];
         struct round_project *p = project_of(q, query_get_integer(&query, 3));
 
-        *w = (struct waiting){.number = query_get_integer(&query, 0), .priority = query_get_integer(&query, 2)};
+        *w = (struct waiting){.number = query_get_integer(&query, 0), .priority = query_get_integer(&query, 2),
+                              .is_for_gpu = query_get_integer(&query, 4) != 0};
         strncpy(w->id, (const char *)sqlite3_column_text(query.stmt, 1), sizeof w->id - 1);
         *p->last = w;
         p->last = &w->next;
@@ -160,12 +162,13 @@ static struct round_project *next_project(struct queue_places *q)
 }
 
 /* As many jobs stay at work as there are now: before each begins, the oldest ends, and more of them while the others
- * are at their limits. */
+ * are at their limits. Those for GPUs and those for the processor do not wait for each other: their places are counted apart. */
 static void play(struct queue_places *q)
 {
     size_t slots = q->begun > 1 ? q->begun : 1;
+    int64_t places[2] = {0, 0};
 
-    for (int64_t place = 1; place <= (int64_t)q->waiting_count;) {
+    for (size_t left = q->waiting_count; left > 0;) {
         struct round_project *p = q->begun - q->ended < slots ? next_project(q) : NULL;
 
         if (!p) {
@@ -173,7 +176,8 @@ static void play(struct queue_places *q)
             q->at_work[q->ended++]->active--;
             continue;
         }
-        p->first->place = place++;
+        p->first->place = ++places[p->first->is_for_gpu];
+        left--;
         p->first = p->first->next;
         p->active++;
         p->last_turn = ++q->turn;

@@ -91,8 +91,8 @@ static bool get_if_any(struct query *query, struct arena *arena, struct store_jo
     return query_close(query, err);
 }
 
-bool store_queue_peek(struct store *store, const char *passed_over_json, struct arena *arena, struct store_job *job,
-                      bool *found, struct err *err)
+bool store_queue_peek(struct store *store, const char *passed_over_json, const char *devices_json, struct arena *arena,
+                      struct store_job *job, bool *found, struct err *err)
 {
     struct query query = query_open(
         store, SELECT_JOB
@@ -101,23 +101,26 @@ bool store_queue_peek(struct store *store, const char *passed_over_json, struct 
         "IN ('starting', 'running', 'cancelling') GROUP BY organization_id, project_id) a ON a.organization_id = "
         "j.organization_id AND a.project_id = j.project_id WHERE j.state = 'queued' AND j.wanted = 'run' AND "
         "j.base_json IS NULL AND (p.running_jobs_max = 0 OR COALESCE(a.active, 0) < p.running_jobs_max) AND j.id NOT "
-        "IN (SELECT value FROM json_each(?)) ORDER BY COALESCE(a.active, 0), p.last_turn, j.priority DESC, j.number "
+        "IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR COALESCE(j.device, 'cpu') IN "
+        "(SELECT value FROM json_each(?2))) ORDER BY COALESCE(a.active, 0), p.last_turn, j.priority DESC, j.number "
         "LIMIT 1)");
 
     query_text(&query, passed_over_json);
+    query_text(&query, devices_json);
     return get_if_any(&query, arena, job, found, err);
 }
 
-static bool claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
+static bool claim(struct store *store, const char *id, const char *device, struct arena *arena, struct store_job *job, bool *found,
                   struct err *err)
 {
     struct query query =
         query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0, "
-                          "turn=(SELECT MAX(last_turn) + 1 FROM projects) "
-                          "WHERE id=? AND state='queued' AND wanted='run' AND base_json IS NULL "
+                          "turn=(SELECT MAX(last_turn) + 1 FROM projects), placed_on=?2 "
+                          "WHERE id=?1 AND state='queued' AND wanted='run' AND base_json IS NULL "
                           "RETURNING number" STORE_JOB_COLUMNS(SQL_NAME));
 
     query_text(&query, id);
+    query_text(&query, device);
     *found = query_step(&query);
     if (*found)
         row_get(&query, &store_job_row, arena, job);
@@ -135,13 +138,13 @@ static bool take_turn(struct store *store, const struct store_job *job, struct e
     return query_run(&query, NULL, err);
 }
 
-bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
-                       struct err *err)
+bool store_queue_claim(struct store *store, const char *id, const char *device, struct arena *arena, struct store_job *job,
+                       bool *found, struct err *err)
 {
     queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
-    return transaction_end(store, claim(store, id, arena, job, found, err) && (!*found || take_turn(store, job, err)),
+    return transaction_end(store, claim(store, id, device, arena, job, found, err) && (!*found || take_turn(store, job, err)),
                            err);
 }
 

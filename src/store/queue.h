@@ -18,12 +18,12 @@ bool store_queue_get(struct store *store, const char *id, struct arena *arena, s
 /* The job whose turn it is, of those that are queued, want to run and have their weights. Projects take turns: first
  * those with fewest jobs at work, then the one whose last turn is longest ago; one at its limit of running jobs is
  * passed over. Within a project: highest priority, then oldest. passed_over_json: a list of ids that are not looked at;
- * NULL: none. */
-bool store_queue_peek(struct store *store, const char *passed_over_json, struct arena *arena, struct store_job *job,
-                      bool *found, struct err *err);
-/* queued → starting with a new attempt number. found is false when somebody else was first. */
-bool store_queue_claim(struct store *store, const char *id, struct arena *arena, struct store_job *job, bool *found,
-                       struct err *err);
+ * NULL: none. devices_json: a list of what jobs may ask for now ("cpu", "cuda", "cuda:0"); NULL: anything. */
+bool store_queue_peek(struct store *store, const char *passed_over_json, const char *devices_json, struct arena *arena,
+                      struct store_job *job, bool *found, struct err *err);
+/* queued → starting with a new attempt number, on that device. found is false when somebody else was first. */
+bool store_queue_claim(struct store *store, const char *id, const char *device, struct arena *arena,
+                       struct store_job *job, bool *found, struct err *err);
 /* Jobs that are queued and wait for their weights, oldest first. */
 bool store_queue_to_fetch(struct store *store, struct arena *arena, struct store_job_list *list, struct err *err);
 /* They are here: the row has model_path, hyperparameters_json, method_json, memory_bytes and disk_bytes of `job` and

@@ -161,7 +161,9 @@ bool store_file_delete(struct store *store, const struct tenant *tenant, const c
     X(TEXT, result_files_json) /* ids of files besides the checkpoints'; NULL: none yet */                             \
     X(INTEGER, disk_bytes)     /* what it comes to on disk; 0: not known */                                            \
     X(INTEGER, keep_checkpoints) /* how many of them stay; 0: all */                                                   \
-    X(TEXT, base_json) /* the weights that it waits for (hub/fetcher.h); NULL: they are here */
+    X(TEXT, base_json) /* the weights that it waits for (hub/fetcher.h); NULL: they are here */                       \
+    X(TEXT, device)    /* "cpu", "cuda": any GPU, "cuda:1"; NULL: cpu */                                              \
+    X(TEXT, placed_on) /* that of its newest attempt */
 
 struct store_job {
     STORE_JOB_COLUMNS(STORE_FIELD)

@@ -181,13 +181,13 @@ bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *dis
 {
     struct session s = {0};
     struct plan *plan = arena_new(&s.arena, struct plan);
-    bool ok = session_parse(&s, job_json, err);
+    bool is_on_device = false, ok = session_parse_for_disk(&s, job_json, &is_on_device, err);
 
     if (ok) {
         uint32_t train = longest_possible(&s, &s.config.train), valid = longest_possible(&s, &s.config.valid);
         struct model_options options = session_model_options(&s, train > valid ? train : valid);
         ok = model_plan(s.config.model_path, &options, plan, err);
-        *memory_bytes = s.backend->memory ? host_bytes_beside(s.model_config.vocab, s.model_config.hidden) : plan->total_bytes;
+        *memory_bytes = is_on_device ? host_bytes_beside(s.model_config.vocab, s.model_config.hidden) : plan->total_bytes;
         *disk_bytes = disk_needs_least(&s, plan);
     }
     session_close(&s);

@@ -438,7 +438,7 @@ enum run_status train_run(const struct train_options *options, struct arena *are
         goto out;
     s.run.on_message = options->on_message;
     s.run.context = options->context;
-    ok = session_read(&s, options->dir, err) && run_session(&s, &wanted, err);
+    ok = session_read(&s, options->dir, options->device, err) && run_session(&s, &wanted, err);
     status = finish(&s, status_of(&s, ok, wanted, err), err);
     if (last_checkpoint)
         *last_checkpoint = s.last_checkpoint ? str_copy(arena, str_of(s.last_checkpoint)) : NULL;
@@ -450,7 +450,7 @@ out:
 bool train_prepare(const char *dir, struct err *err)
 {
     struct session s = {0};
-    bool ok = session_read(&s, dir, err) && session_prepare_data(&s, dir, err);
+    bool ok = session_read(&s, dir, "cpu", err) && session_prepare_data(&s, dir, err);
 
     session_close(&s);
     return ok;

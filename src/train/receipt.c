@@ -1,3 +1,4 @@
+#include "compute/device.h"
 #include "os/process.h"
 #include "train/train_int.h"
 
@@ -92,6 +93,16 @@ static void put_figures(struct session *s, struct json_writer *w)
     json_put_integer(w, "examples", (int64_t)s->train.summary.examples);
     json_put_integer(w, "over_length_lines", (int64_t)s->train.summary.over_length_lines);
     json_put_integer(w, "untrained_lines", (int64_t)s->train.summary.untrained_lines);
+}
+
+/* What the last attempt ran on. */
+static void put_device(const struct session *s, struct json_writer *w)
+{
+    struct device_info info;
+    bool is_gpu = s->backend->memory && device_describe(s->device, &info, NULL);
+
+    json_put_text(w, "device", s->config.device);
+    json_put_text(w, "device_name", is_gpu ? info.name : NULL);
 }
 
 static void put_verdict(struct json_writer *w, enum verdict verdict, enum verdict *worst)
@@ -221,6 +232,7 @@ static bool put_receipt(struct session *s, struct json_writer *w, struct err *er
     json_put_text(w, "job", s->config.id);
     json_put_integer(w, "attempt", s->run.attempt);
     json_put_text(w, "version", ATTUNE_VERSION);
+    put_device(s, w);
     json_put_text(w, "checkpoint", s->last_checkpoint);
     put_figures(s, w);
     if (!put_hashes(s, w, err))

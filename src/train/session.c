@@ -20,7 +20,6 @@ enum {
 static bool read_model(struct session *s, struct err *err)
 {
     s->resumed_from = -1;
-    s->backend = device_find(s->config.device, &s->device, err);
     if (!s->backend || !config_read(&s->arena, s->config.model_path, &s->model_config, err))
         return false;
     s->context_length = (uint32_t)s->config.hp.context_length;
@@ -53,11 +52,14 @@ static void find_places(struct session *s, const char *dir)
         s->config.cache = cache;
 }
 
-bool session_read(struct session *s, const char *dir, struct err *err)
+bool session_read(struct session *s, const char *dir, const char *device, struct err *err)
 {
     if (!train_config_read(&s->arena, path_join(&s->arena, dir, "job.json"), &s->config, err))
         return false;
+    if (device)
+        s->config.device = device;
     find_places(s, dir);
+    s->backend = device_find(s->config.device, &s->device, err);
     if (!read_model(s, err))
         return false;
     s->pool = pool_new((int)s->config.threads);
@@ -66,7 +68,23 @@ bool session_read(struct session *s, const char *dir, struct err *err)
 
 bool session_parse(struct session *s, struct str job_json, struct err *err)
 {
-    return train_config_parse(&s->arena, job_json, &s->config, err) && read_model(s, err);
+    s->is_planned_only = true;
+    if (!train_config_parse(&s->arena, job_json, &s->config, err))
+        return false;
+    s->backend = device_backend(s->config.device, &s->device, err);
+    return read_model(s, err);
+}
+
+/* What lies on the disk is the same on every device of one type of numbers. */
+bool session_parse_for_disk(struct session *s, struct str job_json, bool *is_on_device, struct err *err)
+{
+    if (!train_config_parse(&s->arena, job_json, &s->config, err))
+        return false;
+    *is_on_device = strcmp(s->config.device, "cpu") != 0;
+    s->backend = &backend_cpu;
+    if (*is_on_device && s->config.dtype == TRAIN_DTYPE_AUTO)
+        s->config.dtype = TRAIN_DTYPE_BF16;
+    return read_model(s, err);
 }
 
 /* While data is prepared: a sign of life, and a look at what is wanted. */
@@ -334,14 +352,23 @@ static enum model_profile profile_of(const struct session *s)
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
 }
 
-/* memory_bytes, which on a device is what is free when nothing is said. */
+enum { BESIDE_PLAN_BYTES = 640 << 20 };
+
+/* What the plan may take: memory_bytes, and on a device what is free there, or all of it before the job has its turn; less
+ * what the driver and the library of products take beside it. */
 static uint64_t limit_of(const struct session *s)
 {
+    uint64_t asked = (uint64_t)s->config.memory_bytes, limit = asked, beside;
     struct device_info info;
 
-    if (s->config.memory_bytes || !s->backend->memory || !device_describe(s->device, &info, NULL))
-        return (uint64_t)s->config.memory_bytes;
-    return info.free_bytes - info.free_bytes / 20; /* the driver and the library's workspace take some */
+    if (!s->backend->memory)
+        return asked;
+    if (device_describe(s->device, &info, NULL)) {
+        uint64_t here = s->is_planned_only ? info.bytes : info.free_bytes;
+        limit = asked && asked < here ? asked : here;
+    }
+    beside = limit / 20 < BESIDE_PLAN_BYTES ? limit / 20 : BESIDE_PLAN_BYTES;
+    return limit - beside;
 }
 
 struct model_options session_model_options(const struct session *s, uint32_t row)

@@ -18,6 +18,7 @@ struct train_progress_line {
 struct train_options {
     const char *dir; /* the run directory, with job.json */
     int64_t attempt;
+    const char *device; /* of the kind that the job asks for; NULL: as it says */
     bool owns_checkpoints; /* nobody else lists them: the run itself removes those that keep_checkpoints does not keep */
     /* Called after each step and, with step 0, while data is prepared; NULL: not called. */
     void (*on_progress)(void *context, const struct train_progress_line *line);
@@ -36,8 +37,8 @@ enum run_status train_run(const struct train_options *options, struct arena *are
 bool train_prepare(const char *dir, struct err *err);
 
 /* What the plan of such a job takes of memory at most, rows being taken to be as long as they may be, and the checkpoints
- * of its epochs of the disk: from config.json and the sizes of files alone. Starts no threads and reads neither weights
- * nor data, so a server may ask. */
+ * of its epochs of the disk: from config.json and the sizes of files alone. Starts no threads, opens no
+ * device (of one, the memory is that of the host beside it) and reads neither weights nor data, so a server may ask. */
 bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *disk_bytes, struct err *err);
 
 /* What a job of this job.json would be, as one JSON object: lines, tokens, rows, steps, the plan, bytes of memory and

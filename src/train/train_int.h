@@ -51,6 +51,7 @@ struct session {
     struct pool *pool;
     const struct backend *backend; /* of the job's device */
     int device;
+    bool is_planned_only; /* nothing will be trained by this process */
     struct model_config model_config;
     struct encoder *encoder;
     struct dataset train, valid;
@@ -73,9 +74,11 @@ struct session {
 };
 
 /* session.c: from job.json to a model that is ready for its next step. */
-bool session_read(struct session *session, const char *dir, struct err *err);
-/* The same from the text of job.json, without threads. */
+bool session_read(struct session *session, const char *dir, const char *device, struct err *err); /* device NULL: the job's */
+/* The same from the text of job.json, without threads, to plan with: the device need not be there. */
 bool session_parse(struct session *session, struct str job_json, struct err *err);
+/* And without a look at the device or its library: for what its plan takes on disk alone. */
+bool session_parse_for_disk(struct session *session, struct str job_json, bool *is_on_device, struct err *err);
 /* dir NULL: the data stays in the cache, nothing is told. */
 bool session_prepare_data(struct session *session, const char *dir, struct err *err);
 /* Rows and steps, which follow from data and hyperparameters. */

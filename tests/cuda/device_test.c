@@ -467,5 +467,6 @@ int main(void)
         cmocka_unit_test(replies_are_those_of_the_processor),
     };
 
+    setenv("ATTUNE_EMULATED_GPUS", "1", 1);
     return cmocka_run_group_tests(tests, NULL, fixture_clean);
 }

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- the language --- */
@@ -118,7 +119,7 @@ static inline float multiply_then_add(float a, float b, float c)
 
 /* --- the runtime --- */
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2 };
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
 typedef struct emulated_stream *cudaStream_t;
@@ -140,9 +141,17 @@ static inline cudaError_t cudaSetDevice(int device)
 {
     return cudaSuccess;
 }
+/* There are as many devices as ATTUNE_EMULATED_GPUS says; none without it, so that a build with tests is as one for people. */
 static inline cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    const char *text = getenv("ATTUNE_EMULATED_GPUS");
+
+    *count = text ? atoi(text) : 0;
+    return *count ? cudaSuccess : cudaErrorNoDevice;
+}
+static inline cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
@@ -166,7 +175,7 @@ static inline cudaError_t cudaGetLastError(void)
 }
 static inline const char *cudaGetErrorString(cudaError_t error)
 {
-    return error ? "there is no room" : "no error";
+    return error == cudaErrorNoDevice ? "there is no device" : error ? "there is no room" : "no error";
 }
 
 /* cuBLASLt, opened as a library; see emulate_blas.cpp. */

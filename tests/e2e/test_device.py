@@ -1,5 +1,6 @@
 """A run on a device, by the program as people call it. Here the device is the emulated one of tests/cuda, which a build with tests has."""
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tests/api"))
 from conftest import BINARY  # noqa: E402
 
 BASE = ROOT / "models/attune/world-3m"
+os.environ["ATTUNE_EMULATED_GPUS"] = "1"
 LIBRARY = pathlib.Path(BINARY).resolve().parent / "libattune_cuda.so"
 
 

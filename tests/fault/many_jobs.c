@@ -68,7 +68,7 @@ static void start_job(struct maker *m, struct arena *arena, const char *id)
     struct store_job job;
     bool found;
 
-    must(m, store_queue_claim(m->store, id, arena, &job, &found, &m->err));
+    must(m, store_queue_claim(m->store, id, "cpu", arena, &job, &found, &m->err));
     must(m, rundir_begin_attempt(rundir_path(arena, m->data_dir, id), 1, &m->err));
     must(m, store_queue_running(m->store, id, 1, &process, &m->err));
 }

@@ -199,19 +199,28 @@ static const struct backend cuda_backend = {
 
 /* --- devices --- */
 
+/* The runtime that is linked in (CUDA 13) takes drivers of its own version and newer. */
+enum { DRIVER_LEAST = 13000 };
+
 static int device_count(struct err *err)
 {
-    int count = 0;
+    int count = 0, driver = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
 
-    if (error != cudaSuccess) {
+    if (error == cudaSuccess && count)
+        return count;
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver);
+    if (!driver)
+        err_set(err, ERR_NOT_FOUND, "cuda: there is no NVIDIA driver (libcuda.so.1); 580 or newer is needed");
+    else if (driver < DRIVER_LEAST)
+        err_set(err, ERR_UNSUPPORTED, "cuda: the NVIDIA driver is too old: it has CUDA %d.%d, and 13.0 is needed (driver 580 or newer)",
+                driver / 1000, driver % 1000 / 10);
+    else if (error != cudaSuccess)
         refuse(err, "looking for devices", error);
-        cudaGetLastError();
-        return 0;
-    }
-    if (!count)
+    else
         err_set(err, ERR_NOT_FOUND, "cuda: there is no device");
-    return count;
+    return 0;
 }
 
 static bool device_describe(int device, struct device_info *info, struct err *err)

@@ -37,7 +37,7 @@ static bool has_turn(struct server *server)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_peek(server->store, NULL, &server->arena, &job, &found, &err), err);
+    assert_ok(store_queue_peek(server->store, NULL, NULL, &server->arena, &job, &found, &err), err);
     return found;
 }
 

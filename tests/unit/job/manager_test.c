@@ -136,7 +136,7 @@ static void a_claim_without_a_process_goes_back_to_the_queue(void **state)
     const char *id = server_create(server, "{\"steps\":3}");
 
     /* The server dies between claim and fork. */
-    assert_ok(store_queue_claim(server->store, id, &server->arena, &job, &found, &err), err);
+    assert_ok(store_queue_claim(server->store, id, "cpu", &server->arena, &job, &found, &err), err);
     server_stop(server);
     server_start(server);
     assert_undisturbed(server, id, 3);
@@ -153,7 +153,7 @@ static void a_stranger_with_the_stored_pid_is_left_alone(void **state)
     bool found;
     const char *id = server_create(server, "{\"steps\":3}");
 
-    assert_ok(store_queue_claim(server->store, id, &server->arena, &job, &found, &err), err);
+    assert_ok(store_queue_claim(server->store, id, "cpu", &server->arena, &job, &found, &err), err);
     assert_ok(store_queue_running(server->store, id, 1, &stranger, &err), err);
     server_stop(server);
     server_start(server);

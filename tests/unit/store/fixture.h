@@ -94,7 +94,7 @@ static inline void run_job(struct fixture *f, const char *id)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_claim(f->store, id, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_claim(f->store, id, "cpu", &f->arena, &job, &found, &err), err);
     assert_true(found);
     assert_ok(store_queue_running(f->store, id, job.attempt, &process, &err), err);
 }

@@ -86,11 +86,11 @@ static void a_second_claim_gives_no_row(void **state)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_claim(f->store, id, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_claim(f->store, id, "cpu", &f->arena, &job, &found, &err), err);
     assert_true(found);
     assert_int_equal(job.attempt, 1);
     assert_int_equal(job.state, JOB_STATE_starting);
-    assert_ok(store_queue_claim(f->store, id, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_claim(f->store, id, "cpu", &f->arena, &job, &found, &err), err);
     assert_false(found);
     assert_int_equal(get_job(f, id).attempt, 1);
 }
@@ -101,7 +101,7 @@ static void expect_next(struct fixture *f, const char *id)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_peek(f->store, NULL, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_peek(f->store, NULL, NULL, &f->arena, &job, &found, &err), err);
     assert_int_equal(found, id != NULL);
     if (id) {
         assert_string_equal(job.id, id);
@@ -217,7 +217,7 @@ static bool start_next(struct fixture *f, const char **id)
     struct err err = {0};
     bool found;
 
-    assert_ok(store_queue_peek(f->store, NULL, &f->arena, &job, &found, &err), err);
+    assert_ok(store_queue_peek(f->store, NULL, NULL, &f->arena, &job, &found, &err), err);
     if (found)
         run_job(f, *id = job.id);
     return found;
