@@ -52,9 +52,10 @@ build/venv-%/requirements.txt: tests/track/requirements-%.txt
 PEERS = mlflow2 mlflow3 wandb tensorboard
 
 track: build/attune build/venv/installed.txt $(PEERS:%=build/venv-%/requirements.txt) ## what jobs are told to, against the real ones: MLflow's servers 2.x and 3.x, W&B's client, TensorBoard's reader
-	WANDB_PYTHON=$(CURDIR)/build/venv-wandb/bin/python TENSORBOARD_PYTHON=$(CURDIR)/build/venv-tensorboard/bin/python \
+	ATTUNE_BIN=$(CURDIR)/build/attune WANDB_PYTHON=$(CURDIR)/build/venv-wandb/bin/python \
+		TENSORBOARD_PYTHON=$(CURDIR)/build/venv-tensorboard/bin/python \
 		MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow2/bin/python build/venv/bin/pytest -q -s tests/track
-	MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
+	ATTUNE_BIN=$(CURDIR)/build/attune MLFLOW_PYTHON=$(CURDIR)/build/venv-mlflow3/bin/python build/venv/bin/pytest -q -s tests/track/test_mlflow.py
 
 build/venv-hub/requirements.txt: tests/hub/requirements.txt
 	@tools/setup.sh test
@@ -64,7 +65,7 @@ build/venv-hub/requirements.txt: tests/hub/requirements.txt
 	@cp $< $@
 
 hub: build/attune build/venv-hub/requirements.txt $(PARITY)/requirements.txt ## models from and to a fake Hugging Face Hub, which the real client has proven
-	PEERS_PYTHON=$(CURDIR)/$(PARITY)/bin/python build/venv-hub/bin/pytest -q tests/hub
+	ATTUNE_BIN=$(CURDIR)/build/attune PEERS_PYTHON=$(CURDIR)/$(PARITY)/bin/python build/venv-hub/bin/pytest -q tests/hub
 
 build/venv/installed.txt: tests/requirements.txt
 	@tools/setup.sh test

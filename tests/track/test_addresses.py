@@ -17,7 +17,7 @@ import urllib.parse
 from fake_mlflow import FakeMlflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune")
+BINARY = os.environ.get("ATTUNE_BIN", ROOT / ("build/test/attune" if (ROOT / "build/test/attune").exists() else "build/attune"))
 SHARED = pathlib.Path(os.environ.get("ATTUNE_SHARED", ROOT.parent / "shared"))
 KEY = "CANARY" + "k" * 40
 PUBLIC = "9.9.9.9"  # an address of the loopback device here, where nothing else is
