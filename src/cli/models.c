@@ -1,3 +1,4 @@
+#include "cli/cached.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/pull.h"
@@ -12,6 +13,7 @@ struct models_options {
     const char *url, *out, *dtype;
     int64_t threads;
     struct pull_options pull;
+    struct cached_options cached; /* whose cache is that of pull */
 };
 
 static bool list(const struct models_options *o, struct err *err)
@@ -21,8 +23,9 @@ static bool list(const struct models_options *o, struct err *err)
 
     remote_open(&remote, o->url);
     models = remote_get(&remote, "/v1/models", err);
-    for json_each (model, json_get(models, "data"))
-        printf("%s\n", remote_text(&remote, model, "id"));
+    for
+        json_each (model, json_get(models, "data"))
+            printf("%s\n", remote_text(&remote, model, "id"));
     remote_close(&remote);
     return models != NULL;
 }
@@ -70,7 +73,11 @@ static bool act(const struct models_options *o, const char *const *words, struct
         return quantize(o, words[1], err);
     if (strcmp(words[0], "pull") == 0)
         return pull_model(&o->pull, words[1], err);
-    return err_set(err, ERR_INPUT, "unknown action '%s': list, pull, merge or quantize", words[0]);
+    if (strcmp(words[0], "cached") == 0)
+        return cached_list(&o->cached, err);
+    if (strcmp(words[0], "evict") == 0)
+        return cached_evict(&o->cached, words[1], err);
+    return err_set(err, ERR_INPUT, "unknown action '%s': list, pull, cached, evict, merge or quantize", words[0]);
 }
 
 int cli_models(int argc, char **argv)
@@ -82,24 +89,31 @@ int cli_models(int argc, char **argv)
         {"revision", OPTION_TEXT, &o.pull.revision, "NAME", "pull: branch, tag or commit (main)", NULL},
         {"token-file", OPTION_TEXT, &o.pull.token_file, "FILE",
          "pull: token of the Hub (default: HF_TOKEN, or where HF_TOKEN_PATH or HF_HOME have it)", NULL},
-        {"cache", OPTION_TEXT, &o.pull.cache, "DIR", "pull: the cache (default: as HF_HUB_CACHE and HF_HOME say)",
-         NULL},
+        {"cache", OPTION_TEXT, &o.pull.cache, "DIR",
+         "pull, cached, evict: the cache (default: as HF_HUB_CACHE and HF_HOME say)", NULL},
         {"offline", OPTION_FLAG, &o.pull.is_offline, NULL,
          "pull: what is in the cache, without a request; HF_HUB_OFFLINE=1 too", NULL},
         {"transfers", OPTION_INT, &o.pull.transfers, "N", "pull: files at once (4)", NULL},
+        {"data", OPTION_TEXT, &o.cached.data, "DIR",
+         "cached, evict: data folder of the server, to see what is still needed", NULL},
+        {"project", OPTION_TEXT, &o.cached.project, "ID", "cached, evict: what a token of this project has opened",
+         NULL},
+        {"force", OPTION_FLAG, &o.cached.is_forced, NULL, "evict: what is still needed, too", NULL},
         {"out", OPTION_TEXT, &o.out, "DIR", "merge, quantize: the folder to write, which must not exist", NULL},
         {"dtype", OPTION_TEXT, &o.dtype, "TYPE",
          "quantize: what transformers shall compute in: bfloat16 or float32 (bfloat16)", NULL},
         {"threads", OPTION_INT, &o.threads, "N", "merge, quantize: processor threads (all)", NULL}};
     const struct options options = {
-        .usage =
-            "attune models list\n"
-            "       attune models pull ORG/NAME\n"
-            "       attune models merge BASE ADAPTER --out DIR\n"
-            "       attune models quantize MODEL --out DIR",
+        .usage = "attune models list\n"
+                 "       attune models pull ORG/NAME\n"
+                 "       attune models cached [--data DIR]\n"
+                 "       attune models evict ORG/NAME --data DIR\n"
+                 "       attune models merge BASE ADAPTER --out DIR\n"
+                 "       attune models quantize MODEL --out DIR",
         .about = "Base models and results of a running server; or, without one, fetches a model from the Hugging "
                  "Face\n"
-                 "Hub (HF_ENDPOINT) into its cache, where servers and other tools find it; or works the PEFT adapter\n"
+                 "Hub (HF_ENDPOINT) into its cache, where servers and other tools find it, lists or removes what\n"
+                 "lies there; or works the PEFT adapter\n"
                  "in the folder ADAPTER into the model in the folder BASE and writes a model that needs no adapter; "
                  "or\n"
                  "writes the model in the folder MODEL with linear layers of four bits (NF4), as bitsandbytes has it.",
@@ -113,6 +127,7 @@ int cli_models(int argc, char **argv)
         fprintf(stderr, "attune models: %s\n", err.text);
         return 2;
     }
+    o.cached.cache = o.pull.cache;
     if (act(&o, words, &err))
         return 0;
     fprintf(stderr, "attune models: %s\n", err.text);

@@ -35,7 +35,7 @@ enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_
 struct serve_options {
     const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log, *devices;
     int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice,
-        hung_seconds;
+        hung_seconds, hub_bytes_max;
     bool is_open;
     const char *secret_key_file, *outgoing, *wandb_url;
     int64_t secret_key_fd;
@@ -173,6 +173,7 @@ static bool open_fetcher(struct serve *s, struct err *err)
                                                       .origins = s->options.outgoing,
                                                       .cache = s->hub_cache,
                                                       .models_dir = s->models_dir,
+                                                      .bytes_max = s->options.hub_bytes_max,
                                                       .on_change = jobs_changed,
                                                       .on_change_context = s},
                              err);
@@ -297,11 +298,10 @@ static void request_done(void *context, const struct http_request *request, cons
 static bool open_all(struct serve *s, struct err *err)
 {
     if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) || !store_take_checkpoints(s->store, err) ||
-        !open_secrets(s, err) || !open_tracker(s, err) ||
-        !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
-        !(s->blobs = blobs_open(s->data_dir, err)) ||
-        (!s->options.is_open && !make_first_key(s, err)) || !open_jobs(s, err) || !open_fetcher(s, err) ||
+        !(s->store = store_open(s->data_dir, err)) || !store_take_checkpoints(s->store, err) || !open_secrets(s, err) ||
+        !open_tracker(s, err) || !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
+        !(s->blobs = blobs_open(s->data_dir, err)) || (!s->options.is_open && !make_first_key(s, err)) ||
+        !open_jobs(s, err) || !open_fetcher(s, err) ||
         !certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err))
         return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
@@ -426,6 +426,7 @@ static bool check_ranges(const struct serve_options *o, struct err *err)
         {"hung-seconds", o->hung_seconds, 1, 24 * 60 * 60},
         {"memory", o->memory, 0, INT64_MAX},
         {"disk-free-min", o->disk_free_min, -1, INT64_MAX},
+        {"hub-bytes-max", o->hub_bytes_max, 0, INT64_MAX},
         {"connections-per-address", o->connections_per_address, 0, 1024},
         {"audit-days", o->audit_days, 1, 100 * 366},
         {"auth-failures", o->auth_failures, 0, 1000000},
@@ -519,6 +520,8 @@ int cli_serve(int argc, char **argv)
         {"audit-days", OPTION_INT, &s.options.audit_days, "N", "the audit log is kept so long (default 365)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
+        {"hub-bytes-max", OPTION_INT, &s.options.hub_bytes_max, "BYTES",
+         "what models of the Hub may take on the disk in all (default: down to --disk-free-min)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
          "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, "
          "internal:http://10.0.0.5:5000 (default: none)",

@@ -30,7 +30,7 @@ const char *hub_cache_default(struct arena *arena)
 
 char *hub_cache_of_project(struct arena *arena, const char *data_dir, const char *project_id)
 {
-    return arena_printf(arena, "%s/hub-of-projects/%s", data_dir, project_id);
+    return arena_printf(arena, "%s/" HUB_CACHES_OF_PROJECTS "/%s", data_dir, project_id);
 }
 
 static char *repo_path(struct arena *arena, const char *cache, const char *repo, const char *below)
@@ -82,12 +82,14 @@ static bool has_shards(struct arena *arena, const char *folder)
 
     if (file_read(arena, path, INDEX_BYTES_MAX, &text, NULL))
         map = json_get(json_parse(arena, text, NULL, NULL), "weight_map");
-    for json_each (shard, map) {
-        if (!ok || (shard->type == JSON_STRING && last.at && str_equal(shard->string, last)))
-            continue;
-        last = json_string_or(shard, STR(""));
-        ok = hub_name_is_path(last) && has(arena, folder, str_copy(arena, last));
-    }
+    for
+        json_each(shard, map)
+        {
+            if (!ok || (shard->type == JSON_STRING && last.at && str_equal(shard->string, last)))
+                continue;
+            last = json_string_or(shard, STR(""));
+            ok = hub_name_is_path(last) && has(arena, folder, str_copy(arena, last));
+        }
     return ok && map && map->count > 0;
 }
 
@@ -123,8 +125,8 @@ const char *hub_cache_find(struct arena *arena, const char *cache, const char *r
     return NULL;
 }
 
-void hub_cache_list(struct arena *arena, const char *cache,
-                    bool (*on_model)(void *context, const char *repo, const char *folder), void *context)
+void hub_cache_repos(struct arena *arena, const char *cache,
+                     bool (*on_repo)(void *context, const char *repo, const char *folder), void *context)
 {
     bool go_on = true;
     char **names;
@@ -134,7 +136,7 @@ void hub_cache_list(struct arena *arena, const char *cache,
         return;
     for (size_t i = 0; go_on && i < count; i++) {
         struct str name = str_of(names[i]);
-        const char *repo, *folder;
+        const char *repo;
         ptrdiff_t split;
 
         if (!str_starts(name, STR("models--")))
@@ -143,10 +145,44 @@ void hub_cache_list(struct arena *arena, const char *cache,
         split = str_find(name, STR("--"), 0);
         repo = split < 0 ? str_copy(arena, name)
                          : arena_printf(arena, "%.*s/%s", (int)split, name.at, name.at + split + 2);
-        folder = hub_name_is_repo(str_of(repo)) ? hub_cache_find(arena, cache, repo, NULL) : NULL;
-        if (folder && hub_cache_is_model(arena, folder))
-            go_on = on_model(context, repo, folder);
+        if (hub_name_is_repo(str_of(repo)))
+            go_on = on_repo(context, repo, path_join(arena, cache, names[i]));
     }
+}
+
+struct lister {
+    struct arena *arena;
+    const char *cache;
+    bool (*on_model)(void *context, const char *repo, const char *folder);
+    void *context;
+};
+
+static bool list_repo(void *context, const char *repo, const char *folder)
+{
+    const struct lister *lister = context;
+    const char *snapshot = hub_cache_find(lister->arena, lister->cache, repo, NULL);
+
+    (void)folder;
+    return !snapshot || !hub_cache_is_model(lister->arena, snapshot) ||
+           lister->on_model(lister->context, repo, snapshot);
+}
+
+void hub_cache_list(struct arena *arena, const char *cache,
+                    bool (*on_model)(void *context, const char *repo, const char *folder), void *context)
+{
+    hub_cache_repos(arena, cache, list_repo, &(struct lister){arena, cache, on_model, context});
+}
+
+/* In one rename, so that nobody finds half of it. */
+bool hub_cache_evict(struct arena *arena, const char *cache, const char *repo, struct err *err)
+{
+    const char *name = hub_name_folder(arena, repo), *folder = path_join(arena, cache, name);
+    const char *leaving = arena_printf(arena, "%s/.evicted.%s", cache, name);
+
+    if (!dir_exists(folder))
+        return err_set(err, ERR_NOT_FOUND, "%s is not in %s", repo, cache);
+    return dir_remove(leaving, err) && file_rename(folder, leaving, err) && dir_remove(leaving, err) &&
+           dir_remove(arena_printf(arena, "%s/.locks/%s", cache, name), err);
 }
 
 /* --- what comes --- */

@@ -16,7 +16,8 @@
  * NULL: nowhere. */
 const char *hub_cache_default(struct arena *arena);
 
-/* Where models lie that a project's own token has opened: nobody else finds them there. */
+/* Where models lie that a project's own token has opened, a cache for each: nobody else finds them there. */
+#define HUB_CACHES_OF_PROJECTS "hub-of-projects"
 char *hub_cache_of_project(struct arena *arena, const char *data_dir, const char *project_id);
 
 /* The commit that a revision is here; NULL: not known. */
@@ -34,7 +35,13 @@ bool hub_cache_is_adapter(struct arena *arena, const char *folder);
 /* The folder of a model or adapter; NULL: not here, or not whole. revision NULL: main, and where that is
  * not whole, the last snapshot that is. */
 const char *hub_cache_find(struct arena *arena, const char *cache, const char *repo, const char *revision);
-/* Models in the cache. False from on_model: stop. */
+/* Repositories of models in the cache, whole or not, and their folders. False from on_repo: stop. */
+void hub_cache_repos(struct arena *arena, const char *cache,
+                     bool (*on_repo)(void *context, const char *repo, const char *folder), void *context);
+/* A repository goes, with what of it is on its way. Whoever has its files open or mapped keeps them. ERR_NOT_FOUND. */
+bool hub_cache_evict(struct arena *arena, const char *cache, const char *repo, struct err *err);
+
+/* Models in the cache, with the folders of their snapshots. False from on_model: stop. */
 void hub_cache_list(struct arena *arena, const char *cache,
                     bool (*on_model)(void *context, const char *repo, const char *folder), void *context);
 

@@ -43,6 +43,7 @@ struct fetch {
     const char *model_path, *adapter_path, *end;
     struct err problem;
     int repos, tenths; /* told of: which repository, how much of it */
+    int64_t missing;   /* bytes that are still to come */
 };
 
 struct fetcher {
@@ -97,10 +98,12 @@ static bool write_document(struct fetch *fetch, struct strbuf *text, struct err 
     json_put_text(&w, "cache", config->cache);
     json_put_text(&w, "own_cache", hub_cache_of_project(&fetch->arena, config->data_dir, fetch->job.project_id));
     json_put_text(&w, "models_dir", config->models_dir);
-    for json_each (member, base) {
-        json_write_key_str(&w, member->key);
-        json_write_value(&w, member);
-    }
+    for
+        json_each(member, base)
+        {
+            json_write_key_str(&w, member->key);
+            json_write_value(&w, member);
+        }
     ok = put_token(&w, fetch, err);
     json_write_end_object(&w);
     return ok;
@@ -216,11 +219,46 @@ static double gib(int64_t bytes)
     return (double)bytes / (double)(1 << 30);
 }
 
+/* What lies in the caches, and what others are fetching. */
+static bool bytes_taken(const struct fetch *fetch, int64_t *taken, struct err *err)
+{
+    const struct fetcher *fetcher = fetch->fetcher;
+    struct arena arena = {0};
+    uint64_t shared = 0, own = 0;
+    bool ok = dir_bytes(fetcher->config.cache, &shared, err) &&
+              dir_bytes(path_join(&arena, fetcher->config.data_dir, HUB_CACHES_OF_PROJECTS), &own, err);
+
+    *taken = (int64_t)(shared + own);
+    for (const struct fetch *other = fetcher->first; other; other = other->next)
+        *taken += other != fetch && is_at_work(other) ? other->missing : 0;
+    arena_deinit(&arena);
+    return ok;
+}
+
+static bool is_within_limit(const struct fetch *fetch, int64_t missing, struct err *err)
+{
+    const int64_t max = fetch->fetcher->config.bytes_max;
+    int64_t taken;
+
+    if (max == 0 || missing == 0)
+        return true;
+    if (!bytes_taken(fetch, &taken, err))
+        return false;
+    return missing <= max - taken ||
+           err_set(err, ERR_NO_SPACE,
+                   "%lld MiB are missing, and models of the Hub, which may take %lld MiB here, take %lld MiB already: "
+                   "whoever runs the server can evict some ('attune models evict')",
+                   (long long)missing >> 20, (long long)max >> 20, (long long)taken >> 20);
+}
+
 /* False when there is no room for it. */
 static bool promise(struct fetch *fetch, int64_t bytes, int64_t present, struct err *err)
 {
     const struct fetcher_config *config = &fetch->fetcher->config;
 
+    fetch->missing = bytes - present;
+    if (!is_within_limit(fetch, bytes - present, err))
+        return false;
     return !path_is_same_disk(config->cache, config->data_dir) ||
            disk_promise(config->disk, fetch->owner, bytes, present, err);
 }
@@ -250,6 +288,7 @@ static void take_progress(struct fetch *fetch, const struct json *progress)
     struct str repo = json_string_or(json_get(progress, "repo"), STR_NONE);
 
     disk_note_written(fetch->fetcher->config.disk, fetch->owner, bytes);
+    fetch->missing = total - bytes;
     if (tenths <= fetch->tenths)
         return;
     fetch->tenths = tenths;

@@ -25,6 +25,7 @@ struct fetcher_config {
     const char *origins;    /* that may be reached: http/outgoing.h */
     const char *cache;      /* of all projects; NULL: "hub" in the data folder */
     const char *models_dir; /* NULL: none */
+    int64_t bytes_max;      /* of all that lies in the caches; 0: as much as the disk lets them */
     int fetches_max;        /* at once; 0: 2 */
     int64_t retry_ms;       /* after the first failure, doubling; 0: 5 s */
     /* May be NULL: a job has a new event. */

@@ -65,3 +65,15 @@ void commit_note(struct store *store, double seconds)
     store->commits.buckets[bucket]++;
     store->commits.seconds += seconds;
 }
+
+bool store_dependents(struct store *store, const char *part, struct store_dependents *dependents, struct err *err)
+{
+    struct query query = query_open(
+        store, "SELECT (SELECT COUNT(*) FROM jobs WHERE finished_ms = 0 AND instr(model_path, ?1) > 0), "
+               "(SELECT COUNT(*) FROM models WHERE kind <> 'full' AND instr(base_path, ?1) > 0)");
+
+    query_text(&query, part);
+    if (query_step(&query))
+        *dependents = (struct store_dependents){query_get_integer(&query, 0), query_get_integer(&query, 1)};
+    return query_close(&query, err);
+}

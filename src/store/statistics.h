@@ -11,6 +11,13 @@ struct store_statistics {
 };
 bool store_statistics(struct store *store, struct store_statistics *statistics, struct err *err);
 
+/* What still needs the models below folders of whose paths `part` is a part: jobs that have not ended, and adapters,
+ * which chats and further jobs put on their base. */
+struct store_dependents {
+    int64_t jobs, adapters;
+};
+bool store_dependents(struct store *store, const char *part, struct store_dependents *dependents, struct err *err);
+
 /* Writes of this process since it opened the store. buckets[i] took more than 2^(i-1) and at most 2^i ms; the last
  * takes all that is longer. */
 enum { STORE_COMMIT_BUCKETS = 16 };

@@ -28,12 +28,12 @@ def tiny(tmp_path_factory):
 
 
 class Site:
-    def __init__(self, folder, models, hub, origins=None, **environment):
+    def __init__(self, folder, models, hub, origins=None, serve=(), **environment):
         self.folder, self.hub = folder, hub
         (folder / "key").write_text("0123456789abcdef" * 4)
         (folder / "key").chmod(0o600)
         origins = f"internal:{hub.url} internal:{hub.cdn_url}" if origins is None else origins
-        self.server = Server(folder / "data", models, "--no-auth", "--secret-key-file", folder / "key", *(["--outgoing", origins] if origins else []))
+        self.server = Server(folder / "data", models, "--no-auth", "--secret-key-file", folder / "key", *(["--outgoing", origins] if origins else []), *serve)
         self.environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), **environment}
         self.start()
         self.file = self.client.files.create(file=("t.jsonl", chat_lines(24).encode()), purpose="fine-tune")
@@ -267,3 +267,47 @@ def test_what_is_wrong_with_it_is_named(client, training_file, from_checkpoint, 
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"from_checkpoint": from_checkpoint})
     assert words in json.dumps(caught.value.body) and caught.value.param.startswith("from_checkpoint")
+
+
+def models_command(site, *words, status=0):
+    run = subprocess.run([BINARY, "models", *map(str, words)], capture_output=True, text=True, env={**os.environ, **site.environment})
+    assert run.returncode == status, run.stdout + run.stderr
+    return run.stdout if status == 0 else run.stderr
+
+
+def test_what_was_fetched_is_listed_and_evicted_when_nobody_needs_it(hub, sites, tiny):
+    hub.put("org/tiny", tiny)
+    site = sites()
+    job = site.create("org/tiny", lora=True)
+    assert site.wait(job).status == "succeeded"
+    data = site.folder / "data"
+    head, line = models_command(site, "cached", "--data", data).splitlines()
+    assert head.split() == ["repository", "on", "disk", "jobs", "adapters", "project"] and line.split()[0] == "org/tiny"
+    assert float(line.split()[1]) > 0.01 and line.split()[2:] == ["MiB", "0", "2"]  # the result and its checkpoint
+    assert "2 adapters need org/tiny" in models_command(site, "evict", "org/tiny", "--data", data, status=1)
+    assert "--data" in models_command(site, "evict", "org/tiny", status=1)
+    assert "is not in" in models_command(site, "evict", "org/other", "--data", data, status=1)
+    site.client.models.delete(site.client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model)
+    for checkpoint in site.client.fine_tuning.jobs.checkpoints.list(job.id):
+        try:
+            site.client.models.delete(checkpoint.fine_tuned_model_checkpoint)
+        except openai.NotFoundError:
+            pass
+    models_command(site, "evict", "org/tiny", "--data", data)
+    assert not list((site.folder / "hf/hub").glob("*tiny*")) and not list((site.folder / "hf/hub/.locks").glob("*tiny*"))
+    assert "org/tiny" not in [model.id for model in site.client.models.list()]
+    before = len(hub.log)
+    assert site.wait(site.create("org/tiny")).status == "succeeded" and len(hub.log) > before
+
+
+def test_downloads_take_no_more_than_the_operator_lets_them(hub, sites, tiny):
+    hub.put("org/tiny", tiny)
+    hub.put("org/more", tiny)
+    size = sum(map(len, tiny.values()))
+    site = sites(serve=["--hub-bytes-max", str(size * 3 // 2)])
+    assert site.wait(site.create("org/tiny")).status == "succeeded"
+    failed = site.wait(site.create("org/more"))
+    assert failed.status == "failed" and "attune models evict" in failed.error.message, failed.error
+    assert not [path for path in (site.folder / "hf/hub").rglob("*") if "models--org--more" in str(path) and path.is_file() and path.stat().st_size > 100_000]
+    models_command(site, "evict", "org/tiny", "--force")
+    assert site.wait(site.create("org/more")).status == "succeeded"
