@@ -240,7 +240,7 @@ static void read_device(struct reader *r, const struct json *value)
 
 static const char *const extension_names[] = {
     "over_length", "lr_scheduler_type", "checkpoint_steps", "keep_checkpoints", "eval_steps", "priority",
-    "quantization", "tensorboard", "device",
+    "quantization", "tensorboard", "device", "optim",
 #define NAME(name) #name,
     LORA_OPTIONS(NAME)
 #undef NAME
@@ -251,6 +251,7 @@ static void read_extension(struct reader *r, const struct json *value)
     static const char *const over_length[] = {"drop", "error", "truncate"};
     static const char *const schedules[] = {"linear", "cosine", "constant", "constant_with_warmup"};
     static const char *const quantizations[] = {"none", "nf4"};
+    static const char *const optims[] = {"adamw_torch", "adamw_bf16"};
     struct job_request *request = r->request;
 
     if (str_is(value->key, "over_length"))
@@ -261,6 +262,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_choice(r, value, quantizations, COUNT(quantizations), &request->quantization);
     else if (str_is(value->key, "device"))
         read_device(r, value);
+    else if (str_is(value->key, "optim"))
+        read_choice(r, value, optims, COUNT(optims), &request->optim);
     else if (str_is(value->key, "tensorboard"))
         read_switch(r, value, &request->has_tensorboard);
     else if (str_is(value->key, "checkpoint_steps"))
@@ -581,6 +584,13 @@ static void check_quantization(struct reader *r)
                      "quantization nf4 goes with lora: weights of four bits do not train");
 }
 
+static void check_optim(struct reader *r)
+{
+    if (strcmp(r->request->optim, "adamw_bf16") == 0 && r->request->values.lora)
+        problems_add(r->problems, "value_error", "optim", NULL, NULL,
+                     "optim adamw_bf16 is for full fine-tuning: an adapter's weights are few and stay in float32");
+}
+
 bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,
                       struct problems *problems)
 {
@@ -592,7 +602,8 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
                                     .has_tensorboard = true,
                                     .lr_scheduler_type = "linear",
                                     .quantization = "none",
-                                    .device = "auto"};
+                                    .device = "auto",
+                                    .optim = "adamw_torch"};
     if (!body || body->type != JSON_OBJECT) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
                      json_type_name(body));
@@ -615,6 +626,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_extra(&r, json_get(body, "extra_body"));
     settle_method(&r);
     check_quantization(&r);
+    check_optim(&r);
     resolve_rate(&r);
     return problems->count == 0;
 }

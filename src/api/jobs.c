@@ -179,6 +179,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
 #undef PUT_LORA_OPTION
     json_put_text(&w, "lr_scheduler_type", request->lr_scheduler_type);
     json_put_text(&w, "quantization", request->quantization);
+    if (strcmp(request->optim, "adamw_torch") != 0)
+        json_put_text(&w, "optim", request->optim);
     if (!request->has_tensorboard)
         json_put_bool(&w, "tensorboard", false);
     json_put_text(&w, "init", "model");

@@ -92,43 +92,24 @@ static bool open_model(struct bench *bench, struct pool *pool, struct err *err)
 
 static void update(struct bench *bench, const double *sumsq, int64_t step)
 {
-    for (int i = 0; i < bench->range_count; i++) {
-        const struct model_range *range = &bench->range[i];
-        struct op_adamw op = {.master = range->master,
-                              .m = range->m,
-                              .v = range->v,
-                              .grad = range->grad,
-                              .copy = range->copy,
-                              .copy_type = range->copy_type,
-                              .count = range->count,
-                              .sumsq = sumsq,
-                              .max_norm = 1,
-                              .lr = 1e-4f,
-                              .beta1 = 0.9f,
-                              .beta2 = 0.999f,
-                              .eps = 1e-8f,
-                              .decay = range->has_decay ? 0.01f : 0,
-                              .step = step};
+    struct op_adamw rule = {.sumsq = sumsq, .max_norm = 1, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.01f,
+                            .step = step};
 
-        model_backend(bench->model)->adamw(model_queue(bench->model), &op);
-    }
+    model_update(bench->model, bench->range, bench->range_count, &rule);
 }
 
 static void run_step(struct bench *bench, int64_t step)
 {
     struct model_step place = {.seed = 1, .step = (uint32_t)step, .tokens = bench->batch.T};
-    double started = bench->marks.clock(), sumsq = 0, *partial;
-    uint64_t count;
-    float *grad = model_grads(bench->model, &count, &partial);
+    double started = bench->marks.clock(), sumsq = 0;
+    const double *at;
 
     bench->marks.count = 0;
     bench->result = (struct model_result){0};
     model_zero_grads(bench->model);
     model_forward_backward(bench->model, &bench->batch, true, &place, &bench->result);
-    model_backend(bench->model)
-        ->sumsq(model_queue(bench->model),
-                &(struct op_sumsq){.x = grad, .count = count, .partial = partial, .sum = &sumsq});
-    update(bench, &sumsq, step + 1);
+    at = model_grad_sumsq(bench->model, &sumsq);
+    update(bench, at, step + 1);
     bench->seconds = bench->marks.clock() - started;
     bench->grad_norm = sqrt(sumsq);
 }

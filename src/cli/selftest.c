@@ -108,29 +108,15 @@ static double train_step(struct model *model, int64_t k)
     struct model_range range[MODEL_RANGES_MAX];
     int count = model_ranges(model, range, MODEL_RANGES_MAX);
     struct arena arena = {0};
+    struct op_adamw rule;
     struct step step;
     double sumsq;
     const double *at;
 
     run_step(model, &arena, &step);
     at = model_grad_sumsq(model, &sumsq);
-    for (int i = 0; i < count; i++)
-        model_backend(model)->adamw(model_queue(model), &(struct op_adamw){
-                                                            .master = range[i].master,
-                                                            .m = range[i].m,
-                                                            .v = range[i].v,
-                                                            .grad = range[i].grad,
-                                                            .copy = range[i].copy,
-                                                            .copy_type = range[i].copy_type,
-                                                            .count = range[i].count,
-                                                            .sumsq = at,
-                                                            .max_norm = 1,
-                                                            .lr = 3e-3f,
-                                                            .beta1 = 0.9f,
-                                                            .beta2 = 0.999f,
-                                                            .eps = 1e-8f,
-                                                            .step = k,
-                                                        });
+    rule = (struct op_adamw){.sumsq = at, .max_norm = 1, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
+    model_update(model, range, count, &rule);
     arena_deinit(&arena);
     return step.loss;
 }

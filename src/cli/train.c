@@ -24,7 +24,7 @@ struct arguments {
     const char *run;
     int64_t attempt;
     const char *model, *adapter, *train, *valid, *out;
-    const char *method, *over_length, *schedule, *init, *dtype, *quantization;
+    const char *method, *over_length, *schedule, *init, *dtype, *quantization, *optim;
     const char *targets, *excluded, *saved, *layers, *rank_pattern, *alpha_pattern; /* as typed */
     struct hyperparameters_given given;
     struct train_config config;
@@ -104,6 +104,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
+        {"optim", OPTION_TEXT, &a->optim, "NAME",
+         "adamw_torch, or adamw_bf16: weights, gradients and moments in bf16, stochastically rounded; 8 bytes a parameter (adamw_torch)", NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
         {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use, of the device (no limit; a GPU's: what is free)", NULL},
@@ -256,6 +258,17 @@ static bool make_lora(struct arena *arena, const struct arguments *a, struct lor
            split_patterns(arena, "alpha-pattern", a->alpha_pattern, &lora->alpha_pattern, err);
 }
 
+static bool name_optimizer(struct arguments *a, struct err *err)
+{
+    const char *conflict;
+
+    if (!train_optim_find(str_of(a->optim), &a->config.optim))
+        return err_set(err, ERR_INPUT, "--optim takes adamw_torch or adamw_bf16, not '%s'", a->optim);
+    conflict = a->adapter && a->config.optim != OPTIM_ADAMW_TORCH ? "adamw_bf16 is for full fine-tuning, not for --adapter"
+                                                                 : train_optim_conflict(&a->config);
+    return !conflict || err_set(err, ERR_INPUT, "--optim: %s", conflict);
+}
+
 static bool name_choices(struct arguments *a, struct err *err)
 {
     struct train_config *c = &a->config;
@@ -276,7 +289,7 @@ static bool name_choices(struct arguments *a, struct err *err)
         return err_set(err, ERR_INPUT, "--quantization takes none or nf4, not '%s'", a->quantization);
     if (c->is_nf4 && !c->hp.lora && !a->adapter)
         return err_set(err, ERR_INPUT, "--quantization nf4 goes with --lora: weights of four bits do not train");
-    return true;
+    return name_optimizer(a, err);
 }
 
 static bool choose_method(struct arguments *a, struct err *err)
@@ -446,7 +459,8 @@ int cli_train(int argc, char **argv)
                           .schedule = "linear",
                           .init = "model",
                           .dtype = "auto",
-                          .quantization = "none"};
+                          .quantization = "none",
+                          .optim = "adamw_torch"};
     struct option list[OPTIONS_MAX];
     struct arena arena = {0};
     struct err err = {0};

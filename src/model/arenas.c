@@ -1,12 +1,13 @@
 /* The optimizer's and the checkpoint's view of a model's arenas. */
 #include "model/memory.h"
 
+#include "compute/stochastic.h"
+
 #include <stdlib.h>
 
 static void *element(const struct model *m, enum region_id region, uint64_t at)
 {
-    return m->region[region] && m->region_bytes[region] ? m->region[region] + at * dtype_bytes(m->params.master_type)
-                                                        : NULL;
+    return m->region[region] && m->region_bytes[region] ? m->region[region] + params_arena_bytes(&m->params, at) : NULL;
 }
 
 static struct model_range range_of(const struct model *m, uint64_t begin, uint64_t end, bool has_decay)
@@ -17,45 +18,81 @@ static struct model_range range_of(const struct model *m, uint64_t begin, uint64
         .grad = element(m, REGION_GRADS, begin),
         .m = element(m, REGION_MOMENT_M, begin),
         .v = element(m, REGION_MOMENT_V, begin),
+        .type = params_arena_type(params, begin),
         .copy_type = params->compute_type,
         .count = end - begin,
+        .first = begin < params->short_from ? 0 : begin - params->short_from,
         .has_decay = has_decay,
     };
 
+    ASSERT(range.first % STOCHASTIC_STRETCH == 0);
     if (params->has_copy && begin >= params->copy_from)
         range.copy = m->region[REGION_COPY] + (begin - params->copy_from) * dtype_bytes(params->compute_type);
     return range;
 }
 
-int model_ranges(struct model *m, struct model_range *ranges, int max)
+struct range_list {
+    struct model_range *range;
+    int count, max;
+};
+
+static void add_range(struct range_list *list, const struct model *m, uint64_t begin, uint64_t end, bool has_decay)
+{
+    if (end == begin)
+        return;
+    ASSERT(list->count < list->max);
+    list->range[list->count++] = range_of(m, begin, end, has_decay);
+}
+
+/* Of elements of one type. */
+static void add_ranges(struct range_list *list, const struct model *m, uint64_t begin, uint64_t end)
 {
     const struct params *params = &m->params;
-    uint64_t begin = 0;
+    uint64_t first = begin;
     bool has_decay = false;
-    int count = 0;
 
-    ASSERT(params->master_type == DTYPE_F32);
     for (int i = 0; i < params->stored_count; i++) {
         const struct stored *stored = &params->stored[i];
-        if (stored->residence != IN_ARENA)
+        if (stored->residence != IN_ARENA || stored->at < first || stored->at >= end)
             continue;
-        if (stored->at > begin &&
-            (stored->has_decay != has_decay || (params->has_copy && stored->at == params->copy_from))) {
-            ASSERT(count < max);
-            ranges[count++] = range_of(m, begin, stored->at, has_decay);
+        if (stored->has_decay != has_decay || (params->has_copy && stored->at == params->copy_from)) {
+            add_range(list, m, begin, stored->at, has_decay);
             begin = stored->at;
         }
         has_decay = stored->has_decay;
     }
-    if (params->arena_count > begin) {
-        ASSERT(count < max);
-        ranges[count++] = range_of(m, begin, params->arena_count, has_decay);
+    add_range(list, m, begin, end, has_decay);
+}
+
+int model_ranges(struct model *m, struct model_range *ranges, int max)
+{
+    const struct params *params = &m->params;
+    struct range_list list = {ranges, 0, max};
+
+    ASSERT(params->master_type == DTYPE_F32);
+    add_ranges(&list, m, 0, params->short_from);
+    add_ranges(&list, m, params->short_from, params->arena_count);
+    return list.count;
+}
+
+void model_update(struct model *m, const struct model_range *ranges, int count, const struct op_adamw *rule)
+{
+    for (int i = 0; i < count; i++) {
+        const struct model_range *range = &ranges[i];
+        struct op_adamw op = *rule;
+
+        op.master = range->master, op.m = range->m, op.v = range->v, op.grad = range->grad;
+        op.master_type = op.moment_type = op.grad_type = range->type;
+        op.copy = range->copy, op.copy_type = range->copy_type;
+        op.count = range->count, op.first = range->first;
+        op.decay = range->has_decay ? rule->decay : 0;
+        m->backend->adamw(&m->queue, &op);
     }
-    return count;
 }
 
 float *model_grads(struct model *m, uint64_t *count, double **partial)
 {
+    ASSERT(m->params.short_from == m->params.arena_count);
     *count = m->params.arena_count;
     *partial = m->partial;
     return element(m, REGION_GRADS, 0);
@@ -63,22 +100,28 @@ float *model_grads(struct model *m, uint64_t *count, double **partial)
 
 const double *model_grad_sumsq(struct model *m, double *value)
 {
-    struct op_sumsq op = {.x = element(m, REGION_GRADS, 0), .count = m->params.arena_count, .partial = m->partial, .sum = m->sumsq};
+    uint64_t wide = m->params.short_from, count = m->params.arena_count;
+    struct op_sumsq op = {.x = element(m, REGION_GRADS, 0), .count = wide, .partial = m->partial, .sum = m->sumsq};
 
     m->backend->sumsq(&m->queue, &op);
+    if (count > wide) {
+        op = (struct op_sumsq){element(m, REGION_GRADS, wide), DTYPE_BF16, true, count - wide, m->partial, m->sumsq};
+        m->backend->sumsq(&m->queue, &op);
+    }
     memory_read(m, value, m->sumsq, sizeof *value);
     return m->sumsq;
 }
 
 void model_grads_read(struct model *m, float *grads)
 {
+    ASSERT(m->params.short_from == m->params.arena_count);
     memory_read(m, grads, element(m, REGION_GRADS, 0), m->params.arena_count * sizeof *grads);
 }
 
 void model_zero_grads(struct model *m)
 {
     if (m->region[REGION_GRADS])
-        memory_zero(m, m->region[REGION_GRADS], m->params.arena_count * dtype_bytes(m->params.master_type));
+        memory_zero(m, m->region[REGION_GRADS], params_arena_bytes(&m->params, m->params.arena_count));
 }
 
 struct param_view model_param_view(struct model *m, int index)
@@ -89,29 +132,31 @@ struct param_view model_param_view(struct model *m, int index)
 
     if (stored->residence != IN_ARENA)
         return (struct param_view){.rows = param->rows, .cols = param->cols, .ld = stored->ld};
-    return (struct param_view){element(m, REGION_MASTERS, at),
-                               element(m, REGION_GRADS, at),
-                               element(m, REGION_MOMENT_M, at),
-                               element(m, REGION_MOMENT_V, at),
-                               param->rows,
-                               param->cols,
-                               stored->cols};
+    return (struct param_view){.master = element(m, REGION_MASTERS, at),
+                               .grad = element(m, REGION_GRADS, at),
+                               .m = element(m, REGION_MOMENT_M, at),
+                               .v = element(m, REGION_MOMENT_V, at),
+                               .rows = param->rows,
+                               .cols = param->cols,
+                               .ld = stored->ld,
+                               .type = params_arena_type(&m->params, at)};
 }
 
 double model_param_grad_sumsq(struct model *m, int index)
 {
     struct param_view view = model_param_view(m, index);
     void *copy;
-    struct mat grads = memory_view(m, (struct mat){view.grad, view.rows, view.cols, view.ld, DTYPE_F32}, &copy);
-    const float *grad = grads.at;
+    struct mat grads = memory_view(m, (struct mat){view.grad, view.rows, view.cols, view.ld, view.type}, &copy);
+    float *row = mem_alloc((size_t)view.cols * sizeof *row);
     double sum = 0;
 
-    ASSERT(grad && m->params.master_type == DTYPE_F32);
+    ASSERT(grads.at && m->params.master_type == DTYPE_F32);
     for (int32_t r = 0; r < view.rows; r++) {
+        convert(row, DTYPE_F32, mat_below(grads, r, 1).at, view.type, (size_t)view.cols);
         for (int32_t c = 0; c < view.cols; c++)
-            sum += (double)grad[c] * grad[c];
-        grad += grads.ld;
+            sum += (double)row[c] * row[c];
     }
+    free(row);
     free(copy);
     return sum;
 }

@@ -54,20 +54,18 @@ static struct mat stored_mat(const struct model *m, const struct stored *stored,
     } else if (params->has_copy && !is_master && stored->type == params->compute_type) {
         mat.at = m->region[REGION_COPY] + (stored->at - params->copy_from) * dtype_bytes(stored->type);
     } else {
-        mat.type = params->master_type;
-        mat.at = m->region[REGION_MASTERS] + stored->at * dtype_bytes(mat.type);
+        mat.type = params_arena_type(params, stored->at);
+        mat.at = m->region[REGION_MASTERS] + params_arena_bytes(params, stored->at);
     }
     return mat;
 }
 
 static struct mat grad_mat(const struct model *m, const struct stored *stored)
 {
-    enum dtype type = m->params.master_type;
-
     if (stored->residence != IN_ARENA)
         return (struct mat){0};
-    return (struct mat){m->region[REGION_GRADS] + stored->at * dtype_bytes(type), stored->rows, stored->cols,
-                        stored->cols, type};
+    return (struct mat){m->region[REGION_GRADS] + params_arena_bytes(&m->params, stored->at), stored->rows, stored->cols,
+                        stored->cols, params_arena_type(&m->params, stored->at)};
 }
 
 /* A scale that all adapted parts share is the weight's: they then take one product. */
@@ -230,7 +228,7 @@ static void place_parts(struct model *m)
 static void take_arenas(struct model *m)
 {
     const struct params *params = &m->params;
-    uint64_t bytes = params->arena_count * dtype_bytes(params->master_type);
+    uint64_t bytes = params_arena_bytes(params, params->arena_count);
 
     take(m, REGION_MASTERS, bytes);
     take(m, REGION_GRADS, bytes);

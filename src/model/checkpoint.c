@@ -113,7 +113,7 @@ static bool write_experts(struct safetensors_writer *writer, const struct param 
     bool ok = true;
 
     for (int32_t e = 0; ok && e < param->experts; e++) {
-        experts_fetch(param, view->master, view->ld, e, values);
+        experts_fetch(param, view->master, view->type, view->ld, e, values);
         if (type != DTYPE_F32)
             convert(values, type, values, DTYPE_F32, count);
         ok = safetensors_write(writer, values, count * dtype_bytes(type), err);
@@ -144,7 +144,7 @@ static bool write_master(struct model *m, struct safetensors_writer *writer, con
         return write_experts(writer, param, view, type, err);
     if (param->is_transposed)
         return write_columns(writer, view, err);
-    return write_rows(writer, view->master, m->params.master_type, type, view->rows, view->cols, view->ld, err);
+    return write_rows(writer, view->master, view->type, type, view->rows, view->cols, view->ld, err);
 }
 
 static bool write_source(struct model *m, struct safetensors_writer *writer, const struct safetensors_entry *entry,
@@ -159,7 +159,7 @@ static bool write_source(struct model *m, struct safetensors_writer *writer, con
     if (source->copied)
         return safetensors_write(writer, source->copied->data, source->copied->bytes, err);
     view = model_param_view(m, source->param);
-    mat = memory_view(m, (struct mat){view.master, view.rows, view.cols, view.ld, m->params.master_type}, &copy);
+    mat = memory_view(m, (struct mat){view.master, view.rows, view.cols, view.ld, view.type}, &copy);
     view.master = mat.at;
     view.ld = mat.ld;
     ok = write_master(m, writer, &m->params.param[source->param], &view, entry->type, err);

@@ -5,8 +5,7 @@
  * takes a flat stream of documents (model/batch.h). One thread drives a model; the pool works inside the ops.
  *
  * Training, per optimizer step: model_zero_grads; model_forward_backward for each micro-batch (gradients add up); then
- * sumsq and adamw over model_ranges with model_backend and model_queue; adamw's copy is what the next forward pass
- * reads. */
+ * model_grad_sumsq and model_update, which writes what the next forward pass reads. */
 #pragma once
 
 #include "model/plan.h"
@@ -104,22 +103,25 @@ struct merge_probe {
 /* Of a model that trains an adapter in f32 or bf16; the batch has supervised rows. Takes memory for a block of rows. */
 void model_probe_merge(struct model *model, const struct batch *batch, struct merge_probe *out);
 
-/* Optimizer's view: consecutive stretches of the arenas with the same decay and copy rule. */
+/* Optimizer's view: consecutive stretches of the arenas with the same type, decay and copy rule. */
 struct model_range {
-    float *master, *grad, *m, *v;
+    void *master, *grad, *m, *v;
     void *copy; /* NULL: none is read */
-    enum dtype copy_type;
-    uint64_t count;
+    enum dtype type, copy_type;
+    uint64_t count, first; /* first: the number of the first element, for stochastic rounding */
     bool has_decay;
 };
 /* How many there are; MODEL_RANGES_MAX always suffice: norms part the layers into a handful each. */
 enum { MODEL_RANGES_MAX = 4096 };
 int model_ranges(struct model *model, struct model_range *ranges, int max);
-/* The gradient arena whole: float[count], zeros in the gaps, where operations read it; partial has room for op_sumsq. */
+/* AdamW over the ranges, queued: of `rule` are taken sumsq, max_norm, lr, beta1, beta2, eps, decay, step and seed. */
+void model_update(struct model *model, const struct model_range *ranges, int count, const struct op_adamw *rule);
+/* The gradient arena whole, where all of it is f32: float[count], zeros in the gaps, where operations read it; partial has
+ * room for op_sumsq. */
 float *model_grads(struct model *model, uint64_t *count, double **partial);
 /* Sum of squares of the whole gradient, in the memory of operations (which take it for clipping) and as a number. */
 const double *model_grad_sumsq(struct model *model, double *value);
-/* Copies the gradient arena for the host: float[count] of the caller. */
+/* Copies the gradient arena for the host, where all of it is f32: float[count] of the caller. */
 void model_grads_read(struct model *model, float *grads);
 void model_zero_grads(struct model *model);
 
@@ -128,9 +130,10 @@ void model_zero_grads(struct model *model);
 struct param_view {
     void *master, *grad, *m, *v; /* NULL where there is none */
     int32_t rows, cols, ld;
+    enum dtype type;
 };
 struct param_view model_param_view(struct model *model, int param);
-/* Sum of squares of a trained param's gradient (F32 or BF16 profile), row by row in f64. */
+/* Sum of squares of a trained param's gradient (not of PROFILE_F64), row by row in f64. */
 double model_param_grad_sumsq(struct model *model, int param);
 /* After masters were changed from outside (recovery, finite differences): writes the compute copy again. */
 void model_masters_changed(struct model *model);

@@ -87,11 +87,12 @@ void experts_place(const struct param *param, const void *values, enum dtype typ
     free(row);
 }
 
-void experts_fetch(const struct param *param, const float *from, int32_t ld, int32_t e, float *values)
+void experts_fetch(const struct param *param, const void *from, enum dtype type, int32_t ld, int32_t e, float *values)
 {
     struct shape shape = expert_shape(param);
 
     for (int32_t c = 0; c < shape.in; c++)
         for (int32_t o = 0; o < shape.out; o++)
-            values[(size_t)c * (size_t)shape.out + (size_t)o] = from[element_at(param, ld, e, o, c)];
+            convert(&values[(size_t)c * (size_t)shape.out + (size_t)o], DTYPE_F32,
+                    (const char *)from + element_at(param, ld, e, o, c) * dtype_bytes(type), type, 1);
 }

@@ -15,7 +15,7 @@ enum { MXFP4_VALUES = 32 }; /* that share a scale */
 void experts_place(const struct param *param, const void *values, enum dtype type, const uint8_t *scales, void *to,
                    int32_t ld, enum dtype to_type);
 /* The way back, of one expert: expert `e` of the tensor as files have it, [in, out] or [out], F32 and dense. */
-void experts_fetch(const struct param *param, const float *from, int32_t ld, int32_t e, float *values);
+void experts_fetch(const struct param *param, const void *from, enum dtype type, int32_t ld, int32_t e, float *values);
 /* Elements of one expert. */
 size_t experts_elements(const struct param *param);
 

@@ -13,11 +13,11 @@ char *param_address(const struct model *m, const struct param *param, int32_t *l
     uint64_t offset = (uint64_t)param->row_at * (uint64_t)stored->ld + (uint64_t)param->col_at;
 
     *ld = stored->ld;
-    *type = stored->residence == IN_ARENA ? m->params.master_type : stored->type;
+    *type = stored->residence == IN_ARENA ? params_arena_type(&m->params, stored->at) : stored->type;
     if (stored->residence == IN_FILE)
         return NULL;
     if (stored->residence == IN_ARENA)
-        return m->region[REGION_MASTERS] + (stored->at + offset) * dtype_bytes(*type);
+        return m->region[REGION_MASTERS] + params_arena_bytes(&m->params, stored->at + offset);
     return m->region[REGION_FROZEN] + stored->at + offset * dtype_bytes(*type);
 }
 

@@ -34,7 +34,7 @@ struct builder {
 
 const char *model_profile_name(enum model_profile profile)
 {
-    static const char *const names[] = {"float32", "bfloat16", "float64"};
+    static const char *const names[] = {"float32", "bfloat16", "float64", "bfloat16 with its state"};
 
     return names[profile];
 }
@@ -158,6 +158,12 @@ static bool choose_adapters(struct builder *b, struct err *err)
     return ok;
 }
 
+/* What trains lies in bf16 alone. */
+static bool has_short_state(const struct builder *b)
+{
+    return b->is_trained && b->profile == PROFILE_BF16_STATE;
+}
+
 static bool check_quantization(const struct builder *b, bool is_random, struct err *err)
 {
     const struct quantization *quantization = &b->config->quantization;
@@ -167,6 +173,8 @@ static bool check_quantization(const struct builder *b, bool is_random, struct e
                        quantization->is_in_file
                            ? "the model's weights are codes of four bits, which do not train: choose lora"
                            : "quantization nf4 goes with lora: weights of four bits do not train");
+    if (has_short_state(b) && b->lora && b->lora->rank)
+        return err_set(err, ERR_INPUT, "an adapter's weights and moments are few and stay in f32: bf16 state is for full fine-tuning");
     if (quantization->is_nf4 && b->lora && b->lora->is_dora)
         return err_set(err, ERR_UNSUPPORTED, "use_dora is not supported over quantized weights");
     if (quantization->is_nf4 && is_random)
@@ -176,13 +184,16 @@ static bool check_quantization(const struct builder *b, bool is_random, struct e
 
 static enum dtype compute_type(enum model_profile profile)
 {
-    return profile == PROFILE_BF16 ? DTYPE_BF16 : profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F64, DTYPE_BF16};
+
+    return types[profile];
 }
 
-/* Norms and sinks are read in the type of sums, biases in that of products. */
-static enum dtype stored_type(const struct params *params, enum slot slot)
+/* Norms and sinks are read in the type of sums, biases in that of products, where these have no f32 of their own. */
+static enum dtype stored_type(const struct builder *b, enum slot slot)
 {
-    bool is_of_sums = slot_is_vector(slot) && !slot_is_bias(slot);
+    const struct params *params = b->out;
+    bool is_of_sums = slot_is_vector(slot) && (!slot_is_bias(slot) || has_short_state(b));
 
     return is_of_sums ? params->master_type : params->compute_type;
 }
@@ -210,7 +221,7 @@ static struct stored *add_matrix(struct builder *b, enum slot slot, enum part pa
     struct stored *stored = &out->stored[out->stored_count++];
 
     *stored = (struct stored){.slot = slot, .part = part, .layer = layer, .rows = rows, .cols = cols, .ld = cols,
-                              .has_decay = slot_has_decay(slot), .type = stored_type(out, slot)};
+                              .has_decay = slot_has_decay(slot), .type = stored_type(b, slot)};
     stored->residence = b->is_trained && is_trained ? IN_ARENA : IN_FROZEN;
     b->stored_at[stored_key(slot, layer, part)] = out->stored_count;
     return stored;
@@ -598,19 +609,51 @@ static void make_room(struct builder *b, struct stored *stored)
     stored->ld = (stored->cols + stored->joined + 31) / 32 * 32;
 }
 
+static void place_in_arena(struct builder *b, struct stored *stored)
+{
+    struct params *out = b->out;
+
+    stored->at = out->arena_count;
+    out->arena_count = align_up(out->arena_count + (uint64_t)stored->rows * (uint64_t)stored->cols, STORED_ALIGN);
+    if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
+        out->copy_from = out->arena_count;
+}
+
+/* Vectors before all others where these are short. */
+static void lay_out_arena(struct builder *b)
+{
+    struct params *out = b->out;
+
+    for (int i = 0; i < out->stored_count; i++)
+        if (out->stored[i].residence == IN_ARENA && (!has_short_state(b) || slot_is_vector(out->stored[i].slot)))
+            place_in_arena(b, &out->stored[i]);
+    out->short_from = out->arena_count;
+    for (int i = 0; has_short_state(b) && i < out->stored_count; i++)
+        if (out->stored[i].residence == IN_ARENA && !slot_is_vector(out->stored[i].slot))
+            place_in_arena(b, &out->stored[i]);
+}
+
+uint64_t params_arena_bytes(const struct params *params, uint64_t at)
+{
+    uint64_t wide = at < params->short_from ? at : params->short_from;
+
+    return wide * dtype_bytes(params->master_type) + (at - wide) * dtype_bytes(DTYPE_BF16);
+}
+
+enum dtype params_arena_type(const struct params *params, uint64_t at)
+{
+    return at < params->short_from ? params->master_type : DTYPE_BF16;
+}
+
 static void lay_out(struct builder *b)
 {
     struct params *out = b->out;
 
+    lay_out_arena(b);
     for (int i = 0; i < out->stored_count; i++) {
         struct stored *stored = &out->stored[i];
         uint64_t count = (uint64_t)stored->rows * (uint64_t)stored->cols;
-        if (stored->residence == IN_ARENA) {
-            stored->at = out->arena_count;
-            out->arena_count = align_up(out->arena_count + count, STORED_ALIGN);
-            if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
-                out->copy_from = out->arena_count;
-        } else if (stored->residence == IN_FROZEN) {
+        if (stored->residence == IN_FROZEN) {
             make_room(b, stored);
             count = (uint64_t)(stored->rows + stored->joined) * (uint64_t)stored->ld;
             stored->at = out->frozen_bytes;
@@ -639,7 +682,7 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     if (!check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
-    params->has_copy = is_trained && params->compute_type != params->master_type;
+    params->has_copy = is_trained && params->compute_type != params->master_type && !has_short_state(&b);
     if (lora && lora->rank) {
         params->lora_rank = lora->rank;
         params->lora_dropout = (float)lora->dropout;

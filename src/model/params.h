@@ -6,7 +6,8 @@
  * points and merging.
  *
  * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, where products run in
- * another type, a compute copy. A stored weight begins at a multiple of 64 elements and is contiguous, its params
+ * another type, a compute copy. With PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on
+ * every arena holds bf16, which products read. A stored weight begins at a multiple of 64 elements and is contiguous, its params
  * follow each other without gap; the params of a layer are contiguous and layers follow in order: embedding, layers,
  * final norm, head. The gaps hold zeros and stay zero under AdamW.
  *
@@ -22,9 +23,10 @@
 #include "model/safetensors.h"
 
 /* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for
- * finite differences on the reference backend. */
-enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64 };
-const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64" */
+ * finite differences on the reference backend. BF16_STATE: as BF16, but what trains is in bf16 alone, weights, gradients and
+ * both moments, 8 bytes a parameter; only norms, biases and sinks keep f32. Of whole models, not of adapters. */
+enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64, PROFILE_BF16_STATE };
+const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64", "bfloat16 with its state" */
 /* BF16 where the processor multiplies bf16, else F32. */
 enum model_profile model_profile_best(void);
 /* Of "auto" (the best), "float32" or "bfloat16". */
@@ -116,6 +118,7 @@ struct params {
     int stored_count;
     const int32_t *stored_at; /* 1 + index by (layer + 1, slot, part); see params_stored */
     uint64_t arena_count;    /* elements of each trained arena, padding included */
+    uint64_t short_from;     /* elements from here on are BF16 in all of them; arena_count: none is */
     uint64_t copy_from;      /* the compute copy, if there is one, covers [copy_from, arena_count) */
     uint64_t frozen_bytes;   /* of the frozen arena */
     uint64_t file_code_bytes; /* of codes that are used in the file */
@@ -137,6 +140,9 @@ struct params {
 bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
                  const struct lora_config *lora, bool is_trained, bool is_random, bool is_copied,
                  const struct safetensors_set *set, struct params *params, struct err *err);
+/* Of a trained arena: the bytes before an element, and the type of what begins there. */
+uint64_t params_arena_bytes(const struct params *params, uint64_t at);
+enum dtype params_arena_type(const struct params *params, uint64_t at);
 /* The shape of its tensor in files; the rank. */
 int param_shape(const struct param *param, uint64_t shape[3]);
 const struct param *params_find(const struct params *params, const char *name);

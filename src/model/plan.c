@@ -21,6 +21,17 @@ struct planner {
     uint64_t scratch_bytes;
 };
 
+/* The optimizer's operations on none of the arenas' elements. */
+static void probe_update(struct model *m)
+{
+    enum dtype type = params_arena_type(&m->params, m->params.arena_count - 1);
+
+    if (type == DTYPE_F64)
+        return;
+    m->backend->sumsq(&m->queue, &(struct op_sumsq){.type = type});
+    m->backend->adamw(&m->queue, &(struct op_adamw){.master_type = type, .moment_type = type, .grad_type = type, .step = 1});
+}
+
 /* Queues one whole pass on the counting backend: what ops cannot do is refused here, and their scratch is known. */
 static bool probe(struct planner *p, struct err *err)
 {
@@ -39,8 +50,10 @@ static bool probe(struct planner *p, struct err *err)
         adapter_probe(m, &pass);
     forward_layers(m, &pass);
     head_pass(m, &pass, m->is_trained);
-    if (m->is_trained)
+    if (m->is_trained) {
         backward_layers(m, &pass);
+        probe_update(m);
+    }
     if (count.is_refused) {
         *err = count.err;
         return err_prefix(err, "the %s backend cannot run this model", p->request->backend->name);
@@ -65,8 +78,12 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
 {
     const struct params *params = &m->params;
     size_t master = dtype_bytes(params->master_type), compute = dtype_bytes(params->compute_type);
+    uint64_t short_count = params->arena_count - params->short_from;
 
-    if (id <= REGION_MOMENT_V)
+    if (id <= REGION_MOMENT_V && short_count)
+        snprintf(text, size, "%llu elements x 2, %llu x %zu", (unsigned long long)short_count,
+                 (unsigned long long)params->short_from, master);
+    else if (id <= REGION_MOMENT_V)
         snprintf(text, size, "%llu elements x %zu", (unsigned long long)params->arena_count, master);
     else if (id == REGION_COPY)
         snprintf(text, size, "%llu elements x %zu", (unsigned long long)(params->arena_count - params->copy_from),

@@ -22,7 +22,7 @@ static int make_entries(const struct model *m, struct arena *arena, struct safet
         for (int k = 0; param->is_trained && k < 3; k++) {
             struct safetensors_entry *entry = &(*entries)[count++];
             entry->name = arena_printf(arena, "%c.%s", kinds[k], param->name);
-            entry->type = DTYPE_F32;
+            entry->type = params_arena_type(&m->params, m->params.stored[param->stored].at);
             entry->rank = param->is_vector ? 1 : 2;
             entry->shape[0] = (uint64_t)(param->is_vector ? param->cols : param->rows);
             entry->shape[1] = (uint64_t)param->cols;
@@ -61,11 +61,11 @@ bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, 
         goto out;
     for (int i = 0; i < count; i++) {
         struct param_view view = entry_view(m, &entries[i]);
-        struct mat mat = {view_part(&view, entries[i].name[0]), view.rows, view.cols, view.ld, DTYPE_F32};
+        struct mat mat = {view_part(&view, entries[i].name[0]), view.rows, view.cols, view.ld, view.type};
         void *copy;
         bool is_written;
         mat = memory_view(m, mat, &copy);
-        is_written = write_rows(&writer, mat.at, DTYPE_F32, DTYPE_F32, mat.rows, mat.cols, mat.ld, err);
+        is_written = write_rows(&writer, mat.at, view.type, view.type, mat.rows, mat.cols, mat.ld, err);
         free(copy);
         if (!is_written)
             goto out;
@@ -84,7 +84,7 @@ static bool check_state(const struct safetensors_set *set, const struct safetens
         const struct safetensor *tensor = safetensors_set_find(set, entries[i].name);
         if (!tensor)
             return err_set(err, ERR_INPUT, "the recovery state lacks %s", entries[i].name);
-        if (tensor->type != DTYPE_F32 || tensor->rank != entries[i].rank ||
+        if (tensor->type != entries[i].type || tensor->rank != entries[i].rank ||
             memcmp(tensor->shape, entries[i].shape, (size_t)tensor->rank * sizeof *tensor->shape))
             return err_set(err, ERR_INPUT, "%s in the recovery state has another type or shape than the model's",
                            entries[i].name);
@@ -108,7 +108,7 @@ bool checkpoint_read_state(struct model *m, const char *path, struct err *err)
     for (int i = 0; i < count; i++) {
         const char *from = safetensors_set_find(&set, entries[i].name)->data;
         struct param_view view = entry_view(m, &entries[i]);
-        memory_write_rows(m, view_part(&view, entries[i].name[0]), from, sizeof(float), view.rows, view.cols, view.ld);
+        memory_write_rows(m, view_part(&view, entries[i].name[0]), from, dtype_bytes(view.type), view.rows, view.cols, view.ld);
     }
     model_masters_changed(m);
     ok = true;

@@ -122,6 +122,37 @@ bool train_dtype_find(struct str name, enum train_dtype *dtype)
     return false;
 }
 
+static const char *const optim_names[OPTIM_COUNT] = {
+#define OPTIM_NAME(id, name) name,
+    TRAIN_OPTIMS(OPTIM_NAME)
+#undef OPTIM_NAME
+};
+
+const char *train_optim_name(enum train_optim optim)
+{
+    return optim_names[optim];
+}
+
+bool train_optim_find(struct str name, enum train_optim *optim)
+{
+    for (int i = 0; i < OPTIM_COUNT; i++) {
+        if (str_is(name, optim_names[i])) {
+            *optim = (enum train_optim)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *train_optim_conflict(const struct train_config *config)
+{
+    if (config->optim != OPTIM_ADAMW_BF16)
+        return NULL;
+    if (config->hp.lora || config->adapter_path)
+        return "adamw_bf16 is for full fine-tuning: an adapter's weights are few and stay in float32";
+    return config->dtype == TRAIN_DTYPE_F32 ? "adamw_bf16 goes with dtype bfloat16" : NULL;
+}
+
 static bool read_names(const struct json *options, struct train_config *config, struct err *err)
 {
     struct str policy = json_string_or(json_get(options, "over_length"), STR("drop"));
@@ -129,6 +160,7 @@ static bool read_names(const struct json *options, struct train_config *config, 
     struct str init = json_string_or(json_get(options, "init"), STR("model"));
     struct str dtype = json_string_or(json_get(options, "dtype"), STR("auto"));
     struct str quantization = json_string_or(json_get(options, "quantization"), STR("none"));
+    struct str optim = json_string_or(json_get(options, "optim"), str_of(optim_names[OPTIM_ADAMW_TORCH]));
     struct str now = json_string_or(json_get(options, "now"), STR("1970-01-01T00:00:00"));
 
     if (!over_length_find(policy, &config->over_length))
@@ -138,6 +170,8 @@ static bool read_names(const struct json *options, struct train_config *config, 
         return err_set(err, ERR_INPUT,
                        "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
                        STR_ARG(str_clip(schedule, 40)));
+    if (!train_optim_find(optim, &config->optim))
+        return err_set(err, ERR_INPUT, "job.json: optim '%.*s' is not adamw_torch or adamw_bf16", STR_ARG(str_clip(optim, 40)));
     config->is_random = str_is(init, "random");
     if (!config->is_random && !str_is(init, "model"))
         return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));
@@ -168,8 +202,15 @@ static bool read_lora(struct arena *arena, const struct json *options, struct tr
 
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
+    const char *conflict;
+
     config->has_tensorboard = true;
-    return read_names(options, config, err) && read_device(arena, options, config, err) &&
+    if (!read_names(options, config, err))
+        return false;
+    conflict = train_optim_conflict(config);
+    if (conflict)
+        return err_set(err, ERR_INPUT, "job.json: optim: %s", conflict);
+    return read_device(arena, options, config, err) &&
            read_integer(options, "checkpoint_steps", 0, INT32_MAX, &config->checkpoint_steps, err) &&
            read_integer(options, "keep_checkpoints", 0, INT32_MAX, &config->keep_checkpoints, err) &&
            read_integer(options, "eval_steps", 0, INT32_MAX, &config->eval_steps, err) &&
@@ -314,6 +355,8 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_text(w, "init", config->is_random ? "random" : "model");
     json_put_text(w, "dtype", dtype_names[config->dtype]);
     json_put_text(w, "quantization", config->is_nf4 ? "nf4" : "none");
+    if (config->optim != OPTIM_ADAMW_TORCH)
+        json_put_text(w, "optim", train_optim_name(config->optim));
     json_put_bool(w, "gradient_norms", config->has_gradient_norms);
     if (!config->has_tensorboard)
         json_put_bool(w, "tensorboard", false);

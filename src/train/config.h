@@ -13,6 +13,18 @@
 enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16, TRAIN_DTYPE_COUNT };
 bool train_dtype_find(struct str name, enum train_dtype *dtype); /* of "auto", "float32", "bfloat16" */
 
+/* The field is transformers' `optim`. adamw_torch: AdamW with weights and moments in f32. adamw_bf16: weights, gradients and
+ * moments in bf16, 8 bytes a parameter, rounded stochastically (compute/stochastic.h); of full fine-tuning in bfloat16. */
+#define TRAIN_OPTIMS(X) X(ADAMW_TORCH, "adamw_torch") X(ADAMW_BF16, "adamw_bf16")
+enum train_optim {
+#define OPTIM_ENUM(id, name) OPTIM_##id,
+    TRAIN_OPTIMS(OPTIM_ENUM)
+#undef OPTIM_ENUM
+    OPTIM_COUNT
+};
+const char *train_optim_name(enum train_optim optim);
+bool train_optim_find(struct str name, enum train_optim *optim);
+
 struct train_file {
     const char *id, *path, *name; /* path NULL: there is no such file */
 };
@@ -30,6 +42,7 @@ struct train_config {
     enum over_length over_length;
     enum schedule schedule;
     enum train_dtype dtype;
+    enum train_optim optim;
     bool is_random;                  /* "init": "random" */
     bool is_nf4;                     /* "quantization": "nf4": frozen linear layers as codes of four bits */
     int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
@@ -45,6 +58,9 @@ struct train_config {
     int64_t now;   /* what templates take for the time, seconds */
     char hash[65]; /* of job.json's text */
 };
+
+/* NULL, or why this optimizer does not go with the rest. */
+const char *train_optim_conflict(const struct train_config *config);
 
 /* Everything lies in the arena. Errors name the member. */
 bool train_config_read(struct arena *arena, const char *path, struct train_config *config, struct err *err);

@@ -47,28 +47,17 @@ struct step_numbers {
 
 void session_update(struct session *s, const double *sumsq, double rate, int64_t step)
 {
-    const struct backend *backend = model_backend(s->model);
+    struct op_adamw rule = {.sumsq = sumsq,
+                            .max_norm = (float)s->config.hp.max_grad_norm,
+                            .lr = (float)rate,
+                            .beta1 = BETA1,
+                            .beta2 = BETA2,
+                            .eps = EPSILON,
+                            .decay = (float)s->config.hp.weight_decay,
+                            .step = step,
+                            .seed = (uint64_t)s->config.seed};
 
-    for (int i = 0; i < s->range_count; i++) {
-        const struct model_range *range = &s->range[i];
-        backend->adamw(model_queue(s->model), &(struct op_adamw){
-                                                  .master = range->master,
-                                                  .m = range->m,
-                                                  .v = range->v,
-                                                  .grad = range->grad,
-                                                  .copy = range->copy,
-                                                  .copy_type = range->copy_type,
-                                                  .count = range->count,
-                                                  .sumsq = sumsq,
-                                                  .max_norm = (float)s->config.hp.max_grad_norm,
-                                                  .lr = (float)rate,
-                                                  .beta1 = BETA1,
-                                                  .beta2 = BETA2,
-                                                  .eps = EPSILON,
-                                                  .decay = range->has_decay ? (float)s->config.hp.weight_decay : 0,
-                                                  .step = step,
-                                              });
-    }
+    model_update(s->model, s->range, s->range_count, &rule);
 }
 
 static bool check_finite(const struct session *s, const struct step_numbers *n, struct err *err)

@@ -88,6 +88,7 @@ static void put_figures(struct session *s, struct json_writer *w)
     json_put_integer(w, "supervised_tokens", s->progress.supervised_tokens);
     json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
     json_put_text(w, "quantization", model_config(s->model)->quantization.is_nf4 ? "nf4" : "none");
+    json_put_text(w, "optim", train_optim_name(s->config.optim));
     json_put_number(w, "first_loss", s->progress.first_loss);
     json_put_number(w, "last_loss", s->progress.last_loss);
     json_put_integer(w, "examples", (int64_t)s->train.summary.examples);

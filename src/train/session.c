@@ -347,6 +347,8 @@ static enum model_profile profile_of(const struct session *s)
 {
     enum train_dtype dtype = s->config.dtype;
 
+    if (s->config.optim == OPTIM_ADAMW_BF16)
+        return PROFILE_BF16_STATE;
     if (dtype == TRAIN_DTYPE_AUTO)
         return s->backend->memory ? PROFILE_BF16 : model_profile_best();
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;

@@ -135,6 +135,20 @@ def test_a_running_job_pauses_goes_on_and_tells_every_step_once(client, training
         assert refused.value.code == "invalid_state"
 
 
+def test_full_training_in_eight_bytes_a_parameter(client, training_file):
+    hyperparameters = {"n_epochs": 1, "batch_size": 2}
+    job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters=hyperparameters,
+                                                           extra_body={"optim": "adamw_bf16"}).id)
+    assert job.status == "succeeded", job.error
+    assert client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)["optim"] == "adamw_bf16"
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": "adamw_bf16", "hyperparameters": {"lora": True}})
+    assert refused.value.param == "optim" and "full" in refused.value.message
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": "adamw_8bit"})
+    assert refused.value.param == "optim"
+
+
 def test_a_queued_job_that_is_paused_waits_for_its_resumption(client, training_file):
     first = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 100, "batch_size": 1})
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 1})

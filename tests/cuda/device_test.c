@@ -218,12 +218,9 @@ static double train_step(struct model *model, struct arena *arena, int k)
     double loss = pass(model, arena, k), sumsq;
     const double *at = model_grad_sumsq(model, &sumsq);
 
-    for (int i = 0; i < count; i++) {
-        struct op_adamw op = {.master = range[i].master, .m = range[i].m, .v = range[i].v, .grad = range[i].grad,
-                              .copy = range[i].copy, .copy_type = range[i].copy_type, .count = range[i].count, .sumsq = at,
-                              .max_norm = 1, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
-        model_backend(model)->adamw(model_queue(model), &op);
-    }
+    struct op_adamw rule = {.sumsq = at, .max_norm = 1, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
+
+    model_update(model, range, count, &rule);
     return loss;
 }
 

@@ -18,7 +18,7 @@ static void experts_are_turned_on_the_way_in_and_back(void **state)
         for (int o = 0; o < 4; o++)
             for (int c = 0; c < 3; c++)
                 assert_true(memory[(e * 4 + order[o]) * 5 + c] == file[(e * 3 + c) * 4 + o]);
-        experts_fetch(&weights, memory, 5, e, back);
+        experts_fetch(&weights, memory, DTYPE_F32, 5, e, back);
         assert_memory_equal(back, file + 12 * e, sizeof back);
     }
     experts_place(&biases, file, DTYPE_F32, NULL, memory, 8, DTYPE_F32);

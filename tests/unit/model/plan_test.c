@@ -251,7 +251,7 @@ static void ranges_tile_the_arenas(void **state)
             const struct param *param = &model_params(model)->param[i];
             bool is_embedding = !strcmp(param->name, "model.embed_tokens.weight");
             for (int r = 0; view.grad && r < range_count; r++)
-                if ((float *)view.grad >= ranges[r].grad && (float *)view.grad < ranges[r].grad + ranges[r].count) {
+                if (view.grad >= ranges[r].grad && (float *)view.grad < (float *)ranges[r].grad + ranges[r].count) {
                     assert_int_equal(ranges[r].has_decay, !param->is_vector);
                     if ((k & 1) && !param->is_vector)
                         assert_int_equal(ranges[r].copy != NULL, !is_embedding || (k & 2));

@@ -107,7 +107,7 @@ static void move_masters(struct world *w, const float *by, double step)
 
     for (int i = 0; i < count; i++)
         for (uint64_t j = 0; j < range[i].count; j++)
-            range[i].master[j] += (float)(step * (double)by[range[i].grad + j - first]);
+            ((float *)range[i].master)[j] += (float)(step * (double)by[(float *)range[i].grad + j - first]);
     model_masters_changed(w->model);
 }
 
