@@ -18,6 +18,20 @@ void answer_json(struct call *call, int status, const struct strbuf *body)
     http_answer_bytes(call->exchange, &(struct http_response){.status = status}, strbuf_view(body));
 }
 
+void answer_deleted(struct call *call, const char *key, const char *id, const char *object)
+{
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+
+    json_write_begin_object(&w);
+    json_put_text(&w, key, id);
+    json_put_text(&w, "object", object);
+    json_put_bool(&w, "deleted", true);
+    json_write_end_object(&w);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
 static int status_of(enum err_code code)
 {
     switch (code) {

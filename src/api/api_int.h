@@ -68,6 +68,8 @@ bool call_check_operator(struct call *call);
 /* --- answers (answer.c) --- */
 
 void answer_json(struct call *call, int status, const struct strbuf *body);
+/* What a DELETE answers: {"id" or another key: id, "object": object, "deleted": true}. */
+void answer_deleted(struct call *call, const char *key, const char *id, const char *object);
 /* The status by the code of err: 404, 400, 422 …; param may be NULL. */
 void answer_err(struct call *call, const struct err *err, const char *param);
 void answer_error(struct call *call, int status, const char *code, const char *param, const char *format, ...)

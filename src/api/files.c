@@ -254,8 +254,6 @@ void files_get(struct call *call)
 
 void files_delete(struct call *call)
 {
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct store_file file;
     struct err err = {0};
 
@@ -266,13 +264,7 @@ void files_delete(struct call *call)
         return;
     }
     discard_blobs(&call->api->config, &file.id, 1);
-    json_write_begin_object(&w);
-    json_put_text(&w, "id", file.id);
-    json_put_text(&w, "object", "file");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "id", file.id, "file");
 }
 
 void files_content(struct call *call)

@@ -239,8 +239,6 @@ static void answer_not_deleted(struct call *call, const char *name, const struct
 void models_delete(struct call *call)
 {
     const char *name = str_copy(call->arena, call->parameter[0]);
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct model_place place;
     struct err err = {0};
 
@@ -254,11 +252,5 @@ void models_delete(struct call *call)
         answer_not_deleted(call, name, &err);
         return;
     }
-    json_write_begin_object(&w);
-    json_put_str(&w, "id", call->parameter[0]);
-    json_put_text(&w, "object", "model");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "id", name, "model");
 }

@@ -377,8 +377,6 @@ void keys_list(struct call *call)
 void keys_revoke(struct call *call)
 {
     const char *id = str_copy(call->arena, call->parameter[1]);
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct store_project project;
     struct tenant tenant;
     struct err err = {0};
@@ -389,11 +387,5 @@ void keys_revoke(struct call *call)
         answer_err(call, &err, "key_id");
         return;
     }
-    json_write_begin_object(&w);
-    json_put_text(&w, "id", id);
-    json_put_text(&w, "object", "organization.project.api_key.deleted");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "id", id, "organization.project.api_key.deleted");
 }

@@ -133,8 +133,6 @@ void permissions_list(struct call *call)
 void permissions_delete(struct call *call)
 {
     const char *id = str_copy(call->arena, call->parameter[1]), *model;
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct tenant owner;
     struct err err = {0};
 
@@ -144,11 +142,5 @@ void permissions_delete(struct call *call)
         answer_err(call, &err, "permission_id");
         return;
     }
-    json_write_begin_object(&w);
-    json_put_text(&w, "id", id);
-    json_put_text(&w, "object", "checkpoint.permission");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "id", id, "checkpoint.permission");
 }

@@ -119,8 +119,6 @@ void secrets_list(struct call *call)
 void secrets_delete(struct call *call)
 {
     const char *name = str_copy(call->arena, call->parameter[1]);
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct store_project project;
     struct tenant tenant;
     struct err err = {0};
@@ -131,11 +129,5 @@ void secrets_delete(struct call *call)
         answer_err(call, &err, "name");
         return;
     }
-    json_write_begin_object(&w);
-    json_put_text(&w, "name", name);
-    json_put_text(&w, "object", "organization.project.secret.deleted");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "name", name, "organization.project.secret.deleted");
 }

@@ -290,21 +290,13 @@ void webhooks_update(struct call *call)
 void webhooks_delete(struct call *call)
 {
     const char *id = endpoint_of(call);
-    struct strbuf body = {0};
-    struct json_writer w = {.buf = &body};
     struct err err = {0};
 
     if (!store_webhook_delete(call->api->config.store, &call->tenant, id, &err)) {
         answer_err(call, &err, "webhook_endpoint_id");
         return;
     }
-    json_write_begin_object(&w);
-    json_put_text(&w, "id", id);
-    json_put_text(&w, "object", "webhook_endpoint.deleted");
-    json_put_bool(&w, "deleted", true);
-    json_write_end_object(&w);
-    answer_json(call, 200, &body);
-    strbuf_deinit(&body);
+    answer_deleted(call, "id", id, "webhook_endpoint.deleted");
 }
 
 /* Whether the old secret stays for a day; false: answered. */
