@@ -65,73 +65,93 @@ static bool store(const struct option *option, const char *text, struct err *err
 {
     struct str value = str_of(text);
 
-    if (option->kind == OPTION_TEXT) {
-        *(const char **)option->value = text;
-        return true;
-    }
     /* JSON has no NaN and no infinity: the server would take them for an option that was not given. */
-    if (option->kind == OPTION_INT ? str_to_i64(value, option->value)
-                                   : str_to_double(value, option->value) && isfinite(*(double *)option->value))
-        return true;
-    return err_set(err, ERR_INPUT, "--%s takes %s, not '%s'", option->name,
-                   option->kind == OPTION_INT ? "an integer" : "a number", text);
+    if (option->kind == OPTION_TEXT)
+        *(const char **)option->value = text;
+    else if (option->kind == OPTION_INT ? !str_to_i64(value, option->value)
+                                        : !str_to_double(value, option->value) || !isfinite(*(double *)option->value))
+        return err_set(err, ERR_INPUT, "--%s takes %s, not '%s'", option->name,
+                       option->kind == OPTION_INT ? "an integer" : "a number", text);
+    if (option->is_given)
+        *option->is_given = true;
+    return true;
+}
+
+static bool set_flag(const struct option *option, bool is_on, const char *value, struct err *err)
+{
+    if (value)
+        return err_set(err, ERR_INPUT, "--%s takes no value", option->name);
+    *(bool *)option->value = is_on;
+    if (option->is_given)
+        *option->is_given = true;
+    return true;
+}
+
+/* The flag that "--no-NAME" clears. */
+static const struct option *find_negated(const struct options *o, struct str name)
+{
+    const struct option *option = str_starts(name, STR("no-")) ? find(o, str_slice(name, 3, name.len)) : NULL;
+
+    return option && option->kind == OPTION_FLAG ? option : NULL;
+}
+
+struct reader {
+    const struct options *options;
+    char **argv;
+    int argc, at; /* the next word */
+    const char **positional;
+    int positional_count;
+};
+
+static bool take_positional(struct reader *r, const char *word, struct err *err)
+{
+    if (r->positional_count == r->options->positional_max)
+        return err_set(err, ERR_INPUT, "unexpected argument '%s' (see --help)", word);
+    r->positional[r->positional_count++] = word;
+    return true;
+}
+
+/* "--name=value", "--name value", "--flag" or "--no-flag". */
+static bool take_option(struct reader *r, const char *word, struct err *err)
+{
+    const char *equals = strchr(word, '='), *value = equals ? equals + 1 : NULL;
+    struct str name = {word + 2, equals ? (size_t)(equals - word) - 2 : strlen(word) - 2};
+    const struct option *option = find(r->options, name), *negated = option ? NULL : find_negated(r->options, name);
+
+    if (negated)
+        return set_flag(negated, false, value, err);
+    if (!option)
+        return unknown(r->options, name, err);
+    if (option->kind == OPTION_FLAG)
+        return set_flag(option, true, value, err);
+    if (!value && r->at == r->argc)
+        return err_set(err, ERR_INPUT, "--%s needs a value: %s", option->name, option->help);
+    return store(option, value ? value : r->argv[r->at++], err);
 }
 
 bool options_parse(const struct options *o, int argc, char **argv, const char **positional, int *positional_count,
                    struct err *err)
 {
+    struct reader r = {.options = o, .argv = argv, .argc = argc, .at = 1, .positional = positional};
     bool only_positional = false;
-    int count = 0;
 
-    for (int i = 1; i < argc; i++) {
-        const char *argument = argv[i];
-        const struct option *option;
-        struct str name;
-        const char *value;
+    while (r.at < argc) {
+        const char *word = argv[r.at++];
+        bool is_option = !only_positional && word[0] == '-' && word[1] == '-';
 
-        if (only_positional || argument[0] != '-' || argument[1] != '-') {
-            if (strcmp(argument, "-h") == 0) {
-                print_help(o);
-                exit(0);
-            }
-            if (count == o->positional_max)
-                return err_set(err, ERR_INPUT, "unexpected argument '%s' (see --help)", argument);
-            positional[count++] = argument;
-            continue;
-        }
-        if (strcmp(argument, "--") == 0) {
-            only_positional = true;
-            continue;
-        }
-        if (strcmp(argument, "--help") == 0) {
+        if (!only_positional && (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0)) {
             print_help(o);
             exit(0);
         }
-        value = strchr(argument, '=');
-        name = (struct str){argument + 2, value ? (size_t)(value - argument) - 2 : strlen(argument) - 2};
-        option = find(o, name);
-        if (!option && str_starts(name, STR("no-")) && (option = find(o, str_slice(name, 3, name.len))) &&
-            option->kind == OPTION_FLAG && !value) {
-            *(bool *)option->value = false;
-        } else if (!option) {
-            return unknown(o, name, err);
-        } else if (option->kind == OPTION_FLAG) {
-            if (value)
-                return err_set(err, ERR_INPUT, "--%s takes no value", option->name);
-            *(bool *)option->value = true;
-        } else {
-            if (!value && i + 1 == argc)
-                return err_set(err, ERR_INPUT, "--%s needs a value: %s", option->name, option->help);
-            if (!store(option, value ? value + 1 : argv[++i], err))
-                return false;
-        }
-        if (option->is_given)
-            *option->is_given = true;
+        if (is_option && !word[2])
+            only_positional = true;
+        else if (!(is_option ? take_option(&r, word, err) : take_positional(&r, word, err)))
+            return false;
     }
-    if (count < o->positional_min)
+    if (r.positional_count < o->positional_min)
         return err_set(err, ERR_INPUT, "an argument is missing; usage: %s", o->usage);
     if (positional_count)
-        *positional_count = count;
+        *positional_count = r.positional_count;
     return true;
 }
 

@@ -295,15 +295,8 @@ static void request_done(void *context, const struct http_request *request, cons
         access_log_note(s->access_log, request, outcome);
 }
 
-static bool open_all(struct serve *s, struct err *err)
+static bool open_api(struct serve *s, struct err *err)
 {
-    if (!open_folders(s, err) || !(s->loop = http_loop_new(NULL, err)) || !open_background(s, err) ||
-        !(s->store = store_open(s->data_dir, err)) || !store_take_checkpoints(s->store, err) || !open_secrets(s, err) ||
-        !open_tracker(s, err) || !(s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) ||
-        !(s->blobs = blobs_open(s->data_dir, err)) || (!s->options.is_open && !make_first_key(s, err)) ||
-        !open_jobs(s, err) || !open_fetcher(s, err) ||
-        !certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err))
-        return false;
     s->api = api_new(&(struct api_config){.loop = s->loop,
                                           .store = s->store,
                                           .blobs = s->blobs,
@@ -327,24 +320,37 @@ static bool open_all(struct serve *s, struct err *err)
                                           .wandb_url = s->options.wandb_url,
                                           .checker = training_check},
                      err);
-    if (!s->api)
-        return false;
+    return s->api != NULL;
+}
+
+static bool open_server(struct serve *s, struct err *err)
+{
     struct http_handler handler = api_handler(s->api);
+    struct http_config config = {.host = s->options.host,
+                                 .port = (int)s->options.port,
+                                 .tls = certificates_tls(s->certificates),
+                                 .connections_max = connections_max(),
+                                 .connections_per_address_max = (int)none_at_zero(s->options.connections_per_address),
+                                 .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"};
+
     if (s->options.access_log && !(s->access_log = access_log_open(s->options.access_log, err)))
         return false;
     handler.on_done = request_done;
     handler.done_context = s;
-    s->server = http_server_new(
-        s->loop,
-        &(struct http_config){.host = s->options.host,
-                              .port = (int)s->options.port,
-                              .tls = certificates_tls(s->certificates),
-                              .connections_max = connections_max(),
-                              .connections_per_address_max = (int)none_at_zero(s->options.connections_per_address),
-                              .encoded_slash_under = "/v1/models/ /v1/fine_tuning/checkpoints/"},
-        &handler, err);
+    s->server = http_server_new(s->loop, &config, &handler, err);
     api_set_server(s->api, s->server);
     return s->server != NULL;
+}
+
+static bool open_all(struct serve *s, struct err *err)
+{
+    return open_folders(s, err) && (s->loop = http_loop_new(NULL, err)) && open_background(s, err) &&
+           (s->store = store_open(s->data_dir, err)) && store_take_checkpoints(s->store, err) && open_secrets(s, err) &&
+           open_tracker(s, err) && (s->disk = disk_open(s->data_dir, s->options.disk_free_min, err)) &&
+           (s->blobs = blobs_open(s->data_dir, err)) && (s->options.is_open || make_first_key(s, err)) &&
+           open_jobs(s, err) && open_fetcher(s, err) &&
+           certificates_open(&s->certificates, s->loop, s->options.tls_cert, s->options.tls_key, err) &&
+           open_api(s, err) && open_server(s, err);
 }
 
 static void close_all(struct serve *s)
