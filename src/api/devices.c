@@ -56,7 +56,8 @@ static void asked(void *context)
 /* The answer is for whoever looks next: nobody waits for a driver. */
 static void ask_again(struct device_watch *watch)
 {
-    if (watch->is_asking || clock_unix_ms() - watch->checked_ms < OLD_MS || !job_manager_devices(watch->config->jobs)->count)
+    if (watch->is_asking || clock_unix_ms() - watch->checked_ms < OLD_MS ||
+        !job_manager_devices(watch->config->jobs)->count)
         return;
     watch->is_asking = true;
     watch->task = (struct background_task){.run = ask, .done = asked, .context = watch};
@@ -95,7 +96,8 @@ static void put_cpu(struct call *call, struct json_writer *w)
     json_write_end_object(w);
 }
 
-static void put_gpu(struct call *call, struct json_writer *w, const struct job_devices *devices, const struct job_device *gpu)
+static void put_gpu(struct call *call, struct json_writer *w, const struct job_devices *devices,
+                    const struct job_device *gpu)
 {
     json_write_begin_object(w);
     json_put_text(w, "id", gpu->name);

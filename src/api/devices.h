@@ -1,4 +1,5 @@
-/* api/devices.h - what is known of the GPUs: asked at the server's start, and again when somebody looks at an old answer. */
+/* api/devices.h - what is known of the GPUs: asked at the server's start, and again when somebody looks at an old
+ * answer. */
 #pragma once
 
 #include "api/api.h"

@@ -97,10 +97,13 @@ static void on_close(void *context, bool is_complete)
 
 void estimate_answer(struct call *call, const struct job_request *request, const struct job_spec *spec)
 {
-    static const char *const words[] = {"--estimate", NULL}, *const device_words[] = {"--estimate", "--on-device", NULL};
+    static const char *const words[] = {"--estimate", NULL}, *const device_words[] = {"--estimate", "--on-device",
+                                                                                      NULL};
     struct asked *asked = arena_new(call->arena, struct asked);
-    struct prepare_question question = {
-        .words = strcmp(spec->device, "cpu") == 0 ? words : device_words, .on_answer = on_answer, .on_error = on_error, .context = asked};
+    struct prepare_question question = {.words = strcmp(spec->device, "cpu") == 0 ? words : device_words,
+                                        .on_answer = on_answer,
+                                        .on_error = on_error,
+                                        .context = asked};
     struct job_spec *kept = arena_new(call->arena, struct job_spec);
     struct strbuf job_json = {0};
     struct err err = {0};

@@ -126,8 +126,8 @@ static void resolve_device(struct call *call, struct job_request *request, struc
     strbuf_printf(&list, "%s", has_cpu ? "cpu" : "");
     for (int i = 0; i < devices->count; i++)
         strbuf_printf(&list, "%s%s", list.len ? ", " : "", devices->gpu[i].name);
-    problems_add(problems, "value_error", "device", NULL, NULL, "device: there is no %s here, only %s%s%s", request->device, list.at,
-                 devices->count ? "" : "; ", devices->why_none);
+    problems_add(problems, "value_error", "device", NULL, NULL, "device: there is no %s here, only %s%s%s",
+                 request->device, list.at, devices->count ? "" : "; ", devices->why_none);
     strbuf_deinit(&list);
 }
 

@@ -68,8 +68,8 @@ void print_gpu(int index)
     struct err err = {0};
 
     if (device_describe(index, &info, &err))
-        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name, (double)info.free_bytes / 1e9,
-               (double)info.bytes / 1e9, info.major, info.minor);
+        printf("device cuda:%d: %s, %.1f of %.1f GB free, compute capability %d.%d\n", index, info.name,
+               (double)info.free_bytes / 1e9, (double)info.bytes / 1e9, info.major, info.minor);
     else
         printf("device cuda:%d: %s\n", index, err.text);
 }

@@ -112,7 +112,8 @@ static bool answer(const struct arguments *a, struct err *err)
 {
     int64_t threads = sysconf(_SC_NPROCESSORS_ONLN), bound = a->memory_bytes + threads * THREAD_BYTES;
     struct strbuf out = {0};
-    bool ok = confine_process(a->memory_bytes && !a->is_on_device ? bound : 0, err) && (a->preview ? preview(a, &out) : estimate(a, &out));
+    bool ok = confine_process(a->memory_bytes && !a->is_on_device ? bound : 0, err) &&
+              (a->preview ? preview(a, &out) : estimate(a, &out));
 
     if (ok) {
         strbuf_add_char(&out, '\n');
@@ -142,7 +143,8 @@ int cli_prepare(int argc, char **argv)
         {"estimate", OPTION_FLAG, &a.is_estimate, NULL,
          "what the job.json on standard input would be: tokens, steps, memory, time, warnings", NULL},
         {"on-device", OPTION_FLAG, &a.is_on_device, NULL,
-         "with --estimate: the job's device is looked at, whose driver takes more memory of the host than is said", NULL},
+         "with --estimate: the job's device is looked at, whose driver takes more memory of the host than is said",
+         NULL},
         {"preview", OPTION_TEXT, &a.preview, "FILE", "lines of a training file, token by token", NULL},
         {"model", OPTION_TEXT, &a.model, "DIR", "with --preview: whose tokenizer and chat template are used", NULL},
         {"line", OPTION_INT, &a.line, "N", "with --preview: the first line (1)", NULL},

@@ -108,7 +108,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          "adamw_torch, or adamw_bf16: weights, gradients and moments in bf16, stochastically rounded; 8 bytes a parameter (adamw_torch)", NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
-        {"memory-bytes", OPTION_INT, &c->memory_bytes, "N", "memory that the plan may use, of the device (no limit; a GPU's: what is free)", NULL},
+        {"memory-bytes", OPTION_INT, &c->memory_bytes, "N",
+         "memory that the plan may use, of the device (no limit; a GPU's: what is free)", NULL},
     };
     int count = 0;
 

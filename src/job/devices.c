@@ -16,8 +16,8 @@ bool device_name_is_text(struct str name)
 
     if (str_is(name, "cpu") || str_is(name, "cuda"))
         return true;
-    return str_starts(name, STR("cuda:")) && name.len > 5 && name.len < DEVICE_NAME_BYTES && name.at[5] >= '0' && name.at[5] <= '9' &&
-           str_to_i64(str_slice(name, 5, name.len), &index) && index < DEVICES_MAX;
+    return str_starts(name, STR("cuda:")) && name.len > 5 && name.len < DEVICE_NAME_BYTES && name.at[5] >= '0' &&
+           name.at[5] <= '9' && str_to_i64(str_slice(name, 5, name.len), &index) && index < DEVICES_MAX;
 }
 
 /* --- the child's answer --- */
@@ -46,7 +46,8 @@ static void take_answer(struct job_devices *devices, struct str text)
         devices->count++;
     }
     if (!devices->count && !devices->why_none[0])
-        snprintf(devices->why_none, sizeof devices->why_none, "the process that looks for GPUs ended without an answer");
+        snprintf(devices->why_none, sizeof devices->why_none,
+                 "the process that looks for GPUs ended without an answer");
     arena_deinit(&arena);
 }
 
@@ -56,7 +57,8 @@ static bool read_to_end(int fd, struct strbuf *text)
     char bytes[4096];
     long got = -1;
 
-    while (text->len < ANSWER_BYTES_MAX && fd_wait_readable(fd, PROBE_MS) && (got = fd_read_some(fd, bytes, sizeof bytes)) > 0)
+    while (text->len < ANSWER_BYTES_MAX && fd_wait_readable(fd, PROBE_MS) &&
+           (got = fd_read_some(fd, bytes, sizeof bytes)) > 0)
         strbuf_add(text, bytes, (size_t)got);
     return got == 0;
 }
@@ -69,10 +71,12 @@ static bool ask(const char *program, struct process *process, struct strbuf *tex
 
     if (!ok)
         return false;
-    ok = process_spawn(process, &(struct process_spawn){.argv = argv, .output_path = "/dev/null", .io_fd = ends[1]}, err) &&
+    ok = process_spawn(process, &(struct process_spawn){.argv = argv, .output_path = "/dev/null", .io_fd = ends[1]},
+                       err) &&
          process_go(process, err);
     fd_close(&ends[1]);
-    ok = ok && (read_to_end(ends[0], text) || err_set(err, ERR_TIMEOUT, "the process that looks for GPUs did not answer in time"));
+    ok = ok && (read_to_end(ends[0], text) ||
+                err_set(err, ERR_TIMEOUT, "the process that looks for GPUs did not answer in time"));
     fd_close(&ends[0]);
     return ok;
 }
@@ -108,7 +112,8 @@ struct job_device *devices_find(struct job_devices *devices, const char *name)
     return NULL;
 }
 
-static bool choose_one(struct job_devices *devices, struct str item, bool is_wanted[DEVICES_MAX], bool *has_cpu, struct err *err)
+static bool choose_one(struct job_devices *devices, struct str item, bool is_wanted[DEVICES_MAX], bool *has_cpu,
+                       struct err *err)
 {
     bool is_found = false;
 
@@ -123,8 +128,8 @@ static bool choose_one(struct job_devices *devices, struct str item, bool is_wan
         is_wanted[i] |= is_named;
         is_found |= is_named;
     }
-    return is_found || err_set(err, ERR_NOT_FOUND, "there is no %.*s%s%s", STR_ARG(item), devices->why_none[0] ? ": " : "",
-                               devices->why_none);
+    return is_found || err_set(err, ERR_NOT_FOUND, "there is no %.*s%s%s", STR_ARG(item),
+                               devices->why_none[0] ? ": " : "", devices->why_none);
 }
 
 bool devices_choose(struct job_devices *devices, const char *list, bool *has_cpu, struct err *err)

@@ -1,7 +1,8 @@
 /* job/devices.h - which GPUs there are for jobs and chats.
  *
  * The server opens no driver: it asks a child, "PROGRAM devices --json", at its start and when somebody wants to know
- * (`attune devices`, src/cli/devices.c). How many there are is settled at the start; what else is known may be asked again. */
+ * (`attune devices`, src/cli/devices.c). How many there are is settled at the start; what else is known may be asked
+ * again. */
 #pragma once
 
 #include "base/err.h"
@@ -27,8 +28,8 @@ struct job_devices {
 bool device_name_is_text(struct str name);
 /* Runs the child and waits up to ten seconds. A child that fails is a machine without GPUs, and why_none says so. */
 void devices_probe(const char *program, struct job_devices *devices);
-/* Leaves what an operator's list names ("cpu,cuda:1"; "cuda" is every GPU; NULL: all). *has_cpu: jobs may run on the processor.
- * ERR_INPUT for anything else in the list, ERR_NOT_FOUND for a GPU that is named and not there. */
+/* Leaves what an operator's list names ("cpu,cuda:1"; "cuda" is every GPU; NULL: all). *has_cpu: jobs may run on the
+ * processor. ERR_INPUT for anything else in the list, ERR_NOT_FOUND for a GPU that is named and not there. */
 bool devices_choose(struct job_devices *devices, const char *list, bool *has_cpu, struct err *err);
 /* NULL: there is none of that name. */
 struct job_device *devices_find(struct job_devices *devices, const char *name);

@@ -92,8 +92,8 @@ int job_manager_jobs_max(const struct job_manager *manager); /* on the processor
 /* Memory of a GPU. A job takes it whole; chats reserve what they need, and give way when a job comes. */
 struct job_ledger *job_manager_gpu_ledger(struct job_manager *manager, int gpu);
 /* Who runs on a device, in the arena: one entry for "cuda:N", up to jobs_max for "cpu". */
-struct store_texts job_manager_jobs_on(const struct job_manager *manager, const struct tenant *tenant, const char *device,
-                                       struct arena *arena, int *count_of_all);
+struct store_texts job_manager_jobs_on(const struct job_manager *manager, const struct tenant *tenant,
+                                       const char *device, struct arena *arena, int *count_of_all);
 
 /* A job as the API has resolved and checked it. Texts are copied; NULL where there is none. */
 struct job_spec {

@@ -1,5 +1,5 @@
-/* Which device a job gets. One that asks for the processor takes its turn as --jobs says; a GPU has one job, which takes its
- * memory whole, so chats there are asked to go first. A job for any GPU gets the first that is free. */
+/* Which device a job gets. One that asks for the processor takes its turn as --jobs says; a GPU has one job, which
+ * takes its memory whole, so chats there are asked to go first. A job for any GPU gets the first that is free. */
 #include "job/manager_int.h"
 
 #include <string.h>
@@ -103,8 +103,8 @@ struct job_ledger *job_manager_gpu_ledger(struct job_manager *manager, int gpu)
     return manager->gpu_ledger[gpu];
 }
 
-struct store_texts job_manager_jobs_on(const struct job_manager *manager, const struct tenant *tenant, const char *device,
-                                       struct arena *arena, int *count_of_all)
+struct store_texts job_manager_jobs_on(const struct job_manager *manager, const struct tenant *tenant,
+                                       const char *device, struct arena *arena, int *count_of_all)
 {
     struct store_texts ids = {arena_new_array(arena, const char *, (size_t)manager->attempt_count + 1), 0};
 

@@ -120,9 +120,11 @@ static bool read_waiting(struct store *store, struct queue_places *q, struct err
     if (count < 0)
         return false;
     q->waiting = arena_new_array(&q->arena, struct waiting, (size_t)count + 1);
-    query = query_open(store, "SELECT j.number, j.id, j.priority, p.rowid, COALESCE(j.device, 'cpu') <> 'cpu' FROM jobs j JOIN projects p ON "
-                              "p.organization_id = j.organization_id AND p.id = j.project_id WHERE j.state = 'queued' "
-                              "AND j.wanted = 'run' AND j.base_json IS NULL ORDER BY j.priority DESC, j.number");
+    query = query_open(
+        store,
+        "SELECT j.number, j.id, j.priority, p.rowid, COALESCE(j.device, 'cpu') <> 'cpu' FROM jobs j JOIN projects p ON "
+        "p.organization_id = j.organization_id AND p.id = j.project_id WHERE j.state = 'queued' "
+        "AND j.wanted = 'run' AND j.base_json IS NULL ORDER BY j.priority DESC, j.number");
     while (q->waiting_count < (size_t)count && query_step(&query)) {
         struct waiting *w = &q->waiting[q->waiting_count++];
         struct round_project *p = project_of(q, query_get_integer(&query, 3));
@@ -162,7 +164,8 @@ static struct round_project *next_project(struct queue_places *q)
 }
 
 /* As many jobs stay at work as there are now: before each begins, the oldest ends, and more of them while the others
- * are at their limits. Those for GPUs and those for the processor do not wait for each other: their places are counted apart. */
+ * are at their limits. Those for GPUs and those for the processor do not wait for each other: their places are counted
+ * apart. */
 static void play(struct queue_places *q)
 {
     size_t slots = q->begun > 1 ? q->begun : 1;

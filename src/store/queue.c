@@ -110,8 +110,8 @@ bool store_queue_peek(struct store *store, const char *passed_over_json, const c
     return get_if_any(&query, arena, job, found, err);
 }
 
-static bool claim(struct store *store, const char *id, const char *device, struct arena *arena, struct store_job *job, bool *found,
-                  struct err *err)
+static bool claim(struct store *store, const char *id, const char *device, struct arena *arena, struct store_job *job,
+                  bool *found, struct err *err)
 {
     struct query query =
         query_open(store, "UPDATE jobs SET state='starting', attempt=attempt+1, events_offset=0, pid=0, "
@@ -138,14 +138,14 @@ static bool take_turn(struct store *store, const struct store_job *job, struct e
     return query_run(&query, NULL, err);
 }
 
-bool store_queue_claim(struct store *store, const char *id, const char *device, struct arena *arena, struct store_job *job,
-                       bool *found, struct err *err)
+bool store_queue_claim(struct store *store, const char *id, const char *device, struct arena *arena,
+                       struct store_job *job, bool *found, struct err *err)
 {
     queue_places_changed(store);
     if (!transaction_begin(store, err))
         return false;
-    return transaction_end(store, claim(store, id, device, arena, job, found, err) && (!*found || take_turn(store, job, err)),
-                           err);
+    return transaction_end(
+        store, claim(store, id, device, arena, job, found, err) && (!*found || take_turn(store, job, err)), err);
 }
 
 static bool list_jobs(struct query query, struct arena *arena, struct store_job_list *list, struct err *err)

@@ -14,7 +14,8 @@ static struct job_devices two_gpus(void)
 static void names_of_devices_are_these_and_no_others(void **state)
 {
     static const char *const names[] = {"cpu", "cuda", "cuda:0", "cuda:63"};
-    static const char *const others[] = {"", "gpu", "CPU", "cuda:", "cuda:64", "cuda:1x", "cuda:-1", "cuda: 1", "cuda:0000000000000001", "auto"};
+    static const char *const others[] = {
+        "", "gpu", "CPU", "cuda:", "cuda:64", "cuda:1x", "cuda:-1", "cuda: 1", "cuda:0000000000000001", "auto"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         assert_true(device_name_is_text(str_of(names[i])));
@@ -29,8 +30,9 @@ static void an_operators_list_leaves_what_it_names(void **state)
         int count;
         bool has_cpu;
         const char *first;
-    } cases[] = {{NULL, 2, true, "cuda:0"},       {"cpu", 0, true, NULL},          {"cuda", 2, false, "cuda:0"},
-                 {"cuda:1", 1, false, "cuda:1"}, {"cpu,cuda:1", 1, true, "cuda:1"}, {"cuda:1, cuda:0", 2, false, "cuda:0"}};
+    } cases[] = {{NULL, 2, true, "cuda:0"},         {"cpu", 0, true, NULL},
+                 {"cuda", 2, false, "cuda:0"},      {"cuda:1", 1, false, "cuda:1"},
+                 {"cpu,cuda:1", 1, true, "cuda:1"}, {"cuda:1, cuda:0", 2, false, "cuda:0"}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct job_devices devices = two_gpus();
@@ -49,7 +51,8 @@ static void a_list_that_names_what_is_not_there_is_refused(void **state)
 {
     static const struct {
         const char *list, *text;
-    } cases[] = {{"cuda:7", "no cuda:7"}, {"tpu", "'tpu' is not"}, {"", "empty"}, {"cpu,", NULL}, {"cpu,,cuda", "'' is not"}};
+    } cases[] = {
+        {"cuda:7", "no cuda:7"}, {"tpu", "'tpu' is not"}, {"", "empty"}, {"cpu,", NULL}, {"cpu,,cuda", "'' is not"}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct job_devices devices = two_gpus();

@@ -6,7 +6,8 @@ enum { GPU_BYTES = 1 << 30 };
 static int set_up(void **state)
 {
     static const struct job_devices gpus = {
-        .count = 2, .gpu = {{.name = "cuda:0", .memory_bytes = GPU_BYTES}, {.name = "cuda:1", .memory_bytes = GPU_BYTES}}};
+        .count = 2,
+        .gpu = {{.name = "cuda:0", .memory_bytes = GPU_BYTES}, {.name = "cuda:1", .memory_bytes = GPU_BYTES}}};
     struct server *server;
 
     server_setup(state);
@@ -126,7 +127,8 @@ static void chats_on_a_gpu_give_way_to_a_job(void **state)
 {
     struct server *server = *state;
     struct job_ledger *ledger = job_manager_gpu_ledger(server->manager, 0);
-    struct ledger_claim claim = {.owner = LEDGER_CHAT, .id = "chat", .bytes = 1 << 20, .evict = evict, .context = server};
+    struct ledger_claim claim = {
+        .owner = LEDGER_CHAT, .id = "chat", .bytes = 1 << 20, .evict = evict, .context = server};
     struct err err = {0};
     const char *id;
 
