@@ -30,7 +30,7 @@ static bool is_mutable(const char *name)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
-    return false;
+    return str_starts(str_of(name), STR("events.out.tfevents.")); /* TensorBoard's, which the trainer appends to */
 }
 
 static void count(struct backup *b, uint64_t bytes, bool is_copied)

@@ -123,6 +123,15 @@ def test_a_second_backup_copies_only_what_is_new(service, tmp_path):
     verify(folder)
 
 
+def test_what_a_trainer_appends_to_is_no_hard_link(service, tmp_path):
+    service.wait(service.create(service.upload(chat_lines(8)), epochs=1))
+    folder, _ = backup(service, tmp_path / "to")
+    copies = [path for path in folder.rglob("*") if path.is_file() and (service.data / path.relative_to(folder)).exists()]
+    shared = {path.name for path in copies if path.samefile(service.data / path.relative_to(folder))}
+    assert shared and not [name for name in shared if name.startswith("events.") or name == "log.txt"]
+    assert [path for path in copies if path.name.startswith("events.out.tfevents.")]
+
+
 def test_a_backup_that_is_killed_leaves_no_folder_that_looks_complete(service, tmp_path):
     rng = random.Random(SEED)
     for _ in range(5):
