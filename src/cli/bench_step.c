@@ -92,7 +92,13 @@ static bool open_model(struct bench *bench, struct pool *pool, struct err *err)
 
 static void update(struct bench *bench, const double *sumsq, int64_t step)
 {
-    struct op_adamw rule = {.sumsq = sumsq, .max_norm = 1, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.01f,
+    struct op_adamw rule = {.sumsq = sumsq,
+                            .max_norm = 1,
+                            .lr = 1e-4f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .decay = 0.01f,
                             .step = step};
 
     model_update(bench->model, bench->range, bench->range_count, &rule);

@@ -115,7 +115,8 @@ static double train_step(struct model *model, int64_t k)
 
     run_step(model, &arena, &step);
     at = model_grad_sumsq(model, &sumsq);
-    rule = (struct op_adamw){.sumsq = at, .max_norm = 1, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
+    rule = (struct op_adamw){
+        .sumsq = at, .max_norm = 1, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
     model_update(model, range, count, &rule);
     arena_deinit(&arena);
     return step.loss;

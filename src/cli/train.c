@@ -105,7 +105,9 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
         {"optim", OPTION_TEXT, &a->optim, "NAME",
-         "adamw_torch, or adamw_bf16: weights, gradients and moments in bf16, stochastically rounded; 8 bytes a parameter (adamw_torch)", NULL},
+         "adamw_torch, or adamw_bf16: weights, gradients and moments in bf16, stochastically rounded; 8 bytes a "
+         "parameter (adamw_torch)",
+         NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
         {"memory-bytes", OPTION_INT, &c->memory_bytes, "N",
@@ -265,8 +267,9 @@ static bool name_optimizer(struct arguments *a, struct err *err)
 
     if (!train_optim_find(str_of(a->optim), &a->config.optim))
         return err_set(err, ERR_INPUT, "--optim takes adamw_torch or adamw_bf16, not '%s'", a->optim);
-    conflict = a->adapter && a->config.optim != OPTIM_ADAMW_TORCH ? "adamw_bf16 is for full fine-tuning, not for --adapter"
-                                                                 : train_optim_conflict(&a->config);
+    conflict = a->adapter && a->config.optim != OPTIM_ADAMW_TORCH
+                   ? "adamw_bf16 is for full fine-tuning, not for --adapter"
+                   : train_optim_conflict(&a->config);
     return !conflict || err_set(err, ERR_INPUT, "--optim: %s", conflict);
 }
 
