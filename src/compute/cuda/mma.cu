@@ -3,6 +3,8 @@
  * A warp has 16 rows of one side and meets 16 rows of the other side's tile at a time. What leaves one product as sums enters the
  * next as an operand without leaving the registers. Rows of a tile are an odd number of 16 bytes apart, so that the eight
  * rows of a matrix that ldmatrix reads lie in all the banks. */
+#pragma once
+
 #include "compute/cuda/cuda_int.h"
 
 enum { MMA_ROWS = 64, MMA_WARPS = MMA_ROWS / 16, MMA_THREADS = MMA_WARPS * WARP, MMA_PAD = 8, MMA_CHUNK = 16 };

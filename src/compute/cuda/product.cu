@@ -1,5 +1,5 @@
-/* linear and its gradients as products of matrices: by cuBLASLt where it takes them, else by the kernel here, which also
- * has the products of experts (each expert's rows are known on the device alone) and operands of two types.
+/* linear and its gradients as products of matrices: by cuBLASLt where it takes them; products of experts (each expert's rows are
+ * known on the device alone) and odd shapes by product_mma.cu in BF16 and by the kernel here in F32 and in two types.
  *
  * An adapter that lies beside its weight, B behind the columns and A below the rows, takes part in the weight's own products; weights of
  * four bits are written out so. Elsewhere terms are added in the result itself, the small ones first; a result in BF16 that would
@@ -30,23 +30,38 @@ struct experts {
     int64_t b_step, c_step;
 };
 
+/* Where an expert's operands begin, in elements. */
+struct expert_place {
+    int64_t a, b, c, d;
+};
+
+/* Its rows take the place of m, or of k where rows are summed. a_row and a_col, b_row: elements from one row of op(A), one of its
+ * columns, one row of op(B) to the next. */
+static __device__ struct expert_place expert_place(const struct experts &experts, int32_t e, int64_t a_row, int64_t a_col, int64_t b_row,
+                                                   int64_t c_ld, int64_t d_ld, int32_t *m, int32_t *k)
+{
+    struct expert_place place = {0, 0, 0, 0};
+    int32_t from;
+
+    if (!experts.row_end)
+        return place;
+    from = e ? experts.row_end[e - 1] : 0;
+    *(experts.is_summed ? k : m) = experts.row_end[e] - from;
+    place.a = experts.is_summed ? from * a_col : from * a_row;
+    place.b = experts.is_summed ? from * b_row : e * experts.b_step;
+    place.c = experts.is_summed ? e * experts.c_step : from * c_ld;
+    place.d = experts.is_summed ? place.c : from * d_ld;
+    return place;
+}
+
 static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
                                       struct mat d, struct experts experts)
 {
     __shared__ float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
-    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, e = blockIdx.z, x = threadIdx.x % (TILE / PER_THREAD);
-    int32_t y = threadIdx.x / (TILE / PER_THREAD), from = 0;
-    int64_t a_at = 0, b_at = 0, c_at = 0, d_at = 0;
+    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, x = threadIdx.x % (TILE / PER_THREAD), y = threadIdx.x / (TILE / PER_THREAD);
+    struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, a.row, a.col, b.row, c.ld, d.ld, &m, &k);
     float sum[PER_THREAD][PER_THREAD];
 
-    if (experts.row_end) {
-        from = e ? experts.row_end[e - 1] : 0;
-        (experts.is_summed ? k : m) = experts.row_end[e] - from;
-        a_at = experts.is_summed ? from * a.col : from * a.row;
-        b_at = experts.is_summed ? from * b.row : e * experts.b_step;
-        c_at = experts.is_summed ? e * experts.c_step : (int64_t)from * c.ld;
-        d_at = experts.is_summed ? c_at : (int64_t)from * d.ld;
-    }
     if (i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
         return;
     for (int i = 0; i < PER_THREAD; i++)
@@ -56,8 +71,8 @@ static __global__ void product_kernel(struct factor a, struct factor b, struct m
         for (int at = threadIdx.x; at < TILE * DEPTH; at += TILE_THREADS) {
             int32_t row = at / DEPTH, deep = at % DEPTH;
             bool is_in = k0 + deep < k;
-            a_tile[deep][row] = is_in && i0 + row < m ? at_get(a.m, a_at + (i0 + row) * a.row + (k0 + deep) * a.col) : 0;
-            b_tile[deep][row] = is_in && j0 + row < n ? at_get(b.m, b_at + (k0 + deep) * b.row + (j0 + row) * b.col) : 0;
+            a_tile[deep][row] = is_in && i0 + row < m ? at_get(a.m, place.a + (i0 + row) * a.row + (k0 + deep) * a.col) : 0;
+            b_tile[deep][row] = is_in && j0 + row < n ? at_get(b.m, place.b + (k0 + deep) * b.row + (j0 + row) * b.col) : 0;
         }
         __syncthreads();
         for (int deep = 0; deep < DEPTH; deep++)
@@ -70,10 +85,12 @@ static __global__ void product_kernel(struct factor a, struct factor b, struct m
         for (int j = 0; j < PER_THREAD; j++) {
             int32_t row = i0 + y * PER_THREAD + i, col = j0 + x + j * (TILE / PER_THREAD);
             if (row < m && col < n)
-                at_set(c, c_at + (int64_t)row * c.ld + col,
-                       alpha * sum[i][j] + (d.at ? at_get(d, d_at + (int64_t)row * d.ld + col) : 0));
+                at_set(c, place.c + (int64_t)row * c.ld + col,
+                       alpha * sum[i][j] + (d.at ? at_get(d, place.d + (int64_t)row * d.ld + col) : 0));
         }
 }
+
+#include "compute/cuda/product_mma.cu"
 
 static struct factor factor_of(const struct mat &m, bool is_turned)
 {
@@ -84,9 +101,10 @@ static struct factor factor_of(const struct mat &m, bool is_turned)
 
 static void product_run(struct queue *queue, const struct product *p, const struct experts *experts)
 {
-    dim3 grid(blocks_of(p->m, TILE), blocks_of(p->n, TILE), experts->row_end ? experts->count : 1);
+    int32_t expert_count = experts->row_end ? experts->count : 1;
+    dim3 grid(blocks_of(p->m, TILE), blocks_of(p->n, TILE), expert_count);
 
-    if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)))
+    if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)) || product_mma_run(queue, p, experts, expert_count))
         return;
     LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned), p->c,
            p->m, p->n, p->k, p->alpha, p->d, *experts);
