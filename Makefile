@@ -26,6 +26,10 @@ $(TEST)/build.ninja:
 cuda: build/attune ## libattune_cuda.so for NVIDIA GPUs, beside the program (needs nvcc 13)
 	@tools/build_cuda.sh $(RELEASE)
 
+dist: ## build/attune-VERSION-linux-ARCH.tar.gz: program, libattune_cuda.so and the libraries that they need (nvcc 13; tools/dist.sh none does without)
+	@tools/setup.sh build
+	@tools/dist.sh
+
 test: $(TEST)/build.ninja build/attune ## everything that needs neither a GPU nor PyTorch, under ASan and UBSan
 	@ninja -C $(TEST)
 	@tools/run_tests.py $(TEST)
@@ -131,4 +135,4 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: all help setup test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE track hub
+.PHONY: all help setup dist test parity demo bench bench-http fuzz fault slow tsan schemathesis base-model check clean FORCE track hub

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The same job on one GPU in attune and in PyTorch + transformers + PEFT: `bench/gpu.py --shape 1B --kind lora`.
 
-usage: gpu.py [--shape tiny|0.6B|1B|8B] [--kind lora|full] [--context N] [--rows N] [--steps N] [--only attune|torch] [--attune PROGRAM] [--work DIR]
+usage: gpu.py [--shape nano|tiny|0.6B|1B|8B] [--kind lora|full|qlora] [--context N] [--rows N] [--steps N] [--only attune|torch] [--attune PROGRAM] [--work DIR]
 
 Both read one folder of random bf16 weights and one file of random tokens, rows of exactly `context` tokens, `rows` of them a step, and take
 the same number of steps with AdamW at 1e-4. Printed for each: median tokens per second behind the second step, model TFLOP/s (6 FLOPs a
 parameter and token, 4 with LoRA, and attention's), peak memory of the device, time from the program's start to its first step, and losses and
-gradient norms of the first and the last step, which must agree. Rows go to bench/results/gpu.csv. Needs a GPU, build/cuda/attune with
-libattune_cuda.so beside it, and a Python with torch, transformers, peft and safetensors.
+gradient norms of the first and the last step, which must agree. Each side's row goes to bench/results/gpu.csv as soon as it is known. Needs a GPU and
+build/cuda/bin/attune with libattune_cuda.so beside it; the other side needs torch, transformers, peft and safetensors. Where torch is missing or sees no GPU,
+attune runs alone over weights that it draws itself (--init random), which says nothing of the losses.
 """
 import argparse
 import csv
@@ -24,12 +25,13 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ROOT / "models/attune/world-3m"
 SHAPES = {
+    "nano": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=2048),
     "tiny": dict(hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=8192),
     "0.6B": dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, vocab_size=151936, head_dim=128),
     "1B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
     "8B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
 }
-TIED = {"tiny", "0.6B", "1B"}
+TIED = {"nano", "tiny", "0.6B", "1B"}
 RANK, ALPHA, RATE = 16, 32, 1e-4
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -42,17 +44,33 @@ def config_of(shape, context):
                 bos_token_id=1, eos_token_id=2, attention_bias=False, mlp_bias=False)
 
 
-def make_model(folder, shape, context):
-    """Random weights as transformers draws them, in shards of some GB."""
+def find_torch():
+    try:
+        import safetensors  # noqa: F401
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as problem:
+        print(f"no peer: {problem}", flush=True)
+        return None
+    if not torch.cuda.is_available():
+        print("no peer: torch sees no GPU", flush=True)
+        return None
+    return torch
+
+
+def make_model(folder, shape, context, torch):
+    """Random weights as transformers draws them, in shards of some GB; without torch none."""
     if (folder / "config.json").exists():
         return
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
         shutil.copy(BASE / name, folder / name)
     c = config_of(shape, context)
+    if torch is None:
+        (folder / "config.json").write_text(json.dumps(c))
+        return
+    from safetensors.torch import save_file
+
     D, F, d = c["hidden_size"], c["intermediate_size"], c["head_dim"]
     H, K = c["num_attention_heads"], c["num_key_value_heads"]
     torch.manual_seed(7)
@@ -98,7 +116,7 @@ def flops_per_token(shape, kind, context):
     H, K = c["num_attention_heads"], c["num_key_value_heads"]
     products = L * (D * (H + 2 * K) * d + H * d * D + 3 * D * F) + c["vocab_size"] * D
     attention = L * 2 * H * d * context / 2  # scores and values, half of the square
-    return (4 if kind == "lora" else 6) * products + 6 * attention
+    return (6 if kind == "full" else 4) * products + 6 * attention
 
 
 class MemoryWatch:
@@ -111,7 +129,10 @@ class MemoryWatch:
         return self
 
     def used(self):
-        out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"], capture_output=True, text=True)
+        try:
+            out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"], capture_output=True, text=True)
+        except FileNotFoundError:
+            return 0
         return int(out.stdout.split()[0]) if out.returncode == 0 else 0
 
     def watch(self):
@@ -135,11 +156,13 @@ def figures(name, o, losses, norms, seconds, first_step, peak_mb):
 def run_attune(o, model, data, work):
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
-    lora = ["--lora", "--lora-r", str(RANK), "--lora-alpha", str(ALPHA)] if o.kind == "lora" else []
+    lora = ["--lora", "--lora-r", str(RANK), "--lora-alpha", str(ALPHA)] if o.kind != "full" else []
+    lora += ["--quantization", "nf4"] if o.kind == "qlora" else []
+    lora += [] if list(model.glob("*.safetensors")) else ["--init", "random"]
     started = time.time()
     with MemoryWatch() as watch:
         process = subprocess.Popen([o.attune, "train", "--device", o.device, "--dtype", "bfloat16", "--model", model, "--train", data, "--context-length", str(o.context),
-                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE), "--lr-scheduler-type", "constant", "--no-packing", "--packing", "false",
+                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE), "--lr-scheduler-type", "constant", "--no-packing",
                                     "--seed", "1", "--out", out, *lora], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         first = None
         while process.poll() is None:
@@ -150,6 +173,8 @@ def run_attune(o, model, data, work):
     if process.returncode:
         print(log, file=sys.stderr)
         return None
+    plan = json.loads((out / "run/plan.json").read_text())
+    print(f"attune's plan: {plan['total_bytes'] / 2**20:.0f} MB, {plan['tokens']} tokens a micro-batch; the driver saw {watch.peak - watch.first} MB", flush=True)
     events = [json.loads(line) for p in out.glob("run/attempts/*/events.jsonl") for line in p.read_text().splitlines()]
     told = [e for e in events if e["kind"] == "step"]
     return figures("attune", o, [e["loss"] for e in told], [e["grad_norm"] for e in told], [e["tokens"] / e["tokens_per_s"] for e in told],
@@ -197,10 +222,28 @@ def run_torch(o, model_folder, rows):
     return figures("torch", o, losses, norms, seconds, first, torch.cuda.max_memory_reserved() // 2**20)
 
 
+def device_name(o, torch):
+    if torch:
+        return torch.cuda.get_device_name(0)
+    out = subprocess.run([o.attune, "devices", "--json"], capture_output=True, text=True)
+    gpus = json.loads(out.stdout)["gpus"] if out.returncode == 0 else []
+    return gpus[0]["name"] if gpus else "unknown"
+
+
+def write_row(o, result, torch):
+    o.out.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not o.out.exists()
+    with open(o.out, "a", newline="") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(["date", "device", *result])
+        writer.writerow([datetime.date.today().isoformat(), device_name(o, torch), *result.values()])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="1B")
-    parser.add_argument("--kind", choices=("lora", "full"), default="lora")
+    parser.add_argument("--kind", choices=("lora", "full", "qlora"), default="lora")
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--rows", type=int, default=4, help="rows a step")
     parser.add_argument("--micro", type=int, default=1, help="rows a micro-batch of PyTorch's")
@@ -208,30 +251,32 @@ def main():
     parser.add_argument("--recompute", action="store_true", help="gradient checkpointing in PyTorch")
     parser.add_argument("--only", choices=("attune", "torch"))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--attune", default=ROOT / "build/cuda/attune")
+    parser.add_argument("--attune", default=ROOT / "build/cuda/bin/attune")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench/gpu")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/gpu.csv")
     o = parser.parse_args()
-    import torch
-
+    if o.kind == "qlora":
+        o.only = "attune"
+    torch = find_torch()
     model, data = o.work / f"{o.shape}-{o.context}", o.work / f"rows-{o.shape}-{o.context}-{o.rows}-{o.steps}.jsonl"
-    make_model(model, o.shape, o.context)
+    make_model(model, o.shape, o.context, torch)
     rows = make_rows(data, SHAPES[o.shape]["vocab_size"], o.rows * o.steps, o.context)
-    torch.cuda.empty_cache()
-    results = [r for r in (run_attune(o, model, data, o.work) if o.only != "torch" else None, run_torch(o, model, rows) if o.only != "attune" else None) if r]
-    for r in results:
-        print("  ".join(f"{key} {value}" for key, value in r.items()), flush=True)
+    if torch:
+        torch.cuda.empty_cache()
+    results, wanted = [], [side for side in ("attune", "torch") if o.only in (None, side) and (side == "attune" or torch)]
+    for side in wanted:
+        try:
+            result = run_attune(o, model, data, o.work) if side == "attune" else run_torch(o, model, rows)
+        except Exception as problem:  # noqa: BLE001 - one side's failure is told, the other's row stays
+            print(f"{side}: {type(problem).__name__}: {str(problem)[:400]}", flush=True)
+            continue
+        if result:
+            results.append(result)
+            print("  ".join(f"{key} {value}" for key, value in result.items()), flush=True)
+            write_row(o, result, torch)
     if len(results) == 2:
         print(f"attune / torch: {results[0]['tokens_per_s'] / results[1]['tokens_per_s']:.2f}x tokens/s", flush=True)
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not o.out.exists()
-    with open(o.out, "a", newline="") as file:
-        writer = csv.writer(file)
-        if results and is_new:
-            writer.writerow(["date", "device", *results[0]])
-        for r in results:
-            writer.writerow([datetime.date.today().isoformat(), torch.cuda.get_device_name(0), *r.values()])
-    return len(results) < (1 if o.only else 2)
+    return len(results) < len(wanted) or not wanted
 
 
 if __name__ == "__main__":

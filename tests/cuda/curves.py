@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Tiny models of every family on a device and on the processor: 100 steps each, losses within 5e-3; and a run that is stopped goes on to the same losses.
 
-usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY]
+usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY] [--csv FILE] [--budget SECONDS]
+
+Each family is a row of the CSV as soon as it is known; families for which no time is left are named and count as failed.
 """
 import argparse
+import csv
 import json
 import pathlib
 import random
@@ -72,19 +75,29 @@ def train(o, folder, device, out, *more):
     shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run(command(o, folder, device, out, *more), capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{device} {folder.name}: {done.stderr}")
+        raise RuntimeError(f"{device} {folder.name}: {done.stderr.strip()[-400:]}")
     return losses_of(out)
+
+
+def tell(o, name, steps, first, last, want, worst, ok, note=""):
+    print(f"{name:12} {steps} steps, loss {first:.4f} to {last:.4f}, expected {want:.4f}, off by at most {worst:.1e}  {'ok' if ok else 'FAIL'} {note}", flush=True)
+    if o.csv:
+        is_new = not o.csv.exists()
+        with open(o.csv, "a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["family", "steps", "first_loss", "last_loss", "expected_last_loss", "largest_relative_difference", "ok", "note"])
+            writer.writerow([name, steps, first, last, want, worst, int(ok), note])
+    return ok
 
 
 def compare(o, family):
     folder = o.work / family
-    make_data_for = make_model(folder / "model", family)
-    make_data(folder / "train.jsonl", make_data_for, o.steps)
+    vocab = make_model(folder / "model", family)
+    make_data(folder / "train.jsonl", vocab, o.steps)
     got, want = train(o, folder, o.device, folder / "device"), train(o, folder, "cpu", folder / "cpu")
     worst = max(abs(a / b - 1) for a, b in zip(got, want))
-    ok = len(got) == len(want) == o.steps and worst <= 5e-3
-    print(f"{family:12} {len(got)} steps, loss {got[0]:.4f} to {got[-1]:.4f}, the processor's {want[-1]:.4f}, off by at most {worst:.1e}  {'ok' if ok else 'FAIL'}", flush=True)
-    return ok
+    return tell(o, family, len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
 
 
 def resume(o):
@@ -102,8 +115,18 @@ def resume(o):
     done = subprocess.run(command(o, folder, o.device, out, "--lora", "--lora-dropout", "0.1"), capture_output=True, text=True)
     both = losses_of(out)
     ok = done.returncode == 0 and both == whole and 0 < first < o.steps
-    print(f"resumed      behind step {first} of {o.steps}: losses {'are those' if both == whole else 'are not those'} of the undisturbed run  {'ok' if ok else 'FAIL'} {done.stderr[-300:] if done.returncode else ''}")
-    return ok
+    worst = max(abs(a / b - 1) for a, b in zip(both, whole))
+    return tell(o, "resumed", len(both), both[0], both[-1], whole[-1], worst, ok, f"stopped behind step {first} {done.stderr[-300:] if done.returncode else ''}")
+
+
+def attempt(o, name, run):
+    """A family that fails leaves the others their turn."""
+    if time.monotonic() > o.until:
+        return tell(o, name, 0, 0, 0, 0, 0, False, "no time was left")
+    try:
+        return run()
+    except (RuntimeError, OSError, IndexError) as problem:
+        return tell(o, name, 0, 0, 0, 0, 0, False, str(problem).replace("\n", " "))
 
 
 def main():
@@ -113,11 +136,14 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/curves")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", choices=FAMILIES)
+    parser.add_argument("--csv", type=pathlib.Path)
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds behind which no family begins")
     o = parser.parse_args()
     o.attune = str(pathlib.Path(o.attune).resolve())
-    results = [compare(o, family) for family in ([o.only] if o.only else FAMILIES)]
+    o.until = time.monotonic() + o.budget
+    results = [attempt(o, family, lambda: compare(o, family)) for family in ([o.only] if o.only else FAMILIES)]
     if not o.only or o.only == "llama":
-        results.append(resume(o))
+        results.append(attempt(o, "resumed", lambda: resume(o)))
     print(f"curves: {sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 
