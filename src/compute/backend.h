@@ -151,12 +151,15 @@ struct op_qk_rope_grad {
     int32_t heads, kv_heads, head_dim, rot;
 };
 
-/* Keys and values of earlier tokens of one document (inference). Rows of [capacity, Hkv·d], position-major. */
+/* Keys and values of earlier tokens of one document (inference). Position p lies in row p mod capacity of [capacity, Hkv·d],
+ * or where the backend's own order of such rows has it (cache_bytes). A multiple of KV_ROWS: at least as many as the document has
+ * positions, or with a window window - 1 and the rows that one attend appends. */
+enum { KV_ROWS = 64 };
 struct kv_cache {
-    void *k, *v;
-    int32_t length;        /* rows already there; attend appends its own rows behind them (the caller moves length) */
+    void *k, *v;           /* zeros, or finite numbers that an attend wrote */
+    int32_t length;        /* positions already there; attend appends its own behind them (the caller moves length) */
     int32_t capacity;
-    enum dtype type;
+    enum dtype type;       /* qkv's */
 };
 /* Causal attention within each document: out[t] = Σ_s softmax_s(scale · q[t]·k[s]) v[s], s <= t in the same document, and
  * s > t - window if window > 0. Query head h reads key head h / (H/Hkv). No T×T memory. */
@@ -417,7 +420,16 @@ struct backend {
      * backend knows no such order. */
     size_t (*panel_bytes)(const struct mat *w);
     void (*lay_out)(struct queue *, const struct mat *w, void *to);
+    /* Bytes of a cache's k, and of its v, in the backend's own order; NULL: they are rows. Multiples of 64. */
+    size_t (*cache_bytes)(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim);
 };
+
+/* What the backend says, or rows take. */
+size_t kv_cache_bytes(const struct backend *backend, const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim);
+/* The capacity for a document of up to `positions`, appended at most `rows` at a time, in a layer with this window (0: none). */
+int32_t kv_cache_capacity(int32_t positions, int32_t window, int32_t rows);
+/* Whether `rows` more find room without taking that of what their window still sees. */
+bool kv_cache_takes(const struct kv_cache *cache, int32_t rows, int32_t window);
 
 extern const struct backend backend_ref; /* compute/ref */
 extern const struct backend backend_cpu; /* compute/cpu; picks its kernels by the processor's features */

@@ -12,8 +12,7 @@ struct sequence {
     int32_t waiting_count, waiting_from;
     int32_t position; /* tokens run */
     int32_t drawn_count;
-    struct kv_cache *cache; /* [layers] */
-    void *cache_memory;
+    struct model_cache *cache;
     int32_t step_tokens; /* taken by the step that runs */
     int32_t step_row;    /* of the step's logits */
 };
@@ -47,8 +46,7 @@ struct generator *generator_new(struct model *model, int32_t tokens)
 static void free_sequence(const struct generator *g, struct sequence *s)
 {
     free(s->waiting);
-    free(s->cache);
-    model_give(g->model, s->cache_memory);
+    model_cache_free(g->model, s->cache);
     free(s);
 }
 
@@ -65,44 +63,25 @@ void generator_free(struct generator *g)
     free(g);
 }
 
-static bool make_cache(const struct generator *g, struct sequence *s)
-{
-    const struct model_config *config = model_config(g->model);
-    enum dtype type = model_cache_type(g->model);
-    size_t capacity = (size_t)s->request.prompt_count + (size_t)s->request.max_tokens;
-    size_t bytes = (capacity * (size_t)config->kv_heads * (size_t)config->head_dim * dtype_bytes(type) + 63) / 64 * 64;
-    char *at = model_take(g->model, (size_t)g->layers * 2 * bytes);
-
-    if (!at)
-        return false;
-    s->cache_memory = at;
-    s->cache = mem_alloc_zero((size_t)g->layers, sizeof *s->cache);
-    for (int32_t l = 0; l < g->layers; l++)
-        s->cache[l] = (struct kv_cache){.k = at + bytes * 2 * (size_t)l,
-                                        .v = at + bytes * (2 * (size_t)l + 1),
-                                        .capacity = (int32_t)capacity,
-                                        .type = type};
-    return true;
-}
-
 struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token,
                                void *context)
 {
+    struct model_cache *cache;
     struct sequence *s;
 
     if (g->count == SEQUENCES_MAX)
         return NULL;
     ASSERT(request->prompt_count > 0 && request->max_tokens > 0);
+    cache = model_cache_new(g->model, request->prompt_count + request->max_tokens);
+    if (!cache)
+        return NULL;
     s = mem_alloc_zero(1, sizeof *s);
     *s = (struct sequence){
         .request = *request, .on_token = on_token, .context = context, .waiting_count = request->prompt_count};
     s->waiting = mem_alloc((size_t)request->prompt_count * sizeof *s->waiting);
     memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
     s->request.prompt = NULL;
-    if (!make_cache(g, s)) {
-        free_sequence(g, s);
-        return NULL;
-    }
+    s->cache = cache;
     g->sequence[g->count++] = s;
     return s;
 }
@@ -192,7 +171,7 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
             pos[at + t] = s->position + t;
         }
         for (int32_t l = 0; l < g->layers; l++)
-            g->cache[l * docs + doc] = s->cache[l];
+            g->cache[l * docs + doc] = s->cache->layer[l];
         at += s->step_tokens;
         cu[doc + 1] = at;
         s->step_row = doc;
@@ -222,7 +201,7 @@ static bool advance(struct generator *g, struct sequence *s, const float *logits
     bool is_last;
 
     for (int32_t l = 0; l < g->layers; l++)
-        s->cache[l].length += s->step_tokens;
+        s->cache->layer[l].length += s->step_tokens;
     s->position += s->step_tokens;
     s->waiting_from += s->step_tokens;
     s->waiting_count -= s->step_tokens;

@@ -5,8 +5,8 @@
  * sequence whose prompt is through. A reply has the same bits alone and in company, because a row of a product does
  * not depend on the other rows. Sequences may have adapters of their own: those with the same one lie side by side.
  *
- * A sequence's keys and values take layers · 2 · capacity · kv_heads · head_dim elements from its start until it
- * ends, in the memory of operations. */
+ * A sequence's keys and values take model_cache_bytes of its prompt and max_tokens from its start until it ends, in the
+ * memory of operations. */
 #pragma once
 
 #include "infer/sample.h"

@@ -243,24 +243,6 @@ struct queue *model_queue(struct model *model)
     return &model->queue;
 }
 
-enum dtype model_cache_type(const struct model *model)
-{
-    return model->params.compute_type;
-}
-
-void *model_take(struct model *m, size_t bytes)
-{
-    return m->memory ? m->memory->take(&m->queue, bytes) : mem_alloc_zero(1, bytes);
-}
-
-void model_give(struct model *m, void *at)
-{
-    if (m->memory)
-        m->memory->give(&m->queue, at);
-    else
-        free(at);
-}
-
 static void check_batch(const struct model *m, const struct batch *batch)
 {
     ASSERT(batch->T > 0 && batch->T <= m->plan.tokens && batch->cu_seqlens[batch->doc_count] == batch->T);

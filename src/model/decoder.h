@@ -80,6 +80,17 @@ const float *model_row_nll(const struct model *model);
 /* Of the same rows: 1 where the label is the argmax. */
 const uint8_t *model_row_hits(const struct model *model);
 
+/* Keys and values of one document of up to `positions`; layers with a window keep those of the window and of one step. NULL: the
+ * device has no room. */
+struct model_cache {
+    void *memory;
+    struct kv_cache layer[];
+};
+struct model_cache *model_cache_new(struct model *model, int32_t positions);
+void model_cache_free(struct model *model, struct model_cache *cache); /* NULL is fine */
+uint64_t model_cache_bytes(const struct model *model, int32_t positions);
+enum dtype model_cache_type(const struct model *model);
+
 /* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with
  * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. adapters: NULL, or
  * one for each document, NULL for none, of a model opened with slot_rank; neighbours with the same one share its
@@ -87,11 +98,6 @@ const uint8_t *model_row_hits(const struct model *model);
 void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache,
                    const struct adapter *const *adapters, const int32_t *rows, int32_t row_count, float *logits);
 enum { ADAPTER_RANGES_MAX = 64 }; /* documents of a batch with adapters */
-/* Bytes of one token's keys and values in one layer's cache: k and v each kv_heads · head_dim of model_cache_type. */
-enum dtype model_cache_type(const struct model *model);
-/* Zeros where operations read them, for caches: memory of the process, or of the device, which may have no room: NULL. */
-void *model_take(struct model *model, size_t bytes);
-void model_give(struct model *model, void *at); /* NULL is fine */
 
 /* What merging the adapter would change, told by a batch: differences over the largest value beside them. */
 struct merge_probe {

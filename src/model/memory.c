@@ -51,6 +51,19 @@ void memory_give_regions(struct model *m)
         m->memory->close(&m->queue);
 }
 
+void *memory_take(struct model *m, size_t bytes)
+{
+    return m->memory ? m->memory->take(&m->queue, bytes) : mem_alloc_zero(1, bytes);
+}
+
+void memory_give(struct model *m, void *at)
+{
+    if (m->memory)
+        m->memory->give(&m->queue, at);
+    else
+        free(at);
+}
+
 void memory_zero(struct model *m, void *at, size_t bytes)
 {
     if (m->memory)

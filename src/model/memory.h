@@ -10,6 +10,10 @@
 bool memory_take_regions(struct model *model, struct err *err);
 void memory_give_regions(struct model *model);
 
+/* Zeros; NULL: the device has no room. */
+void *memory_take(struct model *model, size_t bytes);
+void memory_give(struct model *model, void *at);
+
 void memory_zero(struct model *model, void *at, size_t bytes);
 void memory_write(struct model *model, void *to, const void *from, size_t bytes);
 void memory_read(struct model *model, void *to, const void *from, size_t bytes);

@@ -11,6 +11,7 @@ enum { TASK_ROWS = 192, QUERIES_MAX = 128, QUERIES_MIN = 16 };
 struct attend {
     const struct op_attend *op;
     bool is_bf16;
+    bool appends;    /* each task its keys and values to the cache: it has all queries of its document */
     int32_t queries; /* of a task */
     size_t slab_bytes;
     char *scratch;
@@ -21,7 +22,8 @@ struct block {
     const struct attend *attend;
     struct tile_shape shape;
     int32_t document, kv_head, first, query_count, rows;
-    uint32_t *q, *keys, *values, *p;
+    uint32_t *q, *packed, *p; /* packed: a tile of keys, a tile of values */
+    const uint32_t *keys, *values;
     float *scores, *out, *max, *sum; /* [6, TILE], [rows, d_wide], [rows], [rows, LANES] */
 };
 
@@ -37,33 +39,52 @@ static struct attend attend_cut(const struct op_attend *op)
     struct attend attend = {.op = op, .queries = queries_per_task(op->heads / op->kv_heads)};
     size_t rows = (size_t)attend.queries * (size_t)(op->heads / op->kv_heads), steps, d_wide;
 
-    attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16 && (!op->cache || op->cache->type == DTYPE_BF16);
+    attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16;
     steps = (size_t)step_count(op->head_dim, attend.is_bf16);
     d_wide = (size_t)tile_width(op->head_dim);
     attend.slab_bytes = whole_lines(4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 1 + LANES)));
     return attend;
 }
 
-static struct mat document_keys(const struct block *block, bool is_value)
+/* Positions of the document in front of this batch. */
+static int32_t earlier_count(const struct block *block)
 {
     const struct op_attend *op = block->attend->op;
-    int32_t width = op->kv_heads * op->head_dim, col = block->kv_head * op->head_dim;
 
-    if (op->cache) {
-        const struct kv_cache *cache = &op->cache[block->document];
-        struct mat all = {is_value ? cache->v : cache->k, cache->capacity, width, width, cache->type};
-        return tile_mat(&all, 0, col, cache->length + document_rows(op->batch, block->document), op->head_dim);
-    }
-    return tile_mat(&op->qkv, op->batch->cu_seqlens[block->document], op->heads * op->head_dim + (is_value ? width : 0) + col,
-                    document_rows(op->batch, block->document), op->head_dim);
+    return op->cache ? op->cache[block->document].length : 0;
 }
 
 /* The position in the document of row r of the block. */
 static int32_t position_of(const struct block *block, int32_t r)
 {
-    const struct op_attend *op = block->attend->op;
+    return earlier_count(block) + block->first + r % block->query_count;
+}
 
-    return (op->cache ? op->cache[block->document].length : 0) + block->first + r % block->query_count;
+static struct side document_side(const struct block *block, bool is_value)
+{
+    const struct op_attend *op = block->attend->op;
+    int32_t head = op->heads + (is_value ? op->kv_heads : 0) + block->kv_head;
+
+    return (struct side){.m = tile_mat(&op->qkv, op->batch->cu_seqlens[block->document], head * op->head_dim,
+                                       document_rows(op->batch, block->document), op->head_dim),
+                         .is_k_down = is_value};
+}
+
+/* Packed tiles of keys and values from a position on: those of the cache, or the batch's own rows, packed into the slab. */
+static void find_tiles(struct block *block, int32_t key, int32_t key_count)
+{
+    const struct op_attend *op = block->attend->op;
+    const struct tile_shape *shape = &block->shape;
+    struct side k, v;
+
+    if (op->cache) {
+        block->keys = CPU(cache_tile)(&op->cache[block->document], false, shape->d, block->kv_head, key);
+        block->values = CPU(cache_tile)(&op->cache[block->document], true, shape->d, block->kv_head, key);
+        return;
+    }
+    k = document_side(block, false), v = document_side(block, true);
+    tile_pack(&k, shape->is_bf16, (struct part){key, key_count, 0, shape->d}, block->packed, TILE);
+    tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->packed + TILE * shape->d_steps, shape->d_wide);
 }
 
 static void pack_queries(const struct block *block)
@@ -117,7 +138,8 @@ static void attend_rows(const struct block *block, int32_t row, int32_t count, i
 {
     const struct tile_shape *shape = &block->shape;
     int32_t window = block->attend->op->window;
-    size_t p_words = (size_t)step_count(TILE, shape->is_bf16);
+    int32_t tile_steps = step_count(TILE, shape->is_bf16), steps = step_count(key_count, shape->is_bf16);
+    size_t p_words = (size_t)tile_steps;
     bool is_seen = false;
 
     for (int32_t i = 0; i < count; i++)
@@ -133,21 +155,20 @@ static void attend_rows(const struct block *block, int32_t row, int32_t count, i
         else
             memset(p.at, 0, 4 * p_words);
     }
-    tile_sum(shape, block->p, count, step_count(key_count, shape->is_bf16), block->values,
-             block->out + (size_t)row * (size_t)shape->d_wide);
+    if (block->attend->op->cache) /* whose tiles are whole: behind the last key probabilities are zeros */
+        steps = tile_steps;
+    tile_sum(shape, block->p, count, steps, block->values, block->out + (size_t)row * (size_t)shape->d_wide);
 }
 
-static void attend_tiles(const struct block *block)
+static void attend_tiles(struct block *block)
 {
-    const struct tile_shape *shape = &block->shape;
-    struct side k = {.m = document_keys(block, false)}, v = {.m = document_keys(block, true), .is_k_down = true};
-    int32_t last = position_of(block, block->query_count - 1), window = block->attend->op->window;
-    int32_t from = position_of(block, 0) - window + 1;
+    const struct op_attend *op = block->attend->op;
+    int32_t last = position_of(block, block->query_count - 1), window = op->window, from = position_of(block, 0) - window + 1;
+    int32_t end = earlier_count(block) + document_rows(op->batch, block->document);
 
     for (int32_t key = window > 0 && from > 0 ? from / TILE * TILE : 0; key <= last; key += TILE) {
-        int32_t key_count = smaller(TILE, k.m.rows - key);
-        tile_pack(&k, shape->is_bf16, (struct part){key, key_count, 0, shape->d}, block->keys, TILE);
-        tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->values, shape->d_wide);
+        int32_t key_count = smaller(TILE, end - key);
+        find_tiles(block, key, key_count);
         for (int32_t row = 0; row < block->rows; row += BRICK_ROWS)
             attend_rows(block, row, smaller(BRICK_ROWS, block->rows - row), key, key_count);
     }
@@ -196,45 +217,45 @@ static void attend_task(void *context, int task, int thread)
     uint32_t *slab = (uint32_t *)(attend->scratch + (size_t)thread * attend->slab_bytes);
 
     block.q = slab;
-    block.keys = block.q + (size_t)block.rows * (size_t)block.shape.d_steps;
-    block.values = block.keys + TILE * (size_t)block.shape.d_steps;
-    block.p = block.values + TILE * (size_t)block.shape.d_wide;
+    block.packed = block.q + (size_t)block.rows * (size_t)block.shape.d_steps;
+    block.keys = block.packed;
+    block.values = block.packed + TILE * (size_t)block.shape.d_steps;
+    block.p = block.packed + TILE * (size_t)(block.shape.d_steps + block.shape.d_wide);
     block.scores = (float *)block.p + BRICK_ROWS * TILE;
     block.out = block.scores + BRICK_ROWS * TILE;
     block.max = block.out + (size_t)block.rows * (size_t)block.shape.d_wide;
     block.sum = block.max + block.rows;
+    if (attend->appends)
+        CPU(cache_append)(op, block.document, block.kv_head);
     begin_rows(&block);
     pack_queries(&block);
     attend_tiles(&block);
     write_rows(&block);
 }
 
-/* Appends the new keys and values of every document behind those it has. */
-static void append_to_caches(const struct op_attend *op)
+static void append_task(void *context, int task, int thread)
 {
-    int32_t width = op->kv_heads * op->head_dim, q_width = op->heads * op->head_dim;
+    const struct op_attend *op = context;
 
-    for (int32_t document = 0; document < op->batch->doc_count; document++) {
-        const struct kv_cache *cache = &op->cache[document];
-        struct mat k = {cache->k, cache->capacity, width, width, cache->type}, v = k;
-
-        v.at = cache->v;
-        for (int32_t i = 0, t = op->batch->cu_seqlens[document]; t < op->batch->cu_seqlens[document + 1]; i++, t++)
-            for (int32_t j = 0; j < width; j += LANES) {
-                row_store(row_of(&k, cache->length + i, 0), j, width, row_load(row_of(&op->qkv, t, q_width), j, width));
-                row_store(row_of(&v, cache->length + i, 0), j, width, row_load(row_of(&op->qkv, t, q_width + width), j, width));
-            }
-    }
+    CPU(cache_append)(op, task / op->kv_heads, task % op->kv_heads);
 }
 
 void CPU(attend)(struct queue *queue, const struct op_attend *op)
 {
     struct attend attend = attend_cut(op);
+    int32_t docs = op->batch->doc_count;
 
     ASSERT(queue->scratch_bytes >= attend.slab_bytes * (size_t)pool_thread_count(queue->pool));
     attend.scratch = queue->scratch;
-    if (op->cache)
-        append_to_caches(op);
+    attend.appends = op->cache;
+    for (int32_t document = 0; op->cache && document < docs; document++) {
+        int32_t rows = document_rows(op->batch, document);
+        ASSERT(op->cache[document].type == op->qkv.type);
+        ASSERT(kv_cache_takes(&op->cache[document], rows, op->window));
+        attend.appends &= rows <= attend.queries;
+    }
+    if (op->cache && !attend.appends)
+        pool_run(queue->pool, docs * op->kv_heads, append_task, (void *)(uintptr_t)op);
     pool_run(queue->pool, document_block_count(op->batch, attend.queries) * op->kv_heads, attend_task, &attend);
 }
 

@@ -107,6 +107,11 @@ static void lay_out(struct queue *queue, const struct mat *w, void *to)
     paths[cpu_path_best()]->backend.lay_out(queue, w, to);
 }
 
+static size_t cache_bytes(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim)
+{
+    return paths[cpu_path_best()]->backend.cache_bytes(cache, kv_heads, head_dim);
+}
+
 const struct backend backend_cpu = {
     .name = "cpu",
 #define CPU_FIELD(op) .op = run_##op,
@@ -116,4 +121,5 @@ const struct backend backend_cpu = {
     .scratch_bytes = scratch_bytes,
     .panel_bytes = panel_bytes,
     .lay_out = lay_out,
+    .cache_bytes = cache_bytes,
 };

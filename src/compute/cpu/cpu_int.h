@@ -31,6 +31,12 @@ void CPU(linear_thin)(struct queue *queue, const struct op_linear *op);
 size_t CPU(panel_bytes)(const struct mat *w);
 void CPU(lay_out)(struct queue *queue, const struct mat *w, void *to);
 
+/* keys.c: keys and values behind a cache in the order of attention's tiles: see struct backend. Appends those that one key head of a
+ * document has in the batch, and finds the words of a packed tile, of keys or of values, from a position on. */
+size_t CPU(cache_bytes)(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim);
+void CPU(cache_append)(const struct op_attend *op, int32_t document, int32_t kv_head);
+const uint32_t *CPU(cache_tile)(const struct kv_cache *cache, bool is_value, int32_t head_dim, int32_t kv_head, int32_t position);
+
 INLINE size_t whole_lines(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;

@@ -41,6 +41,7 @@ const struct cpu_path_info CPU(path) = {
         .scratch_bytes = scratch_bytes,
         .panel_bytes = CPU(panel_bytes),
         .lay_out = CPU(lay_out),
+        .cache_bytes = CPU(cache_bytes),
     },
     .peak_block = CPU(peak_block),
     .peak_block_flops = {2.0 * BRICK_ROWS * PANEL, HAS_BF16_PRODUCTS ? 4.0 * BRICK_ROWS * PANEL : 0},

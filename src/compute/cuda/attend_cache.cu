@@ -1,5 +1,5 @@
 /* Attention of rows behind caches of keys and values. A block has a row of one query head. The keys of its document are
- * taken in stretches of a warp's lanes, counted from the cache's first row: warp w has the stretches w, w + CACHE_WARPS, …,
+ * taken in stretches of a warp's lanes, counted from the first position: warp w has the stretches w, w + CACHE_WARPS, …,
  * each as attend_kernel has it, and the warps' shares are joined in their order. So a row has the same bits in whatever
  * pieces its document came. Part of attend.cu. */
 
@@ -8,7 +8,7 @@ enum { CACHE_WARPS = 8, CACHES_AT_ONCE = 64 };
 /* Those of the documents first .. first + count; kernels take them by value. */
 struct caches {
     void *k[CACHES_AT_ONCE], *v[CACHES_AT_ONCE];
-    int32_t length[CACHES_AT_ONCE];
+    int32_t length[CACHES_AT_ONCE], capacity[CACHES_AT_ONCE];
     int32_t first, count;
     enum dtype type;
 };
@@ -40,6 +40,7 @@ static __global__ void cache_append_kernel(struct attention a, struct caches c)
 
     if (i < 0 || j >= width)
         return;
+    row %= c.capacity[i];
     set(cached(a, c, c.k[i]), row, j, get(a.qkv, t, a.heads * a.head_dim + j));
     set(cached(a, c, c.v[i]), row, j, get(a.qkv, t, a.heads * a.head_dim + width + j));
 }
@@ -49,12 +50,13 @@ struct cache_share {
     float max, sum, acc[LANE_COLS];
 };
 
+/* Positions begin .. begin + WARP, the keys and values of which lie in the cache's rows from `row` on. */
 static __device__ void cache_stretch(const struct attention &a, const struct mat &k, const struct mat &v, int32_t t, int32_t head,
-                                     int32_t begin, int32_t first, int32_t position, struct cache_share *share)
+                                     int32_t begin, int32_t row, int32_t first, int32_t position, struct cache_share *share)
 {
     int32_t lane = threadIdx.x % WARP, d = a.head_dim, col = head / (a.heads / a.kv_heads) * d, s = begin + lane;
     bool is_seen = s >= first && s <= position;
-    float score = is_seen ? capped(a.scale * dot(a.qkv, t, head * d, k, s, col, d), a.softcap) : -INFINITY;
+    float score = is_seen ? capped(a.scale * dot(a.qkv, t, head * d, k, row + lane, col, d), a.softcap) : -INFINITY;
     float new_max = fmaxf(share->max, warp_max(score)), shrink = expf(share->max - new_max), p = expf(score - new_max);
 
     share->sum = share->sum * shrink + warp_sum(p);
@@ -66,7 +68,7 @@ static __device__ void cache_stretch(const struct attention &a, const struct mat
         if (begin + r < first)
             continue;
         for (int i = 0; i < LANE_COLS && i * WARP + lane < d; i++)
-            share->acc[i] += part * get(v, begin + r, col + i * WARP + lane);
+            share->acc[i] += part * get(v, row + r, col + i * WARP + lane);
     }
 }
 
@@ -83,7 +85,8 @@ static __global__ void attend_cache_kernel(struct attention a, struct caches c, 
         return;
     for (int32_t begin = warp * WARP; begin <= position; begin += CACHE_WARPS * WARP)
         if (begin + WARP > first)
-            cache_stretch(a, cached(a, c, c.k[cache]), cached(a, c, c.v[cache]), t, head, begin, first, position, &share);
+            cache_stretch(a, cached(a, c, c.k[cache]), cached(a, c, c.v[cache]), t, head, begin, begin % c.capacity[cache], first,
+                          position, &share);
     for (int i = 0; i < LANE_COLS && i * WARP + lane < d; i++)
         acc[warp][i * WARP + lane] = share.acc[i];
     if (lane == 0) {
@@ -119,6 +122,7 @@ static void attend_cached(struct queue *queue, const struct attention &a, const 
             c.k[i] = op->cache[first + i].k;
             c.v[i] = op->cache[first + i].v;
             c.length[i] = op->cache[first + i].length;
+            c.capacity[i] = op->cache[first + i].capacity;
         }
         LAUNCH(queue, cache_append_kernel, dim3(T, blocks_of(width, THREADS)), THREADS, a, c);
         LAUNCH(queue, attend_cache_kernel, dim3(T, a.heads), CACHE_WARPS * WARP, a, c, op->out, (const float *)op->sinks.at,

@@ -67,6 +67,11 @@ static size_t scratch_bytes(enum op op, const void *args, int thread_count)
     return backend_cpu.scratch_bytes(op, args, thread_count);
 }
 
+static size_t cache_bytes(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim)
+{
+    return backend_cpu.cache_bytes(cache, kv_heads, head_dim);
+}
+
 const struct backend backend_mark = {
     .name = "mark",
 #define MARK_FIELD(op) .op = mark_##op,
@@ -74,4 +79,5 @@ const struct backend backend_mark = {
 #undef MARK_FIELD
     .can = can,
     .scratch_bytes = scratch_bytes,
+    .cache_bytes = cache_bytes,
 };

@@ -5,21 +5,23 @@
 
 #include <math.h>
 
-/* Where the keys and values of one document lie: element (s, j) of a head at k[s·ld + j]. */
+/* Where the keys and values of one document lie: element (s, j) of a head at k[(s mod capacity)·ld + j]. */
 struct keys {
     const void *k, *v;
     enum dtype type;
     size_t ld, k_at, v_at;
     int32_t earlier; /* rows in front of the document's first row of this batch */
+    int32_t capacity;
 };
 
 static void cache_append(struct kv_cache *cache, const struct op_attend *op, int32_t first, int32_t end)
 {
     int32_t width = op->kv_heads * op->head_dim, q_width = op->heads * op->head_dim;
 
+    ASSERT(kv_cache_takes(cache, end - first, op->window));
     for (int32_t t = first; t < end; t++)
         for (int32_t j = 0; j < width; j++) {
-            size_t index = (size_t)(cache->length + t - first) * (size_t)width + (size_t)j;
+            size_t index = (size_t)((cache->length + t - first) % cache->capacity) * (size_t)width + (size_t)j;
             at_set(cache->k, cache->type, index, get(&op->qkv, t, q_width + j));
             at_set(cache->v, cache->type, index, get(&op->qkv, t, q_width + width + j));
         }
@@ -32,9 +34,15 @@ static struct keys document_keys(const struct op_attend *op, int32_t document, i
 
     if (op->cache)
         return (struct keys){op->cache[document].k, op->cache[document].v, op->cache[document].type, width, head_at, head_at,
-                             op->cache[document].length};
+                             op->cache[document].length, op->cache[document].capacity};
     return (struct keys){op->qkv.at, op->qkv.at, op->qkv.type, (size_t)op->qkv.ld, row + q_width + head_at,
-                         row + q_width + width + head_at, 0};
+                         row + q_width + width + head_at, 0, INT32_MAX};
+}
+
+/* Where the key, and from v_at on the value, of a position begins. */
+static size_t key_at(const struct keys *keys, int32_t position)
+{
+    return (size_t)(position % keys->capacity) * keys->ld;
 }
 
 static int32_t first_key(int32_t position, int32_t window)
@@ -52,7 +60,7 @@ static double score(const struct op_attend *op, const struct keys *keys, int32_t
     double sum = 0;
 
     for (int32_t j = 0; j < op->head_dim; j++)
-        sum += get(&op->qkv, t, head * op->head_dim + j) * at_get(keys->k, keys->type, keys->k_at + (size_t)s * keys->ld + (size_t)j);
+        sum += get(&op->qkv, t, head * op->head_dim + j) * at_get(keys->k, keys->type, keys->k_at + key_at(keys, s) + (size_t)j);
     return capped(sum * op->scale, op->softcap);
 }
 
@@ -73,7 +81,7 @@ static void attend_row(const struct op_attend *op, const struct keys *keys, int3
     for (int32_t s = first_key(position, op->window); s <= position; s++) {
         double p = exp(score(op, keys, t, head, s) - lse);
         for (int32_t j = 0; j < op->head_dim; j++)
-            out[j] += p * at_get(keys->v, keys->type, keys->v_at + (size_t)s * keys->ld + (size_t)j);
+            out[j] += p * at_get(keys->v, keys->type, keys->v_at + key_at(keys, s) + (size_t)j);
     }
     for (int32_t j = 0; j < op->head_dim; j++)
         set(&op->out, t, head * op->head_dim + j, out[j]);

@@ -105,27 +105,30 @@ void trial_attend(struct trial *trial)
 }
 
 /* Tokens fed one by one and in pieces behind a cache give the bits of all at once; on a device, which has other kernels for the
- * two, they agree to rounding. */
+ * two, they agree to rounding. With a window the cache is a ring that holds no more than the largest piece needs. */
 void trial_cache(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 2, 150), kv = random_in(o, 1, 2), heads = kv * 2, d = 2 * random_in(o, 4, 40), width = kv * d;
+    int32_t T = random_in(o, 2, 200), piece_max = random_below(o, 2) ? T : random_in(o, 1, 20);
+    int32_t kv = random_in(o, 1, 2), heads = kv * 2, d = random_in(o, 4, 80);
     int32_t *whole = operands_indices(o, 2), *piece = operands_indices(o, 2);
     enum dtype type = random_type(o);
     struct batch all = {.T = T, .doc_count = 1, .cu_seqlens = whole};
     struct op_attend op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type), .out = mat_output(o, T, heads * d, 0, type, false),
                            .batch = &all, .heads = heads, .kv_heads = kv, .head_dim = d, .scale = 0.3f,
                            .window = random_below(o, 2) ? random_in(o, 1, 90) : 0, .softcap = random_below(o, 2) ? 1.5f : 0};
-    struct mat k = mat_output(o, T, width, 0, type, false), v = mat_output(o, T, width, 0, type, false);
-    struct kv_cache cache = {k.at, v.at, 0, T, type};
+    struct kv_cache cache = {.capacity = kv_cache_capacity(T, op.window, piece_max), .type = type};
+    size_t bytes = kv_cache_bytes(trial->candidate, &cache, kv, d);
     struct mat pieces = mat_output(o, T, heads * d, 0, type, false);
 
+    cache.k = operands_take(o, bytes), cache.v = operands_take(o, bytes);
+    memset(cache.k, 0, bytes), memset(cache.v, 0, bytes);
     whole[0] = piece[0] = 0, whole[1] = T;
     if (random_below(o, 2))
         op.sinks = mat_random(o, 1, heads, 0, DTYPE_F32);
     trial_run(trial, OP_attend, &op);
     for (int32_t t = 0, count; t < T; t += count) {
-        count = random_below(o, 2) ? 1 : random_in(o, 1, T - t);
+        count = random_below(o, 2) ? 1 : random_in(o, 1, piece_max < T - t ? piece_max : T - t);
         piece[1] = count;
         struct batch some = {.T = count, .doc_count = 1, .cu_seqlens = piece};
         struct op_attend part = op;

@@ -305,11 +305,12 @@ static void packed_equals_one_by_one(void **state)
 /* Two documents of different length at once, then both in steps of one token until the shorter ends. */
 static void check_decoding(const struct backend *backend, const struct variant *variant)
 {
-    enum { FIRST = 5, SECOND = 7, VOCAB = 37, WIDTH = 12, LAYERS = 2 };
+    enum { FIRST = 5, SECOND = 7, VOCAB = 37, LAYERS = 2 };
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
     struct model_options options = fixture_options(PROFILE_F32, backend, pool);
     struct kv_cache caches[LAYERS * 2];
+    struct model_cache *own[2];
     int32_t cu_seqlens[3] = {0, FIRST, FIRST + SECOND}, rows[FIRST + SECOND], single[3] = {0, 1, 2};
     float *whole = arena_alloc(&arena, sizeof(float) * VOCAB * (FIRST + SECOND)), stepped[2 * VOCAB];
     struct batch batch;
@@ -319,9 +320,11 @@ static void check_decoding(const struct backend *backend, const struct variant *
     model = open_variant(&arena, variant, options);
     for (int i = 0; i < FIRST + SECOND; i++)
         rows[i] = i;
-    for (int i = 0; i < LAYERS * 2; i++)
-        caches[i] = (struct kv_cache){arena_alloc(&arena, 4 * WIDTH * 16), arena_alloc(&arena, 4 * WIDTH * 16), 0, 16,
-                                      model_cache_type(model)};
+    for (int d = 0; d < 2; d++) {
+        own[d] = model_cache_new(model, 16);
+        for (int l = 0; l < LAYERS; l++)
+            caches[2 * l + d] = own[d]->layer[l];
+    }
     batch_make(&arena, &batch, tokens, cu_seqlens, 2, NULL, NULL, 1);
     model_forward(model, &batch, NULL, NULL, rows, FIRST + SECOND, whole);
     for (int32_t t = 0; t < FIRST; t++) {
@@ -336,6 +339,8 @@ static void check_decoding(const struct backend *backend, const struct variant *
         }
     }
     assert_int_equal(caches[0].length, FIRST);
+    for (int d = 0; d < 2; d++)
+        model_cache_free(model, own[d]);
     model_close(model);
     pool_free(pool);
     arena_deinit(&arena);

@@ -166,26 +166,25 @@ static void greedy_ids_are_the_references(void **state)
         skip();
     for (int i = 0; i < RUN_COUNT; i++) {
         struct model *model;
-        struct kv_cache caches[5];
+        struct model_cache *cache;
         int32_t ids[IDS_MAX], count = read_ids(json_get(s.golden, "greedy_ids"), ids), row = 0, cu_seqlens[2] = {0, 1};
         float logits[512];
         if (runs[i].profile != PROFILE_F32)
             continue;
         model = open_run(&s, &runs[i], false);
-        for (int l = 0; l < 5; l++)
-            caches[l] = (struct kv_cache){arena_alloc(&s.arena, 256 * 32 * 4), arena_alloc(&s.arena, 256 * 32 * 4), 0,
-                                          256, model_cache_type(model)};
+        cache = model_cache_new(model, 256);
         for (int32_t t = 0; t + 1 < count; t++) {
             struct batch batch;
             int32_t best = 0;
             batch_make(&s.arena, &batch, &ids[t], cu_seqlens, 1, &t, NULL, 1);
-            model_forward(model, &batch, caches, NULL, &row, 1, logits);
+            model_forward(model, &batch, cache->layer, NULL, &row, 1, logits);
             for (int32_t v = 1; v < 512; v++)
                 best = logits[v] > logits[best] ? v : best;
             assert_int_equal(best, ids[t + 1]);
         }
         print_message("stories260K %s %s: %d greedy ids equal\n", runs[i].backend->name,
                       model_profile_name(runs[i].profile), count - 1);
+        model_cache_free(model, cache);
         model_close(model);
     }
     teardown(&s);
