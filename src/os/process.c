@@ -34,12 +34,19 @@ static bool open_pidfd(struct process *process, struct err *err)
 static void yield_to_others(int nice)
 {
     int now = getpriority(PRIO_PROCESS, 0) + nice, fd;
-    char digits[2] = {(char)('0' + now / 10), (char)('0' + now % 10)};
+    char digits[2];
+    size_t len = 0;
+    ssize_t written;
 
     setpriority(PRIO_PROCESS, 0, now);
-    fd = now > 0 && now <= 19 ? open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC) : -1;
-    if (fd >= 0 && write(fd, digits, sizeof digits) == sizeof digits)
-        close(fd);
+    if (now <= 0 || now > 19 || (fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC)) < 0)
+        return;
+    if (now >= 10)
+        digits[len++] = '1';
+    digits[len++] = (char)('0' + now % 10); /* "08" would be no number: the kernel reads a leading zero as octal */
+    written = write(fd, digits, len);
+    (void)written; /* a kernel that refuses it lets the process's own nice count */
+    close(fd);
 }
 
 /* Runs in the child between fork and exec: async-signal-safe calls alone. */
