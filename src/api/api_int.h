@@ -222,7 +222,7 @@ call_fn webhook_types_list;
 call_fn secrets_put, secrets_list, secrets_delete;
 call_fn files_create, files_list, files_get, files_delete, files_content, files_preview;
 call_fn jobs_create, jobs_list, jobs_get, jobs_cancel, jobs_pause, jobs_resume, events_list, checkpoints_list,
-    checkpoints_get;
+    checkpoints_get, checkpoints_delete;
 call_fn uploads_create, uploads_add_part, uploads_complete, uploads_cancel;
 call_fn projects_create, projects_list, projects_get, projects_update, keys_create, keys_list, keys_revoke;
 call_fn deployments_create, deployments_list, deployments_get, deployments_delete;

@@ -23,6 +23,7 @@ static const struct {
     {HTTP_POST, "v1/fine_tuning/jobs/{id}/cancel", "fine_tuning.job.cancelled"},
     {HTTP_POST, "v1/fine_tuning/jobs/{id}/pause", "fine_tuning.job.paused"},
     {HTTP_POST, "v1/fine_tuning/jobs/{id}/resume", "fine_tuning.job.resumed"},
+    {HTTP_DELETE, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "checkpoint.deleted"},
     {HTTP_POST, "v1/fine_tuning/checkpoints/{model...}/permissions", "checkpoint.permission.created"},
     {HTTP_DELETE, "v1/fine_tuning/checkpoints/{model...}/permissions/{id}", "checkpoint.permission.deleted"},
     {HTTP_DELETE, "v1/models/{id...}", "model.deleted"},

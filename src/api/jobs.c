@@ -535,6 +535,15 @@ void checkpoints_list(struct call *call)
     strbuf_deinit(&body);
 }
 
+static void answer_no_checkpoint_or(struct call *call, const struct err *err)
+{
+    if (err->code == ERR_NOT_FOUND)
+        answer_error(call, 404, "checkpoint_not_found", "checkpoint_id", "Could not find checkpoint: %.*s",
+                     STR_ARG(call->parameter[1]));
+    else
+        answer_err(call, err, NULL);
+}
+
 void checkpoints_get(struct call *call)
 {
     const char *id = call_find_job(call);
@@ -546,14 +555,33 @@ void checkpoints_get(struct call *call)
         return;
     if (!store_checkpoint_get(call->api->config.store, &call->tenant, id, str_copy(call->arena, call->parameter[1]),
                               call->arena, &checkpoint, &err)) {
-        if (err.code == ERR_NOT_FOUND)
-            answer_error(call, 404, "checkpoint_not_found", "checkpoint_id", "Could not find checkpoint: %.*s",
-                         STR_ARG(call->parameter[1]));
-        else
-            answer_err(call, &err, NULL);
+        answer_no_checkpoint_or(call, &err);
         return;
     }
     view_checkpoint(&(struct json_writer){.buf = &body}, &checkpoint);
+    answer_json(call, 200, &body);
+    strbuf_deinit(&body);
+}
+
+void checkpoints_delete(struct call *call)
+{
+    const char *id = call_find_job(call), *checkpoint = str_copy(call->arena, call->parameter[1]);
+    struct strbuf body = {0};
+    struct json_writer w = {.buf = &body};
+    struct err err = {0};
+
+    if (!id)
+        return;
+    if (!job_discard_checkpoint(call->api->config.jobs, &call->tenant, id, checkpoint, &err)) {
+        answer_no_checkpoint_or(call, &err);
+        return;
+    }
+    api_job_changed(call->api);
+    json_write_begin_object(&w);
+    json_put_text(&w, "id", checkpoint);
+    json_put_text(&w, "object", "fine_tuning.job.checkpoint");
+    json_put_bool(&w, "deleted", true);
+    json_write_end_object(&w);
     answer_json(call, 200, &body);
     strbuf_deinit(&body);
 }

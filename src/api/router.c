@@ -39,6 +39,7 @@
     X(GET, "v1/fine_tuning/jobs/{id}/events", "read", PAGE "stream", events_list)                                      \
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints", "read", PAGE, checkpoints_list)                                     \
     X(GET, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "read", "", checkpoints_get)                                   \
+    X(DELETE, "v1/fine_tuning/jobs/{id}/checkpoints/{id}", "write", "", checkpoints_delete)                            \
     X(GET, "v1/fine_tuning/jobs/{id}/receipt", "read", "", receipt_get)                                                \
     X(POST, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", "", permissions_create)                      \
     X(GET, "v1/fine_tuning/checkpoints/{model...}/permissions", "admin", PAGE "project_id", permissions_list)          \

@@ -257,10 +257,32 @@ static bool change(struct remote *remote, const char *id, const char *action, st
     return answer != NULL;
 }
 
+/* All checkpoints of a job that has ended: what it takes on the disk. */
+static bool clean(struct remote *remote, const char *id, struct err *err)
+{
+    const char *path = arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/checkpoints", id);
+    const struct json *list;
+    bool has_more = true;
+
+    while (has_more) {
+        if (!(list = remote_get(remote, path, err)))
+            return false;
+        for json_each (checkpoint, json_get(list, "data")) {
+            const char *name = remote_text(remote, checkpoint, "id");
+
+            if (!remote_delete(remote, arena_printf(&remote->arena, "%s/%s", path, name), err))
+                return false;
+            printf("%s deleted\n", name);
+        }
+        has_more = json_bool_or(json_get(list, "has_more"), false);
+    }
+    return true;
+}
+
 static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options,
                 struct err *err)
 {
-    static const char *const known[] = {"get", "receipt", "watch", "cancel", "pause", "resume"};
+    static const char *const known[] = {"get", "receipt", "watch", "cancel", "pause", "resume", "clean"};
     bool is_known = false;
 
     if (strcmp(action, "list") == 0)
@@ -271,7 +293,7 @@ static bool act(struct remote *remote, const char *action, const char *id, const
         is_known |= strcmp(action, known[i]) == 0;
     if (!is_known)
         return err_set(err, ERR_INPUT,
-                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause or resume", action);
+                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause, resume or clean", action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)
@@ -280,6 +302,8 @@ static bool act(struct remote *remote, const char *action, const char *id, const
         return show(remote, id, "", err);
     if (strcmp(action, "receipt") == 0)
         return show(remote, id, "/receipt", err);
+    if (strcmp(action, "clean") == 0)
+        return clean(remote, id, err);
     return change(remote, id, action, err);
 }
 
@@ -322,7 +346,7 @@ int cli_jobs(int argc, char **argv)
     };
     const struct options options = {.usage = "attune jobs list\n"
                                              "       attune jobs create --model NAME --train FILE [options]\n"
-                                             "       attune jobs get|receipt|watch|cancel|pause|resume ID",
+                                             "       attune jobs get|receipt|watch|cancel|pause|resume|clean ID",
                                     .about = "Fine-tuning jobs of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,

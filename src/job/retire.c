@@ -1,5 +1,5 @@
 /* Checkpoints on their way out: they were marked, and their models and files taken from everybody's sight, in the
- * transaction that stored a newer one. What is left is to remove bytes, then the row; a crash in between repeats it at
+ * transaction that stored a newer one, or when somebody deleted them. What is left is to remove bytes, then the row; a crash in between repeats it at
  * the next start. The bytes go in the background, one part of all such checkpoints at a time. */
 #include "job/manager_int.h"
 
@@ -88,4 +88,13 @@ void manager_retire(struct job_manager *manager, const char *job_id)
     } else {
         retiring_free(retiring);
     }
+}
+
+bool job_discard_checkpoint(struct job_manager *manager, const struct tenant *tenant, const char *id,
+                            const char *checkpoint_id, struct err *err)
+{
+    if (!store_queue_discard(manager->config.store, tenant, id, checkpoint_id, err))
+        return false;
+    manager_retire(manager, NULL);
+    return true;
 }

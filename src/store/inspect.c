@@ -23,7 +23,8 @@ static const struct {
     {"a job succeeded without a model or the other way round",
      "SELECT id FROM jobs WHERE (state = 'succeeded') <> (fine_tuned_model IS NOT NULL)"},
     {"a job succeeded without a checkpoint",
-     "SELECT id FROM jobs j WHERE state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE job_id = j.id)"},
+     "SELECT id FROM jobs j WHERE state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE job_id = j.id) "
+     "AND NOT EXISTS (SELECT 1 FROM job_events WHERE job_id = j.id AND code LIKE 'checkpoint_deleted_%')"},
     {"a failed job does not say why", "SELECT id FROM jobs WHERE state = 'failed' AND error_message IS NULL"},
     {"a job has trained more than all its steps",
      "SELECT id FROM jobs WHERE total_steps > 0 AND trained_steps > total_steps"},

@@ -61,6 +61,12 @@ bool store_queue_want(struct store *store, const char *id, enum job_want want, c
 /* Paths of rows that lie in a run directory become those of this data folder, which may have moved or be a copy. */
 bool store_queue_relocate(struct store *store, const char *data_dir, struct err *err);
 
+/* A checkpoint of a job that has ended goes, with its files and models, and an event of the job says so: its bytes are
+ * to be removed then (store_queue_leaving). ERR_CONFLICT while a job or a model is made of it, or a service is still to
+ * be told of the job. */
+bool store_queue_discard(struct store *store, const struct tenant *tenant, const char *job_id,
+                         const char *checkpoint_id, struct err *err);
+
 /* Checkpoints that nobody sees any more and whose bytes are to be removed, of one job or (NULL) of all; a part of them
  * at a time. store_queue_left says that one is gone. */
 struct store_leaving {

@@ -1,4 +1,6 @@
-/* Checkpoints that go because newer ones are there (keep_checkpoints), and those whose data folder has moved. */
+/* Checkpoints that go because newer ones are there (keep_checkpoints) or because somebody says so, and those whose data
+ * folder has moved. */
+#include "os/clock.h"
 #include "store/queue.h"
 #include "store/store_int.h"
 
@@ -38,6 +40,73 @@ static bool forget_files(struct store *store, const char *job_id, struct err *er
 bool checkpoints_retire(struct store *store, const char *job_id, struct err *err)
 {
     return mark(store, job_id, err) && forget_models(store, job_id, err) && forget_files(store, job_id, err);
+}
+
+/* ?1 is the checkpoint's job, ?2 its id, ?3 its folder. */
+static bool check_needs(struct store *store, const struct store_checkpoint *checkpoint, const char *job_id,
+                        struct err *err)
+{
+    static const char *const needs[] = {"its job has not ended", "services that its job names are still to be told",
+                                        "a job that has not ended begins with it", "another model is an adapter on it"};
+    struct query query = query_open(
+        store, "SELECT (SELECT COUNT(*) FROM jobs WHERE id=?1 AND finished_ms=0), "
+               "(SELECT COUNT(*) FROM deliveries WHERE job_id=?1 AND state='pending'), "
+               "(SELECT COUNT(*) FROM jobs WHERE finished_ms=0 AND (instr(model_path, ?3) > 0 OR model IN (SELECT name "
+               "FROM models WHERE checkpoint_id=?2) OR instr(COALESCE(from_checkpoint_json, ''), ?2) > 0 OR "
+               "instr(COALESCE(from_checkpoint_json, ''), ?1) > 0)), "
+               "(SELECT COUNT(*) FROM models WHERE checkpoint_id<>?2 AND instr(base_path, ?3) > 0)");
+    const char *need = NULL;
+
+    query_text(&query, job_id);
+    query_text(&query, checkpoint->id);
+    query_text(&query, checkpoint->path);
+    if (query_step(&query))
+        for (int i = 0; i < 4 && !need; i++)
+            need = query_get_integer(&query, i) ? needs[i] : NULL;
+    if (!query_close(&query, err))
+        return false;
+    return !need || err_set(err, ERR_CONFLICT, "Checkpoint %s cannot be deleted: %s", checkpoint->id, need);
+}
+
+static bool mark_one(struct store *store, const char *checkpoint_id, struct err *err)
+{
+    struct query query = query_open(store, "UPDATE checkpoints SET is_leaving=1 WHERE id=?");
+
+    query_text(&query, checkpoint_id);
+    return query_run(&query, NULL, err);
+}
+
+static bool tell_deleted(struct store *store, const struct tenant *tenant, const char *job_id,
+                         const struct store_checkpoint *checkpoint, struct arena *arena, struct err *err)
+{
+    const struct store_event event = {
+        .kind = "message",
+        .type = "message",
+        .level = "info",
+        .code = arena_printf(arena, "checkpoint_deleted_%s", checkpoint->id),
+        .message = arena_printf(arena, "The checkpoint of step %lld was deleted, with its files and models",
+                                (long long)checkpoint->step),
+        .created_ms = clock_unix_ms()};
+
+    return event_insert(store, tenant, job_id, &event, err);
+}
+
+bool store_queue_discard(struct store *store, const struct tenant *tenant, const char *job_id,
+                         const char *checkpoint_id, struct err *err)
+{
+    struct store_checkpoint checkpoint;
+    struct arena arena = {0};
+    bool ok = transaction_begin(store, err);
+
+    if (ok) {
+        ok = store_checkpoint_get(store, tenant, job_id, checkpoint_id, &arena, &checkpoint, err) &&
+             check_needs(store, &checkpoint, job_id, err) && mark_one(store, checkpoint_id, err) &&
+             forget_models(store, job_id, err) && forget_files(store, job_id, err) &&
+             tell_deleted(store, tenant, job_id, &checkpoint, &arena, err);
+        ok = transaction_end(store, ok, err);
+    }
+    arena_deinit(&arena);
+    return ok;
 }
 
 bool store_queue_leaving(struct store *store, const char *job_id, struct arena *arena, struct store_leaving_list *list,

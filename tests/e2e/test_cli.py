@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import threading
 
 import pytest
@@ -155,3 +156,19 @@ def test_a_drain_is_begun_waited_for_and_ended(service, tuned):
     assert attune(service, "drain", "end") == "not draining; 0 jobs at work\n"
     assert "unknown action 'stop'" in attune(service, "drain", "stop", status=1)
     assert "key" in attune(service, "drain", status=1, ATTUNE_API_KEY="wrong")
+
+
+def test_the_disk_of_an_old_job_is_given_back(service):
+    job = attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--n_epochs", 2).strip()
+    attune(service, "jobs", "watch", job)
+    told = attune(service, "jobs", "clean", job).splitlines()
+    assert len(told) == 2 and all(line.endswith(" deleted") for line in told) and attune(service, "jobs", "clean", job) == ""
+    assert job.removeprefix("ftjob-") not in attune(service, "models", "list")
+    for _ in range(100):
+        left = [path for path in (service.data / "runs" / job).rglob("*.safetensors")]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+    assert subprocess.run([BINARY, "doctor", "--data", service.data]).returncode == 0
+    assert "Could not find" in attune(service, "jobs", "clean", "ftjob-none", status=1)
