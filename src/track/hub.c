@@ -4,6 +4,8 @@
  * that died anywhere leaves nothing that the next one would do twice. */
 #include "base/hash.h"
 #include "hub/card.h"
+#include "hub/get.h"
+#include "hub/name.h"
 #include "hub/upload.h"
 #include "os/file.h"
 #include "track/result.h"
@@ -61,14 +63,37 @@ static bool list_files(struct export *e, struct err *err)
 
 /* --- the card --- */
 
+/* What other tools have fetched into the cache comes without its card: the Hub is asked for it, at the same commit. What
+ * goes wrong costs the new card a line. */
+static const char *ask_licence(struct export *e, const char *base, const char *folder)
+{
+    struct arena *arena = e->s->arena;
+    const char *commit = path_name(folder);
+    struct hub_reader reader = {
+        .arena = arena, .policy = &e->s->policy, .token = e->wire.token, .repo = base, .revision = commit};
+    struct http_client_request request = {.answer_bytes_max = TEXT_BYTES_MAX};
+    struct http_client_answer answer = {0};
+    const char *licence = NULL;
+
+    if (!base || !strstr(folder, arena_printf(arena, "/%s/snapshots/%s", hub_name_folder(arena, base), commit)))
+        return NULL;
+    if (hub_reader_open(&reader, e->wire.home.endpoint, NULL) &&
+        hub_get(&reader, arena_printf(arena, "/%s/resolve/%s/README.md", base, commit), &request, &answer, NULL))
+        licence = hub_card_licence(arena, strbuf_view(&answer.body));
+    http_client_answer_deinit(&answer);
+    return licence;
+}
+
 static const char *find_licence(struct export *e)
 {
-    const char *base = sending_text(e->s, "result", "base_path");
+    const char *folder = sending_text(e->s, "result", "base_path");
     struct str text;
 
-    if (!base || !file_read(e->s->arena, path_join(e->s->arena, base, "README.md"), TEXT_BYTES_MAX, &text, NULL))
+    if (!folder)
         return NULL;
-    return hub_card_licence(e->s->arena, text);
+    if (file_read(e->s->arena, path_join(e->s->arena, folder, "README.md"), TEXT_BYTES_MAX, &text, NULL))
+        return hub_card_licence(e->s->arena, text);
+    return ask_licence(e, sending_text(e->s, "result", "base_model"), folder);
 }
 
 static void add_card(struct export *e)

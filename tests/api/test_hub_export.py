@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -302,4 +303,24 @@ def test_what_is_asked_of_the_hub_is_checked_at_the_door(tmp_path, models, hub):
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, extra_body={"integrations": [{"type": "hf", "hf": config}]})
         assert refused.value.param.startswith("integrations.0.hf")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("own_card", [None, "---\nlicense: apache-2.0\n---\n"], ids=["asked for", "in the cache"])
+def test_the_card_states_the_licence_of_a_base_of_the_hub(tmp_path, models, hub, monkeypatch, own_card):
+    """transformers fetches no cards: then the Hub has it."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    commit = hub.put("org/base", {"README.md": b"---\nlicense: mit\n---\n# base\n"})
+    folder = tmp_path / "hf/hub/models--org--base"
+    shutil.copytree(models / "test/tiny", folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text(commit)
+    if own_card:
+        (folder / "snapshots" / commit / "README.md").write_text(own_card)
+    server, client, file = start(tmp_path, models, hub)
+    job = client.fine_tuning.jobs.create(model="org/base", training_file=file.id, hyperparameters={"n_epochs": 1, "batch_size": 8, "lora": True},
+                                         extra_body={"integrations": [{"type": "hf", "hf": {"output_repo_name": "org/result", "api_token": TOKEN}}]})
+    assert wait_for_job(client, job.id).status == "succeeded"
+    wait_for_state(server, job.id)
+    assert ("license: apache-2.0\n" if own_card else "license: mit\n") in check_repository(hub, server, job.id)
     assert server.stop() == 0
