@@ -102,7 +102,8 @@ int cli_files(int argc, char **argv)
     const struct option option[] = {
         {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
         {"purpose", OPTION_TEXT, &purpose, "WORD", "of an upload (default fine-tune)", NULL},
-        {"out", OPTION_TEXT, &out, "FILE", "where a download goes (default: the file's own name)", NULL},
+        {"out", OPTION_TEXT, &out, "FILE", "where a download goes (default: the file's own name, if none is there)",
+         NULL},
         {"model", OPTION_TEXT, &model, "NAME", "of a preview: whose tokens are shown", NULL},
         {"line", OPTION_INT, &line, "N", "of a preview: the first line (1)", NULL},
         {"count", OPTION_INT, &count, "N", "of a preview: how many lines (1)", NULL},

@@ -293,7 +293,8 @@ static bool act(struct remote *remote, const char *action, const char *id, const
         is_known |= strcmp(action, known[i]) == 0;
     if (!is_known)
         return err_set(err, ERR_INPUT,
-                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause, resume or clean", action);
+                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause, resume or clean",
+                       action);
     if (!id)
         return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
     if (strcmp(action, "watch") == 0)

@@ -139,8 +139,8 @@ bool job_pause(struct job_manager *manager, const struct tenant *tenant, const c
                struct store_job *job, struct err *err);
 bool job_resume(struct job_manager *manager, const struct tenant *tenant, const char *id, struct arena *arena,
                 struct store_job *job, struct err *err);
-/* A checkpoint of a job that has ended goes, with its files, its models and its bytes. ERR_CONFLICT while something needs
- * it. */
+/* A checkpoint of a job that has ended goes, with its files, its models and its bytes. ERR_CONFLICT while something
+ * needs it. */
 bool job_discard_checkpoint(struct job_manager *manager, const struct tenant *tenant, const char *id,
                             const char *checkpoint_id, struct err *err);
 /* Folder of a job that the tenant has: receipt.json and the logs are in it. */

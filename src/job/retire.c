@@ -1,6 +1,7 @@
 /* Checkpoints on their way out: they were marked, and their models and files taken from everybody's sight, in the
- * transaction that stored a newer one, or when somebody deleted them. What is left is to remove bytes, then the row; a crash in between repeats it at
- * the next start. The bytes go in the background, one part of all such checkpoints at a time. */
+ * transaction that stored a newer one, or when somebody deleted them. What is left is to remove bytes, then the row; a
+ * crash in between repeats it at the next start. The bytes go in the background, one part of all such checkpoints at a
+ * time. */
 #include "job/manager_int.h"
 
 #include "base/json.h"
