@@ -74,7 +74,8 @@ static inline float weight_of(const struct weights *w, int32_t i)
 }
 
 /* Weights from + 0 .. from + count - 1, at most BLOCK; their sum. */
-static double weigh_block(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+static inline __attribute__((always_inline)) double weigh(const struct weights *w, int32_t from, int32_t count,
+                                                          float weight[BLOCK])
 {
     float sum[WIDE] = {0};
     double total = 0;
@@ -90,6 +91,24 @@ static double weigh_block(const struct weights *w, int32_t from, int32_t count, 
     for (int j = 0; j < WIDE; j++)
         total += (double)sum[j];
     return total;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,avx512vl"))) static double weigh_wide(const struct weights *w, int32_t from,
+                                                                              int32_t count, float weight[BLOCK])
+{
+    return weigh(w, from, count, weight);
+}
+#endif
+
+/* The same bits in vectors of any width: sums have their order, and nothing is contracted. */
+static double weigh_block(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return weigh_wide(w, from, count, weight);
+#endif
+    return weigh(w, from, count, weight);
 }
 
 static int32_t block_count(const struct weights *w, int32_t from)
