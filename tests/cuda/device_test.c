@@ -190,6 +190,19 @@ static void a_step_of_every_family_is_that_of_the_processor(void **state)
     arena_deinit(&arena);
 }
 
+static void a_step_with_timed_products_and_checked_launches_is_the_same(void **state)
+{
+    struct arena arena = {0};
+    struct model_options options = step_options(PROFILE_BF16, 3);
+
+    setenv("ATTUNE_CUDA_TUNE", "1", 1);
+    setenv("ATTUNE_CUDA_CHECK", "1", 1);
+    expect_same_step("timed", fixture_config(&arena, true, "float32"), &options, 4e-2);
+    unsetenv("ATTUNE_CUDA_TUNE");
+    unsetenv("ATTUNE_CUDA_CHECK");
+    arena_deinit(&arena);
+}
+
 static void weights_of_four_bits_and_dora_give_the_step_of_the_processor(void **state)
 {
     struct arena arena = {0};
@@ -455,6 +468,7 @@ int main(void)
         cmocka_unit_test(every_operation_agrees_with_the_reference),
         cmocka_unit_test(a_device_that_is_not_there_is_named),
         cmocka_unit_test(a_step_of_every_family_is_that_of_the_processor),
+        cmocka_unit_test(a_step_with_timed_products_and_checked_launches_is_the_same),
         cmocka_unit_test(weights_of_four_bits_and_dora_give_the_step_of_the_processor),
         cmocka_unit_test(a_run_follows_that_of_the_processor),
         cmocka_unit_test(a_resumed_run_ends_with_the_bits_of_one_that_was_not),

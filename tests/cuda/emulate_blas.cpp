@@ -23,7 +23,7 @@ struct result {
     float waves;
     int reserved[4];
 };
-enum { TYPE_BF16 = 14, NOT_SUPPORTED = 15, DESC_TRANSA = 3, PREF_ALIGNMENT_A = 5 };
+enum { TYPE_BF16 = 14, NOT_SUPPORTED = 15, CANDIDATES = 3, DESC_TRANSA = 3, PREF_ALIGNMENT_A = 5 };
 
 extern void emulate_memory_open(bool is_open);
 
@@ -82,8 +82,11 @@ static int heuristic(void *handle, void *desc, void *a, void *b, void *c, void *
     for (int i = 0; i < 4; i++)
         if (((struct preference *)preference)->alignment[i] < 4)
             return NOT_SUPPORTED;
-    memset(results, 0, sizeof *results);
-    *count = 1;
+    *count = wanted < CANDIDATES ? wanted : CANDIDATES;
+    for (int i = 0; i < *count; i++) {
+        results[i] = {};
+        results[i].algorithm[0] = (uint64_t)i;
+    }
     return 0;
 }
 

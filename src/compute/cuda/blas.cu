@@ -36,6 +36,8 @@ enum { PREF_WORKSPACE_BYTES = 1, PREF_REDUCTION_MASK = 3, PREF_ALIGNMENT_A = 5, 
                        void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,       \
                        const uint64_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream))
 
+enum { PLANS_MAX = 1024, CANDIDATES_MAX = 8, TUNE_RUNS = 3 };
+
 /* What decides about a product: the key of what is kept. */
 struct blas_shape {
     int32_t m, n, k, lda, ldb, ldc, ldd, type, c_type, is_a_turned, is_b_turned, align[4];
@@ -46,12 +48,13 @@ struct blas_plan {
     bool is_used, is_supported;
     void *desc, *a, *b, *c, *d; /* the library's D is our C, its C our D */
     struct blas_result result;
+    struct blas_result candidate[CANDIDATES_MAX]; /* what the heuristic ranks behind it, if products are timed */
+    int candidate_count;
 };
-
-enum { PLANS_MAX = 1024 };
 
 struct blas {
     void *handle, *workspace;
+    bool is_tuned; /* ATTUNE_CUDA_TUNE is set */
 #define BLAS_FIELD(name, arguments) blas_status(*name) arguments;
     BLAS_CALLS(BLAS_FIELD)
 #undef BLAS_FIELD
@@ -92,6 +95,7 @@ struct blas *blas_open(void *workspace)
     if (!blas)
         die("there is no memory");
     blas->workspace = workspace;
+    blas->is_tuned = getenv("ATTUNE_CUDA_TUNE") != NULL;
     if (!find_calls(blas, library) || blas->cublasLtCreate(&blas->handle) != 0) {
         free(blas);
         return NULL;
@@ -163,8 +167,11 @@ static void make_plan(struct blas *blas, struct blas_plan *plan, const struct pr
     }
     plan->is_supported = ok &&
                          blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->d, plan->c,
-                                                              preference, 1, &plan->result, &count) == 0 &&
-                         count > 0 && plan->result.state == 0;
+                                                              preference, blas->is_tuned ? CANDIDATES_MAX : 1, plan->candidate,
+                                                              &count) == 0 &&
+                         count > 0 && plan->candidate[0].state == 0;
+    plan->result = plan->candidate[0];
+    plan->candidate_count = plan->is_supported ? count : 0;
     if (preference)
         blas->cublasLtMatmulPreferenceDestroy(preference);
 }
@@ -202,12 +209,64 @@ static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
     return NULL;
 }
 
+/* The product by one algorithm, with its results at `to`. */
+static blas_status run_plan(struct blas *blas, const struct blas_plan *plan, const struct product *p, const struct blas_result *result, void *to,
+                            cudaStream_t stream)
+{
+    struct mat added = added_of(p);
+    float beta = p->d.at ? 1 : 0;
+
+    return blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta, added.at, plan->d, to, plan->c,
+                                result->algorithm, blas->workspace, result->workspace_bytes, stream);
+}
+
+/* Milliseconds of TUNE_RUNS runs behind one that warms up; infinite if it cannot run. */
+static float time_of(struct blas *blas, const struct blas_plan *plan, const struct product *p, const struct blas_result *result, void *to,
+                     cudaStream_t stream, cudaEvent_t marks[2])
+{
+    float ms = INFINITY;
+
+    if (result->state != 0 || result->workspace_bytes > BLAS_WORKSPACE || run_plan(blas, plan, p, result, to, stream) != 0)
+        return INFINITY;
+    cuda_check(cudaEventRecord(marks[0], stream), "timing products");
+    for (int i = 0; i < TUNE_RUNS; i++)
+        run_plan(blas, plan, p, result, to, stream);
+    cuda_check(cudaEventRecord(marks[1], stream), "timing products");
+    cuda_check(cudaEventSynchronize(marks[1]), "timing products");
+    cuda_check(cudaEventElapsedTime(&ms, marks[0], marks[1]), "timing products");
+    return ms;
+}
+
+/* Once for a shape: what the heuristic offers is timed on the operands themselves and the fastest kept. Results go to memory of their
+ * own, as a product may add to what it writes; without room for it the heuristic's first stays. */
+static void tune(struct blas *blas, struct blas_plan *plan, const struct product *p, cudaStream_t stream)
+{
+    cudaEvent_t marks[2];
+    float best = INFINITY;
+    void *to = NULL;
+
+    if (cudaMalloc(&to, (size_t)p->m * (size_t)p->c.ld * dtype_bytes(p->c.type)) != cudaSuccess) {
+        cudaGetLastError();
+        return;
+    }
+    for (int i = 0; i < 2; i++)
+        cuda_check(cudaEventCreate(&marks[i]), "timing products");
+    for (int i = 0; i < plan->candidate_count; i++) {
+        float ms = time_of(blas, plan, p, &plan->candidate[i], to, stream, marks);
+        if (ms < best) {
+            best = ms;
+            plan->result = plan->candidate[i];
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        cuda_check(cudaEventDestroy(marks[i]), "timing products");
+    cuda_check(cudaFree(to), "timing products");
+}
+
 bool blas_run(struct queue *queue, const struct product *p)
 {
     struct cuda_state *state = cuda_state_of(queue);
     struct blas *blas = state->blas;
-    struct mat added = added_of(p);
-    float beta = p->d.at ? 1 : 0;
     struct blas_plan *plan;
     blas_status status;
 
@@ -216,9 +275,10 @@ bool blas_run(struct queue *queue, const struct product *p)
     plan = plan_of(blas, p);
     if (!plan || !plan->is_supported)
         return false;
-    status = blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta, added.at,
-                                  plan->d, p->c.at, plan->c, plan->result.algorithm, blas->workspace,
-                                  plan->result.workspace_bytes, state->stream);
+    if (plan->candidate_count > 1)
+        tune(blas, plan, p, state->stream);
+    plan->candidate_count = 0;
+    status = run_plan(blas, plan, p, &plan->result, p->c.at, state->stream);
     if (status != 0)
         die("cuda: cuBLASLt refused a product of %d x %d x %d with status %d", p->m, p->n, p->k, status);
     return true;

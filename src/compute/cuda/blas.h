@@ -2,7 +2,9 @@
  *
  * The library is opened at run time (its headers are not needed to build); without it products take the kernel in
  * product.cu. Only reductions that have a fixed order are asked for, so equal shapes give equal bits. What the library's
- * heuristic chose for a shape is kept. */
+ * heuristic chose for a shape is kept: its first choice, which is the same in every process. With ATTUNE_CUDA_TUNE in the environment
+ * its first eight are timed when a shape comes for the first time; another process may then choose otherwise and differ
+ * in last bits. */
 #pragma once
 
 #include "compute/cuda/cuda_int.h"

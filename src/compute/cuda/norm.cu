@@ -165,9 +165,47 @@ static __global__ void qk_rope_kernel(struct op_qk_rope op, const int32_t *pos)
     }
 }
 
+/* Rotation alone, of all heads of a row by a block: by the angles, or back by their negatives. */
+static __global__ void rotate_kernel(struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads, int32_t head_dim, int32_t rot,
+                                     float sign)
+{
+    int32_t t = blockIdx.x, half = rot / 2, per_head = half / FOUR;
+    const float *cosines = cos_sin + (int64_t)pos[t] * rot;
+
+    for (int32_t i = threadIdx.x; i < heads * per_head; i += blockDim.x) {
+        int32_t j = i % per_head * FOUR, at = i / per_head * head_dim + j;
+        struct four a = get_four(qkv, t, at), b = get_four(qkv, t, at + half);
+        UNROLL
+        for (int k = 0; k < FOUR; k++) {
+            float first = a.at[k], cosine = cosines[j + k], sine = sign * cosines[half + j + k];
+            a.at[k] = first * cosine - b.at[k] * sine;
+            b.at[k] = b.at[k] * cosine + first * sine;
+        }
+        set_four(qkv, t, at, a);
+        set_four(qkv, t, at + half, b);
+    }
+}
+
+/* Whether a pair of halves is whole fours. */
+static bool rotates_fours(const float *cos_sin, int32_t rot)
+{
+    return cos_sin && rot > 0 && rot % (2 * FOUR) == 0;
+}
+
+static void rotate(struct queue *queue, struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads, int32_t head_dim, int32_t rot,
+                   float sign)
+{
+    LAUNCH(queue, rotate_kernel, dim3(qkv.rows), THREADS * 2, qkv, cos_sin, pos, heads, head_dim, rot, sign);
+}
+
 static void cuda_qk_rope(struct queue *queue, const struct op_qk_rope *op)
 {
     dim3 grid(op->qkv.rows, group_count(op->qk_norm, op->heads, op->kv_heads));
+
+    if (op->qk_norm == QK_NORM_NONE && !op->raw.at && rotates_fours(op->cos_sin, op->rot)) {
+        rotate(queue, op->qkv, op->cos_sin, op->batch->pos, op->heads + op->kv_heads, op->head_dim, op->rot, 1);
+        return;
+    }
 
     LAUNCH(queue, qk_rope_kernel, grid, WARP * 2, *op, op->batch->pos);
 }
@@ -302,7 +340,9 @@ static void cuda_qk_rope_grad(struct queue *queue, const struct op_qk_rope_grad 
 
     scratch_check(queue, &scratch);
     if (op->qk_norm == QK_NORM_NONE) {
-        if (op->cos_sin && op->rot)
+        if (rotates_fours(op->cos_sin, op->rot))
+            rotate(queue, op->dqkv, op->cos_sin, op->batch->pos, op->heads + op->kv_heads, op->head_dim, op->rot, -1);
+        else if (op->cos_sin && op->rot)
             LAUNCH(queue, rotate_back_kernel, dim3(op->dqkv.rows), THREADS, *op, op->batch->pos);
         return;
     }

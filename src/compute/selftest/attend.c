@@ -30,7 +30,7 @@ void trial_rope(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 90), kv = random_in(o, 1, 3), heads = kv * random_in(o, 1, 3), d = 2 * random_in(o, 1, 70);
-    int32_t rot = random_below(o, 2) ? d : 2 * random_in(o, 1, d / 2);
+    int32_t rot = random_below(o, 2) ? d : d >= 8 && random_below(o, 2) ? 8 * random_in(o, 1, d / 8) : 2 * random_in(o, 1, d / 2);
     struct batch batch = batch_random(o, T, 5);
     enum dtype type = random_type(o);
     float *angles = operands_take(o, (size_t)T * (size_t)rot * sizeof(float));
