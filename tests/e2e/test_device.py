@@ -74,6 +74,15 @@ def test_replies_on_a_device_are_those_of_the_processor(run):
     assert texts[0] == texts[1] and all(map(any, texts[0]))
 
 
+def test_devices_are_listed_or_their_lack_explained():
+    for gpus, count in (("0", 0), ("2", 2 if LIBRARY.exists() else 0)):
+        words = dict(env=dict(os.environ, ATTUNE_EMULATED_GPUS=gpus), capture_output=True, text=True, timeout=60, check=True)
+        told = json.loads(subprocess.run([BINARY, "devices", "--json"], **words).stdout)
+        assert [gpu["id"] for gpu in told["gpus"]] == [f"cuda:{i}" for i in range(count)] and bool(told["why_no_gpu"]) == (count == 0)
+        lines = subprocess.run([BINARY, "devices"], **words).stdout.splitlines()
+        assert len(lines) == max(count, 1) and lines[0].startswith("device cuda:0: emulated" if count else "no GPU: ")
+
+
 def test_a_device_that_is_not_there_is_said(run):
     done, _ = run("cuda:63", "none")
     assert done.returncode != 0 and "device cuda:63" in done.stderr, done.stderr
