@@ -51,7 +51,7 @@ enum { WEIGHT_PARTS_MAX = 7 };
 
 /* One stored product such as q‖k‖v, with its adapter. */
 struct weight {
-    struct mat w;        /* [N, K], F32, BF16 (or F64) */
+    struct mat w;        /* [N, K], F32, BF16 (or F64); beside BF16 the host reads F32 rounded to BF16 */
     struct quant quant;  /* with parts, w.at is NULL and products read what the codes stand for, rounded to w.type */
     const void *panels;  /* frozen weights: w as the backend's lay_out wrote it, which `linear` then reads instead;
                           * x, w, a and b have one type then. NULL: none */
@@ -293,9 +293,11 @@ struct op_route_grad {
 
 /* Per row: nll = log Σ exp(logits) - logits[label], hit = (argmax is label, first on ties). With coef, logits become
  * coef[i]·(softmax - onehot)·(1 - (logit / softcap)²): the gradient of what was there before op_linear capped it. n rows of V;
- * logits BF16 or F32 (or F64). */
+ * logits BF16 or F32 (or F64). With `grad` the gradient goes there instead, rounded to its type; its rows may begin where
+ * those of logits do: that of a shorter type then takes the front of each. */
 struct op_loss {
     struct mat logits;
+    struct mat grad;       /* [n, V], optional */
     const int32_t *label;  /* [n] */
     const float *coef;     /* [n] or NULL: forward only */
     float *nll;            /* [n] */

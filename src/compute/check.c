@@ -320,6 +320,7 @@ static void check_loss(struct check *check, const struct op_loss *op)
 {
     check_mat(check, "logits", &op->logits, -1, -1, REAL);
     check_that(check, op->logits.cols > 0, "there are no logits");
+    check_optional(check, "grad", &op->grad, op->logits.rows, op->logits.cols, REAL);
     check_cap(check, op->softcap);
 }
 

@@ -248,7 +248,7 @@ static void head_grad(struct model *m, const int32_t *rows, int32_t n, const str
     struct dropout dropout = head_dropout(m, pass, at);
     struct mat dlogits = mat_rows(m->dlogits, n), dy = mat_rows(m->head_dy, n), dx = mat_rows(m->head_dx, n);
 
-    if (m->dlogits.at != m->logits.at)
+    if (m->memory && m->dlogits.at != m->logits.at)
         m->backend->copy(&m->queue, &(struct op_copy){.x = mat_rows(m->logits, n), .y = dlogits});
     m->backend->linear_grad_in(
         &m->queue, &(struct op_linear_grad_in){.dy = dlogits, .dx = dy, .w = &weight, .dropout = dropout});
@@ -276,12 +276,14 @@ void head_pass(struct model *m, const struct pass *pass, bool has_grads)
 {
     const struct batch *batch = pass->batch;
     size_t nll_bytes = dtype_bytes(m->params.master_type);
+    struct mat no_mat = {0};
 
     for (int32_t at = 0; at < batch->head_row_count; at += m->plan.head_rows) {
         int32_t left = batch->head_row_count - at, n = left < m->plan.head_rows ? left : m->plan.head_rows;
         struct mat logits = mat_rows(m->logits, n);
         forward_head(m, batch->head_rows + at, n, logits, pass, at);
         m->backend->loss(&m->queue, &(struct op_loss){.logits = logits,
+                                                      .grad = has_grads && !m->memory ? mat_rows(m->dlogits, n) : no_mat,
                                                       .label = batch->label + at,
                                                       .coef = has_grads ? batch->row_weight + at : NULL,
                                                       .nll = (float *)((char *)m->nll + (size_t)at * nll_bytes),

@@ -490,8 +490,13 @@ static void take_head(struct model *m, const struct widths *w)
     m->head_rstd = take(m, REGION_HEAD, (uint64_t)n * dtype_bytes(w->residual));
     if (!m->is_trained)
         return;
-    m->dlogits = w->type == w->residual ? m->logits
-                                        : take_mat(m, REGION_HEAD, n, m->config.vocab, m->head.weight.a.rows, w->type);
+    m->dlogits = m->logits;
+    if (w->type != w->residual && m->memory) {
+        m->dlogits = take_mat(m, REGION_HEAD, n, m->config.vocab, m->head.weight.a.rows, w->type);
+    } else if (w->type != w->residual) {
+        m->dlogits.type = w->type; /* at the front of each row */
+        m->dlogits.ld *= (int32_t)(dtype_bytes(w->residual) / dtype_bytes(w->type));
+    }
     m->head_dy = take_mat(m, REGION_HEAD, n, w->D, 0, w->type);
     m->head_dx = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
 }

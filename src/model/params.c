@@ -682,7 +682,8 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     if (!check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
-    params->has_copy = is_trained && params->compute_type != params->master_type && !has_short_state(&b);
+    params->has_copy = is_trained && params->compute_type != params->master_type && !has_short_state(&b) &&
+                       (is_copied || (lora && lora->rank));
     if (lora && lora->rank) {
         params->lora_rank = lora->rank;
         params->lora_dropout = (float)lora->dropout;

@@ -5,8 +5,8 @@
  * The table follows from the config (model/modules.h); it drives loading, saving, the optimizer, adapters, recovery
  * points and merging.
  *
- * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, where products run in
- * another type, a compute copy. With PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on
+ * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, for adapters and on devices, a
+ * compute copy where products run in another type; elsewhere products round the masters as they read them. With PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on
  * every arena holds bf16, which products read. A stored weight begins at a multiple of 64 elements and is contiguous, its params
  * follow each other without gap; the params of a layer are contiguous and layers follow in order: embedding, layers,
  * final norm, head. The gaps hold zeros and stay zero under AdamW.

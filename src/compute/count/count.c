@@ -155,7 +155,7 @@ static struct op_cost cost_route_grad(const struct op_route_grad *op)
 
 static struct op_cost cost_loss(const struct op_loss *op)
 {
-    return (struct op_cost){12 * area(&op->logits), (op->coef ? 2 : 1) * mat_bytes(&op->logits)};
+    return (struct op_cost){12 * area(&op->logits), mat_bytes(&op->logits) + (op->coef ? mat_bytes(op->grad.at ? &op->grad : &op->logits) : 0)};
 }
 
 static struct op_cost cost_dora(const struct op_dora *op)

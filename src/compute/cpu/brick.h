@@ -68,6 +68,7 @@ struct side {
     const struct quant *quant; /* NULL: m is plain. Else a panel's packer reads codes, through CPU(pack_codes) */
     const uint32_t *panels;    /* NULL: none. Else B packed already, by CPU(lay_out) */
     bool is_k_down;
+    bool is_rounded;           /* f32 that a panel's packer rounds to bf16, through CPU(pack_rounded) */
     float rate;
     struct dropout dropout;
 };
@@ -249,6 +250,9 @@ static inline void pack_panel(const struct side *side, bool is_bf16, struct part
 
 /* A panel of a quantized weight, with the bits that the weight would have given dequantized. */
 void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width);
+
+/* A panel of an f32 weight beside bf16, with the bits that the weight would have given rounded. */
+void CPU(pack_rounded)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width);
 
 /* Rows of A, converted, one behind the other: [count][steps]. */
 static inline void pack_rows(const struct side *side, bool is_bf16, struct part part, uint32_t *to)

@@ -1,4 +1,4 @@
-/* Cross-entropy of rows of logits, and its gradient in place. exp is lanes_exp of x - max; its sum goes to double every
+/* Cross-entropy of rows of logits, and its gradient in place or at their front in a shorter type. exp is lanes_exp of x - max; its sum goes to double every
  * 64 vectors, so that it holds 1e-6 for any vocabulary. */
 #include "compute/cpu/cpu_int.h"
 
@@ -56,7 +56,7 @@ static bool is_first_max(struct row row, int32_t label, float max)
 static void loss_task(void *context, int i, int thread)
 {
     const struct op_loss *op = context;
-    struct row row = row_of(&op->logits, i, 0);
+    struct row row = row_of(&op->logits, i, 0), grad = op->grad.at ? row_of(&op->grad, i, 0) : row;
     int32_t V = op->logits.cols, label = op->label[i];
     float max = row_max(row, V), at_label = row_load(row, label, label + 1)[0], inverse;
     float per_cap = op->softcap > 0 ? 1 / op->softcap : 0;
@@ -69,10 +69,10 @@ static void loss_task(void *context, int i, int thread)
     inverse = (float)((double)op->coef[i] / total);
     for (int32_t j = 0; j < V; j += LANES) {
         lanes logit = row_load(row, j, V), capped = logit * per_cap;
-        row_store(row, j, V, lanes_exp(logit - max) * inverse * (1 - capped * capped));
+        row_store(grad, j, V, lanes_exp(logit - max) * inverse * (1 - capped * capped));
     }
     at_label *= per_cap;
-    row_store(row, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label))); /* p - 1 without cancellation */
+    row_store(grad, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label))); /* p - 1 without cancellation */
 }
 
 void CPU(loss)(struct queue *queue, const struct op_loss *op)

@@ -95,7 +95,7 @@ static void product_describe(struct product *p)
 {
     p->is_bf16 = HAS_BF16_PRODUCTS;
     for (int s = 0; s < p->segment_count; s++)
-        p->is_bf16 &= p->segments[s].a.m.type == DTYPE_BF16 && p->segments[s].b.m.type == DTYPE_BF16;
+        p->is_bf16 &= p->segments[s].a.m.type == DTYPE_BF16 && (p->segments[s].b.m.type == DTYPE_BF16 || p->segments[s].b.is_rounded);
     p->panels = ceil_div(p->cols, PANEL);
     p->panel_steps = 0;
     for (int s = 0; s < p->segment_count; s++)
@@ -394,6 +394,8 @@ static void pack_b(const struct product *p, const struct segment *segment, struc
 {
     if (segment->b.quant)
         CPU(pack_codes)(&segment->b, p->is_bf16, part, to, width);
+    else if (segment->b.is_rounded)
+        CPU(pack_rounded)(&segment->b, p->is_bf16, part, to, width);
     else
         pack_panel(&segment->b, p->is_bf16, part, to, width);
 }
@@ -579,9 +581,11 @@ static struct product adapter_in(const struct op_linear *op, int32_t i)
                             .scale = part.scale / (1 - w->lora_dropout), .y = behind(&op->x, part.col, part.cols)};
 }
 
-static const struct quant *quant_of(const struct weight *w)
+/* A weight as the right operand beside a matrix. */
+static struct side weight_side(const struct weight *w, const struct mat *beside)
 {
-    return w->quant.part_count ? &w->quant : NULL;
+    return (struct side){.m = w->w, .quant = w->quant.part_count ? &w->quant : NULL, .panels = w->panels,
+                         .is_rounded = !w->quant.part_count && w->w.type == DTYPE_F32 && beside->type == DTYPE_BF16};
 }
 
 /* y = x·Wᵀ + t·Bᵀ + bias + add */
@@ -589,7 +593,7 @@ static struct product forward(const struct op_linear *op)
 {
     const struct weight *w = op->w;
     int32_t R = w->a.rows;
-    struct segment base = {.a = {.m = op->x}, .b = {.m = w->w, .quant = quant_of(w), .panels = w->panels}, .k = op->x.cols};
+    struct segment base = {.a = {.m = op->x}, .b = weight_side(w, &op->x), .k = op->x.cols};
     struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b, .panels = w->b_panels}, .k = R};
 
     return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
@@ -655,11 +659,13 @@ static struct product backward(const struct op_linear_grad_in *op)
     const struct weight *w = op->w;
     int32_t R = w->a.rows;
     bool is_masked = R && w->lora_dropout > 0;
-    struct segment base = {.a = {.m = op->dy}, .b = {.m = w->w, .quant = quant_of(w), .is_k_down = true}, .k = op->dy.cols};
+    struct segment base = {.a = {.m = op->dy}, .b = weight_side(w, &op->dy), .k = op->dy.cols};
     struct segment adapter = {.a = {.m = behind(&op->dy, 0, R)}, .b = {.m = w->a, .is_k_down = true}, .k = R, .is_masked = is_masked};
     struct product p = {.rows = op->dy.rows, .cols = op->dx.cols, .segment_count = R ? 2 : 1, .scale = 1, .y = op->dx,
                         .is_added = op->is_added, .rate = w->lora_dropout, .dropout = op->dropout};
 
+    base.b.is_k_down = true;
+    base.b.panels = NULL;
     p.segments[is_masked ? 1 : 0] = base;
     p.segments[is_masked ? 0 : 1] = adapter;
     return p;

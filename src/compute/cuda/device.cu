@@ -156,6 +156,8 @@ static const struct memory cuda_memory = {queue_open,  queue_close, memory_take,
 
 static bool can(enum op op, const void *args, struct err *err)
 {
+    if (op == OP_loss && ((const struct op_loss *)args)->grad.at)
+        return err_set(err, ERR_UNSUPPORTED, "loss: the CUDA backend leaves the gradient where the logits were");
     return op_check(op, args, false, err);
 }
 

@@ -16,15 +16,15 @@ static double kept(const struct weight *weight, const struct dropout *dropout, i
     return dropout_keeps(dropout, weight->lora_dropout, row, k, weight->w.cols) ? 1 / (1 - (double)weight->lora_dropout) : 0;
 }
 
-/* Element (n, k) of the base weight. */
-static double base_at(const struct weight *weight, int32_t n, int32_t k)
+/* Element (n, k) of the base weight, beside a matrix of a type. */
+static double base_at(const struct weight *weight, int32_t n, int32_t k, enum dtype beside)
 {
     const struct quant *quant = &weight->quant;
     double value = 0;
     int part = 0;
 
     if (!quant->part_count)
-        return get(&weight->w, n, k);
+        return beside == DTYPE_BF16 ? rounded(get(&weight->w, n, k), DTYPE_BF16) : get(&weight->w, n, k);
     while (n >= quant->row_end[part])
         part++;
     n -= part > 0 ? quant->row_end[part - 1] : 0;
@@ -64,7 +64,7 @@ void ref_linear(struct queue *queue, const struct op_linear *op)
         for (int32_t n = 0; n < N; n++) {
             double sum = op->bias.at ? get(&op->bias, 0, n) : 0;
             for (int32_t k = 0; k < K; k++)
-                sum += get(&op->x, t, k) * base_at(weight, n, k);
+                sum += get(&op->x, t, k) * base_at(weight, n, k, op->x.type);
             for (int32_t c = 0; c < R; c++)
                 sum += get(&op->x, t, K + c) * get(&weight->b, n, c);
             sum += op->add.at ? get(&op->add, t, n) : 0;
@@ -92,7 +92,7 @@ void ref_linear_grad_in(struct queue *queue, const struct op_linear_grad_in *op)
         for (int32_t k = 0; k < K; k++) {
             double sum = op->is_added ? get(&op->dx, t, k) : 0, through = 0;
             for (int32_t n = 0; n < N; n++)
-                sum += get(&op->dy, t, n) * base_at(weight, n, k);
+                sum += get(&op->dy, t, n) * base_at(weight, n, k, op->dy.type);
             for (int32_t c = 0; c < R; c++)
                 through += get(&op->dy, t, N + c) * get(&weight->a, c, k);
             set(&op->dx, t, k, R ? sum + through * kept(weight, &op->dropout, t, k) : sum);

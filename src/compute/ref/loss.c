@@ -5,7 +5,7 @@
 
 void ref_loss(struct queue *queue, const struct op_loss *op)
 {
-    const struct mat *logits = &op->logits;
+    const struct mat *logits = &op->logits, *grad = op->grad.at ? &op->grad : logits;
 
     for (int32_t i = 0; i < logits->rows; i++) {
         int32_t best = 0, label = op->label[i];
@@ -20,8 +20,8 @@ void ref_loss(struct queue *queue, const struct op_loss *op)
         at_set(op->nll, stat_type(logits->type), (size_t)i, lse - get(logits, i, label));
         op->hit[i] = best == label;
         for (int32_t v = 0; op->coef && v < logits->cols; v++) {
-            double capped = op->softcap > 0 ? get(logits, i, v) / op->softcap : 0;
-            set(logits, i, v, op->coef[i] * (exp(get(logits, i, v) - lse) - (v == label)) * (1 - capped * capped));
+            double logit = get(logits, i, v), capped = op->softcap > 0 ? logit / op->softcap : 0;
+            set(grad, i, v, op->coef[i] * (exp(logit - lse) - (v == label)) * (1 - capped * capped));
         }
     }
 }

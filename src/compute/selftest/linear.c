@@ -49,6 +49,8 @@ static struct weight make_weight(struct operands *o, int32_t N, int32_t K, enum 
 {
     struct weight w = {.w = mat_random(o, N, K, 0, type), .lora_scale = 0.5f};
 
+    for (int32_t i = 0; type != adapter && i < N * K; i++) /* what either type holds */
+        set(&w.w, i / K, i % K, rounded(get(&w.w, i / K, i % K), DTYPE_BF16));
     if (random_below(o, 3) == 0)
         return w;
     w.a = mat_random(o, random_in(o, 1, 36), K, 0, adapter);
@@ -235,12 +237,38 @@ static struct weight quantize_weight(struct operands *o, const struct weight *w)
     return quantized;
 }
 
+/* A weight of f32 beside bf16 has the bits of its copy in bf16. */
+void trial_rounded(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, random_below(o, 6) ? 150 : 2500), K = random_in(o, 1, 300);
+    struct mat long_w = mat_random(o, N, K, 0, DTYPE_F32), short_w = mat_make(o, N, K, 0, DTYPE_BF16);
+    struct weight wide = {.w = long_w}, copied = {.w = short_w};
+    struct mat y = mat_output(o, T, N, 0, DTYPE_BF16, false), y_copied = mat_output(o, T, N, 0, DTYPE_BF16, false);
+    struct mat dx = mat_output(o, T, K, 0, DTYPE_BF16, false), dx_copied = mat_output(o, T, K, 0, DTYPE_BF16, false);
+    struct op_linear op = {.x = mat_random(o, T, K, 0, DTYPE_BF16), .y = y, .w = &wide};
+    struct op_linear_grad_in grad = {.dy = mat_random(o, T, N, 0, DTYPE_BF16), .dx = dx, .w = &wide};
+
+    if (trial->candidate->memory)
+        return;
+    for (int32_t i = 0; i < N * K; i++)
+        set(&copied.w, i / K, i % K, get(&long_w, i / K, i % K));
+    trial_run(trial, OP_linear, &op);
+    op.w = &copied, op.y = y_copied;
+    trial_run(trial, OP_linear, &op);
+    trial_same_rows(trial, "a product with f32 weights", &y, &y_copied);
+    trial_run(trial, OP_linear_grad_in, &grad);
+    grad.w = &copied, grad.dx = dx_copied;
+    trial_run(trial, OP_linear_grad_in, &grad);
+    trial_same_rows(trial, "a gradient through f32 weights", &dx, &dx_copied);
+}
+
 /* A product with codes is the product with the numbers that they stand for. */
 void trial_quantized(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 40), N = random_in(o, 1, 150), K = random_below(o, 2) ? 64 * random_in(o, 1, 20) : random_in(o, 1, 150);
-    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    enum dtype type = random_type(o), other = type == DTYPE_BF16 || random_below(o, 3) ? type : random_type(o);
     struct weight w = make_weight(o, N, K, other, type), codes = quantize_weight(o, &w);
     struct mat y = mat_output(o, T, N, 0, type, false), y_plain = mat_output(o, T, N, 0, type, false), y_oracle = y_plain;
     struct mat dx = mat_output(o, T, K, 0, type, false), dx_plain = mat_output(o, T, K, 0, type, false), dx_oracle = dx_plain;

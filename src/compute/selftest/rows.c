@@ -182,6 +182,19 @@ void trial_rows(struct trial *trial)
     trial_gaps_whole(trial, "copy", &copy.y);
 }
 
+/* Nowhere, or in bf16 at the front of f32 logits where the candidate takes that. */
+static struct mat loss_grad(struct trial *trial, const struct op_loss *op)
+{
+    const struct mat *logits = &op->logits;
+    struct op_loss with = *op;
+    struct err err;
+
+    with.grad = (struct mat){logits->at, logits->rows, logits->cols, 2 * logits->ld, DTYPE_BF16};
+    if (!op->coef || logits->type != DTYPE_F32 || random_below(&trial->operands, 2) || !trial->candidate->can(OP_loss, &with, &err))
+        with.grad = (struct mat){0};
+    return with.grad;
+}
+
 void trial_loss(struct trial *trial)
 {
     struct operands *o = &trial->operands;
@@ -201,11 +214,12 @@ void trial_loss(struct trial *trial)
             set(&op.logits, i, label[i], 13), set(&op.logits, i, random_in(o, 0, V - 1), 13);
     }
     op.label = label, op.coef = random_below(o, 4) ? coef : NULL, op.nll = nll, op.hit = hit;
+    op.grad = loss_grad(trial, &op);
     wide = op;
-    wide.logits = mat_wide(o, &op.logits, false), wide.nll = (float *)wide_nll, wide.hit = wide_hit;
+    wide.grad.at = NULL, wide.logits = mat_wide(o, &op.logits, false), wide.nll = (float *)wide_nll, wide.hit = wide_hit;
     trial_run(trial, OP_loss, &op);
     trial_oracle(OP_loss, &wide);
-    trial_close(trial, "logits", &op.logits, &wide.logits, NULL, 1e-6);
+    trial_close(trial, "gradient", op.grad.at ? &op.grad : &op.logits, &wide.logits, NULL, 1e-6);
     for (int32_t i = 0; i < n; i++) {
         trial_close_value(trial, "nll", i, nll[i], wide_nll[i], 2e-6 * (1 + wide_nll[i]));
         trial_close_value(trial, "hit", i, hit[i], wide_hit[i], 0);
