@@ -44,7 +44,7 @@ $(PARITY)/requirements.txt: tests/parity/requirements.txt
 	@cp $< $@
 
 parity: build/attune $(PARITY)/requirements.txt ## the same numbers as PyTorch, transformers, PEFT and TRL, compared live
-	@$(PARITY)/bin/python tests/parity/run.py
+	@$(PARITY)/bin/python tests/parity/run.py $(if $(SEED),--seed $(SEED))
 
 build/venv-%/requirements.txt: tests/track/requirements-%.txt
 	@tools/setup.sh test

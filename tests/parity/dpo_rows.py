@@ -15,7 +15,7 @@ import train_rows
 
 PAIRS = 40
 # Rewards are differences of sums of log-probabilities, which TRL adds in f32: their errors are absolute.
-BOUND, NORM_BOUND, TOKENS_BOUND = 1e-5, 1e-4, 0
+BOUND, MARGIN_BOUND, NORM_BOUND, TOKENS_BOUND = 1e-5, 2e-6, 1e-4, 0
 COMMON = dict(batch_size=4, n_epochs=2, context_length=512)
 FULL, LORA = dict(learning_rate=2e-4), dict(lora=True, lora_r=4, lora_alpha=8.0, learning_rate=2e-3)
 
@@ -89,6 +89,7 @@ class Comparison:
         shape, make_line, reshape, has_adapter, self.accumulation, options = RUNS[name]
         rng = random.Random(f"{seed} {name}")
         options = COMMON | options | {"seed": rng.randrange(1000)}
+        self.beta = options.get("beta", 0.1)
         scratch.mkdir()
         self.folder, self.data = models.make(scratch / "model", shape, seed), scratch / "lines.jsonl"
         lines = [make_line(rng) for _ in range(PAIRS)]
@@ -121,6 +122,11 @@ class Comparison:
     def difference(self, names):
         return max(abs(ours - theirs) for ours, theirs in self.pairs_of(names)), f"{len(self.steps)} steps"
 
+    def margin_difference(self, names):
+        """Losses and rewards are made of differences of log-probabilities, times beta: their errors are held against beta times those."""
+        ours = [max(abs(step[name]) for name in LOGPS) for step in self.run.steps for _ in names]
+        return max(abs(a - b) / (self.beta * scale) for (a, b), scale in zip(self.pairs_of(names), ours, strict=True)), f"{len(self.steps)} steps"
+
     def share_difference(self):
         """TRL's accuracy of tokens is the mean of its micro-batches': ours is that of the step."""
         return self.difference(SHARES if self.accumulation == 1 else {"reward_accuracy": SHARES["reward_accuracy"]})
@@ -139,15 +145,15 @@ def measure_run(table, scratch, name, seed):
         return getattr(made["run"], method)(*arguments)
 
     table.measure(f"{name}: tokens and masks", TOKENS_BOUND, with_comparison, "count_differences")
-    table.measure(f"{name}: loss", BOUND, with_comparison, "difference", {"loss": "loss"})
-    table.measure(f"{name}: rewards", BOUND, with_comparison, "difference", REWARDS)
+    table.measure(f"{name}: loss", MARGIN_BOUND, with_comparison, "margin_difference", {"loss": "loss"})
+    table.measure(f"{name}: rewards", MARGIN_BOUND, with_comparison, "margin_difference", REWARDS)
     table.measure(f"{name}: log-probabilities", BOUND, with_comparison, "relative", LOGPS)
     table.measure(f"{name}: accuracies", BOUND, with_comparison, "share_difference")
     table.measure(f"{name}: gradient norm", NORM_BOUND, with_comparison, "relative", {"grad_norm": "grad_norm"})
 
 
 def measure(table, seed):
-    table.heading("DPO, f32, by TRL: largest difference over all steps (of logps and norms relative)")
+    table.heading("DPO, f32, by TRL: largest difference over all steps (of logps and norms relative, of losses and rewards to beta · logps)")
     with tempfile.TemporaryDirectory() as scratch:
         for number, name in enumerate(RUNS):
             measure_run(table, Path(scratch) / str(number), name, seed)
