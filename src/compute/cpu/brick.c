@@ -122,6 +122,9 @@ INLINE void brick_of_rows(const struct brick *brick, int rows, bool is_bf16)
     case 2:
         brick_shaped(brick, rows, 2, is_bf16);
         break;
+    case 3:
+        brick_shaped(brick, rows, PANEL_VECTORS < 3 ? PANEL_VECTORS : 3, is_bf16);
+        break;
     default:
         brick_shaped(brick, rows, PANEL_VECTORS, is_bf16);
     }

@@ -53,7 +53,7 @@ INLINE void brick_run(const struct brick *brick, int count, bool is_bf16)
 /* The width that a panel for `cols` columns gets. */
 INLINE int32_t panel_width(int32_t cols)
 {
-    return cols <= LANES ? LANES : cols <= 2 * LANES ? 2 * LANES : PANEL;
+    return cols < PANEL ? (cols + LANES - 1) / LANES * LANES : PANEL;
 }
 
 INLINE int32_t step_count(int32_t k, bool is_bf16)
