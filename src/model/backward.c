@@ -272,14 +272,22 @@ static void head_grad(struct model *m, const int32_t *rows, int32_t n, const str
     m->backend->rows(&m->queue, &(struct op_rows){.x = dx, .y = m->dr, .index = rows, .count = n, .is_scatter = true});
 }
 
+/* Rows of the next chunk: as many as in every other, so that none is left with few. */
+static int32_t chunk_rows(int32_t left, int32_t rows_max)
+{
+    int32_t chunks = (left + rows_max - 1) / rows_max;
+
+    return (left + chunks - 1) / chunks;
+}
+
 void head_pass(struct model *m, const struct pass *pass, bool has_grads)
 {
     const struct batch *batch = pass->batch;
     size_t nll_bytes = dtype_bytes(m->params.master_type);
     struct mat no_mat = {0};
 
-    for (int32_t at = 0; at < batch->head_row_count; at += m->plan.head_rows) {
-        int32_t left = batch->head_row_count - at, n = left < m->plan.head_rows ? left : m->plan.head_rows;
+    for (int32_t at = 0, n; at < batch->head_row_count; at += n) {
+        n = chunk_rows(batch->head_row_count - at, m->plan.head_rows);
         struct mat logits = mat_rows(m->logits, n);
         forward_head(m, batch->head_rows + at, n, logits, pass, at);
         m->backend->loss(&m->queue, &(struct op_loss){.logits = logits,

@@ -20,17 +20,24 @@ static float row_max(struct row row, int32_t V)
     return largest;
 }
 
-static double row_exp_sum(struct row row, int32_t V, float max)
+/* Σ exp(x - max). With is_kept the exps replace x. */
+INLINE double row_exp_sum(struct row row, int32_t V, float max, bool is_kept)
 {
     double total = 0;
 
     for (int32_t block = 0; block < V; block += BLOCK) {
         int32_t end = smaller(block + BLOCK, V), j = block;
         lanes sum = {0};
-        for (; j + LANES <= end; j += LANES)
-            sum += lanes_exp(row_load(row, j, V) - max);
+        for (; j + LANES <= end; j += LANES) {
+            lanes value = lanes_exp(row_load(row, j, V) - max);
+            sum += value;
+            if (is_kept)
+                row_store(row, j, V, value);
+        }
         if (j < end) {
             lanes last = lanes_exp(row_load(row, j, end) - max);
+            if (is_kept)
+                row_store(row, j, end, last);
             for (int32_t i = j; i < end; i++)
                 total += (double)last[i - j];
         }
@@ -53,24 +60,36 @@ static bool is_first_max(struct row row, int32_t label, float max)
     return true;
 }
 
+/* to = factor · exp(x - max)·(1 - (x / cap)²); of exps that were kept: factor · x. */
+INLINE void row_grad(struct row row, struct row to, int32_t V, float max, float factor, float per_cap, bool is_kept)
+{
+    for (int32_t j = 0; j < V; j += LANES) {
+        lanes value = row_load(row, j, V), capped = value * per_cap;
+        row_store(to, j, V, is_kept ? value * factor : lanes_exp(value - max) * factor * (1 - capped * capped));
+    }
+}
+
 static void loss_task(void *context, int i, int thread)
 {
     const struct op_loss *op = context;
     struct row row = row_of(&op->logits, i, 0), grad = op->grad.at ? row_of(&op->grad, i, 0) : row;
     int32_t V = op->logits.cols, label = op->label[i];
-    float max = row_max(row, V), at_label = row_load(row, label, label + 1)[0], inverse;
+    float max = row_max(row, V), at_label = row_load(row, label, label + 1)[0], factor;
     float per_cap = op->softcap > 0 ? 1 / op->softcap : 0;
-    double total = row_exp_sum(row, V, max), nll = log(total) + (double)max - (double)at_label;
+    bool is_kept = op->coef && row.type == DTYPE_F32 && op->softcap <= 0;
+    double total, nll;
 
-    op->nll[i] = (float)nll;
     op->hit[i] = is_first_max(row, label, max);
+    total = is_kept ? row_exp_sum(row, V, max, true) : row_exp_sum(row, V, max, false);
+    nll = log(total) + (double)max - (double)at_label;
+    op->nll[i] = (float)nll;
     if (!op->coef)
         return;
-    inverse = (float)((double)op->coef[i] / total);
-    for (int32_t j = 0; j < V; j += LANES) {
-        lanes logit = row_load(row, j, V), capped = logit * per_cap;
-        row_store(grad, j, V, lanes_exp(logit - max) * inverse * (1 - capped * capped));
-    }
+    factor = (float)((double)op->coef[i] / total);
+    if (is_kept)
+        row_grad(row, grad, V, max, factor, 0, true);
+    else
+        row_grad(row, grad, V, max, factor, per_cap, false);
     at_label *= per_cap;
     row_store(grad, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label))); /* p - 1 without cancellation */
 }
