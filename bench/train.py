@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Training speed of two Llama shapes, full and LoRA, beside PyTorch + transformers + PEFT in the same run: `make bench`.
 
-usage: train.py [--shape 15M|135M] [--method full|lora] [--steps N] [--rounds N] [--no-peer] [--under COMMAND] [--out FILE.csv]
+usage: train.py [--shape 15M|135M] [--method full|lora] [--steps N] [--rounds N] [--no-peer] [--only-setting bf16 documents]
+                [--under COMMAND] [--out FILE.csv]
 
 Both train the same random weights on the same tokens in the same order: chats of GSM8K (of the demo's small world where there is no
 ATTUNE_SHARED/data), packed to context 1024, two rows a step. Ours is `attune train` itself: what a user gets, data and
@@ -132,10 +133,13 @@ def summary(runs):
             "loss": round(first["loss"], 4), "grad_norm": round(first["grad_norm"], 4), "peak_rss_mb": max(memory for _, memory in runs)}
 
 
-def fastest(folder, is_lora, kind, under):
-    """The peer's fastest setting, by a run of each."""
-    settings = itertools.product(["bf16"] if is_lora else ["autocast", "bf16"], ["documents", "mask"] if kind == "packed" else ["mask"])
-    runs = {setting: run_peer(folder, is_lora, kind, setting, under) for setting in settings}
+def fastest(folder, is_lora, kind, options):
+    """The peer's fastest setting, by a run of each, or the one that is asked for."""
+    precisions, attentions = ["bf16"] if is_lora else ["autocast", "bf16"], ["documents", "mask"] if kind == "packed" else ["mask"]
+    if options.only_setting:
+        precisions, attentions = options.only_setting[:1], options.only_setting[1:] if kind == "packed" else attentions
+    settings = itertools.product(precisions, attentions)
+    runs = {setting: run_peer(folder, is_lora, kind, setting, options.under) for setting in settings}
     best = max(runs, key=lambda setting: summary([runs[setting]])["tokens_per_s"])
     return best, [runs[best]]
 
@@ -150,7 +154,7 @@ def compare(folder, shape, is_lora, options):
     if has_peer:
         write_steps(folder)
         for kind in ("packed", "padded"):
-            setting[kind], runs[kind] = fastest(folder, is_lora, kind, options.under)
+            setting[kind], runs[kind] = fastest(folder, is_lora, kind, options)
     for _ in range(options.rounds - 1):
         runs["attune"].append(run_ours(folder, is_lora, init, options.under))
         for kind in [kind for kind in runs if kind != "attune"]:
@@ -169,6 +173,7 @@ def main():
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peer", action="store_true", default=not PEER_PYTHON.exists())
+    parser.add_argument("--only-setting", nargs=2, metavar=("PRECISION", "ATTENTION"), help="the peer's, where an earlier run told the fastest")
     parser.add_argument("--under", type=str.split, default=[], help="a command that runs what is measured, such as 'nice -n -10'")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/train.csv")
     options = parser.parse_args()
