@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { OPERANDS_BYTES = 4 << 20, OPERANDS_GAP = 0x5a };
+enum { OPERANDS_BYTES = 16 << 20, OPERANDS_GAP = 0x5a };
 
 struct operands {
     char *block;

@@ -118,6 +118,20 @@ void trial_glu(struct trial *trial)
     trial_gaps_whole(trial, "h again", &grad.h), trial_gaps_whole(trial, "gate_up", &op.gate_up);
 }
 
+/* How far rounding moves the inverse of a norm, which cancellation makes small: ‖|W| + scale·|B|·|A|‖ / ‖W + scale·B·A‖². */
+static struct mat inverse_sizes(struct operands *o, const struct op_dora *dora, const struct mat *inverse)
+{
+    struct op_dora sizes = *dora;
+
+    sizes.w = mat_wide(o, &dora->w, true), sizes.a = mat_wide(o, &dora->a, true), sizes.b = mat_wide(o, &dora->b, true);
+    sizes.magnitude = mat_wide(o, &dora->magnitude, true);
+    sizes.inverse = mat_wide(o, inverse, false), sizes.gain = mat_wide(o, inverse, false);
+    trial_oracle(OP_dora, &sizes);
+    for (int32_t n = 0; n < inverse->cols; n++)
+        set(&sizes.inverse, 0, n, get(inverse, 0, n) * get(inverse, 0, n) / get(&sizes.inverse, 0, n));
+    return sizes.inverse;
+}
+
 /* DoRA: a gain from norms, its use and its gradient. */
 void trial_gain(struct trial *trial)
 {
@@ -129,13 +143,15 @@ void trial_gain(struct trial *trial)
                            .gain = mat_output(o, 1, N, 0, DTYPE_F32, false), .scale = 0.5f}, wide = dora;
     struct op_gain gain = {.x = mat_random(o, T, N, 0, type), .y = mat_output(o, T, N, 0, random_type(o), false)}, wide_gain;
     struct op_gain_grad grad = {.dy = mat_random(o, T, N, 0, type), .x = gain.x, .dmagnitude = mat_random(o, 1, N, 0, DTYPE_F32)}, wide_grad;
+    struct mat sizes;
 
     wide.w = mat_wide(o, &dora.w, false), wide.a = mat_wide(o, &dora.a, false), wide.b = mat_wide(o, &dora.b, false);
     wide.magnitude = mat_wide(o, &dora.magnitude, false), wide.inverse = mat_wide(o, &dora.inverse, false), wide.gain = mat_wide(o, &dora.gain, false);
     trial_run(trial, OP_dora, &dora);
     trial_oracle(OP_dora, &wide);
-    trial_close(trial, "inverse norms", &dora.inverse, &wide.inverse, NULL, 1e-5);
-    trial_close(trial, "gain", &dora.gain, &wide.gain, NULL, 1e-5);
+    sizes = inverse_sizes(o, &dora, &wide.inverse);
+    trial_close(trial, "inverse norms", &dora.inverse, &wide.inverse, &sizes, 2e-6);
+    trial_close(trial, "gain", &dora.gain, &wide.gain, &sizes, 2e-6); /* magnitudes are at most 1 */
     gain.gain = dora.gain;
     gain.bias = random_below(o, 2) ? mat_random(o, 1, N, 0, random_type(o)) : mat_none(&gain.x);
     gain.add = random_below(o, 2) ? mat_random(o, T, N, 0, random_type(o)) : mat_none(&gain.x);
