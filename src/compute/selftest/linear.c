@@ -340,7 +340,8 @@ void trial_linear_grad_w(struct trial *trial)
         trial_oracle(OP_linear_grad_w, copy);
     }
     trial_run(trial, OP_linear_grad_w, &op);
-    trial_close(trial, "dw", &op.dw, &wide.dw, &size.dw, 4e-6);
+    /* More tokens than a backend sums in one stretch are rounded to the gradient's type by each stretch. */
+    trial_close(trial, "dw", &op.dw, &wide.dw, &size.dw, 4e-6 + (T > 2048 ? trial_rounding(op.dw.type) : 0));
     trial_close(trial, "dbias", &op.dbias, &wide.dbias, &size.dbias, 2e-5);
     trial_close(trial, "da", &op.da, &wide.da, &size.da, 4e-6);
     trial_close(trial, "db", &op.db, &wide.db, &size.db, 4e-6);
