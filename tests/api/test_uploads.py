@@ -111,12 +111,14 @@ def test_broken_parts_are_refused(client, server, body, said):
     assert status == 400 and said in json.loads(answer)["error"]["message"], answer
 
 
-def test_without_room_an_upload_is_refused(models, tmp_path):
+def test_without_room_files_and_uploads_are_refused(models, tmp_path):
     server = Server(tmp_path / "data", models, "--no-auth", "--disk-free-min", str(1 << 60)).start()
     try:
-        with pytest.raises(openai.APIStatusError) as refused:
-            begin(make_client(server), chat_lines(5).encode())
-        assert refused.value.status_code == 507 and refused.value.code == "no_space"
+        for send in (lambda: begin(make_client(server), chat_lines(5).encode()),
+                     lambda: make_client(server).files.create(file=("t.jsonl", chat_lines(5).encode()), purpose="fine-tune")):
+            with pytest.raises(openai.APIStatusError) as refused:
+                send()
+            assert refused.value.status_code == 507 and refused.value.code == "no_space"
     finally:
         assert server.stop() == 0
 

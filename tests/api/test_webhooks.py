@@ -1,4 +1,5 @@
 """Webhook endpoints: a project's, with the stock SDK, and what they hear of jobs."""
+import concurrent.futures
 import http.server
 import json
 import sqlite3
@@ -18,7 +19,7 @@ TYPES = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job
 
 
 class Receiver:
-    """Keeps what it is sent; answers: what the next requests get, a status or "cut"; 200 afterwards."""
+    """Keeps what it is sent; answers: what the next requests get, a status, "cut", or an event that 200 waits for; 200 afterwards."""
 
     def __init__(self):
         self.requests, self.answers, receiver = [], [], self
@@ -33,6 +34,9 @@ class Receiver:
                 if answer == "cut":
                     self.close_connection = True
                     return
+                if isinstance(answer, threading.Event):
+                    answer.wait(60)
+                    answer = 200
                 self.send_response(answer)
                 self.send_header("Content-Length", "0")
                 if answer in (301, 307):
@@ -303,6 +307,23 @@ def test_a_test_tells_what_went_wrong(world, receiver):
         assert refused.value.status_code == status
     with pytest.raises(openai.NotFoundError):
         client.post("/webhook_endpoints/we_none/test", body={}, cast_to=object)
+
+
+def test_a_fifth_test_at_once_is_asked_to_wait(world, receiver):
+    _, client, _ = world
+    made = client.webhooks.create(name="x", url=receiver.url, event_types=TYPES)
+    gate = threading.Event()
+    receiver.answers[:] = [gate] * 4
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        pings = [pool.submit(ping, client, made) for _ in range(4)]
+        try:
+            receiver.wait(4)
+            with pytest.raises(openai.APIStatusError) as refused:
+                ping(client.with_options(max_retries=0), made)
+        finally:
+            gate.set()
+    assert refused.value.status_code == 503 and refused.value.code == "server_busy" and refused.value.response.headers["Retry-After"] == "1"
+    assert all(told.result()["delivered"] for told in pings)
 
 
 def test_a_rotated_secret_signs_the_test_with_both(world, receiver):
