@@ -19,7 +19,7 @@ SAMPLE, SECONDS_MAX = 5, 10
 # Who waits, and where. The job has 8 steps, a recovery point every 2 and a checkpoint every 4.
 POINTS = {
     "claimed": "program=serve call=mkdir path=*/attempts/0001",
-    "forked, no identity stored": "program=serve call=fork when=after",
+    "forked, no identity stored": "program=serve call=fork nth=2 when=after",  # the first looks for devices
     "identity stored, not told to go": "program=serve call=write path=pipe:* data=g",
     "told to go": "program=serve call=write path=pipe:* data=g when=after",
     "mid-epoch": "program=train call=pwrite path=*/heartbeat nth=4",
