@@ -20,8 +20,8 @@ SAMPLE, SECONDS_MAX = 5, 10
 POINTS = {
     "claimed": "program=serve call=mkdir path=*/attempts/0001",
     "forked, no identity stored": "program=serve call=fork nth=2 when=after",  # the first looks for devices
-    "identity stored, not told to go": "program=serve call=write path=pipe:* data=g",
-    "told to go": "program=serve call=write path=pipe:* data=g when=after",
+    "identity stored, not told to go": "program=serve call=write path=pipe:* data=g nth=2",
+    "told to go": "program=serve call=write path=pipe:* data=g nth=2 when=after",
     "mid-epoch": "program=train call=pwrite path=*/heartbeat nth=4",
     "checkpoint is written": "program=train call=write,pwrite path=*/checkpoints/*.tmp/*.safetensors nth=2",
     "checkpoint without MANIFEST": "program=train call=create path=*/checkpoints/*.tmp/MANIFEST*",
