@@ -14,7 +14,7 @@ struct fetch {
     struct arena *arena;
     const struct json *document;
     struct outgoing_policy policy;
-    int out_fd;
+    int talk_fd;
     const char *repo; /* that is on its way */
 };
 
@@ -32,9 +32,17 @@ static bool tell(const struct fetch *fetch, struct strbuf *line, struct err *err
     bool ok;
 
     strbuf_add_char(line, '\n');
-    ok = fd_write_all(fetch->out_fd, line->at, line->len, "standard output", err);
+    ok = fd_write_all(fetch->talk_fd, line->at, line->len, "standard output", err);
     strbuf_deinit(line);
     return ok;
+}
+
+/* Whoever keeps the limits of this machine has seen the plan. */
+static bool is_told_to_go(const struct fetch *fetch)
+{
+    char byte;
+
+    return fd_read_some(fetch->talk_fd, &byte, 1) == 1;
 }
 
 static bool on_plan(void *context, const char *commit, int files, uint64_t bytes, uint64_t present)
@@ -53,7 +61,7 @@ static bool on_plan(void *context, const char *commit, int files, uint64_t bytes
     json_put_integer(&w, "present_bytes", (int64_t)present);
     json_write_end_object(&w);
     json_write_end_object(&w);
-    return tell(fetch, &line, NULL);
+    return tell(fetch, &line, NULL) && is_told_to_go(fetch);
 }
 
 static bool on_progress(void *context, uint64_t done, uint64_t bytes)
@@ -214,10 +222,10 @@ static bool fetch_all(struct fetch *fetch, struct err *err)
     return find_base(fetch, &model, &path, err) && tell_model(fetch, path, model.folder, err);
 }
 
-bool fetch_run(int in_fd, int out_fd, struct err *err)
+bool fetch_run(int in_fd, int talk_fd, struct err *err)
 {
     struct arena arena = {0};
-    struct fetch fetch = {.arena = &arena, .out_fd = out_fd};
+    struct fetch fetch = {.arena = &arena, .talk_fd = talk_fd};
     struct secret text = {0};
     struct err problem = {0};
     bool ok = secret_read_fd(&text, in_fd, DOCUMENT_BYTES_MAX, "the document", err) &&

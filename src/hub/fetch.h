@@ -1,12 +1,14 @@
 /* hub/fetch.h - the weights that one job waits for, as the process that fetches them sees it.
  *
  * `attune fetch` reads one JSON document from standard input (its token comes that way alone), downloads a repository
- * and, when that is an adapter, its base, and writes JSON Lines to standard output:
+ * and, when that is an adapter, its base, and writes JSON Lines to standard output, a socket:
  *
  *     {"plan": {"repo", "commit", "files", "bytes", "present_bytes"}}      before bytes of a repository come
  *     {"progress": {"repo", "bytes", "total_bytes"}}                       about twice a second
  *     {"model": {"path", "adapter_path"}}                                  folders; adapter_path null: a model alone
  *     {"end": "ok"}                        or "retry", "failed" with "code" (base/err.h) and "message"
+ *
+ * After a plan it waits until one byte comes from there: without it, nothing of that size is fetched.
  *
  * The document: endpoint, origins (http/outgoing.h), is_offline, cache (of all), own_cache (of the project), models_dir
  * (null: none), repo, revision, base (of an adapter; null: what it says), base_path (its folder when it is here), token
@@ -17,4 +19,4 @@
 #include "base/err.h"
 
 /* The whole of it. False when even the document could not be read. */
-bool fetch_run(int in_fd, int out_fd, struct err *err);
+bool fetch_run(int in_fd, int talk_fd, struct err *err);

@@ -6,6 +6,7 @@
 #include "os/clock.h"
 #include "os/file.h"
 #include "os/process.h"
+#include "os/socket.h"
 #include "store/queue.h"
 #include "store/secrets.h"
 
@@ -36,7 +37,7 @@ struct fetch {
     int64_t next_ms; /* not before */
 
     struct process process; /* pidfd -1: none now */
-    int out_fd;
+    int talk_fd;
     struct http_watch *watch;
     struct strbuf line;
     struct arena said; /* what the child told */
@@ -62,7 +63,7 @@ static void complain(const struct fetch *fetch, const char *what, const struct e
 
 static bool is_at_work(const struct fetch *fetch)
 {
-    return fetch->out_fd >= 0;
+    return fetch->talk_fd >= 0;
 }
 
 /* --- the document --- */
@@ -136,7 +137,7 @@ static void child_end(struct fetch *fetch)
         fd_wait_readable(fetch->process.pidfd, REAP_MS);
     process_has_ended(&fetch->process, &end);
     process_close(&fetch->process);
-    fd_close(&fetch->out_fd);
+    fd_close(&fetch->talk_fd);
     strbuf_clear(&fetch->line);
     fetch->watch = NULL;
     disk_release(fetch->fetcher->config.disk, fetch->owner);
@@ -278,6 +279,8 @@ static void take_plan(struct fetch *fetch, const struct json *plan)
          bytes_json(fetch, present, bytes));
     if (!promise(fetch, bytes, present, &fetch->problem))
         fetch->end = "failed";
+    else
+        fd_write_some(fetch->talk_fd, "g", 1);
 }
 
 static void take_progress(struct fetch *fetch, const struct json *progress)
@@ -355,7 +358,7 @@ static void on_output(void *context, uint32_t events)
     long got;
 
     (void)events;
-    while ((got = fd_read_some(fetch->out_fd, bytes, sizeof bytes)) > 0) {
+    while ((got = fd_read_some(fetch->talk_fd, bytes, sizeof bytes)) > 0) {
         strbuf_add(&fetch->line, bytes, (size_t)got);
         take_lines(fetch);
         if (fetch->line.len > LINE_BYTES_MAX || fetch->end)
@@ -374,9 +377,9 @@ static bool launch(struct fetch *fetch, int in_fd, struct err *err)
     int ends[2];
     bool ok;
 
-    if (!fd_pipe(ends, err))
+    if (!socket_pair(ends, err))
         return false;
-    fetch->out_fd = ends[0];
+    fetch->talk_fd = ends[0];
     fetch->process = PROCESS_NONE;
     ok = fd_set_nonblocking(ends[0], err) &&
          process_spawn(&fetch->process,
@@ -433,7 +436,7 @@ static void add(struct fetcher *fetcher, const struct store_job *job)
     struct err err = {0};
 
     *fetch = (struct fetch){
-        .fetcher = fetcher, .next = fetcher->first, .process = PROCESS_NONE, .out_fd = -1, .is_wanted = true};
+        .fetcher = fetcher, .next = fetcher->first, .process = PROCESS_NONE, .talk_fd = -1, .is_wanted = true};
     fetcher->first = fetch;
     fetch->job.id = str_copy(&fetch->arena, str_of(job->id));
     fetch->job.project_id = str_copy(&fetch->arena, str_of(job->project_id));

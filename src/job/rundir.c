@@ -308,6 +308,7 @@ bool rundir_clean(const char *run_dir, const struct store_texts *kept, struct er
     bool ok = for_each(&c.arena, run_dir, clean_entry, &c, err) &&
               for_each(&c.arena, path_join(&c.arena, run_dir, "data"), clean_entry, &c, err) &&
               for_each(&c.arena, path_join(&c.arena, run_dir, "reference"), clean_entry, &c, err) &&
+              for_each(&c.arena, path_join(&c.arena, run_dir, "tensorboard"), clean_entry, &c, err) &&
               for_each(&c.arena, path_join(&c.arena, run_dir, "attempts"), clean_attempt, &c, err);
 
     arena_deinit(&c.arena);

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests/api"))
 from tiny_model import make_tiny_model  # noqa: E402
 
 BIN = os.environ.get("ATTUNE_BIN", str(ROOT / "build/attune"))
+SECONDS_TO_START = 120  # of a server that nothing holds
 FULL = bool(os.environ.get("ATTUNE_FAULT_FULL"))  # make fault: every point, not a sample of them
 FINAL = ("succeeded", "failed", "cancelled")
 GONE = (http.client.HTTPException, OSError)  # what a client sees of a server that was killed
@@ -53,6 +55,7 @@ class Service:
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen([*before, BIN, "serve", "--no-auth", "--data", self.data, "--models", self.models, "--port", "0", *self.options],
                                             stdout=subprocess.PIPE, stderr=log, env={**os.environ, **(env or {})})
+        assert select.select([self.process.stdout], [], [], SECONDS_TO_START)[0], "the server says nothing"
         line = self.process.stdout.readline().decode()
         if "http://" in line:
             self.url = re.search(r"http://[\d.]+:\d+", line).group(0)
