@@ -308,7 +308,7 @@ def test_downloads_take_no_more_than_the_operator_lets_them(hub, sites, tiny):
     assert site.wait(site.create("org/tiny")).status == "succeeded"
     failed = site.wait(site.create("org/more"))
     assert failed.status == "failed" and "attune models evict" in failed.error.message, failed.error
-    assert not [entry for entry in hub.log if "org/more/resolve" in str(entry) and "safetensors" in str(entry)]
+    assert hub.served(pattern="org/tiny/resolve/.*safetensors") and not hub.served(pattern="org/more/resolve/.*safetensors")
     assert not [path for path in (site.folder / "hf/hub").rglob("*") if "models--org--more" in str(path) and path.is_file() and path.stat().st_size > 100_000]
     models_command(site, "evict", "org/tiny", "--force")
     assert site.wait(site.create("org/more")).status == "succeeded"
