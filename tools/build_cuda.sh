@@ -18,7 +18,8 @@ for architecture in $architectures; do
 done
 # Machine code for the targets; PTX of the newest, which drivers translate for GPUs to come.
 case $newest in *a) ;; *) targets="$targets -gencode arch=compute_$newest,code=compute_$newest" ;; esac
-mkdir -p "$out"
+mkdir -p "$out/layout/compute"
+tools/layout.sh >"$out/layout/compute/layout.h"
 objects=
 for file in base/err compute/adapter_rows compute/check compute/dtype compute/nf4; do
     object=$out/cuda_$(basename "$file").o
@@ -27,7 +28,7 @@ for file in base/err compute/adapter_rows compute/check compute/dtype compute/nf
 done
 flags=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers,-Werror
 # shellcheck disable=SC2086
-"$nvcc" -std=c++17 -O3 $targets -Isrc -D_GNU_SOURCE -DATTUNE_VERSION="\"$version\"" -Werror all-warnings -Xcompiler $flags -x cu \
+"$nvcc" -std=c++17 -O3 $targets -Isrc -I"$out/layout" -D_GNU_SOURCE -DATTUNE_VERSION="\"$version\"" -Werror all-warnings -Xcompiler $flags -x cu \
     -c src/compute/cuda/device.cu -o "$out/cuda_device.o"
 # shellcheck disable=SC2086
 "$nvcc" -shared -cudart static "$out/cuda_device.o" $objects -o "$out/libattune_cuda.so" -ldl

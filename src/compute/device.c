@@ -1,4 +1,5 @@
 #include "compute/device.h"
+#include "compute/layout.h"
 
 #include "os/process.h"
 
@@ -25,6 +26,14 @@ static void *open_library(void)
     return library ? library : dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
 }
 
+bool device_module_check(const struct cuda_module *module, struct err *err)
+{
+    if (module && module->module_bytes == sizeof *module && strcmp(module->layout, ATTUNE_LAYOUT) == 0 &&
+        strcmp(module->version, ATTUNE_VERSION) == 0)
+        return true;
+    return err_set(err, ERR_CONFLICT, "%s belongs to another build of attune: build it again with make cuda", library_name);
+}
+
 static const struct cuda_module *open_module(struct err *err)
 {
     const struct cuda_module *(*find)(void) = NULL, *module;
@@ -36,12 +45,7 @@ static const struct cuda_module *open_module(struct err *err)
     }
     *(void **)(void *)&find = dlsym(library, CUDA_MODULE_SYMBOL);
     module = find ? find() : NULL;
-    if (!module || module->module_bytes != sizeof *module || module->backend_bytes != sizeof(struct backend) ||
-        module->op_count != OP_COUNT || strcmp(module->version, ATTUNE_VERSION) != 0) {
-        err_set(err, ERR_CONFLICT, "%s belongs to another build of attune: build it again with make cuda", library_name);
-        return NULL;
-    }
-    return module;
+    return device_module_check(module, err) ? module : NULL;
 }
 
 /* The number behind "cuda:", 0 behind "cuda", -1 for other names. */

@@ -14,6 +14,9 @@ const struct backend *device_backend(const char *name, int *index, struct err *e
 /* Whether a name is one of these, without looking for the device. */
 bool device_name_is_valid(const char *name);
 
+/* Whether a library that shows this (NULL: it shows nothing) was built from the same structs as the program. */
+bool device_module_check(const struct cuda_module *module, struct err *err);
+
 /* GPUs; 0 with the reason in err. */
 int device_count(struct err *err);
 bool device_describe(int index, struct device_info *info, struct err *err);

@@ -3,6 +3,7 @@
 #include "model/fixture.h"
 
 #include "compute/device.h"
+#include "compute/layout.h"
 #include "compute/selftest/selftest.h"
 #include "infer/generate.h"
 #include "model/adapter.h"
@@ -48,6 +49,23 @@ static void a_device_that_is_not_there_is_named(void **state)
     assert_null(device_find("gpu", &index, &err));
     assert_non_null(strstr(err.text, "'gpu' is not cpu, cuda or cuda:N"));
     assert_true(device_name_is_valid("cuda:12") && !device_name_is_valid("cuda:") && !device_name_is_valid("cuda:1x"));
+}
+
+static void a_library_of_other_structs_is_refused(void **state)
+{
+    struct err err = {0};
+    struct cuda_module module = {.module_bytes = sizeof module, .layout = ATTUNE_LAYOUT, .version = ATTUNE_VERSION};
+
+    assert_true(device_module_check(&module, &err));
+    module.layout = "0123456789abcdef0123456789abcdef";
+    assert_false(device_module_check(&module, &err));
+    assert_int_equal(err.code, ERR_CONFLICT);
+    assert_non_null(strstr(err.text, "libattune_cuda.so belongs to another build of attune"));
+    module = (struct cuda_module){.module_bytes = sizeof module, .layout = ATTUNE_LAYOUT, .version = "0.0.0"};
+    assert_false(device_module_check(&module, &err));
+    module = (struct cuda_module){.module_bytes = sizeof module - 8};
+    assert_false(device_module_check(&module, &err));
+    assert_false(device_module_check(NULL, &err));
 }
 
 /* A model on the device and the same one on the processor. */
@@ -467,6 +485,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_agrees_with_the_reference),
         cmocka_unit_test(a_device_that_is_not_there_is_named),
+        cmocka_unit_test(a_library_of_other_structs_is_refused),
         cmocka_unit_test(a_step_of_every_family_is_that_of_the_processor),
         cmocka_unit_test(a_step_with_timed_products_and_checked_launches_is_the_same),
         cmocka_unit_test(weights_of_four_bits_and_dora_give_the_step_of_the_processor),

@@ -13,6 +13,7 @@
 extern "C" {
 #include "compute/cuda/module.h"
 }
+#include "compute/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -245,8 +246,8 @@ static bool device_describe(int device, struct device_info *info, struct err *er
     return true;
 }
 
-static const struct cuda_module module = {sizeof(struct cuda_module), sizeof(struct backend), OP_COUNT, ATTUNE_VERSION,
-                                          &cuda_backend, device_count, device_describe};
+static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend, device_count,
+                                          device_describe};
 
 extern "C" __attribute__((visibility("default"))) const struct cuda_module *attune_cuda_module(void);
 const struct cuda_module *attune_cuda_module(void)

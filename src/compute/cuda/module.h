@@ -9,9 +9,11 @@ struct device_info {
     int major, minor; /* compute capability */
 };
 
-/* The sizes say whether program and library were built from the same structs. */
+/* The size says whether the rest can be read at all. `layout` stands for the text of the headers that both sides take their structs
+ * from (tools/layout.sh): a library that was built before one of them changed is refused, whatever the version says. */
 struct cuda_module {
-    size_t module_bytes, backend_bytes, op_count;
+    size_t module_bytes;
+    const char *layout;  /* ATTUNE_LAYOUT */
     const char *version; /* of attune */
     const struct backend *backend;
     int (*device_count)(struct err *err); /* 0: none, or no driver; the reason in err */
