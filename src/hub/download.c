@@ -92,6 +92,7 @@ static bool fetch(struct work *work, const struct hub_file *const *files, size_t
                                       .count = (int)count,
                                       .threads = download->transfers ? download->transfers : TRANSFERS,
                                       .retry_ms = download->retry_ms,
+                                      .gives_room_back = download->gives_room_back,
                                       .on_progress = is_told ? download->on_progress : NULL,
                                       .context = download->context};
 

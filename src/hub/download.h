@@ -19,6 +19,7 @@ struct hub_download {
     bool is_offline;                      /* what the cache has, and no request */
     int transfers;                        /* at once; 0: 4 */
     int64_t retry_ms;                     /* before a transfer that broke goes on, doubling four times; 0: 1 s */
+    bool gives_room_back; /* a disk that fills up gets back what has come of unfinished files, else that stays */
 
     /* What there is to do, before it begins: bytes of all files, and how many of them are there. False: do not. */
     bool (*on_plan)(void *context, const char *commit, int files, uint64_t bytes, uint64_t present);

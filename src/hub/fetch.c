@@ -16,6 +16,7 @@ struct fetch {
     struct outgoing_policy policy;
     int talk_fd;
     const char *repo; /* that is on its way */
+    bool has_begun;   /* there was room for all of it */
 };
 
 static const char *text_of(const struct fetch *fetch, const char *name)
@@ -47,7 +48,7 @@ static bool is_told_to_go(const struct fetch *fetch)
 
 static bool on_plan(void *context, const char *commit, int files, uint64_t bytes, uint64_t present)
 {
-    const struct fetch *fetch = context;
+    struct fetch *fetch = context;
     struct strbuf line = {0};
     struct json_writer w = {.buf = &line};
 
@@ -61,7 +62,8 @@ static bool on_plan(void *context, const char *commit, int files, uint64_t bytes
     json_put_integer(&w, "present_bytes", (int64_t)present);
     json_write_end_object(&w);
     json_write_end_object(&w);
-    return tell(fetch, &line, NULL) && is_told_to_go(fetch);
+    fetch->has_begun = tell(fetch, &line, NULL) && is_told_to_go(fetch);
+    return fetch->has_begun;
 }
 
 static bool on_progress(void *context, uint64_t done, uint64_t bytes)
@@ -118,7 +120,8 @@ static void write_message(const struct fetch *fetch, const char *text, struct st
 
 static bool tell_end(const struct fetch *fetch, bool ok, const struct err *problem, struct err *err)
 {
-    const bool may_work_later = problem->code == ERR_IO || problem->code == ERR_TIMEOUT;
+    const bool may_work_later = problem->code == ERR_IO || problem->code == ERR_TIMEOUT ||
+                                (problem->code == ERR_NO_SPACE && fetch->has_begun);
     struct strbuf line = {0}, message = {0};
     struct json_writer w = {.buf = &line};
 
@@ -147,12 +150,14 @@ static bool download_to(struct fetch *fetch, const char *cache, const char *toke
         .repo = repo,
         .revision = revision,
         .is_offline = json_bool_or(json_get(fetch->document, "is_offline"), false),
+        .gives_room_back = true,
         .on_plan = on_plan,
         .on_progress = on_progress,
         .context = fetch,
     };
 
     fetch->repo = repo;
+    fetch->has_begun = false;
     return hub_download(&download, fetch->arena, model, err);
 }
 

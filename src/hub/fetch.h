@@ -8,7 +8,8 @@
  *     {"model": {"path", "adapter_path"}}                                  folders; adapter_path null: a model alone
  *     {"end": "ok"}                        or "retry", "failed" with "code" (base/err.h) and "message"
  *
- * After a plan it waits until one byte comes from there: without it, nothing of that size is fetched.
+ * After a plan it waits until one byte comes from there: without it, nothing of that size is fetched. A disk without
+ * room for the plan is "failed"; one that fills up later gets unfinished files back, and "retry" is said.
  *
  * The document: endpoint, origins (http/outgoing.h), is_offline, cache (of all), own_cache (of the project), models_dir
  * (null: none), repo, revision, base (of an adapter; null: what it says), base_path (its folder when it is here), token

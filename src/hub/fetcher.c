@@ -34,6 +34,7 @@ struct fetch {
     const char *repo, *owner; /* of the promise of room */
     bool is_wanted;           /* the job still waits */
     int failures;
+    bool was_full;   /* the disk, in the middle of it */
     int64_t next_ms; /* not before */
 
     struct process process; /* pidfd -1: none now */
@@ -100,8 +101,7 @@ static bool write_document(struct fetch *fetch, struct strbuf *text, struct err 
     json_put_text(&w, "own_cache", hub_cache_of_project(&fetch->arena, config->data_dir, fetch->job.project_id));
     json_put_text(&w, "models_dir", config->models_dir);
     for
-        json_each(member, base)
-        {
+        json_each (member, base) {
             json_write_key_str(&w, member->key);
             json_write_value(&w, member);
         }
@@ -191,6 +191,17 @@ static void try_later(struct fetch *fetch)
          "{}");
 }
 
+/* Where the disk filled up once more, all would only come again for nothing. */
+static bool may_try_again(struct fetch *fetch)
+{
+    const bool was_full = fetch->was_full;
+
+    if (fetch->problem.code != ERR_NO_SPACE)
+        return fetch->failures + 1 < FAILURES_MAX;
+    fetch->was_full = true;
+    return !was_full;
+}
+
 /* The job's next look finds it ready, failed, or still waiting. */
 static void judge(struct fetch *fetch)
 {
@@ -201,7 +212,7 @@ static void judge(struct fetch *fetch)
         err_set(&fetch->problem, ERR_IO, "its process ended without a word");
     if (strcmp(end, "ok") == 0 && fetch->model_path)
         arrive(fetch);
-    else if (strcmp(end, "retry") == 0 && fetch->failures + 1 < FAILURES_MAX)
+    else if (strcmp(end, "retry") == 0 && may_try_again(fetch))
         try_later(fetch);
     else
         fail(fetch);

@@ -268,6 +268,20 @@ static bool make_folders(struct transfer *transfer, const char *lock, struct err
            dir_make(arena_printf(&transfer->arena, "%.*s", (int)(strrchr(lock, '/') - lock), lock), err);
 }
 
+/* A disk that is full is so for everybody: what another try would go on with is worth less than room. Under the file's
+ * lock. */
+static void give_room_back(struct transfer *transfer, const struct err *problem)
+{
+    struct crew *crew = transfer->crew;
+    bool is_full;
+
+    pthread_mutex_lock(&crew->lock);
+    is_full = problem->code == ERR_NO_SPACE || crew->err.code == ERR_NO_SPACE;
+    pthread_mutex_unlock(&crew->lock);
+    if (is_full && crew->transfers->gives_room_back)
+        file_remove(transfer->partial, NULL);
+}
+
 static bool fetch(struct transfer *transfer, struct err *err)
 {
     const char *cache = transfer->crew->transfers->cache, *repo = transfer->reader.repo;
@@ -284,6 +298,8 @@ static bool fetch(struct transfer *transfer, struct err *err)
         ok = true;
     } else {
         ok = resume(transfer, err) && get_checked(transfer, err);
+        if (!ok)
+            give_room_back(transfer, err);
     }
     fd_close(&lock_fd);
     return ok;

@@ -10,6 +10,7 @@ struct hub_transfers {
     const struct hub_file *const *files;
     int count, threads;
     int64_t retry_ms;
+    bool gives_room_back; /* as hub_download's */
     bool (*on_progress)(void *context, uint64_t done, uint64_t bytes); /* as hub_download's */
     void *context;
 };

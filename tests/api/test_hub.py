@@ -1,4 +1,5 @@
 """Jobs that begin with weights of a Hugging Face Hub (a fake one: tests/hub/fake_hub.py, proven by the real client) or of an earlier job."""
+import contextlib
 import json
 import os
 import pathlib
@@ -199,6 +200,47 @@ def test_cancelling_ends_the_download_and_a_new_server_goes_on_with_it(hub, site
     release.set()
     assert site.wait(kept).status == "succeeded"
     assert site.client.fine_tuning.jobs.retrieve(cancelled.id).status == "cancelled"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The cache's, which is all that lies there; only root may mount one."""
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder):
+    with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+        while filler.write(bytes(1 << 16)):
+            pass
+    return folder / "filler"
+
+
+@pytest.mark.parametrize("is_room_again", [True, False])
+def test_a_disk_that_fills_up_in_the_middle_gets_its_room_back_and_the_job_one_more_try(hub, sites, tiny, small_disk, is_room_again):
+    hub.put("org/tiny", {**tiny, "vocab.json": b" " * 24_000_000})
+    release = threading.Event()
+    hub.fault("/vocab.json", "hold", event=release)
+    site = sites()
+    job = site.create("org/tiny")
+    until(lambda: any(path.stat().st_size for path in small_disk.rglob("*.incomplete")), "nothing comes")
+    filler = fill(small_disk)
+    release.set()
+    until(lambda: any("No space left on device. It is tried again in 5 s" in m for m in site.messages(job)), lambda: site.messages(job))
+    assert not list(small_disk.rglob("*.incomplete")), "they take the room of others"
+    if is_room_again:
+        filler.unlink()
+    assert site.wait(site.create("test/tiny")).status == "succeeded"  # nobody waits for it
+    job = site.wait(job)
+    if is_room_again:
+        assert job.status == "succeeded", job.error
+    else:
+        assert job.status == "failed" and job.error.code == "no_space" and "takes 22 MiB more on the disk of the cache, which has 0 MiB" in job.error.message, job.error
 
 
 def test_a_server_that_may_not_reach_the_hub_uses_what_it_has(hub, sites, tiny):
