@@ -2,33 +2,133 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A block is worked on in loops that the compiler turns into vectors. */
+/* Logits are worked on in vectors of the same width everywhere: a processor with narrower ones takes several steps, and sums
+ * have the same order. */
 enum { BLOCK = 1024, WIDE = 16 };
 
-static float largest_value(const float *logits, int32_t vocab)
-{
-    float most[WIDE];
-    int32_t i = WIDE;
+typedef float wide __attribute__((vector_size(4 * WIDE)));
+typedef int32_t wide_i __attribute__((vector_size(4 * WIDE)));
 
-    if (vocab < WIDE) {
-        most[0] = logits[0];
-        for (i = 1; i < vocab; i++)
-            most[0] = logits[i] > most[0] ? logits[i] : most[0];
-        return most[0];
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* `rest` stands where there are fewer. */
+ALWAYS_INLINE wide load(const float *at, int32_t count, float rest)
+{
+    wide value = rest - (wide){0};
+
+    if (count >= WIDE)
+        memcpy(&value, at, sizeof value);
+    else
+        memcpy(&value, at, (size_t)count * sizeof *at);
+    return value;
+}
+
+ALWAYS_INLINE float largest_in(const float *logits, int32_t vocab)
+{
+    wide most = load(logits, vocab, logits[0]);
+
+    for (int32_t i = WIDE; i < vocab; i += WIDE) {
+        wide value = load(logits + i, vocab - i, logits[0]);
+        wide_i is_more = value > most;
+        most = (wide)(((wide_i)value & is_more) | ((wide_i)most & ~is_more));
     }
-    for (int j = 0; j < WIDE; j++)
-        most[j] = logits[j];
-    for (; i + WIDE <= vocab; i += WIDE)
-        for (int j = 0; j < WIDE; j++)
-            most[j] = logits[i + j] > most[j] ? logits[i + j] : most[j];
-    for (; i < vocab; i++)
-        most[0] = logits[i] > most[0] ? logits[i] : most[0];
     for (int j = 1; j < WIDE; j++)
         most[0] = most[j] > most[0] ? most[j] : most[0];
     return most[0];
+}
+
+/* e^x for x <= 0 by Cephes' polynomial after splitting off a power of two; 0 below -87. Relative error at most 2e-7. */
+ALWAYS_INLINE wide exp_of_negative(wide x)
+{
+    const float round = 0x1.8p23f;
+    wide_i is_small = x < -87;
+    wide bounded = (wide)(((wide_i)(-87 - (wide){0}) & is_small) | ((wide_i)x & ~is_small));
+    wide shifted = bounded * 1.44269504f + round, n = shifted - round;
+    wide r = bounded - n * 0.693359375f + n * 2.12194440e-4f, p;
+
+    p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * (r * r) + r + 1) * (wide)(((wide_i)shifted + 127) << 23);
+    return (wide)((wide_i)p & ~is_small);
+}
+
+/* softmax(logits / temperature) without its divisor. */
+struct weights {
+    const float *logits;
+    int32_t vocab;
+    float best, inverse_temperature;
+};
+
+/* Of up to WIDE tokens from i on; those behind the last weigh nothing. */
+ALWAYS_INLINE wide weights_of(const struct weights *w, const float *logits, int32_t count)
+{
+    return exp_of_negative((load(logits, count, -INFINITY) - w->best) * w->inverse_temperature);
+}
+
+static float weight_of(const struct weights *w, int32_t i)
+{
+    return weights_of(w, w->logits + i, 1)[0];
+}
+
+/* Weights from + 0 .. from + count - 1, at most BLOCK; their sum. */
+ALWAYS_INLINE double weigh(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+{
+    wide sum = {0};
+    double total = 0;
+
+    for (int32_t j = 0; j < count; j += WIDE) {
+        wide value = weights_of(w, w->logits + from + j, count - j);
+        memcpy(weight + j, &value, sizeof value);
+        sum += value;
+    }
+    for (int j = 0; j < WIDE; j++)
+        total += (double)sum[j];
+    return total;
+}
+
+#if defined(__x86_64__)
+#define FOR_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl")))
+
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+FOR_AVX512 static double weigh_avx512(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+{
+    return weigh(w, from, count, weight);
+}
+
+FOR_AVX512 static float largest_avx512(const float *logits, int32_t vocab)
+{
+    return largest_in(logits, vocab);
+}
+#endif
+
+/* The same bits in vectors of any width: sums have their order, and nothing is contracted. */
+static double weigh_block(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
+{
+#if defined(__x86_64__)
+    if (has_avx512())
+        return weigh_avx512(w, from, count, weight);
+#endif
+    return weigh(w, from, count, weight);
+}
+
+static float largest_value(const float *logits, int32_t vocab)
+{
+#if defined(__x86_64__)
+    if (has_avx512())
+        return largest_avx512(logits, vocab);
+#endif
+    return largest_in(logits, vocab);
 }
 
 static int32_t largest(const float *logits, int32_t vocab)
@@ -39,76 +139,6 @@ static int32_t largest(const float *logits, int32_t vocab)
     while (i < vocab - 1 && logits[i] != value)
         i++;
     return i;
-}
-
-/* e^x for x <= 0 by Cephes' polynomial after splitting off a power of two; 0 below -87. Relative error at most 2e-7. */
-static inline float exp_of_negative(float x)
-{
-    const float round = 0x1.8p23f;
-    float bounded = x < -87 ? -87 : x, shifted = bounded * 1.44269504f + round, n = shifted - round;
-    float r = bounded - n * 0.693359375f + n * 2.12194440e-4f, p, scale;
-    uint32_t bits;
-
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    memcpy(&scale, &bits, sizeof scale);
-    p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = (p * (r * r) + r + 1) * scale;
-    return x < -87 ? 0 : p;
-}
-
-/* softmax(logits / temperature) without its divisor. */
-struct weights {
-    const float *logits;
-    int32_t vocab;
-    float best, inverse_temperature;
-};
-
-static inline float weight_of(const struct weights *w, int32_t i)
-{
-    return exp_of_negative((w->logits[i] - w->best) * w->inverse_temperature);
-}
-
-/* Weights from + 0 .. from + count - 1, at most BLOCK; their sum. */
-static inline __attribute__((always_inline)) double weigh(const struct weights *w, int32_t from, int32_t count,
-                                                          float weight[BLOCK])
-{
-    float sum[WIDE] = {0};
-    double total = 0;
-    int32_t i = 0;
-
-    for (int32_t j = 0; j < count; j++)
-        weight[j] = weight_of(w, from + j);
-    for (; i + WIDE <= count; i += WIDE)
-        for (int j = 0; j < WIDE; j++)
-            sum[j] += weight[i + j];
-    for (; i < count; i++)
-        sum[0] += weight[i];
-    for (int j = 0; j < WIDE; j++)
-        total += (double)sum[j];
-    return total;
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512vl"))) static double weigh_wide(const struct weights *w, int32_t from,
-                                                                              int32_t count, float weight[BLOCK])
-{
-    return weigh(w, from, count, weight);
-}
-#endif
-
-/* The same bits in vectors of any width: sums have their order, and nothing is contracted. */
-static double weigh_block(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return weigh_wide(w, from, count, weight);
-#endif
-    return weigh(w, from, count, weight);
 }
 
 static int32_t block_count(const struct weights *w, int32_t from)
@@ -199,12 +229,12 @@ static int32_t pick_likely(const struct weights *w, double sum, double top_p, do
 int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
                      int32_t *order)
 {
-    int32_t best = largest(logits, vocab);
-    struct weights w = {logits, vocab, logits[best], (float)(1 / options->temperature)};
+    struct weights w = {logits, vocab, 0, (float)(1 / options->temperature)};
     double sum;
 
     if (options->temperature <= 0 || !isfinite(w.inverse_temperature))
-        return best;
+        return largest(logits, vocab);
+    w.best = largest_value(logits, vocab);
     sum = weigh_all(&w);
     if (options->top_p < 1)
         return pick_likely(&w, sum, options->top_p, draw(options, position), order);
