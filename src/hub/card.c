@@ -139,7 +139,8 @@ static void write_training(const struct hub_card *card, struct arena *arena, str
 
 static void write_results(const struct hub_card *card, struct arena *arena, struct strbuf *out)
 {
-    static const struct row losses[] = {{"first_loss", "loss of the first step"}, {"last_loss", "loss of the last step"}};
+    static const struct row losses[] = {{"first_loss", "loss of the first step"},
+                                        {"last_loss", "loss of the last step"}};
 
     begin_table(out, "Results");
     add_rows(out, card->receipt, losses, sizeof losses / sizeof *losses);
@@ -148,9 +149,11 @@ static void write_results(const struct hub_card *card, struct arena *arena, stru
             add_row(out, str_copy(arena, value->key), value);
     for
         json_each(probe, json_get(card->receipt, "probes"))
-            add_row(out,
-                    arena_printf(arena, "check %.*s", STR_ARG(json_string_or(json_get(probe, "name"), STR("of the run")))),
-                    json_get(probe, "verdict"));
+        {
+            struct str name = json_string_or(json_get(probe, "name"), STR("of the run"));
+
+            add_row(out, arena_printf(arena, "check %.*s", STR_ARG(name)), json_get(probe, "verdict"));
+        }
 }
 
 static void write_use(const struct hub_card *card, struct strbuf *out)

@@ -1,7 +1,7 @@
 /* Git LFS as the Hub speaks it: what the store lacks is sent whole, or in parts of the size that the Hub says.
  *
- * The note of parts is lines of JSON: first the object as the Hub answered, with its signed URLs, then one line for each
- * part that arrived. A note is of use while its URLs are; when the store refuses one, it goes, and the next sender
+ * The note of parts is lines of JSON: first the object as the Hub answered, with its signed URLs, then one line for
+ * each part that arrived. A note is of use while its URLs are; when the store refuses one, it goes, and the next sender
  * begins with a fresh answer. */
 #include "hub/upload.h"
 
@@ -188,8 +188,8 @@ static bool take_note(struct hub_upload *u, const struct hub_outgoing *file, str
     struct str rest;
     ptrdiff_t end;
 
-    if (!u->parts_path || !file_exists(u->parts_path) || !file_read(arena, u->parts_path, NOTE_BYTES_MAX, &rest, NULL) ||
-        (end = str_find(rest, STR("\n"), 0)) < 0)
+    if (!u->parts_path || !file_exists(u->parts_path) ||
+        !file_read(arena, u->parts_path, NOTE_BYTES_MAX, &rest, NULL) || (end = str_find(rest, STR("\n"), 0)) < 0)
         return false;
     p->object = json_parse(arena, str_slice(rest, 0, (size_t)end), NULL, NULL);
     if (!str_is(json_string_or(json_get(p->object, "oid"), STR_NONE), file->sha256) || !read_urls(u, file, p, NULL))

@@ -233,7 +233,8 @@ static bool put_regular(struct commit *commit, struct hub_outgoing *file, const 
     bool ok = (commit->regular_bytes += file->bytes) <= REGULAR_BYTES_MAX;
 
     if (!ok)
-        return err_set(err, ERR_LIMIT, "the Hub takes %s and others as text, which is too much for a commit", file->path);
+        return err_set(err, ERR_LIMIT, "the Hub takes %s and others as text, which is too much for a commit",
+                       file->path);
     ok = read_part(file, (size_t)file->bytes, &content, err);
     git_blob_hex(strbuf_view(&content), oid);
     file->is_there = has(tree, file, oid);
@@ -263,7 +264,8 @@ static bool is_weight(const char *path)
 {
     return strcmp(path, "adapter_model.safetensors") == 0 || strcmp(path, "adapter_config.json") == 0 ||
            strcmp(path, "model.safetensors.index.json") == 0 ||
-           (!strchr(path, '/') && str_starts(str_of(path), STR("model")) && str_ends(str_of(path), STR(".safetensors")));
+           (!strchr(path, '/') && str_starts(str_of(path), STR("model")) &&
+            str_ends(str_of(path), STR(".safetensors")));
 }
 
 /* Weights of an earlier export would be loaded beside these or in their place. */

@@ -1,9 +1,9 @@
 /* track/entrusted.h - the secrets that a sender gets with its delivery.
  *
- * A job's integration brings its own, sealed with the job as "integrations.<position>.<member>"; or it names a secret of
- * its project, "<member>_secret": "NAME" in its object; or it leaves that out where the service is the operator's choice
- * (not the tenant's, who could let the secret be sent anywhere) and the project has a secret of the usual name. A webhook
- * has those of its endpoint. */
+ * A job's integration brings its own, sealed with the job as "integrations.<position>.<member>"; or it names a secret
+ * of its project, "<member>_secret": "NAME" in its object; or it leaves that out where the service is the operator's
+ * choice (not the tenant's, who could let the secret be sent anywhere) and the project has a secret of the usual name.
+ * A webhook has those of its endpoint. */
 #pragma once
 
 #include "base/json.h"

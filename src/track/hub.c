@@ -1,7 +1,7 @@
 /* The result of a job as a model repository of a Hugging Face Hub: the files of its last checkpoint and a model card.
  *
- * Only a job that succeeded is exported. Everything is compared with what the repository has (hub/upload.h), so a sender
- * that died anywhere leaves nothing that the next one would do twice. */
+ * Only a job that succeeded is exported. Everything is compared with what the repository has (hub/upload.h), so a
+ * sender that died anywhere leaves nothing that the next one would do twice. */
 #include "base/hash.h"
 #include "hub/card.h"
 #include "hub/get.h"
@@ -63,8 +63,8 @@ static bool list_files(struct export *e, struct err *err)
 
 /* --- the card --- */
 
-/* What other tools have fetched into the cache comes without its card: the Hub is asked for it, at the same commit. What
- * goes wrong costs the new card a line. */
+/* What other tools have fetched into the cache comes without its card: the Hub is asked for it, at the same commit.
+ * What goes wrong costs the new card a line. */
 static const char *ask_licence(struct export *e, const char *base, const char *folder)
 {
     struct arena *arena = e->s->arena;
@@ -156,7 +156,8 @@ static bool tell_done(struct export *e, struct err *err)
 
 static bool run(struct export *e, struct err *err)
 {
-    const char *endpoint = sending_text(e->s, "operator", "hub_url"), *token = sending_text(e->s, "secrets", "api_token");
+    const char *endpoint = sending_text(e->s, "operator", "hub_url"),
+               *token = sending_text(e->s, "secrets", "api_token");
 
     if (!token)
         return err_set(err, ERR_AUTH, "there is no api_token");

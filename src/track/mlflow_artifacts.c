@@ -1,7 +1,7 @@
 /* Artifacts of a run, through the tracking server's own proxy: /api/2.0/mlflow-artifacts.
  *
- * Where a run's artifacts lie is in its artifact_uri; "mlflow-artifacts:/PATH" is the proxy. Others (s3:, file:, another
- * host) are reached with credentials that a tracking server does not hand out, so they get none. */
+ * Where a run's artifacts lie is in its artifact_uri; "mlflow-artifacts:/PATH" is the proxy. Others (s3:, file:,
+ * another host) are reached with credentials that a tracking server does not hand out, so they get none. */
 #include "hub/name.h"
 #include "track/result.h"
 #include "track/sending.h"
@@ -65,11 +65,13 @@ bool mlflow_send_artifacts(struct sending *s, const char *run_id, struct err *er
         return false;
     }
     if (!root)
-        return sending_tell_event(s, "artifacts", "MLflow keeps artifacts of the run elsewhere: the result is not sent there", err);
+        return sending_tell_event(s, "artifacts",
+                                  "MLflow keeps artifacts of the run elsewhere: the result is not sent there", err);
     there = list_there(s, root);
     for (size_t i = 0; i < files.count; i++) {
-        const char *path = arena_printf(s->arena, API "/%s/" FOLDER "/%s", hub_name_encode(s->arena, str_of(root), true),
-                                        hub_name_encode(s->arena, str_of(files.at[i].path), true));
+        const char *path =
+            arena_printf(s->arena, API "/%s/" FOLDER "/%s", hub_name_encode(s->arena, str_of(root), true),
+                         hub_name_encode(s->arena, str_of(files.at[i].path), true));
 
         if (!is_there(there, &files.at[i]) &&
             !sending_put_file(s, path, files.at[i].place, files.at[i].bytes, err))

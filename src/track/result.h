@@ -11,8 +11,8 @@ struct result_place {
     const struct store_job *job;
 };
 /* The value of "result" in a sender's document: folder (of the final checkpoint), run_dir, base_model (the base's id),
- * base_path, metrics (the checkpoint's); null when the job did not succeed. The final checkpoint stays for as long as its
- * job is there. */
+ * base_path, metrics (the checkpoint's); null when the job did not succeed. The final checkpoint stays for as long as
+ * its job is there. */
 bool result_write(struct json_writer *w, const struct result_place *place, struct arena *arena, struct err *err);
 
 /* The files of such a folder, as its MANIFEST has them: for the sender. */

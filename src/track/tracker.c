@@ -370,7 +370,8 @@ static void take_line(struct sender *sender, struct str text)
         pass_stop(sender);
     if (end.len) {
         sender->end = str_copy(&sender->arena, end);
-        sender->message = str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), MESSAGE_BYTES_MAX));
+        sender->message =
+            str_copy(&sender->arena, str_clip(json_string_or(json_get(line, "message"), STR_NONE), MESSAGE_BYTES_MAX));
         sender->wait_ms = json_integer_or(json_get(line, "wait_ms"), 0);
         sender->again_ms = json_integer_or(json_get(line, "again_ms"), 0);
     }

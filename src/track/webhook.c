@@ -1,7 +1,7 @@
 /* How a job ended, told to an endpoint of its project: OpenAI's event, signed as Standard Webhooks 1.0 says.
  *
- * The signature is the HMAC-SHA256 of "webhook-id.webhook-timestamp.body" under what the secret holds in base64; while a
- * secret that was replaced still counts there are two of them. The id stays the same however often the event is sent;
+ * The signature is the HMAC-SHA256 of "webhook-id.webhook-timestamp.body" under what the secret holds in base64; while
+ * a secret that was replaced still counts there are two of them. The id stays the same however often the event is sent;
  * the timestamp is that of the try. Any answer of 200 to 299 is a success, 410 says that nobody will ever listen. */
 #include "base/hash.h"
 #include "os/clock.h"
@@ -73,7 +73,8 @@ static bool post(struct sending *s, struct str body, struct err *err)
 
     ok = ok && sending_post_to(s, headers, sizeof headers / sizeof *headers, body, &status, err);
     if (ok)
-        ok = sending_tell(s, 0, str_of(arena_printf(s->arena, "{\"status\":%d}", status)), err) && judge(s, status, err);
+        ok = sending_tell(s, 0, str_of(arena_printf(s->arena, "{\"status\":%d}", status)), err) &&
+             judge(s, status, err);
     strbuf_deinit(&signatures);
     return ok;
 }

@@ -49,11 +49,13 @@ static void a_model_is_found_when_all_that_its_index_names_is_there(void **state
 
     assert_null(hub_cache_find(&f->arena, f->dir, "org/name", NULL));
     put(f, COMMIT, "config.json", "{}");
-    put(f, COMMIT, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
+    put(f, COMMIT, "model.safetensors.index.json",
+        "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
     put(f, COMMIT, "1.safetensors", "");
     assert_null(hub_cache_find(&f->arena, f->dir, "org/name", NULL));
     put(f, COMMIT, "2.safetensors", "");
-    assert_string_equal(hub_cache_find(&f->arena, f->dir, "org/name", NULL), hub_cache_snapshot(&f->arena, f->dir, "org/name", COMMIT));
+    assert_string_equal(hub_cache_find(&f->arena, f->dir, "org/name", NULL),
+                        hub_cache_snapshot(&f->arena, f->dir, "org/name", COMMIT));
     assert_non_null(hub_cache_find(&f->arena, f->dir, "org/name", COMMIT));
     assert_null(hub_cache_find(&f->arena, f->dir, "org/name", "v1"));
     put(f, COMMIT, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"../../../1.safetensors\"}}");
@@ -104,7 +106,10 @@ static void a_path_of_any_depth_leads_to_its_blob(void **state)
     assert_ok(file_swap(hub_cache_blob(&f->arena, f->dir, "org/name", COMMIT), STR("content"), &err), err);
     assert_ok(hub_cache_link(&f->arena, f->dir, "org/name", OLDER, "a", COMMIT, &err), err);
     assert_ok(hub_cache_link(&f->arena, f->dir, "org/name", OLDER, "sub/dir/a", COMMIT, &err), err);
-    assert_ok(file_read(&f->arena, path_join(&f->arena, hub_cache_snapshot(&f->arena, f->dir, "org/name", OLDER), "sub/dir/a"), 100, &text, &err), err);
+    assert_ok(file_read(&f->arena,
+                        path_join(&f->arena, hub_cache_snapshot(&f->arena, f->dir, "org/name", OLDER), "sub/dir/a"),
+                        100, &text, &err),
+              err);
     assert_string_equal(text.at, "content");
 }
 
@@ -123,7 +128,8 @@ static void models_are_listed_and_nothing_else(void **state)
 
     put(f, COMMIT, "config.json", "{}");
     put(f, COMMIT, "model.safetensors", "");
-    assert_ok(dir_make(path_join(&f->arena, f->dir, "datasets--a--b"), &err) && dir_make(path_join(&f->arena, f->dir, "models--x--..--y"), &err) &&
+    assert_ok(dir_make(path_join(&f->arena, f->dir, "datasets--a--b"), &err) &&
+                  dir_make(path_join(&f->arena, f->dir, "models--x--..--y"), &err) &&
                   dir_make(path_join(&f->arena, f->dir, "models--half--one/snapshots/" COMMIT), &err),
               err);
     hub_cache_list(&f->arena, f->dir, count_models, &count);

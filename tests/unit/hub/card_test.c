@@ -49,16 +49,18 @@ static void the_head_says_what_the_hub_files_a_model_under(void **state)
     struct hub_card card = {.repo = "me/out", .base = "org/base-1", .base_licence = "mit", .is_adapter = true,
                             .method = "dpo"};
 
-    assert_true(str_starts(str_of(write_card(&arena, card, NULL)),
-                           STR("---\nbase_model: org/base-1\nlicense: mit\nlibrary_name: peft\npipeline_tag: "
-                               "text-generation\ntags:\n- base_model:adapter:org/base-1\n- lora\n- dpo\n- transformers\n---\n\n"
-                               "# out\n\nA LoRA adapter for org/base-1, trained with attune.\n")));
+    assert_true(
+        str_starts(str_of(write_card(&arena, card, NULL)),
+                   STR("---\nbase_model: org/base-1\nlicense: mit\nlibrary_name: peft\npipeline_tag: "
+                       "text-generation\ntags:\n- base_model:adapter:org/base-1\n- lora\n- dpo\n- transformers\n---\n\n"
+                       "# out\n\nA LoRA adapter for org/base-1, trained with attune.\n")));
     card.is_adapter = false;
     card.base_licence = NULL;
     card.method = "supervised";
-    assert_true(str_starts(str_of(write_card(&arena, card, NULL)),
-                           STR("---\nbase_model: org/base-1\nbase_model_relation: finetune\nlibrary_name: transformers\n"
-                               "pipeline_tag: text-generation\ntags:\n- base_model:finetune:org/base-1\n- sft\n---\n")));
+    assert_true(
+        str_starts(str_of(write_card(&arena, card, NULL)),
+                   STR("---\nbase_model: org/base-1\nbase_model_relation: finetune\nlibrary_name: transformers\n"
+                       "pipeline_tag: text-generation\ntags:\n- base_model:finetune:org/base-1\n- sft\n---\n")));
     arena_deinit(&arena);
 }
 
@@ -79,10 +81,11 @@ static void figures_of_the_receipt_are_rows_and_nothing_breaks_out_of_one(void *
 {
     struct arena arena = {0};
     struct hub_card card = {.repo = "me/out", .method = "supervised"};
-    const char *text = write_card(&arena, card,
-                                  "{\"version\":\"1.2.3\",\"examples\":7,\"first_loss\":2.5,\"steps\":\"a | b\",\"quantization\":\"x\\ny\","
-                                  "\"trainable_parameters\":[1],\"sha256\":{\"training_file\":\"abc\"},"
-                                  "\"probes\":[{\"name\":\"packing\",\"verdict\":\"pass\"},{\"name\":\"a|b\",\"verdict\":\"pass\"}]}");
+    const char *text = write_card(
+        &arena, card,
+        "{\"version\":\"1.2.3\",\"examples\":7,\"first_loss\":2.5,\"steps\":\"a | b\",\"quantization\":\"x\\ny\","
+        "\"trainable_parameters\":[1],\"sha256\":{\"training_file\":\"abc\"},"
+        "\"probes\":[{\"name\":\"packing\",\"verdict\":\"pass\"},{\"name\":\"a|b\",\"verdict\":\"pass\"}]}");
 
     assert_non_null(strstr(text, "trained with attune 1.2.3.\n"));
     assert_non_null(strstr(text, "\n| examples | 7 |\n"));

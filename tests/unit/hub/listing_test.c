@@ -12,8 +12,9 @@
 static void names_of_repositories_are_those_that_the_hub_takes(void **state)
 {
     static const char *const good[] = {"gpt2", "org/name", "Org-1/Name_2.b", "a/b"},
-                            *const bad[] = {"", "/", "org/", "/name", "a/b/c", "org/..", "../x", "a--b/c", "org/na me", "org/-x", "org/x.", ".org/x",
-                                            "org/x\\y", "org/x?y", "org/%2e%2e"};
+                             *const bad[] = {"",       "/",      "org/",     "/name",     "a/b/c",
+                                             "org/..", "../x",   "a--b/c",   "org/na me", "org/-x",
+                                             "org/x.", ".org/x", "org/x\\y", "org/x?y",   "org/%2e%2e"};
 
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         assert_true(hub_name_is_repo(str_of(good[i])));
@@ -72,9 +73,9 @@ static bool chooses(struct arena *arena, const char *text, struct hub_choice *ch
 static void of_a_repository_only_what_is_needed_is_chosen(void **state)
 {
     static const char text[] =
-        "[" FILE_OF("config.json") "," FILE_OF("model.safetensors") "," FILE_OF("model.safetensors.index.json") "," FILE_OF(
-            "pytorch_model.bin") "," FILE_OF("code.py") "," FILE_OF("tokenizer.json") "," FILE_OF("../config.json") ","
-        "{\"type\":\"directory\",\"path\":\"x\",\"oid\":\"" GIT "\",\"size\":0}]";
+        "[" FILE_OF("config.json") "," FILE_OF("model.safetensors") "," FILE_OF("model.safetensors.index.json") ","
+        FILE_OF("pytorch_model.bin") "," FILE_OF("code.py") "," FILE_OF("tokenizer.json") "," FILE_OF("../config.json")
+        ",{\"type\":\"directory\",\"path\":\"x\",\"oid\":\"" GIT "\",\"size\":0}]";
     struct arena arena = {0};
     struct hub_choice choice;
     struct err err = {0};
@@ -84,7 +85,9 @@ static void of_a_repository_only_what_is_needed_is_chosen(void **state)
     assert_null(choice.index);
     assert_false(choice.is_adapter);
     assert_string_equal(choice.at[1]->path, "model.safetensors");
-    assert_ok(chooses(&arena, "[" FILE_OF("adapter_config.json") "," FILE_OF("adapter_model.safetensors") "]", &choice, &err), err);
+    assert_ok(
+        chooses(&arena, "[" FILE_OF("adapter_config.json") "," FILE_OF("adapter_model.safetensors") "]", &choice, &err),
+        err);
     assert_true(choice.is_adapter && choice.count == 2);
     assert_false(chooses(&arena, "[" FILE_OF("config.json") "," FILE_OF("a.bin") "]", &choice, &err));
     assert_int_equal(err.code, ERR_NOT_FOUND);
@@ -93,8 +96,9 @@ static void of_a_repository_only_what_is_needed_is_chosen(void **state)
 
 static void large_files_are_known_by_their_sha_256(void **state)
 {
-    static const char text[] = "[{\"type\":\"file\",\"path\":\"a\",\"oid\":\"" GIT "\",\"size\":134,\"lfs\":{\"oid\":\"" SHA
-                               "\",\"size\":5000000000,\"pointerSize\":134}}]";
+    static const char text[] =
+        "[{\"type\":\"file\",\"path\":\"a\",\"oid\":\"" GIT "\",\"size\":134,\"lfs\":{\"oid\":\"" SHA
+        "\",\"size\":5000000000,\"pointerSize\":134}}]";
     struct arena arena = {0};
     struct hub_listing listing = {0};
     struct err err = {0};

@@ -1,4 +1,4 @@
-/* Event files for TensorBoard, read back by a decoder of this test's own; tests/track holds them against the real one. */
+/* Event files for TensorBoard, read back by a decoder of this test's own; tests/track has the real one read them. */
 #include "test.h"
 #include "base/hash.h"
 #include "os/file.h"
