@@ -201,14 +201,22 @@ static int products(int argc, char **argv)
 int cli_bench(int argc, char **argv)
 {
     static const struct {
-        const char *name;
+        const char *name, *summary;
         int (*run)(int argc, char **argv);
-    } benches[] = {{"products", products},       {"step", bench_step},       {"decode", bench_decode},
-                   {"tokenize", bench_tokenize}, {"prepare", bench_prepare}};
+    } benches[] = {{"products", "products of matrices against the processor's peak", products},
+                   {"step", "where the time of a training step goes", bench_step},
+                   {"decode", "replies against the memory's speed, prompts against the processor's peak", bench_decode},
+                   {"tokenize", "texts to tokens, on one thread", bench_tokenize},
+                   {"prepare", "a training file to packed rows: template, tokens, mask", bench_prepare}};
+    const bool is_help = argc > 1 && strcmp(argv[1], "--help") == 0;
+    FILE *out = is_help ? stdout : stderr;
 
     for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
         if (strcmp(argv[1], benches[i].name) == 0)
             return benches[i].run(argc, argv);
-    fprintf(stderr, "usage: attune bench products|step|decode|tokenize|prepare [options]\n");
-    return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
+    fprintf(out, "usage: attune bench NAME [options]\n\n");
+    for (size_t i = 0; i < sizeof benches / sizeof *benches; i++)
+        fprintf(out, "  %-10s %s\n", benches[i].name, benches[i].summary);
+    fprintf(out, "\n'attune bench NAME --help' tells a bench's options.\n");
+    return is_help ? 0 : 2;
 }

@@ -192,10 +192,50 @@ static void write_method(struct json_writer *w, const struct create_options *o)
     json_write_end_object(w);
 }
 
-static bool create(struct remote *remote, const struct create_options *o, struct err *err)
+static void write_job(struct json_writer *w, const struct create_options *o, const char *train, const char *valid)
+{
+    json_write_begin_object(w);
+    json_put_text(w, "model", o->model);
+    json_put_text(w, "training_file", train);
+    json_put_text(w, "validation_file", valid);
+    json_put_text(w, "suffix", o->suffix);
+    json_put_integer(w, "seed", o->seed);
+    if (o->device)
+        json_put_text(w, "device", o->device);
+    if (o->keep_checkpoints)
+        json_put_integer(w, "keep_checkpoints", o->keep_checkpoints);
+    if (o->method)
+        write_method(w, o);
+    else
+        write_hyperparameters(w, o);
+    json_write_end_object(w);
+}
+
+/* The server refused what the file was uploaded for. */
+static void take_back(struct remote *remote, const char *given, const char *id)
+{
+    struct err err = {0};
+
+    if (id && strcmp(id, given) != 0)
+        remote_delete(remote, arena_printf(&remote->arena, "/v1/files/%s", id), &err);
+}
+
+static const struct json *submit(struct remote *remote, const struct create_options *o, const char *train,
+                                 const char *valid, struct err *err)
 {
     struct strbuf body = {0};
     struct json_writer w = {.buf = &body};
+    const struct json *job;
+
+    write_job(&w, o, train, valid);
+    job = remote_post(remote, o->is_dry_run ? "/v1/fine_tuning/jobs?dry_run=true" : "/v1/fine_tuning/jobs",
+                      strbuf_view(&body), err);
+    strbuf_deinit(&body);
+    return job;
+}
+
+static bool create(struct remote *remote, const struct create_options *o, struct err *err)
+{
     const char *train, *valid = NULL;
     const struct json *job = NULL;
 
@@ -204,26 +244,12 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     train = file_id(remote, o->train, err);
     if (train && o->valid)
         valid = file_id(remote, o->valid, err);
-    if (!train || (o->valid && !valid))
-        return false;
-    json_write_begin_object(&w);
-    json_put_text(&w, "model", o->model);
-    json_put_text(&w, "training_file", train);
-    json_put_text(&w, "validation_file", valid);
-    json_put_text(&w, "suffix", o->suffix);
-    json_put_integer(&w, "seed", o->seed);
-    if (o->device)
-        json_put_text(&w, "device", o->device);
-    if (o->keep_checkpoints)
-        json_put_integer(&w, "keep_checkpoints", o->keep_checkpoints);
-    if (o->method)
-        write_method(&w, o);
-    else
-        write_hyperparameters(&w, o);
-    json_write_end_object(&w);
-    job = remote_post(remote, o->is_dry_run ? "/v1/fine_tuning/jobs?dry_run=true" : "/v1/fine_tuning/jobs",
-                      strbuf_view(&body), err);
-    strbuf_deinit(&body);
+    if (train && (!o->valid || valid))
+        job = submit(remote, o, train, valid, err);
+    if (!job && err->code != ERR_IO && err->code != ERR_TIMEOUT) {
+        take_back(remote, o->train, train);
+        take_back(remote, o->valid, valid);
+    }
     if (!job)
         return false;
     if (o->is_dry_run) {

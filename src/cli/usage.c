@@ -74,12 +74,13 @@ static bool print_usage(struct remote *remote, const struct kind *kind, const st
                                     (long long)start, PAGE_DAYS, group),
                *next = path;
 
-    print_head(kind, o);
     while (next) {
         const struct json *answer = remote_get(remote, next, err);
 
         if (!answer)
             return false;
+        if (next == path)
+            print_head(kind, o);
         for json_each (bucket, json_get(answer, "data"))
             for json_each (result, json_get(bucket, "results"))
             {

@@ -288,8 +288,9 @@ static bool fail(const struct transfer *transfer, CURLcode code, struct err *err
     if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT)
         return err_set(err, ERR_INPUT, "%s is not an http or https URL", url);
     if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST)
-        return err_set(err, ERR_IO, "cannot reach %s: %s; is the server running there?", url,
-                       transfer->error[0] ? transfer->error : curl_easy_strerror(code));
+        return err_set(err, ERR_IO, "cannot reach %s: %s%s", url,
+                       transfer->error[0] ? transfer->error : curl_easy_strerror(code),
+                       code == CURLE_COULDNT_CONNECT ? "; is the server running there?" : "");
     return err_set(err, ERR_IO, "the request to %s failed: %s", url,
                    transfer->error[0] ? transfer->error : curl_easy_strerror(code));
 }

@@ -131,6 +131,13 @@ def test_what_fails_is_told(service, words, status, said):
     assert said in attune(service, *words, status=status)
 
 
+def test_a_file_of_a_job_that_is_refused_is_taken_back(service, tmp_path):
+    (tmp_path / "taken back.jsonl").write_text('{"text": "a"}\n')
+    for wrong in (("--model", "none/here"), ("--model", "test/tiny", "--n_epochs", 0)):
+        attune(service, "jobs", "create", *wrong, "--train", tmp_path / "taken back.jsonl", "--valid", tmp_path / "taken back.jsonl", status=1)
+    assert "taken back" not in attune(service, "files", "list")
+
+
 def test_wrong_keys_and_absent_servers_are_told(service):
     assert "Incorrect API key" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="wrong")
     told = attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
