@@ -110,11 +110,12 @@ int cli_models(int argc, char **argv)
                  "       attune models evict ORG/NAME --data DIR\n"
                  "       attune models merge BASE ADAPTER --out DIR\n"
                  "       attune models quantize MODEL --out DIR",
-        .about = "Base models and results of a running server; or, without one: pull fetches a model from the Hugging\n"
-                 "Face Hub (HF_ENDPOINT) into its cache, where servers and other tools find it; cached and evict list\n"
-                 "and remove what lies there; merge works the PEFT adapter in the folder ADAPTER into the model in the\n"
-                 "folder BASE and writes a model that needs no adapter; quantize writes the model in the folder MODEL\n"
-                 "with linear layers of four bits (NF4), as bitsandbytes has it.",
+        .about =
+            "Base models and results of a running server; or, without one: pull fetches a model from the Hugging\n"
+            "Face Hub (HF_ENDPOINT) into its cache, where servers and other tools find it; cached and evict list\n"
+            "and remove what lies there; merge works the PEFT adapter in the folder ADAPTER into the model in the\n"
+            "folder BASE and writes a model that needs no adapter; quantize writes the model in the folder MODEL\n"
+            "with linear layers of four bits (NF4), as bitsandbytes has it.",
         .list = option,
         .count = sizeof option / sizeof *option,
         .positional_min = 1,
