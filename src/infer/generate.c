@@ -12,29 +12,32 @@ struct sequence {
     int32_t waiting_count, waiting_from;
     int32_t position; /* tokens run */
     int32_t drawn_count;
+    int64_t turn; /* prompts with less come first */
     struct model_cache *cache;
     int32_t step_tokens; /* taken by the step that runs */
-    int32_t step_row;    /* of the step's logits */
+    int32_t step_row;    /* of the step's logits; -1: its prompt goes on */
 };
 
 struct generator {
     struct model *model;
-    int32_t tokens, vocab, layers;
+    int32_t tokens, prompt_tokens, vocab, layers;
     struct sequence *sequence[SEQUENCES_MAX];
-    int count, next;        /* next: where the next step begins to fill, so that nobody waits for ever */
+    int count, next;        /* next: where the next step begins to take drawn tokens, should not all of them find room */
+    int64_t prompts_run;    /* tokens of prompts so far: the clock of their turns */
     float *logits;          /* [SEQUENCES_MAX, vocab] */
     int32_t *order;         /* [vocab] */
     struct kv_cache *cache; /* [layers · SEQUENCES_MAX] of a step */
     struct arena step;
 };
 
-struct generator *generator_new(struct model *model, int32_t tokens)
+struct generator *generator_new(struct model *model, int32_t tokens, int32_t prompt_tokens)
 {
     const struct model_config *config = model_config(model);
     struct generator *g = mem_alloc_zero(1, sizeof *g);
 
     g->model = model;
     g->tokens = tokens;
+    g->prompt_tokens = prompt_tokens < tokens ? prompt_tokens : tokens;
     g->vocab = config->vocab;
     g->layers = config->layers;
     g->logits = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->vocab, sizeof *g->logits);
@@ -82,6 +85,7 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
     memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
     s->request.prompt = NULL;
     s->cache = cache;
+    s->turn = g->prompts_run + request->prompt_count;
     g->sequence[g->count++] = s;
     return s;
 }
@@ -108,24 +112,51 @@ int generator_count(const struct generator *g)
     return g->count;
 }
 
-/* Shares out the tokens of a step: those that need one token first, then prompts, from `next` on. */
+/* The prompt whose turn it is among those that have none of this step yet. */
+static struct sequence *next_prompt(const struct generator *g)
+{
+    struct sequence *next = NULL;
+
+    for (int i = 0; i < g->count; i++) {
+        struct sequence *s = g->sequence[i];
+        if (s->waiting_count > 1 && s->step_tokens == 0 && (!next || s->turn < next->turn))
+            next = s;
+    }
+    return next;
+}
+
+/* `left`: tokens that the step still takes. */
+static int32_t share_out_prompts(struct generator *g, int32_t left)
+{
+    int32_t all = 0;
+
+    while (left > 0 && all < g->prompt_tokens) {
+        struct sequence *s = next_prompt(g);
+        int32_t count = g->prompt_tokens - all;
+        if (!s)
+            break;
+        if (s->waiting_count <= count + g->prompt_tokens / 4)
+            count = s->waiting_count;
+        s->step_tokens = count < left ? count : left;
+        left -= s->step_tokens;
+        all += s->step_tokens;
+    }
+    g->prompts_run += all;
+    return all;
+}
+
+/* Shares out the tokens of a step: those that were drawn first. */
 static int32_t share_out(struct generator *g)
 {
-    int32_t left = g->tokens;
+    int32_t all = 0;
 
-    for (int i = 0; i < g->count; i++)
-        g->sequence[i]->step_tokens = 0;
-    for (int want_prompts = 0; want_prompts < 2; want_prompts++) {
-        for (int i = 0; i < g->count && left > 0; i++) {
-            struct sequence *s = g->sequence[(g->next + i) % g->count];
-            if ((s->waiting_count > 1) != (want_prompts == 1))
-                continue;
-            s->step_tokens = s->waiting_count < left ? s->waiting_count : left;
-            left -= s->step_tokens;
-        }
+    for (int i = 0; i < g->count; i++) {
+        struct sequence *s = g->sequence[(g->next + i) % g->count];
+        s->step_tokens = s->waiting_count == 1 && all < g->tokens;
+        all += s->step_tokens;
     }
     g->next = (g->next + 1) % g->count;
-    return g->tokens - left;
+    return all + share_out_prompts(g, g->tokens - all);
 }
 
 /* A step's sequences: those with the same adapter side by side, otherwise in their order. */
@@ -148,11 +179,11 @@ static int32_t list_taking_part(const struct generator *g, struct sequence *list
     return count;
 }
 
-/* A step's flat stream: a document for each sequence that takes part, caches layer by layer, the last row of each. */
+/* A step's flat stream: a document for each sequence that takes part, caches layer by layer, the last row of each that draws. */
 struct step {
     struct batch batch;
     const struct adapter *adapter[SEQUENCES_MAX];
-    int32_t rows[SEQUENCES_MAX];
+    int32_t rows[SEQUENCES_MAX], row_count;
     bool has_adapter;
 };
 
@@ -163,6 +194,7 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
     struct sequence *list[SEQUENCES_MAX + 1];
     int32_t at = 0, docs = list_taking_part(g, list);
 
+    step->row_count = 0;
     step->has_adapter = false;
     for (int32_t doc = 0; doc < docs; doc++) {
         struct sequence *s = list[doc];
@@ -174,8 +206,9 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
             g->cache[l * docs + doc] = s->cache->layer[l];
         at += s->step_tokens;
         cu[doc + 1] = at;
-        s->step_row = doc;
-        step->rows[doc] = at - 1;
+        s->step_row = s->step_tokens == s->waiting_count ? step->row_count : -1;
+        if (s->step_row >= 0)
+            step->rows[step->row_count++] = at - 1;
         step->adapter[doc] = s->request.adapter;
         step->has_adapter |= s->request.adapter != NULL;
     }
@@ -195,7 +228,7 @@ static struct sequence_token draw_token(struct generator *g, struct sequence *s,
 }
 
 /* Moves a sequence on behind the step; false when it has ended. */
-static bool advance(struct generator *g, struct sequence *s, const float *logits)
+static bool advance(struct generator *g, struct sequence *s)
 {
     struct sequence_token token;
     bool is_last;
@@ -205,9 +238,9 @@ static bool advance(struct generator *g, struct sequence *s, const float *logits
     s->position += s->step_tokens;
     s->waiting_from += s->step_tokens;
     s->waiting_count -= s->step_tokens;
-    if (s->waiting_count > 0)
+    if (s->step_row < 0)
         return true;
-    token = draw_token(g, s, logits);
+    token = draw_token(g, s, g->logits + (size_t)s->step_row * (size_t)g->vocab);
     s->drawn_count++;
     is_last = s->drawn_count == s->request.max_tokens;
     if (!s->on_token(s->context, &token, is_last) || is_last)
@@ -226,11 +259,11 @@ bool generator_step(struct generator *g)
         return false;
     arena_reset(&g->step);
     make_step(g, share_out(g), &step);
-    model_forward(g->model, &step.batch, g->cache, step.has_adapter ? step.adapter : NULL, step.rows, step.batch.doc_count,
+    model_forward(g->model, &step.batch, g->cache, step.has_adapter ? step.adapter : NULL, step.rows, step.row_count,
                   g->logits);
     for (int i = 0; i < g->count;) {
         struct sequence *s = g->sequence[i];
-        if (s->step_tokens && !advance(g, s, g->logits + (size_t)s->step_row * (size_t)g->vocab))
+        if (s->step_tokens && !advance(g, s))
             remove_at(g, i);
         else
             i++;

@@ -1,9 +1,11 @@
 /* infer/generate.h - many replies at once on one model.
  *
- * A generator holds sequences. Each step takes tokens that wait (a prompt, or the token drawn last) from as many
- * sequences as fit one micro-batch, runs them through the model as one flat stream, and draws the next token of every
- * sequence whose prompt is through. A reply has the same bits alone and in company, because a row of a product does
- * not depend on the other rows. Sequences may have adapters of their own: those with the same one lie side by side.
+ * A generator holds sequences. Each step takes the token drawn last of every sequence whose prompt is through, and some
+ * tokens of prompts, so few that replies hardly wait; it runs them through the model as one flat stream and draws the next
+ * tokens. Prompts come one after the other: that whose tokens would be through first if all were taken from in turn, so a
+ * short one does not wait for the whole of a long one and none waits for ever. A reply has the same bits alone and in
+ * company, because a row of a product does not depend on the other rows. Sequences may have adapters of their own: those
+ * with the same one lie side by side.
  *
  * A sequence's keys and values take model_cache_bytes of its prompt and max_tokens from its start until it ends, in the
  * memory of operations. */
@@ -17,8 +19,9 @@ struct sequence;
 
 enum { SEQUENCES_MAX = 32 };
 
-/* tokens: most of one step, as the model was opened with. */
-struct generator *generator_new(struct model *model, int32_t tokens);
+/* tokens: most of one step, as the model was opened with. prompt_tokens: how many of prompts a step takes; a quarter more
+ * where that ends one, because a step with few tokens takes as long as one with many. */
+struct generator *generator_new(struct model *model, int32_t tokens, int32_t prompt_tokens);
 void generator_free(struct generator *generator); /* ends all sequences */
 
 struct sequence_request {

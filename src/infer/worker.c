@@ -9,7 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_BYTES_MAX = 16 << 20, STEP_TOKENS = 512, DEVICE_STEP_TOKENS = 2048, CONTEXT_MAX = 8192, CHOICES_MAX = 128, ADAPTER_BYTES = 256 << 20 };
+enum {
+    LINE_BYTES_MAX = 16 << 20,
+    STEP_TOKENS = 512,
+    DEVICE_STEP_TOKENS = 2048,
+    PROMPT_TOKENS = 128, /* in a step on the processor, whose products are no faster for more */
+    CONTEXT_MAX = 8192,
+    CHOICES_MAX = 128,
+    ADAPTER_BYTES = 256 << 20
+};
 
 /* One request and its choices. */
 struct request {
@@ -650,7 +658,8 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
         goto out;
     if (!options->adapter)
         w.seats = seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
-    w.generator = generator_new(w.model, model_plan_used(w.model)->tokens);
+    w.generator = generator_new(w.model, model_plan_used(w.model)->tokens,
+                                model_backend(w.model)->memory ? DEVICE_STEP_TOKENS : PROMPT_TOKENS);
     writer = begin_line(&w, -1);
     json_put_bool(&writer, "ready", true);
     json_put_integer(&writer, "context_length", w.context_length);

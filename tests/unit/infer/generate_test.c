@@ -72,10 +72,10 @@ static void check_same(const struct reply *reply, const struct reply *expected, 
                      expected->logprob[i]);
 }
 
-static void check_together_is_alone(const struct backend *backend)
+static void check_together_is_alone(const struct backend *backend, int32_t prompt_tokens)
 {
     struct model *model = open_tiny(backend);
-    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct generator *generator = generator_new(model, STEP_TOKENS, prompt_tokens);
     struct reply alone[REQUESTS] = {0}, together[REQUESTS] = {0};
 
     for (int i = 0; i < REQUESTS; i++) {
@@ -101,15 +101,16 @@ static void check_together_is_alone(const struct backend *backend)
 
 static void replies_together_are_the_replies_alone(void **state)
 {
-    check_together_is_alone(&backend_ref);
-    check_together_is_alone(&backend_cpu);
+    check_together_is_alone(&backend_ref, STEP_TOKENS);
+    check_together_is_alone(&backend_cpu, STEP_TOKENS);
+    check_together_is_alone(&backend_cpu, 5);
 }
 
 /* Without any cache: the whole text again for every token. */
 static void the_cache_changes_nothing(void **state)
 {
     struct model *model = open_tiny(&backend_ref);
-    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct generator *generator = generator_new(model, STEP_TOKENS, STEP_TOKENS);
     struct sequence_request request = request_number(2);
     struct reply reply = {0};
     int32_t tok[STEP_TOKENS], pos[STEP_TOKENS], order[VOCAB];
@@ -135,7 +136,7 @@ static void the_cache_changes_nothing(void **state)
 static void sequences_end_when_told_and_leave_the_others_alone(void **state)
 {
     struct model *model = open_tiny(&backend_ref);
-    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct generator *generator = generator_new(model, STEP_TOKENS, STEP_TOKENS);
     struct sequence_request request = request_number(1);
     struct reply alone = {0}, beside = {0}, ended = {.wanted = 2}, removed = {0};
     struct sequence *sequence;
@@ -161,7 +162,7 @@ static void sequences_end_when_told_and_leave_the_others_alone(void **state)
 static void a_full_generator_takes_no_more(void **state)
 {
     struct model *model = open_tiny(&backend_ref);
-    struct generator *generator = generator_new(model, STEP_TOKENS);
+    struct generator *generator = generator_new(model, STEP_TOKENS, STEP_TOKENS);
     struct sequence_request request = request_number(0);
     struct reply reply[SEQUENCES_MAX + 1] = {0};
 
@@ -179,6 +180,64 @@ static void a_full_generator_takes_no_more(void **state)
     model_close(model);
 }
 
+static void prompts_are_answered_one_after_the_other_while_replies_go_on(void **state)
+{
+    struct model *model = open_tiny(&backend_cpu);
+    struct generator *generator = generator_new(model, STEP_TOKENS, 8);
+    struct sequence_request request = request_number(1); /* of 40 tokens */
+    struct reply reply[3] = {0};
+
+    for (int i = 0; i < 3; i++)
+        generator_add(generator, &request, keep, &reply[i]);
+    for (int step = 1; step <= 8; step++) {
+        generator_step(generator);
+        assert_int_equal(reply[0].count, step < 5 ? 0 : step - 4);
+        assert_int_equal(reply[1].count, 0);
+    }
+    generator_step(generator);
+    generator_step(generator);
+    assert_int_equal(reply[0].count, 6);
+    assert_int_equal(reply[1].count, 1);
+    assert_int_equal(reply[2].count, 0);
+    generator_free(generator);
+    model_close(model);
+}
+
+static void a_short_prompt_passes_a_long_one_but_does_not_keep_it_waiting_for_ever(void **state)
+{
+    struct model *model = open_tiny(&backend_cpu);
+    struct generator *generator = generator_new(model, STEP_TOKENS, 8);
+    struct sequence_request longer = request_number(1), shorter = request_number(2); /* of 40 and of 7 tokens */
+    struct reply first = {0}, passing[REPLY_MAX] = {0};
+
+    shorter.max_tokens = 1;
+    generator_add(generator, &longer, keep, &first);
+    generator_step(generator);
+    for (int step = 0; step < 20 && first.count == 0; step++) {
+        generator_add(generator, &shorter, keep, &passing[step]);
+        generator_step(generator);
+        assert_true(step > 0 || passing[0].count == 1);
+    }
+    assert_int_equal(first.count, 1);
+    generator_free(generator);
+    model_close(model);
+}
+
+static void the_rest_of_a_prompt_comes_along_where_it_is_small(void **state)
+{
+    struct model *model = open_tiny(&backend_cpu);
+    struct generator *generator = generator_new(model, STEP_TOKENS, 8);
+    struct sequence_request request = request_number(1);
+    struct reply reply = {0};
+
+    request.prompt_count = 10; /* a quarter more than a step's */
+    generator_add(generator, &request, keep, &reply);
+    generator_step(generator);
+    assert_int_equal(reply.count, 1);
+    generator_free(generator);
+    model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +245,9 @@ int main(void)
         cmocka_unit_test(the_cache_changes_nothing),
         cmocka_unit_test(sequences_end_when_told_and_leave_the_others_alone),
         cmocka_unit_test(a_full_generator_takes_no_more),
+        cmocka_unit_test(prompts_are_answered_one_after_the_other_while_replies_go_on),
+        cmocka_unit_test(a_short_prompt_passes_a_long_one_but_does_not_keep_it_waiting_for_ever),
+        cmocka_unit_test(the_rest_of_a_prompt_comes_along_where_it_is_small),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
