@@ -1,12 +1,12 @@
 /* Products with few rows, as in decoding: the weight passes once through the processor and that is all the time there is.
  *
  * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end and asks for
- * what it reads 4 KB later. Sums stay in registers for the whole of k, four rows at a time. An element is the same chain of
+ * what it reads 4 KB later. Sums of all rows are taken along k at once. An element is the same chain of
  * multiply-adds as in the brick: its bits do not tell how many rows there were. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 
-enum { PASS_ROWS = 4, AHEAD = 4096, GROUP_MAX = 8 };
+enum { PASS_ROWS = THIN_ROWS, AHEAD = 4096, GROUP_MAX = 8 };
 
 /* Up to PASS_ROWS rows of C [rows, PANEL] = or += A·B over `steps`; B's steps are b_step words apart. */
 struct thin {
@@ -80,6 +80,9 @@ INLINE void thin_of_type(const struct thin *thin, int rows, int vectors, bool is
         thin_of_rows(thin, count, vectors, is_bf16);                                                                   \
         break;
         THIN_CASE(1) THIN_CASE(2) THIN_CASE(3)
+#if LANES == 16
+        THIN_CASE(4) THIN_CASE(5) THIN_CASE(6) THIN_CASE(7)
+#endif
 #undef THIN_CASE
     default:
         thin_of_rows(thin, PASS_ROWS, vectors, is_bf16);
