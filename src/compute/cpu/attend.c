@@ -133,31 +133,30 @@ static void soften_row(const struct block *block, int32_t r, const float *scores
     lanes_store(block->sum + (size_t)r * LANES, sum);
 }
 
-/* Up to six rows of the block against one packed tile of keys and values. */
+/* Up to six rows of the block against one packed tile of keys and values. A cache's tiles are whole. */
 static void attend_rows(const struct block *block, int32_t row, int32_t count, int32_t key, int32_t key_count)
 {
     const struct tile_shape *shape = &block->shape;
     int32_t window = block->attend->op->window;
-    int32_t tile_steps = step_count(TILE, shape->is_bf16), steps = step_count(key_count, shape->is_bf16);
-    size_t p_words = (size_t)tile_steps;
-    bool is_seen = false;
+    size_t p_words = (size_t)step_count(TILE, shape->is_bf16);
+    struct span spans[BRICK_ROWS], seen = {0, 0};
 
-    for (int32_t i = 0; i < count; i++)
-        is_seen |= span_of_query(position_of(block, row + i), window, key, key_count).end > 0;
-    if (!is_seen)
+    for (int32_t i = 0; i < count; i++) {
+        spans[i] = span_of_query(position_of(block, row + i), window, key, key_count);
+        seen = span_join(seen, spans[i]);
+    }
+    if (seen.end == 0)
         return;
     tile_scores(shape, block->q + (size_t)row * (size_t)shape->d_steps, count, block->keys, block->scores);
     for (int32_t i = 0; i < count; i++) {
         struct row p = {block->p + (size_t)i * p_words, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32};
-        struct span span = span_of_query(position_of(block, row + i), window, key, key_count);
-        if (span.end > 0)
-            soften_row(block, row + i, block->scores + i * TILE, p, span);
+        if (spans[i].end > 0)
+            soften_row(block, row + i, block->scores + i * TILE, p, spans[i]);
         else
             memset(p.at, 0, 4 * p_words);
     }
-    if (block->attend->op->cache) /* whose tiles are whole: behind the last key probabilities are zeros */
-        steps = tile_steps;
-    tile_sum(shape, block->p, count, steps, block->values, block->out + (size_t)row * (size_t)shape->d_wide);
+    tile_sum(shape, block->p, count, seen, block->attend->op->cache ? TILE : key_count, block->values,
+             block->out + (size_t)row * (size_t)shape->d_wide);
 }
 
 static void attend_tiles(struct block *block)

@@ -137,14 +137,13 @@ static void query_rows(const struct block *block, int32_t kv_head, int32_t row, 
 {
     const struct op_attend_grad *op = block->grad->op;
     const struct tile_shape *shape = &block->shape;
-    struct span spans[BRICK_ROWS];
-    bool is_seen = false;
+    struct span spans[BRICK_ROWS], seen = {0, 0};
 
     for (int32_t i = 0; i < count; i++) {
         spans[i] = span_of_query(block->first + (row + i) % block->count, op->window, key, key_count);
-        is_seen |= spans[i].end > 0;
+        seen = span_join(seen, spans[i]);
     }
-    if (!is_seen)
+    if (seen.end == 0)
         return;
     tile_scores(shape, block->x + (size_t)row * (size_t)shape->d_steps, count, block->tile_x, block->scores);
     tile_scores(shape, block->g + (size_t)row * (size_t)shape->d_steps, count, block->tile_g, block->dp);
@@ -153,7 +152,7 @@ static void query_rows(const struct block *block, int32_t kv_head, int32_t row, 
         size_t at = (size_t)head * (size_t)op->qkv.rows + (size_t)(block->start + block->first + r % block->count);
         slope_row(block, i, spans[i], (struct slopes){(const float *)op->lse + at, block->grad->delta + at, 0});
     }
-    tile_sum(shape, block->dscore, count, step_count(key_count, shape->is_bf16), block->down_x,
+    tile_sum(shape, block->dscore, count, seen, key_count, block->down_x,
              block->sum_x + (size_t)row * (size_t)shape->d_wide);
 }
 
@@ -196,22 +195,20 @@ static void key_rows(const struct block *block, int32_t head, int32_t row, int32
     const struct op_attend_grad *op = block->grad->op;
     const struct tile_shape *shape = &block->shape;
     size_t at = (size_t)head * (size_t)op->qkv.rows + (size_t)(block->start + query);
-    int32_t steps = step_count(query_count, shape->is_bf16);
-    struct span spans[BRICK_ROWS];
-    bool is_seen = false;
+    struct span spans[BRICK_ROWS], seen = {0, 0};
 
     for (int32_t i = 0; i < count; i++) {
         spans[i] = span_of_key(block->first + row + i, op->window, query, query_count);
-        is_seen |= spans[i].end > 0;
+        seen = span_join(seen, spans[i]);
     }
-    if (!is_seen)
+    if (seen.end == 0)
         return;
     tile_scores(shape, block->x + (size_t)row * (size_t)shape->d_steps, count, block->tile_x, block->scores);
     tile_scores(shape, block->g + (size_t)row * (size_t)shape->d_steps, count, block->tile_g, block->dp);
     for (int32_t i = 0; i < count; i++)
         slope_row(block, i, spans[i], (struct slopes){(const float *)op->lse + at, block->grad->delta + at, 1});
-    tile_sum(shape, block->dscore, count, steps, block->down_x, block->sum_x + (size_t)row * (size_t)shape->d_wide);
-    tile_sum(shape, block->p, count, steps, block->down_g, block->sum_g + (size_t)row * (size_t)shape->d_wide);
+    tile_sum(shape, block->dscore, count, seen, query_count, block->down_x, block->sum_x + (size_t)row * (size_t)shape->d_wide);
+    tile_sum(shape, block->p, count, seen, query_count, block->down_g, block->sum_g + (size_t)row * (size_t)shape->d_wide);
 }
 
 static void key_tiles(const struct block *block, int32_t head)

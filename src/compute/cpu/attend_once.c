@@ -10,6 +10,7 @@ struct once {
     const struct op_attend_grad *op;
     const float *delta; /* [H, T] */
     struct tile_shape shape;
+    size_t down_words; /* of a tile [steps][d_wide] */
     size_t slab_bytes;
     char *slabs;
 };
@@ -19,9 +20,9 @@ struct work {
     const struct once *once;
     int32_t start, length, kv_head; /* start: the document's first row in the batch */
     int32_t head;
-    uint32_t *q, *g;                        /* a tile of queries and of dout: packed rows */
-    uint32_t *q_down, *g_down, *keys_down;  /* [steps][d_wide] */
-    uint32_t *keys, *values;                /* [d_steps][TILE] */
+    uint32_t *q, *g;                        /* packed rows of the head's queries and of its dout, all of the document's */
+    uint32_t *q_down, *g_down;              /* [steps][d_wide], tile behind tile */
+    uint32_t *keys, *values, *keys_down;    /* a tile, [d_steps][TILE] twice and [steps][d_wide] */
     uint32_t *p, *dscore;                   /* [TILE][TILE] in operand type, a row for each query */
     uint32_t *p_down, *dscore_down;         /* [steps][TILE], steps of queries */
     float *scores, *dp;                     /* [6, TILE] */
@@ -33,8 +34,11 @@ static struct once once_for(const struct op_attend_grad *op)
     bool is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16 && op->dout.type == DTYPE_BF16;
     struct once once = {.op = op, .shape = tile_shape(op->head_dim, is_bf16)};
     size_t steps = (size_t)once.shape.d_steps, d_wide = (size_t)once.shape.d_wide;
+    size_t tiles = (size_t)ceil_div(op->qkv.rows, TILE);
 
-    once.slab_bytes = whole_lines(4 * (TILE * (4 * steps + 3 * d_wide + 4 * TILE + 2 * BRICK_ROWS) + 3 * (size_t)op->qkv.rows * d_wide));
+    once.down_words = (size_t)step_count(TILE, is_bf16) * d_wide;
+    once.slab_bytes = whole_lines(4 * (TILE * (2 * steps + 4 * TILE + 2 * BRICK_ROWS) + once.down_words +
+                                       tiles * (2 * TILE * steps + 2 * once.down_words) + 3 * (size_t)op->qkv.rows * d_wide));
     return once;
 }
 
@@ -53,12 +57,12 @@ static struct work work_at(const struct once *once, int task, int thread)
     struct work work = {.once = once, .start = op->batch->cu_seqlens[document], .length = document_rows(op->batch, document),
                         .kv_head = task % op->kv_heads};
     uint32_t *at = (uint32_t *)(once->slabs + (size_t)thread * once->slab_bytes);
-    size_t rows = TILE * (size_t)once->shape.d_steps, wide = TILE * (size_t)once->shape.d_wide, square = TILE * TILE;
+    size_t rows = TILE * (size_t)once->shape.d_steps, square = TILE * TILE, tiles = (size_t)ceil_div(work.length, TILE);
     size_t sums = (size_t)work.length * (size_t)once->shape.d_wide;
 
-    work.q = take(&at, rows), work.g = take(&at, rows);
-    work.keys = take(&at, rows), work.values = take(&at, rows);
-    work.q_down = take(&at, wide), work.g_down = take(&at, wide), work.keys_down = take(&at, wide);
+    work.q = take(&at, tiles * rows), work.g = take(&at, tiles * rows);
+    work.q_down = take(&at, tiles * once->down_words), work.g_down = take(&at, tiles * once->down_words);
+    work.keys = take(&at, rows), work.values = take(&at, rows), work.keys_down = take(&at, once->down_words);
     work.p = take(&at, square), work.dscore = take(&at, square);
     work.p_down = take(&at, square), work.dscore_down = take(&at, square);
     work.scores = (float *)take(&at, BRICK_ROWS * TILE), work.dp = (float *)take(&at, BRICK_ROWS * TILE);
@@ -88,17 +92,22 @@ static void pack_down_wide(const struct work *work, const struct mat *m, int32_t
     tile_pack(&side, work->once->shape.is_bf16, (struct part){0, work->once->shape.d, tile, count}, to, work->once->shape.d_wide);
 }
 
-static void pack_queries(const struct work *work, int32_t tile, int32_t count)
+/* A head's queries, once for all tiles of keys that they see. */
+static void pack_queries(const struct work *work)
 {
     const struct op_attend_grad *op = work->once->op;
     const struct tile_shape *shape = &work->once->shape;
     struct side q = head_side(work, &op->qkv, work->head, false), g = head_side(work, &op->dout, work->head, false);
-    struct part part = {tile, count, 0, shape->d};
+    struct part part = {0, work->length, 0, shape->d};
 
     pack_rows(&q, shape->is_bf16, part, work->q);
     pack_rows(&g, shape->is_bf16, part, work->g);
-    pack_down_wide(work, &op->qkv, work->head, tile, count, work->q_down);
-    pack_down_wide(work, &op->dout, work->head, tile, count, work->g_down);
+    for (int32_t tile = 0; tile < work->length; tile += TILE) {
+        size_t at = (size_t)(tile / TILE) * work->once->down_words;
+        int32_t count = smaller(TILE, work->length - tile);
+        pack_down_wide(work, &op->qkv, work->head, tile, count, work->q_down + at);
+        pack_down_wide(work, &op->dout, work->head, tile, count, work->g_down + at);
+    }
 }
 
 /* p and dscore of up to six queries against a tile of keys, and what that gives to dq. */
@@ -106,8 +115,9 @@ static void query_rows(const struct work *work, int32_t query, int32_t row, int3
 {
     const struct op_attend_grad *op = work->once->op;
     const struct tile_shape *shape = &work->once->shape;
-    size_t words = (size_t)step_count(TILE, shape->is_bf16), at = (size_t)row * (size_t)shape->d_steps;
+    size_t words = (size_t)step_count(TILE, shape->is_bf16), at = (size_t)(query + row) * (size_t)shape->d_steps;
     enum dtype type = shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32;
+    struct span seen = {0, 0};
 
     tile_scores(shape, work->q + at, count, work->keys, work->scores);
     tile_scores(shape, work->g + at, count, work->values, work->dp);
@@ -116,31 +126,31 @@ static void query_rows(const struct work *work, int32_t query, int32_t row, int3
         struct span span = span_of_query(query + row + i, op->window, key, key_count);
         struct slopes slopes = {(const float *)op->lse + t, work->once->delta + t, 0};
 
+        seen = span_join(seen, span);
         tile_slopes(work->scores + i * TILE, work->dp + i * TILE, op->scale, op->softcap, span, slopes,
                     (struct row){work->p + r * words, type}, (struct row){work->dscore + r * words, type});
     }
-    tile_sum(shape, work->dscore + (size_t)row * words, count, step_count(key_count, shape->is_bf16), work->keys_down,
+    tile_sum(shape, work->dscore + (size_t)row * words, count, seen, key_count, work->keys_down,
              work->dq + (size_t)(query + row) * (size_t)shape->d_wide);
 }
 
-/* to [keys, d_wide] += aᵀ·tile, a [query_count][TILE] being turned into [steps][TILE] first. */
-static void key_sums(const struct work *work, const uint32_t *a, uint32_t *a_down, int32_t query_count, int32_t key_count,
+/* to [keys, d_wide] += aᵀ·tile, a [query_count][TILE] being turned into [steps][TILE] first. Key i of the tile is seen from
+ * query first + i on. */
+static void key_sums(const struct work *work, const uint32_t *a, uint32_t *a_down, int32_t first, int32_t query_count, int32_t key_count,
                      const uint32_t *tile, float *to)
 {
     const struct tile_shape *shape = &work->once->shape;
     struct side side = {.m = {(void *)(uintptr_t)a, TILE, TILE, TILE, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32}, .is_k_down = true};
-    struct brick brick = {.a_row = 4, .a_step = 4 * TILE, .steps = step_count(query_count, shape->is_bf16), .c_ld = (size_t)shape->d_wide,
-                          .is_added = true};
+    int32_t steps = step_count(query_count, shape->is_bf16);
 
     pack_down(&side, shape->is_bf16, (struct part){0, TILE, 0, query_count}, a_down, TILE);
-    for (int32_t row = 0; row < key_count; row += BRICK_ROWS)
-        for (int32_t col = 0; col < shape->d_wide; col += PANEL) {
-            brick.a = (const char *)(a_down + row);
-            brick.b = tile + (size_t)col * (size_t)brick.steps;
-            brick.b_width = tile_panel(shape->d_wide, col);
-            brick.c = to + (size_t)row * (size_t)shape->d_wide + col;
-            brick_run(&brick, smaller(BRICK_ROWS, key_count - row), shape->is_bf16);
-        }
+    for (int32_t row = 0; row < key_count; row += BRICK_ROWS) {
+        int32_t from = first + row > 0 ? smaller(first + row, query_count) / (shape->is_bf16 ? 2 : 1) : 0;
+        struct brick brick = {.a = (const char *)(a_down + (size_t)from * TILE + row), .a_row = 4, .a_step = 4 * TILE, .steps = steps - from,
+                              .is_added = true};
+        tile_multiply(brick, shape->is_bf16, smaller(BRICK_ROWS, key_count - row), tile, steps, from, shape->d_wide,
+                      to + (size_t)row * (size_t)shape->d_wide);
+    }
 }
 
 /* All that one head's queries have to do with a tile of keys. */
@@ -157,11 +167,11 @@ static void key_tile(const struct work *work, int32_t key)
     pack_down_wide(work, &op->qkv, op->heads + work->kv_head, key, key_count, work->keys_down);
     for (int32_t query = key; query < end; query += TILE) {
         int32_t count = smaller(TILE, work->length - query);
-        pack_queries(work, query, count);
+        size_t down = (size_t)(query / TILE) * work->once->down_words;
         for (int32_t row = 0; row < count; row += BRICK_ROWS)
             query_rows(work, query, row, smaller(BRICK_ROWS, count - row), key, key_count);
-        key_sums(work, work->dscore, work->dscore_down, count, key_count, work->q_down, work->dk + at);
-        key_sums(work, work->p, work->p_down, count, key_count, work->g_down, work->dv + at);
+        key_sums(work, work->dscore, work->dscore_down, key - query, count, key_count, work->q_down + down, work->dk + at);
+        key_sums(work, work->p, work->p_down, key - query, count, key_count, work->g_down + down, work->dv + at);
     }
 }
 
@@ -187,6 +197,7 @@ static void once_task(void *context, int task, int thread)
     memset(work.dk, 0, 2 * sum_bytes); /* and dv */
     for (work.head = work.kv_head * group; work.head < (work.kv_head + 1) * group; work.head++) {
         memset(work.dq, 0, sum_bytes);
+        pack_queries(&work);
         for (int32_t key = 0; key < work.length; key += TILE)
             key_tile(&work, key);
         write_sums(&work, work.dq, work.head);

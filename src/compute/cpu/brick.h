@@ -81,15 +81,12 @@ INLINE bool side_keeps(const struct side *side, int32_t row, int32_t col)
 /* LANES words from (row, col) on along a row: f32 values, or for a bf16 product pairs of bf16; `count` elements are there. */
 INLINE lanes_u load_words(const struct side *side, bool is_bf16, int32_t row, int32_t col, int32_t count)
 {
-    struct row from = row_of(&side->m, row, col);
+    struct row from = row_of(&side->m, row, col), words_from = is_bf16 ? (struct row){from.at, DTYPE_F32} : from;
+    int32_t word_count = is_bf16 ? count / 2 : count;
     lanes_u words;
 
-    if (count >= LANES * (is_bf16 ? 2 : 1) && side->rate <= 0) {
-        if (!is_bf16)
-            return (lanes_u)row_load(from, 0, LANES);
-        memcpy(&words, from.at, sizeof words);
-        return words;
-    }
+    if (side->rate <= 0 && (word_count >= LANES || !is_bf16 || count % 2 == 0))
+        return (lanes_u)row_load(words_from, 0, word_count);
     union {
         float full[LANES];
         uint16_t half[2 * LANES];
@@ -262,7 +259,6 @@ static inline void pack_rows(const struct side *side, bool is_bf16, struct part 
     for (int32_t i = 0; i < part.count; i++)
         for (int32_t step = 0; step < steps; step += LANES) {
             lanes_u words = load_words(side, is_bf16, part.i + i, part.k + step * per_step, part.k_count - step * per_step);
-            int32_t here = steps - step < LANES ? steps - step : LANES;
-            memcpy(to + (size_t)i * (size_t)steps + step, &words, (size_t)here * sizeof *to);
+            row_store((struct row){to + (size_t)i * (size_t)steps, DTYPE_F32}, step, steps, (lanes)words);
         }
 }

@@ -45,31 +45,25 @@ static inline void tile_pack(const struct side *side, bool is_bf16, struct part 
     }
 }
 
-/* c (+)= a·b for packed rows a [rows][a_steps] and a packed tile b [steps][width]. */
-static inline void tile_multiply(bool is_bf16, const uint32_t *a, int32_t a_steps, int32_t rows, const uint32_t *b, int32_t steps,
-                                 int32_t width, float *c, bool is_added)
+/* c (+)= A·tile with the A and the number of steps of a brick; of a packed tile [tile_steps][width], the steps from `first` on. */
+static inline void tile_multiply(struct brick brick, bool is_bf16, int32_t rows, const uint32_t *tile, int32_t tile_steps, int32_t first,
+                                 int32_t width, float *c)
 {
-    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)a_steps, .a_step = 4, .steps = steps,
-                          .c_ld = (size_t)width, .is_added = is_added};
-
+    brick.c_ld = (size_t)width;
     for (int32_t col = 0; col < width; col += PANEL) {
-        brick.b = b + (size_t)col * (size_t)steps;
         brick.b_width = tile_panel(width, col);
+        brick.b = tile + (size_t)col * (size_t)tile_steps + (size_t)first * (size_t)brick.b_width;
         brick.c = c + col;
         brick_run(&brick, rows, is_bf16);
     }
 }
 
-/* scores [rows, TILE] = a·tile, both over the head size. */
+/* scores [rows, TILE] = a·tile, both over the head size; a is packed. */
 static inline void tile_scores(const struct tile_shape *shape, const uint32_t *a, int32_t rows, const uint32_t *tile, float *scores)
 {
-    tile_multiply(shape->is_bf16, a, shape->d_steps, rows, tile, shape->d_steps, TILE, scores, false);
-}
+    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)shape->d_steps, .a_step = 4, .steps = shape->d_steps};
 
-/* to [rows, d_wide] += p·tile, over the first steps of the tile's keys or queries; p is [rows][TILE] in operand type. */
-static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, int32_t steps, const uint32_t *tile, float *to)
-{
-    tile_multiply(shape->is_bf16, p, step_count(TILE, shape->is_bf16), rows, tile, steps, shape->d_wide, to, true);
+    tile_multiply(brick, shape->is_bf16, rows, tile, shape->d_steps, 0, TILE, scores);
 }
 
 /* The elements [begin, end) of a tile that a row sees; end 0: none. */
@@ -94,6 +88,26 @@ INLINE struct span span_of_query(int32_t position, int32_t window, int32_t tile,
 INLINE struct span span_of_key(int32_t position, int32_t window, int32_t tile, int32_t count)
 {
     return span_clip(position, window > 0 ? position + window : INT32_MAX, tile, count);
+}
+
+/* What either of two spans has. */
+INLINE struct span span_join(struct span a, struct span b)
+{
+    if (a.end == 0 || b.end == 0)
+        return a.end == 0 ? b : a;
+    return (struct span){smaller(a.begin, b.begin), a.end > b.end ? a.end : b.end};
+}
+
+/* to [rows, d_wide] += p·tile, a tile of `count` keys or queries; p is [rows][TILE] in operand type, with zeros outside of
+ * `seen`, which take no time. */
+static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, struct span seen, int32_t count,
+                            const uint32_t *tile, float *to)
+{
+    int32_t first = seen.begin / (shape->is_bf16 ? 2 : 1);
+    struct brick brick = {.a = (const char *)(p + first), .a_row = 4 * (size_t)step_count(TILE, shape->is_bf16), .a_step = 4,
+                          .steps = step_count(seen.end, shape->is_bf16) - first, .is_added = true};
+
+    tile_multiply(brick, shape->is_bf16, rows, tile, step_count(count, shape->is_bf16), first, shape->d_wide, to);
 }
 
 /* value where lane j + i lies in the span, else other. */
