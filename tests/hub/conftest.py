@@ -18,9 +18,12 @@ def hub():
 
 
 def client(hub, home, code, *arguments, token=None, check=True, **environment):
-    """Runs Python with the real client against the hub, its cache under home: what it printed, or the whole run when check is false."""
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    """Runs Python with the real client against the hub, its cache under home: what it printed, or the whole run when
+    check is false."""
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
+           "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
            **({"HF_TOKEN": token} if token else {}), **environment}
-    run = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=env, capture_output=True, text=True,
+                         timeout=120)
     assert not check or run.returncode == 0, run.stdout + run.stderr
     return run.stdout.strip() if check else run

@@ -1,15 +1,17 @@
 """A Hugging Face Hub on two loopback ports: the hub itself, and the "CDN" that its redirects of large files point to.
 
-Nothing but the standard library, a thread a request. tests/hub/test_fake_hub.py proves it by the real huggingface_hub client.
+Nothing but the standard library, a thread a request. tests/hub/test_fake_hub.py proves it by the real huggingface_hub
+client.
 
-    with FakeHub() as hub:
+with FakeHub() as hub:
         commit = hub.put("org/name", {"config.json": b"{}", "model.safetensors": data})
         hub.fault("model.safetensors", "cut", at=1000)      # once: the body ends after 1,000 bytes
         … HF_ENDPOINT=hub.url …
         hub.log                                             # what was asked for, in order
 
-Files that match LFS are stored by sha256 and served through the CDN, the rest by git blob sha1 from the hub. A CDN that sees an Authorization header
-remembers it in hub.leaks. Routes are methods listed in ROUTES, each `name(self, request, match)`; an answer is request.answer(status, headers, body)."""
+Files that match LFS are stored by sha256 and served through the CDN, the rest by git blob sha1 from the hub. A CDN that
+sees an Authorization header remembers it in hub.leaks. Routes are methods listed in ROUTES, each `name(self, request,
+match)`; an answer is request.answer(status, headers, body)."""
 import argparse
 import dataclasses
 import fnmatch
@@ -112,7 +114,8 @@ class FakeHub:
         repo = self.repos.setdefault(name, Repo())
         for key, value in settings.items():
             setattr(repo, key, value)
-        return self.commit(name, {path: File(data, any(fnmatch.fnmatch(path.split("/")[-1], p) for p in lfs)) for path, data in files.items()}, revision)
+        return self.commit(name,
+                           {path: File(data, any(fnmatch.fnmatch(path.split("/")[-1], p) for p in lfs)) for path, data in files.items()}, revision)
 
     def commit(self, name, files, revision="main"):
         """A commit of File objects; its sha."""
@@ -125,34 +128,41 @@ class FakeHub:
         return sha
 
     def fault(self, path, kind, times=1, **how):
-        """The next `times` requests whose path ends in `path` (a file's name; "/revision/main"; "" is every one) go wrong:
-        status=503 answers so; cut (at=) ends the body early; ignore_range answers 200; expired: the CDN says 403; corrupt flips a byte; slow (seconds=) waits before every 64 KiB;
-        hold (event=) waits for a threading.Event after the head; location=URL redirects there; dropped: nothing is done and nobody answers; lost: it is done,
-        but the answer does not arrive; of both call= is called first. skip= requests go well before."""
+        """The next `times` requests whose path ends in `path` (a file's name; "/revision/main"; "" is every one) go
+        wrong: status=503 answers so; cut (at=) ends the body early; ignore_range answers 200; expired: the CDN says
+        403; corrupt flips a byte; slow (seconds=) waits before every 64 KiB; hold (event=) waits for a threading.Event
+        after the head; location=URL redirects there; dropped: nothing is done and nobody answers; lost: it is done, but
+        the answer does not arrive; of both call= is called first. skip= requests go well before."""
         with self.lock:
             self.faults.append({"path": path, "kind": kind, "times": times, **how})
 
     def served(self, server=None, pattern=""):
         """Requests logged so far whose path has the pattern."""
         with self.lock:
-            return [entry for entry in self.log if (server is None or entry.server == server) and re.search(pattern, entry.path)]
+            return [entry for entry in self.log if (server is None or entry.server == server)
+                    and re.search(pattern, entry.path)]
 
     # ---- routes: reading
 
     def whoami(self, request, match):
         user = self.tokens.get(request.token())
         if user is None:
-            return request.error(401, "Invalid username or password.", message="Invalid credentials in Authorization header" if request.token() else "")
-        request.json(200, {"type": "user", "name": user["name"], "orgs": [{"name": org} for org in user.get("orgs", ())],
-                           "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": user.get("role", "write")}}})
+            return request.error(401, "Invalid username or password.",
+                                 message="Invalid credentials in Authorization header" if request.token() else "")
+        request.json(200,
+                     {"type": "user", "name": user["name"], "orgs": [{"name": org} for org in user.get("orgs", ())],
+                           "auth": {"type": "access_token",
+                                    "accessToken": {"displayName": "test", "role": user.get("role", "write")}}})
 
     def info(self, request, match):
         found = self.find(request, match)
         if not found:
             return
         name, repo, sha = found
-        request.json(200, {"id": name, "modelId": name, "sha": sha, "private": repo.is_private, "gated": repo.gated or False, "disabled": repo.is_disabled, "tags": [],
-                           "downloads": 0, "likes": 0, "library_name": "transformers", "siblings": [{"rfilename": path} for path in sorted(repo.commits[sha])]})
+        request.json(200, {"id": name, "modelId": name, "sha": sha, "private": repo.is_private,
+                           "gated": repo.gated or False, "disabled": repo.is_disabled, "tags": [],
+                           "downloads": 0, "likes": 0, "library_name": "transformers",
+                           "siblings": [{"rfilename": path} for path in sorted(repo.commits[sha])]})
 
     def tree(self, request, match):
         found = self.find(request, match)
@@ -185,17 +195,21 @@ class FakeHub:
         name, repo, sha = found
         user = self.tokens.get(request.token(), {}).get("name")
         if repo.gated and user not in repo.readers:
-            return request.error(403 if user else 401, f"Access to model {name} is restricted.", "GatedRepo", f"Access to model {name} is restricted.")
+            return request.error(403 if user else 401, f"Access to model {name} is restricted.", "GatedRepo",
+                                 f"Access to model {name} is restricted.")
         path = urllib.parse.unquote(match["path"])
         headers = {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         file = repo.commits[sha].get(path)
         if file is None:
             return request.error(404, "Entry not found", "EntryNotFound", "Entry not found", headers)
         if not file.is_lfs:
-            return request.file(file.data, {**headers, "ETag": f'"{file.oid}"', "Content-Type": "text/plain; charset=utf-8"})
+            return request.file(file.data,
+                                {**headers, "ETag": f'"{file.oid}"', "Content-Type": "text/plain; charset=utf-8"})
         signature = urllib.parse.quote(f"{sha[:8]}-{time.monotonic_ns()}")
-        request.answer(302, {**headers, "X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.data)), "ETag": f'"{file.oid}"',
-                             "Location": f"{self.cdn_url}/lfs/{file.sha256}?filename={urllib.parse.quote(path.split('/')[-1])}&Signature={signature}"}, b"Found. Redirecting")
+        name = urllib.parse.quote(path.split("/")[-1])
+        place = f"{self.cdn_url}/lfs/{file.sha256}?filename={name}&Signature={signature}"
+        request.answer(302, {**headers, "X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.data)),
+                             "ETag": f'"{file.oid}"', "Location": place}, b"Found. Redirecting")
 
     def cdn_get(self, request, match):
         if request.headers.get("Authorization"):
@@ -203,7 +217,8 @@ class FakeHub:
         data = self.objects.get(match["sha256"])
         if data is None:
             return request.answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
-        request.file(data, {"ETag": f'"{match["sha256"]}"', "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"})
+        request.file(data, {"ETag": f'"{match["sha256"]}"', "Content-Type": "application/octet-stream",
+                            "Accept-Ranges": "bytes"})
 
     # ---- who may see what
 
@@ -215,7 +230,8 @@ class FakeHub:
             request.error(401, "Invalid username or password.", message="Invalid credentials in Authorization header")
             return None
         if name in self.moved:
-            request.answer(307, {"Location": request.path.replace(name, self.moved[name], 1)}, b"Temporary Redirect. Redirecting")
+            request.answer(307, {"Location": request.path.replace(name, self.moved[name], 1)},
+                           b"Temporary Redirect. Redirecting")
             return None
         repo = self.repos.get(name)
         if repo is None or (repo.is_private and user not in repo.readers):
@@ -250,7 +266,8 @@ class FakeHub:
         class Handler(Request):
             pass
 
-        Handler.hub, Handler.server_name, Handler.routes = hub, server_name, [(m, re.compile(p + r"\Z"), n) for m, p, n in routes]
+        Handler.hub, Handler.server_name = hub, server_name
+        Handler.routes = [(m, re.compile(p + r"\Z"), n) for m, p, n in routes]
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True, name=server_name).start()
@@ -280,11 +297,14 @@ class Request(http.server.BaseHTTPRequestHandler):
         file_name = self.query.get("filename", "") if self.server_name == "cdn" else self.path_only
         self.fault = self.hub.take_fault(file_name) or {"kind": ""} if self.command != "HEAD" else {"kind": ""}
         if self.fault["kind"] == "status":
-            return self.answer(self.fault["status"], {"Content-Type": "application/json", **self.fault.get("headers", {})}, self.fault.get("body", b'{"error":"fault"}'))
+            return self.answer(self.fault["status"],
+                               {"Content-Type": "application/json", **self.fault.get("headers", {})},
+                               self.fault.get("body", b'{"error":"fault"}'))
         if self.fault["kind"] == "location":
             return self.answer(302, {"Location": self.fault["location"]}, b"")
         if self.fault["kind"] == "expired" and self.server_name == "cdn":
-            return self.answer(403, {}, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
+            return self.answer(403, {},
+                               b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
         if self.fault["kind"] == "dropped":
             return self.hang_up()
         for methods, pattern, name in self.routes:
@@ -315,7 +335,8 @@ class Request(http.server.BaseHTTPRequestHandler):
         self.json(status, {"error": text}, {**(headers or {}), **{key: value for key, value in named.items() if value}})
 
     def json(self, status, value, headers=None):
-        self.answer(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, json.dumps(value).encode())
+        self.answer(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})},
+                    json.dumps(value).encode())
 
     def file(self, data, headers):
         """Bytes, or the range of them that was asked for."""
@@ -357,13 +378,15 @@ class Request(http.server.BaseHTTPRequestHandler):
 
 
 def main():
-    options = argparse.ArgumentParser(description="Serves the repositories under FOLDER (org/name/…) until its standard input ends.")
+    options = argparse.ArgumentParser(
+        description="Serves the repositories under FOLDER (org/name/…) until its standard input ends.")
     options.add_argument("folder", type=pathlib.Path)
     folder = options.parse_args().folder
     with FakeHub() as hub:
         for place in sorted(folder.glob("*/*")):
             name = str(place.relative_to(folder))
-            print(name, hub.put(name, {str(f.relative_to(place)): f.read_bytes() for f in place.rglob("*") if f.is_file()}))
+            print(name,
+                  hub.put(name, {str(f.relative_to(place)): f.read_bytes() for f in place.rglob("*") if f.is_file()}))
         print("HF_ENDPOINT=" + hub.url, flush=True)
         sys.stdin.read()
 

@@ -1,7 +1,9 @@
-"""The fake hub's other half: repositories are made, large files stored, commits taken. test_fake_upload.py proves it by the real client.
+"""The fake hub's other half: repositories are made, large files stored, commits taken. test_fake_upload.py proves it by
+the real client.
 
-It refuses what the Hub refuses: a token that may not write there, a commit of an object that the store does not have, one whose parent is not the newest, parts
-with another ETag or content than they were sent with. A store that sees an Authorization header remembers it in hub.leaks."""
+It refuses what the Hub refuses: a token that may not write there, a commit of an object that the store does not have,
+one whose parent is not the newest, parts with another ETag or content than they were sent with. A store that sees an
+Authorization header remembers it in hub.leaks."""
 import base64
 import dataclasses
 import fnmatch
@@ -66,12 +68,16 @@ class UploadHub(FakeHub):
             return request.json(409, {**answer, "error": "You already created this model repo"})
         assert fields.get("type", "model") == "model" and fields.get("visibility", "public") in ("private", "public"), fields
         self.repos[name] = Repo(is_private=fields.get("visibility") == "private", readers={user["name"]})
-        self.commit(name, {".gitattributes": File("".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS).encode(), False)})
+        self.commit(name,
+                    {".gitattributes": File(
+                        "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS).encode(),
+                        False)})
         request.json(200, answer)
 
     def validate_yaml(self, request, match):
         fields = json.loads(request.body)
-        request.json(200, {"errors": [] if fields["content"].startswith("---\n") else [{"message": "no head"}], "warnings": []})
+        request.json(200, {"errors": [] if fields["content"].startswith("---\n") else [{"message": "no head"}],
+                           "warnings": []})
 
     def find_head(self, request, match):
         found = self.may_write(request, match["repo"]) and self.find(request, match)
@@ -92,7 +98,8 @@ class UploadHub(FakeHub):
             assert len(base64.b64decode(file["sample"], validate=True)) == min(file["size"], 512), file["path"]
             there = repo.commits[sha].get(file["path"])
             is_lfs = self.is_large(file["path"]) or file["size"] > REGULAR_BYTES_MAX
-            answer.append({"path": file["path"], "uploadMode": "lfs" if is_lfs else "regular", "shouldIgnore": False, **({"oid": there.etag} if there else {})})
+            answer.append({"path": file["path"], "uploadMode": "lfs" if is_lfs else "regular", "shouldIgnore": False,
+                           **({"oid": there.etag} if there else {})})
         request.json(200, {"files": answer})
 
     @staticmethod
@@ -105,8 +112,10 @@ class UploadHub(FakeHub):
         fields = json.loads(request.body)
         if LFS_TYPE not in request.headers.get("Accept", "") or LFS_TYPE not in request.headers.get("Content-Type", ""):
             return request.error(415, "not Git LFS")
-        assert fields["operation"] == "upload" and fields["hash_algo"] in ("sha256", "sha_256") and len(fields["objects"]) <= 256
-        objects = [self.offer(match["repo"], item["oid"], item["size"], fields["transfers"]) for item in fields["objects"]]
+        assert fields["operation"] == "upload" and fields["hash_algo"] in ("sha256", "sha_256")
+        assert len(fields["objects"]) <= 256
+        objects = [self.offer(match["repo"], item["oid"], item["size"], fields["transfers"])
+                   for item in fields["objects"]]
         transfer = "multipart" if any("chunk_size" in item.get("actions", {}).get("upload", {}).get("header", {}) for item in objects) else "basic"
         request.answer(200, {"Content-Type": LFS_TYPE}, json.dumps({"transfer": transfer, "objects": objects}).encode())
 
@@ -121,14 +130,22 @@ class UploadHub(FakeHub):
             self.uploads[upload_id] = Upload(oid, size)
         verify = {"href": f"{self.url}/{repo}.git/info/lfs/verify", "header": {}}
         if size <= self.part_bytes or "multipart" not in transfers:
-            return {**item, "actions": {"upload": {"href": self.store_url(upload_id, "whole"), "header": {"X-Amz-Meta-Test": "1"}}, "verify": verify}}
+            return {**item,
+                    "actions": {
+                        "upload": {"href": self.store_url(upload_id, "whole"), "header": {"X-Amz-Meta-Test": "1"}},
+                        "verify": verify}}
         count = -(-size // self.part_bytes)
-        parts = {f"{number:05}": self.store_url(upload_id, f"part-{number:05}", number) for number in range(1, count + 1)}
-        return {**item, "actions": {"upload": {"href": f"{self.url}/api/complete_multipart/{upload_id}?uploadId=CANARYsignature", "header": {"chunk_size": str(self.part_bytes), **parts}},
+        parts = {f"{number:05}": self.store_url(upload_id, f"part-{number:05}", number)
+                 for number in range(1, count + 1)}
+        return {**item,
+                "actions": {
+                    "upload": {"href": f"{self.url}/api/complete_multipart/{upload_id}?uploadId=CANARYsignature",
+                               "header": {"chunk_size": str(self.part_bytes), **parts}},
                                     "verify": verify}}
 
     def store_url(self, upload_id, filename, number=0):
-        return f"{self.cdn_url}/store/{upload_id}?" + urllib.parse.urlencode({"partNumber": number, "filename": filename, "X-Amz-Signature": "CANARYsignature"})
+        return f"{self.cdn_url}/store/{upload_id}?" + urllib.parse.urlencode(
+            {"partNumber": number, "filename": filename, "X-Amz-Signature": "CANARYsignature"})
 
     def store(self, request, match):
         if request.headers.get("Authorization"):
@@ -140,7 +157,8 @@ class UploadHub(FakeHub):
         if not number:
             assert request.headers.get("X-Amz-Meta-Test") == "1" or "python" in request.headers.get("User-Agent", "")
             return self.keep(request, upload, request.body, 400)
-        assert len(request.body) == min(self.part_bytes, upload.size - (number - 1) * self.part_bytes), (number, len(request.body))
+        expected = min(self.part_bytes, upload.size - (number - 1) * self.part_bytes)
+        assert len(request.body) == expected, (number, len(request.body))
         with self.lock:
             upload.parts[number] = request.body
         request.answer(200, {"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'}, b"")
@@ -158,7 +176,8 @@ class UploadHub(FakeHub):
             return request.error(404, "NoSuchUpload")
         parts = [upload.parts.get(number) for number in range(1, -(-upload.size // self.part_bytes) + 1)]
         told = [(part["partNumber"], part["etag"]) for part in fields["parts"]]
-        if None in parts or told != [(number, f'"{hashlib.md5(part).hexdigest()}"') for number, part in enumerate(parts, 1)]:
+        if None in parts or told != [(number, f'"{hashlib.md5(part).hexdigest()}"')
+                                     for number, part in enumerate(parts, 1)]:
             return request.error(400, "InvalidPart")
         self.keep(request, upload, b"".join(parts), 400)
 

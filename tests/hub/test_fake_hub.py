@@ -13,13 +13,15 @@ try:
 except Exception as error:
     print(type(error.__cause__ if isinstance(error, h.errors.LocalEntryNotFoundError) else error).__name__)
 """
-FILES = {"config.json": b'{"model_type":"llama"}', "model.safetensors": bytes(range(256)) * 1000, "sub/dir/notes.txt": b"deeper\n", "empty.txt": b""}
+FILES = {"config.json": b'{"model_type":"llama"}', "model.safetensors": bytes(range(256)) * 1000,
+         "sub/dir/notes.txt": b"deeper\n", "empty.txt": b""}
 
 
 def test_a_snapshot_is_downloaded_once(hub, tmp_path):
     commit = hub.put("org/name", FILES)
     folder = pathlib.Path(client(hub, tmp_path, SNAPSHOT, "org/name"))
-    assert folder.name == commit and {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()} == FILES
+    assert folder.name == commit
+    assert {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()} == FILES
     before = len(hub.log)
     client(hub, tmp_path, SNAPSHOT, "org/name")
     assert [entry.method for entry in hub.log[before:] if "/resolve/" in entry.path] == []
@@ -45,7 +47,8 @@ def test_a_transfer_that_broke_is_finished_with_a_range(hub, tmp_path):
     hub.put("org/name", {"model.safetensors": data})
     hub.fault("model.safetensors", "cut", at=15 << 20)
     assert pathlib.Path(client(hub, tmp_path, FILE, "org/name", "model.safetensors")).read_bytes() == data
-    assert [(entry.status, entry.headers.get("range")) for entry in hub.served("cdn")] == [(200, None), (206, f"bytes={10 << 20}-")]
+    served = [(entry.status, entry.headers.get("range")) for entry in hub.served("cdn")]
+    assert served == [(200, None), (206, f"bytes={10 << 20}-")]
 
 
 @pytest.mark.parametrize("name,arguments,token,settings", [

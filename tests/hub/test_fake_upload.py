@@ -10,14 +10,16 @@ CREATE = "import sys, huggingface_hub as h; print(h.create_repo(sys.argv[1], pri
 UPLOAD = "import sys, huggingface_hub as h; print(h.upload_folder(repo_id=sys.argv[1], folder_path=sys.argv[2], commit_message='from the client').oid)"
 SNAPSHOT = "import sys, huggingface_hub as h; print(h.snapshot_download(sys.argv[1]))"
 CARD = "---\nlicense: mit\n---\n# a model\n"
-FILES = {"README.md": CARD.encode(), "config.json": b"{}", "model.safetensors": bytes(range(256)) * 60_000, "adapter_model.safetensors": b"small", "sub/notes.txt": b"text\n",
+FILES = {"README.md": CARD.encode(), "config.json": b"{}", "model.safetensors": bytes(range(256)) * 60_000,
+         "adapter_model.safetensors": b"small", "sub/notes.txt": b"text\n",
          "empty.safetensors": b""}
 
 
 @pytest.fixture
 def hub():
     with UploadHub() as fake:
-        fake.tokens = {"hf_writer": {"name": "someone", "orgs": ["org"]}, "hf_reader": {"name": "other", "role": "read"}}
+        fake.tokens = {"hf_writer": {"name": "someone", "orgs": ["org"]},
+                       "hf_reader": {"name": "other", "role": "read"}}
         yield fake
         assert fake.leaks == [], "a token went to the store"
 
@@ -32,7 +34,8 @@ def write(folder, files):
 def test_a_folder_is_uploaded_in_one_commit_and_comes_back(hub, tmp_path):
     client(hub, tmp_path, CREATE, "org/name", token="hf_writer")
     commit = client(hub, tmp_path, UPLOAD, "org/name", write(tmp_path / "folder", FILES), token="hf_writer").splitlines()[-1]
-    assert hub.repos["org/name"].is_private and hub.repos["org/name"].refs["main"] == commit and hub.summaries[commit][0] == "from the client"
+    assert hub.repos["org/name"].is_private and hub.repos["org/name"].refs["main"] == commit
+    assert hub.summaries[commit][0] == "from the client"
     assert {path: data for path, data in hub.head("org/name").items() if path != ".gitattributes"} == FILES
     assert [len(upload.parts) for upload in hub.uploads.values() if upload.parts] == [3], "15 MB in parts of 5 MiB"
     assert len(hub.verified) == 2
@@ -40,7 +43,8 @@ def test_a_folder_is_uploaded_in_one_commit_and_comes_back(hub, tmp_path):
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     before = len(hub.log)
     client(hub, tmp_path, UPLOAD, "org/name", tmp_path / "folder", token="hf_writer")
-    assert hub.repos["org/name"].refs["main"] == commit and not [entry for entry in hub.log[before:] if "/commit/" in entry.path or entry.method == "PUT"]
+    assert hub.repos["org/name"].refs["main"] == commit
+    assert not [entry for entry in hub.log[before:] if "/commit/" in entry.path or entry.method == "PUT"]
 
 
 def test_a_repository_is_made_once_and_by_those_who_may(hub, tmp_path):
@@ -52,7 +56,8 @@ def test_a_repository_is_made_once_and_by_those_who_may(hub, tmp_path):
     assert list(hub.repos) == ["someone/name"]
 
 
-@pytest.mark.parametrize("fault", [("part-00002", "status", {"status": 500}), ("part-00001", "dropped", {}), ("/preupload/main", "status", {"status": 503})])
+@pytest.mark.parametrize("fault", [("part-00002", "status", {"status": 500}), ("part-00001", "dropped", {}),
+                                   ("/preupload/main", "status", {"status": 503})])
 def test_the_client_tries_again(hub, tmp_path, fault):
     client(hub, tmp_path, CREATE, "org/name", token="hf_writer")
     hub.fault(fault[0], fault[1], **fault[2])
@@ -62,7 +67,9 @@ def test_the_client_tries_again(hub, tmp_path, fault):
 
 def test_a_commit_on_an_older_parent_is_refused(hub, tmp_path):
     client(hub, tmp_path, CREATE, "org/name", token="hf_writer")
-    code = ("import sys, huggingface_hub as h\nfor text in (b'1', b'2'): h.create_commit(repo_id='org/name', operations=[h.CommitOperationAdd('a.txt', text)], "
+    code = (
+        "import sys, huggingface_hub as h\nfor text in (b'1', b'2'): h.create_commit(repo_id='org/name', operations=[h.CommitOperationAdd('a.txt', text)], "
             "commit_message='m', parent_commit=sys.argv[1])")
     run = client(hub, tmp_path, code, hub.repos["org/name"].refs["main"], token="hf_writer", check=False)
-    assert "412" in run.stderr and hub.head("org/name")["a.txt"] == b"1" and json.dumps(list(hub.summaries.values())).count("a.txt") == 1
+    assert "412" in run.stderr and hub.head("org/name")["a.txt"] == b"1"
+    assert json.dumps(list(hub.summaries.values())).count("a.txt") == 1

@@ -1,4 +1,5 @@
-"""transformers and PEFT load what attune fetched, and attune finds what transformers fetched. Needs the stack of `make parity` (build/venv-parity)."""
+"""transformers and PEFT load what attune fetched, and attune finds what transformers fetched. Needs the stack of `make
+parity` (build/venv-parity)."""
 import json
 import os
 import pathlib
@@ -25,7 +26,8 @@ print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "log
 
 
 def load(hub, home, *names, **environment):
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
+           "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **environment}
     run = subprocess.run([PYTHON, "-c", LOAD, *map(str, names)], env=env, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
@@ -47,7 +49,8 @@ def test_transformers_loads_what_we_fetched_after_an_interruption(hub, tmp_path,
     before = len(gets(hub))
     found = load(hub, tmp_path / "hf", "org/tiny", HF_HUB_OFFLINE="1")
     assert found == load(hub, tmp_path / "hf", folder, HF_HUB_OFFLINE="1")
-    assert found == load(hub, tmp_path / "hf", "org/tiny") and len(gets(hub)) == before  # and asked whether it is the newest
+    assert found == load(hub, tmp_path / "hf", "org/tiny")
+    assert len(gets(hub)) == before  # and asked whether it is the newest
 
 
 def test_we_use_what_transformers_fetched(hub, tmp_path, tiny):

@@ -1,4 +1,5 @@
-"""What the fake services share: an HTTP server in a thread that keeps what it was asked, and can be told to misbehave or to be away."""
+"""What the fake services share: an HTTP server in a thread that keeps what it was asked, and can be told to misbehave
+or to be away."""
 import contextlib
 import http.server
 import json
@@ -27,8 +28,9 @@ class Refused(Exception):
 
 
 class FakeService:
-    """reply(handler, method, path, query, body) does a request and gives the answer's JSON, or raises Refused. misbehave: a list of what the next requests get
-    instead: a status; "garbage"; "half" of an answer; "cut" (the request is done, the answer is lost); and with kill_senders_of set, what happens as the sender is killed: "killed
+    """reply(handler, method, path, query, body) does a request and gives the answer's JSON, or raises Refused.
+    misbehave: a list of what the next requests get instead: a status; "garbage"; "half" of an answer; "cut" (the
+    request is done, the answer is lost); and with kill_senders_of set, what happens as the sender is killed: "killed
     before" anything is done, "killed" with the answer lost, "killed after" the answer was sent."""
 
     def __init__(self, authorization=None, certificate=None, at=("127.0.0.1", 0)):
@@ -45,6 +47,12 @@ class FakeService:
             def do(self):
                 with contextlib.suppress(ConnectionError):
                     fake.answer(self)
+
+            def handle_one_request(self):
+                try:
+                    super().handle_one_request()
+                except ConnectionError:  # somebody was killed
+                    self.close_connection = True
 
             do_GET = do_POST = do_PUT = do
 
@@ -87,7 +95,8 @@ class FakeService:
                 answer = self.reply(handler, handler.command, path, query, body)
             except Exception as wrong:  # noqa: BLE001 - what a fake does not understand is a request that is not right
                 refused = wrong if isinstance(wrong, Refused) else Refused(400, "MALFORMED_REQUEST")
-                status, answer = refused.status, {"error_code": refused.code, "message": f"refused, and you said {handler.headers.get('Authorization')}"}
+                status, answer = refused.status, {"error_code": refused.code,
+                                                  "message": f"refused, and you said {handler.headers.get('Authorization')}"}
         if fault == "killed":
             self.kill()
         if fault == "cut" or (killed and fault != "killed after"):

@@ -1,4 +1,5 @@
-"""A small W&B: GraphQL and the file stream, strict about what it is asked. It keeps lines of files by their numbers, as the real one's own tests rebuild runs.
+"""A small W&B: GraphQL and the file stream, strict about what it is asked. It keeps lines of files by their numbers, as
+the real one's own tests rebuild runs.
 
 test_wandb_sdk.py holds it against the real client."""
 import base64
@@ -52,7 +53,8 @@ class Run:
 
     def console(self):
         """The text of each line, without its time."""
-        found = [re.fullmatch(r"(ERROR )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}) (.*?)\n?", line) for line in self.lines("output.log")]
+        found = [re.fullmatch(r"(ERROR )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}) (.*?)\n?", line)
+                 for line in self.lines("output.log")]
         return [match[3] for match in found]
 
     def times(self):
@@ -69,7 +71,8 @@ class FakeWandb(FakeService):
         return "file_stream" if STREAM.match(path) else path
 
     def is_open(self, path):
-        return path.startswith("/sdk/otel/")  # where the SDK looks whether it may send telemetry
+        """Where the SDK looks whether it may send telemetry, and the store, whose URLs are signed."""
+        return path.startswith(("/sdk/otel/", "/storage/"))
 
     def reply(self, handler, method, path, query, body):
         stream = STREAM.match(path)
@@ -94,7 +97,8 @@ class FakeWandb(FakeService):
         return self.runs[entity, project, run_id]
 
     def graphql_Viewer(self, variables):
-        return {"viewer": {"id": "user", "entity": ENTITY, "username": "someone", "email": "", "flags": "{}", "teams": {"edges": []}}}
+        return {"viewer": {"id": "user", "entity": ENTITY, "username": "someone", "email": "", "flags": "{}",
+                           "teams": {"edges": []}}}
 
     def graphql_ServerFeaturesQuery(self, variables):
         return {"serverInfo": {"features": []}}
@@ -105,19 +109,22 @@ class FakeWandb(FakeService):
     def graphql_UpsertBucket(self, variables):
         entity = variables.get("entity") or ENTITY
         place = (entity, variables["project"], variables["name"])
-        if not PROJECT.match(variables["project"]) or not RUN_ID.match(variables["name"]) or any(not 1 <= len(tag) <= 64 for tag in variables.get("tags") or []):
+        if not PROJECT.match(variables["project"]) or not RUN_ID.match(variables["name"]) or any(
+            not 1 <= len(tag) <= 64 for tag in variables.get("tags") or []):
             raise Refused(400, "INVALID")
         inserted = place not in self.runs
         run = self.runs.setdefault(place, Run(len(self.runs) + 1, variables))
         run.update(variables)
         return {"upsertBucket": {"inserted": inserted, "bucket": {
-            "id": f"storage-{run.number}", "name": run.id, "displayName": run.name, "description": None, "config": "{}", "sweepName": None,
+            "id": f"storage-{run.number}", "name": run.id, "displayName": run.name, "description": None, "config": "{}",
+            "sweepName": None,
             "historyLineCount": len(run.files.get("wandb-history.jsonl", {})),
             "project": {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": entity}}}}}
 
     def graphql_CreateRunFiles(self, variables):
         return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [],
-                                   "files": [{"name": name, "uploadUrl": f"{self.url}/storage/{i}"} for i, name in enumerate(variables["files"])]}}
+                                   "files": [{"name": name, "uploadUrl": f"{self.url}/storage/{i}"}
+                                             for i, name in enumerate(variables["files"])]}}
 
     def file_stream(self, run, fields):
         if set(fields) - {"files", "uploaded", "preempting", "complete", "exitcode", "dropped"}:

@@ -1,5 +1,6 @@
-"""Where a sender's connections go: `attune send` in a network of its own, with a resolver that answers what a case says, and strace for every connect(). The
-probes are those of ../shared/data/probes/ssrf.jsonl when they are at hand, and a few of our own; redirects and names that change their address besides."""
+"""Where a sender's connections go: `attune send` in a network of its own, with a resolver that answers what a case
+says, and strace for every connect(). The probes are those of ../shared/data/probes/ssrf.jsonl when they are at hand,
+and a few of our own; redirects and names that change their address besides."""
 import ipaddress
 import json
 import os
@@ -17,12 +18,15 @@ import urllib.parse
 from fake_mlflow import FakeMlflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("ATTUNE_BIN", ROOT / ("build/test/attune" if (ROOT / "build/test/attune").exists() else "build/attune"))
+BINARY = os.environ.get("ATTUNE_BIN",
+                        ROOT / ("build/test/attune" if (ROOT / "build/test/attune").exists() else "build/attune"))
 SHARED = pathlib.Path(os.environ.get("ATTUNE_SHARED", ROOT.parent / "shared"))
 KEY = "CANARY" + "k" * 40
 PUBLIC = "9.9.9.9"  # an address of the loopback device here, where nothing else is
-OURS = [{"url": "https://127.0.0.1/", "expect": "refuse"}, {"url": "https://[::1]/", "expect": "refuse"}, {"url": "https://169.254.169.254/", "expect": "refuse"},
-        {"url": "https://0x7f000001/", "expect": "refuse"}, {"url": "https://a.example.com/", "expect": "refuse", "resolves": ["10.0.0.5"]},
+OURS = [{"url": "https://127.0.0.1/", "expect": "refuse"}, {"url": "https://[::1]/", "expect": "refuse"},
+        {"url": "https://169.254.169.254/", "expect": "refuse"},
+        {"url": "https://0x7f000001/", "expect": "refuse"},
+        {"url": "https://a.example.com/", "expect": "refuse", "resolves": ["10.0.0.5"]},
         {"url": "https://b.example.com/", "expect": "refuse", "resolves": [PUBLIC, "127.0.0.1"]},
         {"url": "https://c.example.com/", "expect": "accept", "resolves": [PUBLIC]},
         {"url": "https://hooks.example.com/", "expect": "refuse", "redirect_to": "https://127.0.0.1/"},
@@ -50,9 +54,11 @@ class Resolver:
             self.asked.append((name, kind))
             answers = self.table.get(name, [[]])
             addresses = answers[0] if kind != 1 or len(answers) == 1 else answers.pop(0)
-            packed = [socket.inet_pton(family, a) for a in addresses if family == (socket.AF_INET6 if ":" in a else socket.AF_INET)]
+            packed = [socket.inet_pton(family, a)
+                      for a in addresses if family == (socket.AF_INET6 if ":" in a else socket.AF_INET)]
             reply = query[:2] + struct.pack(">HHHHH", 0x8180, 1, len(packed), 0, 0) + query[12:at + 5]
-            self.socket.sendto(reply + b"".join(struct.pack(">HHHIH", 0xC00C, kind, 1, 0, len(p)) + p for p in packed), whom)
+            self.socket.sendto(reply + b"".join(struct.pack(">HHHIH", 0xC00C, kind, 1, 0, len(p)) + p for p in packed),
+                               whom)
 
 
 def run(*command):
@@ -68,7 +74,8 @@ def enter(folder):
     run("ip", "link", "set", "lo", "up")
     run("ip", "addr", "add", f"{PUBLIC}/32", "dev", "lo")
     run("ip", "-6", "addr", "add", "2620:fe::fe/128", "dev", "lo")
-    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test", "-addext",
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=test", "-addext",
         "subjectAltName=DNS:hooks.example.com", "-keyout", folder / "k.pem", "-out", folder / "c.pem")
     (folder / "server.pem").write_text((folder / "c.pem").read_text() + (folder / "k.pem").read_text())
 
@@ -92,7 +99,9 @@ class Elsewhere(FakeMlflow):
 def connects(folder, document):
     """Where `attune send` went with the document, without its questions to the resolver, and how it ended."""
     trace = folder / "trace"
-    told = subprocess.run(["strace", "-f", "-qq", "-e", "trace=connect", "-e", "signal=none", "-o", trace, BINARY, "send"], input=json.dumps(document), capture_output=True, text=True,
+    told = subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=connect", "-e", "signal=none", "-o", trace, BINARY, "send"],
+        input=json.dumps(document), capture_output=True, text=True,
                           timeout=120, env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
     found = re.findall(r'htons\((\d+)\).*?"([0-9a-f.:]+)"', trace.read_text())
     assert told.returncode == 0, told.stderr
@@ -107,7 +116,9 @@ def canonical(host):
 
 
 def document(url, origins, certificate=None):
-    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "running", "started_ms": 1, "model": "m", "hyperparameters": {}}, "config": {"tracking_uri": url},
+    return {"kind": "mlflow",
+            "job": {"id": "ftjob-1", "state": "running", "started_ms": 1, "model": "m", "hyperparameters": {}},
+            "config": {"tracking_uri": url},
             "external": None, "after_seq": 0, "is_uncertain": False, "is_last": False, "operator": {"origins": origins},
             "secrets": {"token": KEY, **({"certificate_file": certificate} if certificate else {})}, "events": []}
 
@@ -123,14 +134,16 @@ def inside(folder):
     for probe in probes:
         host = re.sub(r"^https?://([^/:?]*).*", r"\1", probe["url"]).lower().rstrip(".")
         redirect = probe.get("redirect_to")
-        resolver.table = {host: [probe.get("resolves", [PUBLIC] if redirect or probe["expect"] == "accept" else ["127.0.0.1"])],
+        resolver.table = {host: [probe.get("resolves",
+                                           [PUBLIC] if redirect or probe["expect"] == "accept" else ["127.0.0.1"])],
                           "loop.example.com": [probe.get("redirect_resolves", ["127.0.0.1"])]}
         secure.location, before = redirect or "https://127.0.0.1/", len(secure.requests)
         went, end = connects(folder, document(probe["url"], "https://anywhere", certificate))
         allowed = set(resolver.table[host][0]) if redirect or probe["expect"] == "accept" else set()
         if probe["expect"] == "accept":
             allowed.add(canonical(urllib.parse.urlsplit(probe["url"]).hostname))
-        if not all(address in allowed for address, _ in went) or end["end"] == "ok" or KEY in json.dumps(end) or (redirect and len(secure.requests) != before + 1):
+        if not all(address in allowed for address, _ in went) or end["end"] == "ok" or KEY in json.dumps(end) or (
+            redirect and len(secure.requests) != before + 1):
             wrong.append((probe, went, end))
     print(f"{len(probes)} probes")
     resolver.table, resolver.asked = {"rebind.example.com": [[PUBLIC], ["10.0.0.5"], ["127.0.0.1"]]}, []

@@ -1,5 +1,5 @@
-"""Trackers that are away, slow, answer with errors, garbage or half of an answer: the job succeeds, one warning tells of it, and its trainer never touches the
-network: every process of the server runs under strace."""
+"""Trackers that are away, slow, answer with errors, garbage or half of an answer: the job succeeds, one warning tells
+of it, and its trainer never touches the network: every process of the server runs under strace."""
 import json
 import os
 import re
@@ -32,7 +32,8 @@ def traced(tmp_path, monkeypatch):
         pytest.skip("strace is not installed")
     (tmp_path / "traces").mkdir()
     wrapper = tmp_path / "attune"
-    wrapper.write_text(f"#!/bin/sh\nexec strace -D -ff -qq -o {tmp_path}/traces/trace -e trace={TRACED} -e signal=none {conftest.BINARY} \"$@\"\n")
+    wrapper.write_text(
+        f"#!/bin/sh\nexec strace -D -ff -qq -o {tmp_path}/traces/trace -e trace={TRACED} -e signal=none {conftest.BINARY} \"$@\"\n")
     wrapper.chmod(0o755)
     monkeypatch.setattr(conftest, "BINARY", wrapper)
     monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")  # it traces, too, and there is one tracer
@@ -48,7 +49,10 @@ def calls_of(traces, process):
 
 
 def warnings_of(service, job_id):
-    return [message for message, in service.rows("SELECT message FROM job_events WHERE job_id=? AND level='warn' AND message LIKE '%integrations%'", job_id)]
+    return [message
+            for message, in service.rows(
+                "SELECT message FROM job_events WHERE job_id=? AND level='warn' AND message LIKE '%integrations%'",
+                job_id)]
 
 
 def test_a_tracker_in_trouble_costs_one_warning_and_the_trainer_nothing(tmp_path, traced):
@@ -67,7 +71,8 @@ def test_a_tracker_in_trouble_costs_one_warning_and_the_trainer_nothing(tmp_path
         assert KEY not in warning and ("given up" if "401" in name else "tried again") in warning, (name, warning)
         print(f"{name}: {warning}")
     assert service.server.stop() == 0
-    identities = {job: json.loads((service.server.data / f"runs/{job}/attempts/0001/identity.json").read_text())["pid"] for job in jobs.values()}
+    identities = {job: json.loads((service.server.data / f"runs/{job}/attempts/0001/identity.json").read_text())["pid"]
+                  for job in jobs.values()}
     trainers = {job: calls_of(traced, pid) for job, pid in identities.items()}
     assert not any(trainers.values()), trainers
     everybody = "".join(path.read_text() for path in traced.iterdir())

@@ -55,14 +55,17 @@ class Server:
     def __init__(self, folder, *options, certificate=None, **environment):
         self.port, self.folder, self.certificate = free_port(), folder, certificate
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
-        self.command = [PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+        self.command = [PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+                        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
                         "--artifacts-destination", str(folder / "artifacts"), "--workers", "1", *options]
-        self.environment = dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **environment)
+        self.environment = dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+                                **environment)
         self.start()
 
     def start(self):
         self.log = open(self.folder / "mlflow.log", "ab")
-        self.process = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.process = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=self.log,
+                                        stderr=self.log, start_new_session=True)
         for _ in range(600):
             try:
                 trust = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
@@ -78,7 +81,8 @@ class Server:
         self.process.wait(timeout=60)
 
     def read_back(self, experiment, script=READ_BACK, **environment):
-        run = subprocess.run([PYTHON, "-c", script, self.url, experiment], env=dict(self.environment, **environment), capture_output=True, text=True)
+        run = subprocess.run([PYTHON, "-c", script, self.url, experiment], env=dict(self.environment, **environment),
+                             capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
         return json.loads(run.stdout.splitlines()[-1])
 
@@ -110,12 +114,14 @@ class Real:
         self.server, self.fake, self.experiment = server, Proxy(server), f"number {Real.count}"
 
     def integration(self, **config):
-        return {"type": "mlflow", "mlflow": {"tracking_uri": self.fake.url, "experiment_name": self.experiment, "run_name": "a run", "tags": {"team": "red"}, **config}}
+        return {"type": "mlflow", "mlflow": {"tracking_uri": self.fake.url, "experiment_name": self.experiment,
+                                             "run_name": "a run", "tags": {"team": "red"}, **config}}
 
     def check(self, told, **environment):
         back = self.server.read_back(self.experiment, **environment)
         (run,) = [run for run in back["runs"] if run["tags"]["attune.job_id"] == told.id]
-        assert (run["name"], run["status"], run["tags"]["team"]) == ("a run", "FINISHED", "red") and run["end"] >= run["start"] > 1e12
+        assert (run["name"], run["status"], run["tags"]["team"]) == ("a run", "FINISHED", "red")
+        assert run["end"] >= run["start"] > 1e12
         check_mlflow(told, run["params"], run["metrics"])
         assert [link.partition("/#/")[1] + link.partition("/#/")[2] for link in told.links] == [run["link"]]
         print(f"\nMLflow {back['version']}: {len(run['metrics'])} metrics of {len({m[0] for m in run['metrics']})} names, all equal")
@@ -149,7 +155,8 @@ def test_a_server_that_was_away_hears_everything_afterwards(tmp_path, server):
     server.stop()
     service = Service(tmp_path, server.url)
     job = service.create(tracker.integration(tracking_uri=server.url))
-    assert service.wait(job.id).status == "succeeded" and service.rows("SELECT state FROM deliveries WHERE job_id=?", job.id) == [("pending",)]
+    assert service.wait(job.id).status == "succeeded"
+    assert service.rows("SELECT state FROM deliveries WHERE job_id=?", job.id) == [("pending",)]
     server.start()
     service.told(job.id)
     tracker.check(service.job(job.id))
@@ -166,7 +173,8 @@ def read_result(server, told, **environment):
 
 def document(folder, server, secrets, **config):
     (folder / "result").mkdir()
-    made = last_document(folder / "result", server.url, secrets, experiment_name=f"of {folder.name}", log_artifacts=True, **config)
+    made = last_document(folder / "result", server.url, secrets, experiment_name=f"of {folder.name}",
+                         log_artifacts=True, **config)
     made["config"]["tracking_uri"] = server.url
     return made
 
@@ -176,14 +184,17 @@ def test_the_result_is_read_back_as_artifacts(tmp_path, server):
 
 
 def test_a_certificate_of_ones_own_is_trusted_when_it_is_given_and_not_else(tmp_path):
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
-    is_new = subprocess.run([PYTHON, "-c", "import mlflow; print(mlflow.__version__)"], capture_output=True, text=True, check=True).stdout[0] >= "3"
-    options = ["--uvicorn-opts", f"--ssl-keyfile {tmp_path}/k.pem --ssl-certfile {tmp_path}/c.pem"] if is_new else \
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+    version = subprocess.run([PYTHON, "-c", "import mlflow; print(mlflow.__version__)"], capture_output=True, text=True,
+                             check=True).stdout
+    options = ["--uvicorn-opts", f"--ssl-keyfile {tmp_path}/k.pem --ssl-certfile {tmp_path}/c.pem"] if version[0] >= "3" else \
         ["--gunicorn-opts", f"--keyfile {tmp_path}/k.pem --certfile {tmp_path}/c.pem"]
     server = Server(tmp_path, *options, certificate=tmp_path / "c.pem")
     told = document(tmp_path, server, {"certificate_file": (tmp_path / "c.pem").read_text()})
-    assert read_result(server, send(told), MLFLOW_TRACKING_SERVER_CERT_PATH=str(tmp_path / "c.pem")) == ("FINISHED", RESULT)
+    back = read_result(server, send(told), MLFLOW_TRACKING_SERVER_CERT_PATH=str(tmp_path / "c.pem"))
+    assert back == ("FINISHED", RESULT)
     refused = send({**told, "secrets": {}})[-1]
     assert refused["end"] == "retry" and "certificate" in refused["message"]
     server.stop()
@@ -191,9 +202,11 @@ def test_a_certificate_of_ones_own_is_trusted_when_it_is_given_and_not_else(tmp_
 
 def test_a_bearer_token(tmp_path):
     (tmp_path / "bearer_of_test.py").write_text(BEARER.replace("TOKEN", KEY))
-    (tmp_path / "auth.ini").write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
+    (tmp_path / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
                                        f"admin_password = {KEY}\nauthorization_function = bearer_of_test:authenticate\n")
-    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"), MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32, PYTHONPATH=str(tmp_path))
+    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"),
+                    MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32, PYTHONPATH=str(tmp_path))
     told = document(tmp_path, server, {"token": KEY})
     assert read_result(server, send(told), MLFLOW_TRACKING_TOKEN=KEY) == ("FINISHED", RESULT)
     refused = send({**told, "secrets": {"token": "wrong"}})[-1]
@@ -202,9 +215,11 @@ def test_a_bearer_token(tmp_path):
 
 
 def test_basic_authentication(tmp_path):
-    (tmp_path / "auth.ini").write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
+    (tmp_path / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = someone\n"
                                        f"admin_password = {KEY}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n")
-    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"), MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32)
+    server = Server(tmp_path, "--app-name", "basic-auth", MLFLOW_AUTH_CONFIG_PATH=str(tmp_path / "auth.ini"),
+                    MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32)
     tracker = Real(server)
     service = Service(tmp_path, server.url)
     job = service.create(tracker.integration(tracking_uri=server.url, username="someone", password=KEY))
@@ -213,7 +228,8 @@ def test_basic_authentication(tmp_path):
     service.told(job.id)
     service.told(wrong.id, "failed")
     tracker.check(service.job(job.id), MLFLOW_TRACKING_USERNAME="someone", MLFLOW_TRACKING_PASSWORD=KEY)
-    warnings = [event.message for event in service.client.fine_tuning.jobs.list_events(wrong.id) if event.level == "warn" and "401" in event.message]
+    warnings = [event.message for event in service.client.fine_tuning.jobs.list_events(wrong.id)
+                if event.level == "warn" and "401" in event.message]
     assert len(warnings) == 1
     server.stop()
     assert service.server.stop() == 0

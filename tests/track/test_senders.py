@@ -1,4 +1,5 @@
-"""Senders against fake services: what is stored there is what the job did, whatever happens on the way. Nothing here needs more than the fakes."""
+"""Senders against fake services: what is stored there is what the job did, whatever happens on the way. Nothing here
+needs more than the fakes."""
 import json
 import time
 
@@ -112,7 +113,8 @@ def test_the_projects_key_of_wandb_serves_a_job_that_brings_none(tmp_path):
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         service.create(integration)
     assert "WANDB_API_KEY" in refused.value.message and not tracker.fake.requests
-    service.client.post("/organization/projects/proj-default/secrets", body={"name": "WANDB_API_KEY", "value": KEY}, cast_to=object)
+    service.client.post("/organization/projects/proj-default/secrets", body={"name": "WANDB_API_KEY", "value": KEY},
+                        cast_to=object)
     job = service.create(integration)
     assert service.wait(job.id).status == "succeeded"
     service.told(job.id)
@@ -120,7 +122,8 @@ def test_the_projects_key_of_wandb_serves_a_job_that_brings_none(tmp_path):
     tracker.fake.authorization = "Basic another"
     job = service.create(integration)
     service.told(job.id, "failed")
-    warnings = [event.message for event in service.client.fine_tuning.jobs.list_events(job.id) if event.level == "warn" and "integrations" in event.message]
+    warnings = [event.message for event in service.client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"
+                and "integrations" in event.message]
     assert len(warnings) == 1 and "401" in warnings[0] and KEY not in warnings[0]
     assert service.wait(job.id).status == "succeeded"
     tracker.fake.close()
@@ -134,7 +137,8 @@ def test_a_secret_of_the_project_that_is_named_stands_for_a_jobs_own(tmp_path, t
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         service.create(integration)
     assert "must be the name of a secret" in refused.value.message
-    service.client.post("/organization/projects/proj-default/secrets", body={"name": "MINE", "value": KEY}, cast_to=object)
+    service.client.post("/organization/projects/proj-default/secrets", body={"name": "MINE", "value": KEY},
+                        cast_to=object)
     job = service.create(integration)
     assert json.loads(job.to_json())["integrations"][0][tracker.kind][names[0] + "_secret"] == "MINE"
     assert service.wait(job.id).status == "succeeded"
@@ -147,7 +151,8 @@ def test_a_secret_of_the_project_that_is_named_stands_for_a_jobs_own(tmp_path, t
 def test_wandb_is_reached_only_where_the_operator_lists_it(tmp_path):
     service = Service(tmp_path, "http://127.0.0.1:9")
     service.server.stop()
-    service.server.options = [option.replace(":9", ":8") if str(option).startswith("internal:") else option for option in service.server.options]
+    service.server.options = [option.replace(":9", ":8") if str(option).startswith("internal:") else option
+                              for option in service.server.options]
     service.start()
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         service.create(Wandb().integration())
@@ -158,22 +163,30 @@ def test_wandb_is_reached_only_where_the_operator_lists_it(tmp_path):
 # --- a sender alone: the same documents, cut and repeated ---
 
 def document(tracker, events, **more):
-    job = {"id": "ftjob-1", "state": "running", "started_ms": 1_700_000_000_000, "finished_ms": 0, "model": "m", "method": "supervised", "seed": 7,
+    job = {"id": "ftjob-1", "state": "running", "started_ms": 1_700_000_000_000, "finished_ms": 0, "model": "m",
+           "method": "supervised", "seed": 7,
            "hyperparameters": {"n_epochs": 2, "learning_rate": 1e-5}}
-    config = {name: value for name, value in tracker.integration()[tracker.kind].items() if name not in ("api_key", "username", "password")}
-    return {"kind": tracker.kind, "job": {**job, **more.pop("job", {})}, "config": config, "external": None, "after_seq": 0, "is_uncertain": False, "is_last": False,
-            "operator": {"origins": f"internal:{tracker.fake.url}", "wandb_url": tracker.fake.url}, "secrets": {"api_key": KEY, "username": KEY, "password": KEY}, "events": events, **more}
+    config = {name: value for name, value in tracker.integration()[tracker.kind].items()
+              if name not in ("api_key", "username", "password")}
+    return {"kind": tracker.kind, "job": {**job, **more.pop("job", {})}, "config": config, "external": None,
+            "after_seq": 0, "is_uncertain": False, "is_last": False,
+            "operator": {"origins": f"internal:{tracker.fake.url}", "wandb_url": tracker.fake.url},
+            "secrets": {"api_key": KEY, "username": KEY, "password": KEY}, "events": events, **more}
 
 
 def log():
     """Steps with one and two events of metrics, and messages between them."""
     def event(kind, type, step, message, data, level="info"):
-        return {"kind": kind, "type": type, "step": step, "message": message, "data": data, "level": level, "time_ms": 1_700_000_000_500 + 250 * step}
-    events = [event("job", "message", 0, "Job is submitted", None), event("start", "message", 0, "Training", {"step": 0, "total_steps": 3, "train_examples": 24})]
+        return {"kind": kind, "type": type, "step": step, "message": message, "data": data, "level": level,
+                "time_ms": 1_700_000_000_500 + 250 * step}
+    events = [event("job", "message", 0, "Job is submitted", None),
+              event("start", "message", 0, "Training", {"step": 0, "total_steps": 3, "train_examples": 24})]
     for step in range(1, 4):
-        events.append(event("step", "metrics", step, f"Step {step}/3", {"step": step, "train_loss": 2 / step, "total_steps": 3, "gradient_norms": {"w": 1}}))
+        events.append(event("step", "metrics", step, f"Step {step}/3",
+                            {"step": step, "train_loss": 2 / step, "total_steps": 3, "gradient_norms": {"w": 1}}))
         if step != 2:
-            events.append(event("valid", "metrics", step, "Validated", {"step": step, "valid_loss": 2.5 / step, "train_loss": 2 / step + 1}))
+            events.append(event("valid", "metrics", step, "Validated",
+                                {"step": step, "valid_loss": 2.5 / step, "train_loss": 2 / step + 1}))
         events.append(event("checkpoint", "message", step, "Two\nlines \u00e9", None, "error" if step == 2 else "info"))
     return [dict(each, seq=i + 1) for i, each in enumerate(events)]
 
@@ -183,7 +196,8 @@ def tell(tracker, documents):
     external, after_seq = None, 0
     for i, events in enumerate(documents):
         lines = send(document(tracker, events, external=external, after_seq=after_seq, is_last=i == len(documents) - 1,
-                              job={"state": "succeeded" if i == len(documents) - 1 else "running", "finished_ms": 1_700_000_009_000}))
+                              job={"state": "succeeded" if i == len(documents) - 1 else "running",
+                                   "finished_ms": 1_700_000_009_000}))
         assert lines[-1]["end"] == "ok", lines
         for line in lines[:-1]:
             external, after_seq = line.get("external", external), max(after_seq, line.get("delivered", 0))
@@ -207,10 +221,12 @@ def test_wherever_a_log_is_cut_into_documents_the_stored_run_is_the_same(tracker
         assert stored(tracker) == whole, f"cut at {cuts}"
     if tracker.kind == "wandb":
         history, summary, console, times, config, state, tags, name = whole
-        assert history[0] == {"train_loss": 3, "valid_loss": 2.5, "_step": 1, "_timestamp": 1_700_000_000.75, "_runtime": 0.75}
+        assert history[0] == {"train_loss": 3, "valid_loss": 2.5, "_step": 1, "_timestamp": 1_700_000_000.75,
+                              "_runtime": 0.75}
         assert [row["_step"] for row in history] == [1, 2, 3] and "valid_loss" not in history[1]
         assert summary["_step"] == 3 and summary["valid_loss"] == 2.5 / 3 and summary["_wandb"] == {"runtime": 1}
-        assert console[:3] == ["Job is submitted", "Training", "Step 1/3"] and console[4] == "Two lines \u00e9" and times[0] == "2023-11-14T22:13:20.500000"
+        assert console[:3] == ["Job is submitted", "Training", "Step 1/3"] and console[4] == "Two lines \u00e9"
+        assert times[0] == "2023-11-14T22:13:20.500000"
         assert config["total_steps"] == 3 and config["n_epochs"] == 2 and config["seed"] == 7 and state == "finished"
 
 
@@ -223,13 +239,15 @@ def test_documents_told_twice_by_senders_that_died_change_nothing(tracker):
     lines = send(first)
     external = [line["external"] for line in lines if "external" in line][0]  # of the run; that of its contents is lost
     send({**first, "external": external, "is_uncertain": True})
-    tell_rest = document(tracker, events, external=external, is_uncertain=True, is_last=True, job={"state": "succeeded", "finished_ms": 1_700_000_009_000})
+    tell_rest = document(tracker, events, external=external, is_uncertain=True, is_last=True,
+                         job={"state": "succeeded", "finished_ms": 1_700_000_009_000})
     assert send(tell_rest)[-1]["end"] == "ok"
     assert send(tell_rest)[-1]["end"] == "ok"
     assert json.dumps(stored(tracker)) == json.dumps(whole)
 
 
-@pytest.mark.parametrize("state, theirs", [("succeeded", ("finished", "FINISHED")), ("failed", ("failed", "FAILED")), ("cancelled", ("killed", "KILLED"))])
+@pytest.mark.parametrize("state, theirs", [("succeeded", ("finished", "FINISHED")), ("failed", ("failed", "FAILED")),
+                                           ("cancelled", ("killed", "KILLED"))])
 def test_the_state_at_the_end_is_in_the_trackers_own_words(tracker, state, theirs):
     assert send(document(tracker, log(), is_last=True, job={"state": state, "finished_ms": 1}))[-1]["end"] == "ok"
     run, = tracker.fake.runs.values()
@@ -248,8 +266,11 @@ def test_wandb_gets_a_sign_of_life_of_a_job_that_has_nothing_to_tell():
     tracker.fake.close()
 
 
-@pytest.mark.parametrize("answer, end", [({"errors": [{"message": "permission denied for CANARY"}], "data": None}, "failed"), ({"data": {}}, "failed"), (409, "retry"),
-                                         (500, "retry"), (403, "failed"), (501, "failed"), ("garbage", "retry"), ("cut", "retry")])
+@pytest.mark.parametrize("answer, end",
+                         [({"errors": [{"message": "permission denied for CANARY"}], "data": None}, "failed"),
+                          ({"data": {}}, "failed"), (409, "retry"),
+                                         (500, "retry"), (403, "failed"), (501, "failed"), ("garbage", "retry"),
+                          ("cut", "retry")])
 def test_what_wandb_answers_decides_whether_it_is_tried_again(answer, end):
     tracker = Wandb()
     if isinstance(answer, dict):
@@ -283,7 +304,8 @@ def test_mlflow_gets_the_result_when_that_is_asked_for_and_none_of_it_twice(tmp_
     tracker.fake.misbehave = [None] * 5 + [503]  # search is not asked for; run made, params, run, list, a file, this one
     told = send(document)
     assert told[-1]["end"] == "retry" and len(tracker.fake.artifacts) in (1, 2)
-    again = {**document, "external": [line["external"] for line in told if "external" in line][-1], "is_uncertain": True}
+    again = {**document, "external": [line["external"] for line in told if "external" in line][-1],
+             "is_uncertain": True}
     assert send(again)[-1]["end"] == "ok" and artifacts_of(tracker.fake) == RESULT
     (run,) = tracker.fake.runs.values()
     sent = [path for method, path, _, _ in tracker.fake.requests if method == "PUT"]
@@ -300,7 +322,8 @@ def test_mlflow_gets_no_result_unasked_and_none_of_a_job_without_one(tmp_path):
         tracker.fake.close()
 
 
-@pytest.mark.parametrize("scheme", ["s3://bucket/", "file:///", "mlflow-artifacts://elsewhere.example.com/", "mlflow-artifacts:/../"])
+@pytest.mark.parametrize("scheme", ["s3://bucket/", "file:///", "mlflow-artifacts://elsewhere.example.com/",
+                                    "mlflow-artifacts:/../"])
 def test_a_run_that_keeps_its_artifacts_elsewhere_gets_none_and_an_event_says_so(tmp_path, scheme):
     tracker = Mlflow()
     tracker.fake.artifact_scheme = scheme

@@ -26,11 +26,14 @@ for _ in sys.stdin:
     accumulator.Reload()
     print(json.dumps({tag: [(e.step, e.value, e.wall_time) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}), flush=True)
 """
-TAGS = {"step": {"loss": "train/loss", "token_accuracy": "train/mean_token_accuracy", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm",
+TAGS = {"step": {"loss": "train/loss", "token_accuracy": "train/mean_token_accuracy",
+                 "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm",
                  "trained_tokens": "train/num_tokens", "tokens_per_s": "train/tokens_per_second"},
         "valid": {"valid_loss": "eval/loss", "valid_mean_token_accuracy": "eval/mean_token_accuracy"},
-        "checkpoint": {"full_valid_loss": "eval/full_loss", "full_valid_mean_token_accuracy": "eval/full_mean_token_accuracy"}}
-REWARDS = {"rewards_chosen": "rewards/chosen", "rewards_rejected": "rewards/rejected", "reward_accuracy": "rewards/accuracies",
+        "checkpoint": {"full_valid_loss": "eval/full_loss",
+                       "full_valid_mean_token_accuracy": "eval/full_mean_token_accuracy"}}
+REWARDS = {"rewards_chosen": "rewards/chosen", "rewards_rejected": "rewards/rejected",
+           "reward_accuracy": "rewards/accuracies",
            "reward_margin": "rewards/margins", "logps_chosen": "logps/chosen", "logps_rejected": "logps/rejected"}
 for name, tag in REWARDS.items():
     TAGS["step"][name], TAGS["valid"]["valid_" + name] = "train/" + tag, "eval/" + tag
@@ -40,7 +43,8 @@ class Reader:
     """TensorBoard's reader in a process of its own, which looks again when it is asked."""
 
     def __init__(self, folder):
-        self.process = subprocess.Popen([PYTHON, "-c", READER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen([PYTHON, "-c", READER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
 
     def look(self):
         print(file=self.process.stdin, flush=True)
@@ -59,12 +63,14 @@ def world(tmp_path_factory):
     message = [{"role": "user", "content": "Say red."}]
     (folder / "pairs.jsonl").write_text("".join(json.dumps({
         "input": {"messages": message}, "preferred_output": [{"role": "assistant", "content": f"The word is {word}."}],
-        "non_preferred_output": [{"role": "assistant", "content": "no."}]}) + "\n" for word in "red green blue small big old new quiet".split()))
+        "non_preferred_output": [{"role": "assistant", "content": "no."}]}) + "\n"
+                                                for word in "red green blue small big old new quiet".split()))
     return folder
 
 
 def command(world, out, *options, data="train.jsonl"):
-    return [BINARY, "train", "--model", world / "tiny", "--train", world / data, "--valid", world / data, "--out", out, "--n-epochs", "6", "--batch-size", "4",
+    return [BINARY, "train", "--model", world / "tiny", "--train", world / data, "--valid", world / data, "--out", out,
+            "--n-epochs", "6", "--batch-size", "4",
             "--no-packing", "--recovery-steps", "5", *options]
 
 
@@ -101,7 +107,8 @@ def test_every_figure_of_a_run_is_there_once(tmp_path, world):
 
 
 def test_rewards_have_the_names_that_trl_gives_them(tmp_path, world):
-    subprocess.run([*command(world, tmp_path / "out", "--method", "dpo", data="pairs.jsonl")], check=True, capture_output=True)
+    subprocess.run([*command(world, tmp_path / "out", "--method", "dpo", data="pairs.jsonl")], check=True,
+                   capture_output=True)
     reader = Reader(tmp_path / "out/run/tensorboard")
     seen = reader.look()
     check(seen, tmp_path / "out")
@@ -124,7 +131,8 @@ def test_a_killed_run_goes_on_without_a_gap_or_a_double(tmp_path, world):
         reader = reader or Reader(out / "run/tensorboard")
         reader.look()  # while it is there: this one sees every file of the run
     subprocess.run(command(world, out), check=True, capture_output=True)
-    assert [file.stat().st_size > 0 for file in sorted((out / "run/tensorboard").iterdir())] == [False, False, False, True]
+    has_events = [file.stat().st_size > 0 for file in sorted((out / "run/tensorboard").iterdir())]
+    assert has_events == [False, False, False, True]
     late = Reader(out / "run/tensorboard")
     check(late.look(), out, repeated)
     check(reader.look(), out, repeated)

@@ -1,5 +1,5 @@
-"""What the tests of senders share: a service with jobs that are told, and the two trackers as these tests see them: what a job's request names, and the run
-that a tracker has stored against what our database has."""
+"""What the tests of senders share: a service with jobs that are told, and the two trackers as these tests see them:
+what a job's request names, and the run that a tracker has stored against what our database has."""
 import base64
 import concurrent.futures
 import json
@@ -41,8 +41,10 @@ class Service:
         return self
 
     def create(self, *integrations, **hyperparameters):
-        return self.client.fine_tuning.jobs.create(model="test/tiny", training_file=self.file.id, validation_file=self.file.id,
-                                                   hyperparameters={"n_epochs": 2, "batch_size": 4, "packing": False, **hyperparameters}, extra_body={"integrations": integrations})
+        return self.client.fine_tuning.jobs.create(
+            model="test/tiny", training_file=self.file.id, validation_file=self.file.id,
+            hyperparameters={"n_epochs": 2, "batch_size": 4, "packing": False, **hyperparameters},
+            extra_body={"integrations": integrations})
 
     def wait(self, job_id):
         return wait_for_job(self.client, job_id)
@@ -67,28 +69,38 @@ class Told:
         columns = "state, model, training_file, validation_file, seed, hyperparameters_json, started_ms"
         row, = service.rows(f"SELECT {columns} FROM jobs WHERE id=?", job_id)
         self.id, self.row = job_id, dict(zip(columns.split(", "), row))
-        self.events = [(kind, type, step, message, json.loads(data or "{}"), at) for kind, type, step, message, data, at in service.rows(
-            "SELECT kind, type, step, message, data_json, created_ms FROM job_events WHERE job_id=? AND COALESCE(code, '') NOT LIKE 'integration!_%' ESCAPE '!' ORDER BY seq", job_id)]
-        self.links = [message.rpartition(" ")[2] for message, in service.rows("SELECT message FROM job_events WHERE job_id=? AND code LIKE 'integration!_%!_run' ESCAPE '!'", job_id)]
+        told = service.rows("SELECT kind, type, step, message, data_json, created_ms FROM job_events WHERE job_id=? "
+                            "AND COALESCE(code, '') NOT LIKE 'integration!_%' ESCAPE '!' ORDER BY seq", job_id)
+        self.events = [(kind, type, step, message, json.loads(data or "{}"), at)
+                       for kind, type, step, message, data, at in told]
+        links = service.rows("SELECT message FROM job_events WHERE job_id=? "
+                             "AND code LIKE 'integration!_%!_run' ESCAPE '!'", job_id)
+        self.links = [message.rpartition(" ")[2] for message, in links]
 
     def params(self):
         params = {name: self.row[name] for name in ("model", "training_file", "validation_file", "seed")}
         params.update(json.loads(self.row["hyperparameters_json"]), method="supervised")
         for kind, _, _, _, data, _ in self.events:
             if kind == "start":
-                params.update({name: value for name, value in data.items() if name not in ("step", "resumed_from_step", "disk_bytes")})
+                params.update({name: value
+                               for name, value in data.items()
+                               if name not in ("step", "resumed_from_step", "disk_bytes")})
         return params
 
     def metrics(self):
         """(step, {name: number}, time) of each event that has some."""
-        return [(step, {name: value for name, value in data.items() if isinstance(value, (int, float)) and name not in NOT_METRICS}, at)
-                for _, type, step, _, data, at in self.events if type == "metrics"]
+        def numbers(data):
+            return {name: value for name, value in data.items()
+                    if isinstance(value, (int, float)) and name not in NOT_METRICS}
+
+        return [(step, numbers(data), at) for _, type, step, _, data, at in self.events if type == "metrics"]
 
     def steps(self):
         """One row for each step, in the order in which they came."""
         rows = {}
         for step, metrics, at in self.metrics():
-            rows.setdefault(step, {}).update(metrics, _step=step, _timestamp=at / 1000, _runtime=(at - self.row["started_ms"]) / 1000)
+            rows.setdefault(step, {}).update(metrics, _step=step, _timestamp=at / 1000,
+                                             _runtime=(at - self.row["started_ms"]) / 1000)
         return list(rows.values())
 
     def summary(self):
@@ -102,7 +114,8 @@ class Told:
 
 
 class Wandb:
-    """points: the nth request and when in it a sender dies: before anything is done, with the answer lost, after the answer."""
+    """points: the nth request and when in it a sender dies: before anything is done, with the answer lost, after the
+    answer."""
     kind = "wandb"
     points = [(n, when) for n in range(3) for when in ("killed before", "killed", "killed after")] + [(3, "killed")]
 
@@ -110,12 +123,15 @@ class Wandb:
         self.fake = FakeWandb(key=KEY)
 
     def integration(self, **config):
-        return {"type": "wandb", "wandb": {"project": "a project", "name": "a run", "tags": ["red", "blue"], "api_key": KEY, **config}}
+        return {"type": "wandb",
+                "wandb": {"project": "a project", "name": "a run", "tags": ["red", "blue"], "api_key": KEY, **config}}
 
     def check(self, told, state="finished"):
         (place, run), = self.fake.runs.items()
-        assert place == (ENTITY, "a project", told.id) and (run.name, run.tags, run.state) == ("a run", ["red", "blue"], state)
-        assert {name: value for name, value in run.config.items() if name != "_wandb"} == told.params() and "t" in run.config["_wandb"]
+        assert place == (ENTITY, "a project", told.id)
+        assert (run.name, run.tags, run.state) == ("a run", ["red", "blue"], state)
+        assert {name: value for name, value in run.config.items() if name != "_wandb"} == told.params()
+        assert "t" in run.config["_wandb"]
         assert run.history() == told.steps() and len(run.history()) > 5
         assert run.summary() == told.summary()
         assert run.console() == told.console()
@@ -132,7 +148,8 @@ class Mlflow:
         self.fake = FakeMlflow(authorization="Basic " + base64.b64encode(f"{KEY}:{KEY}".encode()).decode())
 
     def integration(self, **config):
-        return {"type": "mlflow", "mlflow": {"tracking_uri": self.fake.url + "/prefix/", "experiment_name": "tests", "run_name": "a run", "tags": {"team": "red"},
+        return {"type": "mlflow", "mlflow": {"tracking_uri": self.fake.url + "/prefix/", "experiment_name": "tests",
+                                             "run_name": "a run", "tags": {"team": "red"},
                                              "username": KEY, "password": KEY, **config}}
 
     def check(self, told, state="FINISHED"):
@@ -148,8 +165,10 @@ class Mlflow:
 
 def check_mlflow(told, params, metrics):
     """Numbers and names as a tracking server gives them back: every one once, nothing else."""
-    assert params == {name: str(value) if not isinstance(value, (bool, float)) else json.dumps(value) for name, value in told.params().items()}
-    ours = sorted((name, step, float(value), at) for step, values, at in told.metrics() for name, value in values.items())
+    assert params == {name: str(value) if not isinstance(value, (bool, float)) else json.dumps(value)
+                      for name, value in told.params().items()}
+    ours = sorted((name, step, float(value), at) for step, values, at in told.metrics()
+                  for name, value in values.items())
     assert sorted(map(tuple, metrics)) == ours and len(ours) > 12
 
 
@@ -160,16 +179,21 @@ def send(document):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-RESULT = {"adapter_model.safetensors": bytes(range(256)) * 300, "adapter_config.json": b"{}", "chat template.jinja": b"x", "tokenizer.json": b"[]"}
+RESULT = {"adapter_model.safetensors": bytes(range(256)) * 300, "adapter_config.json": b"{}",
+          "chat template.jinja": b"x", "tokenizer.json": b"[]"}
 
 
 def last_document(folder, url, secrets=None, **config):
     """What the last sender of a job with a result is told; MLflow is below /prefix of the fake one's URL."""
     for name, data in RESULT.items():
         (folder / name).write_bytes(data)
-    (folder / "MANIFEST").write_text(json.dumps({"kind": "lora", "files": [{"name": name, "bytes": len(data), "sha256": "0" * 64} for name, data in RESULT.items()]}))
-    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "succeeded", "finished_ms": 2, "started_ms": 1}, "config": {"tracking_uri": url + "/prefix", **config},
-            "external": {}, "after_seq": 1, "is_last": True, "events": [], "secrets": {"username": KEY, "password": KEY} if secrets is None else secrets,
+    (folder / "MANIFEST").write_text(json.dumps({"kind": "lora",
+                                                 "files": [{"name": name, "bytes": len(data), "sha256": "0" * 64}
+                                                           for name, data in RESULT.items()]}))
+    return {"kind": "mlflow", "job": {"id": "ftjob-1", "state": "succeeded", "finished_ms": 2, "started_ms": 1},
+            "config": {"tracking_uri": url + "/prefix", **config},
+            "external": {}, "after_seq": 1, "is_last": True, "events": [],
+            "secrets": {"username": KEY, "password": KEY} if secrets is None else secrets,
             "operator": {"origins": f"internal:{url}"}, "result": {"folder": str(folder)}}
 
 
@@ -193,5 +217,6 @@ def killed_at(folder, tracker, n, when):
 def kill_at_every_point(folder, make_tracker, points=None):
     """A job for each point at which its sender dies; the run is what the job did all the same."""
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(killed_at, folder / f"{n} {when}", make_tracker(), n, when) for n, when in points or make_tracker.points]:
+        for done in [pool.submit(killed_at, folder / f"{n} {when}", make_tracker(), n, when)
+                     for n, when in points or make_tracker.points]:
             done.result()
