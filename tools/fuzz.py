@@ -22,17 +22,16 @@ FIELDS = ['date', 'machine', 'target', 'cpu_seconds', 'runs', 'edges', 'findings
 SLICE_SECONDS = 60
 
 
-def build():
+def build(names):
     if not (BUILD / 'build.ninja').exists():
         subprocess.run(['meson', 'setup', BUILD, '-Dtests=true', '-Dfuzz=true', '-Db_sanitize=address,undefined',
                         '-Db_lundef=false', '-Doptimization=1', '-Dc_args=-fsanitize=fuzzer-no-link'],
                        cwd=ROOT, env=dict(os.environ, CC='clang'), check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(['ninja', '-C', BUILD, '--quiet'], check=True)
+    subprocess.run(['ninja', '-C', BUILD, '--quiet', *(f'tests/fuzz/fuzz_{name}' for name in names)], check=True)
 
 
 def targets(only):
-    names = sorted(path.name.removeprefix('fuzz_') for path in (BUILD / 'tests/fuzz').glob('fuzz_*')
-                   if path.is_file() and not path.name.startswith('fuzz_replay_'))
+    names = sorted(path.name.removesuffix('_fuzz.c') for path in (ROOT / 'tests/fuzz').glob('*_fuzz.c'))
     return [name for name in names if not only or name in only]
 
 
@@ -41,7 +40,7 @@ def run_slice(name, seconds):
     found, crashes = BUILD / 'found' / name, BUILD / 'crashes' / name
     found.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
-    command = [BUILD / 'tests/fuzz' / f'fuzz_{name}', f'-max_total_time={seconds}', '-rss_limit_mb=1024', '-timeout=10',
+    command = [BUILD / 'tests/fuzz' / f'fuzz_{name}', f'-max_total_time={seconds}', '-rss_limit_mb=1024', '-timeout=30',
                '-print_final_stats=1', f'-artifact_prefix={crashes}/', found, ROOT / 'tests/fuzz/corpus' / name]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors='replace')
     text = process.stderr.read()
@@ -98,9 +97,9 @@ def main():
     args = parser.parse_args()
     if args.totals:
         return print_totals()
-    build()
-    spent, failed = {}, set()
     names = targets(args.only)
+    build(names)
+    spent, failed = {}, set()
     while names:
         for name in list(names):
             left = args.seconds - spent.get(name, 0)

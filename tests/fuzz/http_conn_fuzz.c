@@ -121,15 +121,23 @@ static void act(bool is_last)
         http_stream_end(w.stream);
 }
 
+/* The server may leave bytes unread only while a handler owes it something: then the rest is not sent. */
 static void send_bytes(struct str bytes)
 {
+    bool is_stuck = false;
+
     while (bytes.len > 0) {
         ssize_t sent = send(w.client, bytes.at, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN)
             return;
+        if (sent < 0 && is_stuck) {
+            CHECK(w.waiting || w.paused || w.stream);
+            return;
+        }
+        is_stuck = sent < 0;
         bytes = str_slice(bytes, sent > 0 ? (size_t)sent : 0, bytes.len);
         step(3);
-        if (sent < 0)
+        if (is_stuck)
             drain();
     }
 }
