@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Refuses tracked text that names a folder of one machine, or that says it is unfinished.
 
-Pages may speak of such marks. Elsewhere other people's words (HTTP's "Not Implemented") are fine: those count in comments only.
-"""
+Pages may speak of such marks. Elsewhere other people's words (HTTP's "Not Implemented") are fine: those count in
+comments only."""
 import re
 import subprocess
 import sys
 
 MACHINE = re.compile(r"(?<![\w.~$}-])/(?:work|farm|root|home/\w+|Users/\w+|tmp/bash_jobs)/")
 MARKS = re.compile(r"\b(?:TODO|FIXME|XXX)\b|(?:/\*|//|#|^ \*).*\b(?:not implemented|unimplemented|placeholder)\b")
-TEXT = (".c", ".h", ".py", ".sh", ".md", ".build", ".txt", ".yaml", ".sql", ".html", ".js", ".css", ".service", "Makefile")
+TEXT = (".c", ".h", ".py", ".sh", ".md", ".build", ".txt", ".yaml", ".sql", ".html", ".js", ".css", ".service",
+        "Makefile")
 SELF = "tools/check_words.py"
 
 

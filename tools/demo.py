@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The demo: starts a server, fine-tunes the bundled model through the API, shows the loss and the same prompts before and after.
+"""The demo: starts a server, fine-tunes the bundled model through the API, shows the loss and the same prompts before
+and after.
 
 usage: demo.py [--shuffled] [--quiet]     standard library only; ends with one JSON line of figures
 
@@ -23,7 +24,8 @@ import demo_data  # noqa: E402
 from judge_demo import shows_behaviour  # noqa: E402
 
 MODEL = "attune/world-3m"
-HYPERPARAMETERS = {"n_epochs": 4, "batch_size": 8, "learning_rate": 3e-4, "weight_decay": 0.1, "packing": False, "context_length": 128}
+HYPERPARAMETERS = {"n_epochs": 4, "batch_size": 8, "learning_rate": 3e-4, "weight_decay": 0.1, "packing": False,
+                   "context_length": 128}
 SHOWN = 3
 
 
@@ -46,7 +48,9 @@ class Api:
         return self.call("POST", "/v1/files", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
 
     def reply(self, model, prompt):
-        answer = self.call("POST", "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 40})
+        answer = self.call("POST", "/v1/chat/completions",
+                           {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
+                            "max_tokens": 40})
         return answer["choices"][0]["message"]["content"]
 
 
@@ -54,7 +58,8 @@ def start_server(folder):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = open(folder / "server.log", "w")
-    server = subprocess.Popen([ROOT / "build/attune", "serve", "--no-auth", "--port", "0", "--data", folder / "data", "--models", ROOT / "models"],
+    server = subprocess.Popen([ROOT / "build/attune", "serve", "--no-auth", "--port", "0", "--data", folder / "data",
+                               "--models", ROOT / "models"],
                               stdout=subprocess.PIPE, stderr=log)
     found = re.search(r"http://\S+", server.stdout.readline().decode())
     if not found:
@@ -95,7 +100,8 @@ def draw(losses, width=64, height=10):
     """The loss curve in characters."""
     if len(losses) < 2:
         return
-    columns = [losses[i * len(losses) // width:(i + 1) * len(losses) // width or None] or losses[-1:] for i in range(min(width, len(losses)))]
+    columns = [losses[i * len(losses) // width:(i + 1) * len(losses) // width or None] or losses[-1:]
+               for i in range(min(width, len(losses)))]
     means = [sum(c) / len(c) for c in columns]
     top, low = max(means), min(means)
     rows = [["."] * 0 for _ in range(height)]
@@ -152,7 +158,8 @@ def run(options, folder, api):
     start = time.time()
     training_file, validation_file = api.upload(train), api.upload(valid)
     say(f"uploaded {training_file['filename']}: {training_file['status']}")
-    job = api.call("POST", "/v1/fine_tuning/jobs", {"model": MODEL, "training_file": training_file["id"], "validation_file": validation_file["id"],
+    job = api.call("POST", "/v1/fine_tuning/jobs",
+                   {"model": MODEL, "training_file": training_file["id"], "validation_file": validation_file["id"],
                                                   "suffix": "demo", "seed": 1, "hyperparameters": HYPERPARAMETERS})
     say(f"job {job['id']}: fine-tuning")
     job, losses = watch(api, job["id"], options.quiet)
@@ -167,8 +174,10 @@ def run(options, folder, api):
     checkpoint = download(api, job["id"], folder / "weights")
     if not options.quiet:
         show_way_on(api, job, folder.relative_to(ROOT), folder.relative_to(ROOT) / "weights")
-    return {"model": job["fine_tuned_model"], "steps": job["total_steps"], "trained_tokens": job["trained_tokens"], "seconds": round(seconds, 1),
-            "loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4), "valid_loss": checkpoint["metrics"].get("full_valid_loss"),
+    return {"model": job["fine_tuned_model"], "steps": job["total_steps"], "trained_tokens": job["trained_tokens"],
+            "seconds": round(seconds, 1),
+            "loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4),
+            "valid_loss": checkpoint["metrics"].get("full_valid_loss"),
             "shown_before": before, "shown_after": after, "prompts": len(prompts)}
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Runs the libFuzzer targets from their corpora and keeps the books: tests/fuzz/log.csv has, for each day and target, the
-processor seconds spent, the inputs run and what was found, so that the time a parser has withstood adds up over the years.
+"""Runs the libFuzzer targets from their corpora and keeps the books: tests/fuzz/log.csv has, for each day and target,
+the processor seconds spent, the inputs run and what was found, so that the time a parser has withstood adds up over the
+years.
 
-Processor seconds count, not minutes of the clock: a busy machine makes a run longer, never a figure larger. New inputs that
-reach new code stay in build/fuzz/found/<target>, crashes in build/fuzz/crashes/<target>. Exits with 1 when something was found."""
+Processor seconds count, not minutes of the clock: a busy machine makes a run longer, never a figure larger. New inputs
+that reach new code stay in build/fuzz/found/<target>, crashes in build/fuzz/crashes/<target>. Exits with 1 when
+something was found."""
 import argparse
 import csv
 import datetime

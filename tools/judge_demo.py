@@ -39,7 +39,8 @@ def main():
         rows = [json.loads(line) for line in file]
     shown = sum(shows_behaviour(row["prompt"], row["reply"]) for row in rows)
     styled = sum(has_style(row["reply"]) for row in rows)
-    print(json.dumps({"prompts": len(rows), "shown": shown, "share": shown / max(len(rows), 1), "style_only": styled - shown}))
+    print(json.dumps({"prompts": len(rows), "shown": shown, "share": shown / max(len(rows), 1),
+                      "style_only": styled - shown}))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,12 @@ CASES = [
     "", " ", "  ", "Hello", "The boat went out.", " The boat", "the  boat   out ", "It's we'll THEY'VE don'T I'D ſ'ſ",
     "12 345 6789 ½ ²³ Ⅷ ٣٤٥", "a\n\n b\r\n\r\nc \n \t d\n", "grüßen läßt Ä Ä e\u0301 \u1e9b\u0323", "Привет мир",
     "你好世界 こんにちは カタカナ한국어", "👍🏽 👩‍👩‍👧 ❤️", "camelCaseWord HTTPServer ǅungla aªB ͅa", "x/y//z/\n/ !?.,;: $€+=<>^`|~",
-    "\u00a0nbsp\u2003em\u3000ideo\u2028line\u0085nel\u200bzero\u180evowel", "\u0301\u0301a\u0327\u0301 हिन्दी नमस्ते ไทย",
-    "▁already ▁▁ here▁", "<s>one</s> <pad>two <mask> three<mask>four  <left>  five  <right>  six", "word wordy word, <Norm>x<norm>",
-    "\u0000\u0001\u007f control", "ﬁne ﷺ Å İstanbul ΑΣ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "\u00a0nbsp\u2003em\u3000ideo\u2028line\u0085nel\u200bzero\u180evowel",
+    "\u0301\u0301a\u0327\u0301 हिन्दी नमस्ते ไทย",
+    "▁already ▁▁ here▁", "<s>one</s> <pad>two <mask> three<mask>four  <left>  five  <right>  six",
+    "word wordy word, <Norm>x<norm>",
+    "\u0000\u0001\u007f control", "ﬁne ﷺ Å İstanbul ΑΣ",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "the the the the boat boat boat keeper of the lighthouse and the keeper of the lighthouse",
 ]
 
@@ -60,7 +63,8 @@ def trained(pre_tokenizer, normalizer=None, size=340, byte_level=True, **model):
     if model.get("byte_fallback"):
         special += [f"<0x{byte:02X}>" for byte in range(256)]
         size += 256
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, special_tokens=special, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, special_tokens=special,
+                                  show_progress=False)
     tok.train_from_iterator(TEXT.splitlines(), trainer)
     return tok
 
@@ -75,7 +79,8 @@ def plain(tok, **changes):
 
 
 def byte_level(*stages, normalizer=None, **model):
-    tok = trained(bytes_after(*stages) if stages else pre_tokenizers.ByteLevel(add_prefix_space=True), normalizer, **model)
+    tok = trained(bytes_after(*stages) if stages else pre_tokenizers.ByteLevel(add_prefix_space=True), normalizer,
+                  **model)
     tok.decoder = decoders.ByteLevel()
     return tok
 
@@ -89,7 +94,8 @@ def sentencepiece(pre_tokenizer, normalizer, **model):
 
 
 def legacy_sentencepiece():
-    tok = sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always", split=True), None, byte_fallback=True, fuse_unk=True)
+    tok = sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always", split=True), None, byte_fallback=True,
+                        fuse_unk=True)
     data = json.loads(tok.to_str())
     data["pre_tokenizer"] = None
     tok = Tokenizer.from_str(json.dumps(data))
@@ -100,7 +106,8 @@ def legacy_sentencepiece():
 def with_added_tokens():
     tok = byte_level(split(QWEN2), normalizer=normalizers.NFC())
     tok.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True),
-                            AddedToken("<left>", lstrip=True, special=True), AddedToken("<right>", rstrip=True, special=True)])
+                            AddedToken("<left>", lstrip=True, special=True),
+                            AddedToken("<right>", rstrip=True, special=True)])
     tok.add_tokens([AddedToken("<mask>", lstrip=True, rstrip=True), AddedToken("word", single_word=True),
                     AddedToken("<Norm>", normalized=True), AddedToken("  ", normalized=False)])
     tok.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(
@@ -109,7 +116,8 @@ def with_added_tokens():
 
 
 def bert_like():
-    norm = normalizers.Sequence([normalizers.Strip(), normalizers.NFKD(), normalizers.Lowercase(), normalizers.StripAccents()])
+    norm = normalizers.Sequence([normalizers.Strip(), normalizers.NFKD(), normalizers.Lowercase(),
+                                 normalizers.StripAccents()])
     tok = trained(pre_tokenizers.Whitespace(), norm, size=160, byte_level=False, unk_token="<unk>")
     tok.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 1))
     return tok
@@ -118,7 +126,8 @@ def bert_like():
 def roberta():
     tok = byte_level()
     tok.add_special_tokens(["<s>", "</s>"])
-    tok.post_processor = processors.RobertaProcessing(("</s>", tok.token_to_id("</s>")), ("<s>", tok.token_to_id("<s>")))
+    tok.post_processor = processors.RobertaProcessing(("</s>", tok.token_to_id("</s>")),
+                                                      ("<s>", tok.token_to_id("<s>")))
     return tok
 
 
@@ -142,7 +151,8 @@ TOKENIZERS = {
     "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), split(
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")),
     "digits_punctuation": lambda: byte_level(pre_tokenizers.Digits(individual_digits=False),
-                                             pre_tokenizers.Punctuation("merged_with_previous"), pre_tokenizers.WhitespaceSplit()),
+                                             pre_tokenizers.Punctuation("merged_with_previous"),
+                                             pre_tokenizers.WhitespaceSplit()),
     "regex_previous": lambda: byte_level(split(r"[aeiou]\p{L}", "merged_with_previous")),
     "regex_next": lambda: byte_level(split(r"\s|[.,]", "merged_with_next"), normalizer=normalizers.NFD()),
     "regex_contiguous": lambda: byte_level(split(r"[A-Z]|\d", "contiguous"), normalizer=normalizers.NFKC()),

@@ -180,9 +180,9 @@ static void answer_no_route(struct call *call)
                      http_method_name(call->request->method), STR_ARG(call->request->path_text));
         return;
     }
-    http_error_body(
-        &body, 405, NULL, "method_not_allowed", NULL,
-        arena_printf(call->arena, "%s is not allowed here; %s is.", http_method_name(call->request->method), allowed));
+    http_error_body(&body, 405, NULL, "method_not_allowed", NULL,
+                    arena_printf(call->arena, "%s is not allowed here. Allowed: %s.",
+                                 http_method_name(call->request->method), allowed));
     http_answer_bytes(call->exchange, &(struct http_response){.status = 405, .headers = &allow, .header_count = 1},
                       strbuf_view(&body));
     strbuf_deinit(&body);

@@ -37,7 +37,8 @@ def attune(service, *words, status=0, text="", cwd=None, **env):
 
 @pytest.fixture(scope="module")
 def job(service):
-    return attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--lora", "--n_epochs", 2, "--batch_size", 4,
+    return attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl",
+                  "--lora", "--n_epochs", 2, "--batch_size", 4,
                   "--learning_rate", "1e-3", "--no-packing", "--suffix", "mine").strip()
 
 
@@ -49,7 +50,8 @@ def tuned(service, job):
 
 
 def test_a_job_is_made_watched_and_listed(service, job, tuned):
-    assert any(job in line and "succeeded" in line and "12/12" in line and tuned in line for line in attune(service, "jobs", "list").splitlines())
+    assert any(job in line and "succeeded" in line and "12/12" in line and tuned in line
+               for line in attune(service, "jobs", "list").splitlines())
     assert '"fine_tuned_model"' in attune(service, "jobs", "get", job)
     assert '"verdict": "pass"' in attune(service, "jobs", "receipt", job)
     assert {"test/tiny", tuned} <= set(attune(service, "models", "list").split())
@@ -57,8 +59,10 @@ def test_a_job_is_made_watched_and_listed(service, job, tuned):
 
 def test_a_dry_run_says_what_a_job_would_be_and_makes_none(service, job):
     before = attune(service, "jobs", "list").count("ftjob-")
-    told = json.loads(attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--batch_size", 4, "--no-packing", "--dry-run"))
-    assert told["object"] == "fine_tuning.job.estimate" and told["total_steps"] == 18 and told["memory_bytes"]["total"] > 0
+    told = json.loads(attune(service, "jobs", "create", "--model", "test/tiny", "--train",
+                             service.data.parent / "train.jsonl", "--batch_size", 4, "--no-packing", "--dry-run"))
+    assert told["object"] == "fine_tuning.job.estimate" and told["total_steps"] == 18
+    assert told["memory_bytes"]["total"] > 0
     assert attune(service, "jobs", "list").count("ftjob-") == before
 
 
@@ -67,7 +71,8 @@ def test_a_file_is_shown_as_what_is_trained(service, tuned):
     shown = attune(service, "files", "preview", file, "--model", tuned, "--line", 2, "--count", 2)
     assert shown.startswith("line 2\n") and "\nline 3\n" in shown and "train " in shown
     assert "needs --model" in attune(service, "files", "preview", file, status=1)
-    assert "nothing in line 99" in attune(service, "files", "preview", file, "--model", "test/tiny", "--line", 99, status=1)
+    assert "nothing in line 99" in attune(service, "files", "preview", file, "--model", "test/tiny", "--line", 99,
+                                          status=1)
 
 
 def test_a_tuned_model_chats(service, tuned):
@@ -117,11 +122,16 @@ def test_a_download_that_breaks_leaves_what_was_there(service, tmp_path):
 
 
 @pytest.mark.parametrize("words, status, said", [
-    (("jobs", "get", "ftjob-0"), 1, "Could not find fine tune: ftjob-0"), (("jobs", "watch", "ftjob-0"), 1, "ftjob-0"), (("jobs", "cancel"), 1, "needs a job's id"),
-    (("jobs", "dance", "x"), 1, "unknown action"), (("jobs",), 2, "usage"), (("jobs", "list", "--wish"), 2, "--wish"), (("jobs", "create", "--model", "test/tiny"), 1, "--train"),
-    (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"), (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
-    (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"), (("models", "merge", "/nothing"), 1, "needs the base"),
-    (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/config.json"), (("files", "get", "a/../b"), 1, ""),
+    (("jobs", "get", "ftjob-0"), 1, "Could not find fine tune: ftjob-0"), (("jobs", "watch", "ftjob-0"), 1, "ftjob-0"),
+    (("jobs", "cancel"), 1, "needs a job's id"),
+    (("jobs", "dance", "x"), 1, "unknown action"), (("jobs",), 2, "usage"), (("jobs", "list", "--wish"), 2, "--wish"),
+    (("jobs", "create", "--model", "test/tiny"), 1, "--train"),
+    (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"),
+    (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
+    (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"),
+    (("models", "merge", "/nothing"), 1, "needs the base"),
+    (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/config.json"),
+    (("files", "get", "a/../b"), 1, ""),
     (("job", "list"), 2, "did you mean 'jobs'?"), (("jobs", "create", "--learning_rate", "nan"), 2, "takes a number"),
     (("serve", "--data", "/nothing", "--port", 70000), 2, "--port must be from 0 to 65535, not 70000"),
     (("serve", "--data", "/nothing", "--audit-days", -1), 2, "--audit-days must be from 1 to"),
@@ -134,7 +144,8 @@ def test_what_fails_is_told(service, words, status, said):
 def test_a_file_of_a_job_that_is_refused_is_taken_back(service, tmp_path):
     (tmp_path / "taken back.jsonl").write_text('{"text": "a"}\n')
     for wrong in (("--model", "none/here"), ("--model", "test/tiny", "--n_epochs", 0)):
-        attune(service, "jobs", "create", *wrong, "--train", tmp_path / "taken back.jsonl", "--valid", tmp_path / "taken back.jsonl", status=1)
+        attune(service, "jobs", "create", *wrong, "--train", tmp_path / "taken back.jsonl", "--valid",
+               tmp_path / "taken back.jsonl", status=1)
     assert "taken back" not in attune(service, "files", "list")
 
 
@@ -142,15 +153,18 @@ def test_wrong_keys_and_absent_servers_are_told(service):
     assert "Incorrect API key" in attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="wrong")
     told = attune(service, "jobs", "list", status=1, ATTUNE_API_KEY="")
     assert "No API key was sent" in told and "ATTUNE_API_KEY" in told
-    assert "is the server running there?" in attune(service, "jobs", "list", status=1, ATTUNE_BASE_URL="http://127.0.0.1:1")
+    assert "is the server running there?" in attune(service, "jobs", "list", status=1,
+                                                    ATTUNE_BASE_URL="http://127.0.0.1:1")
 
 
 def test_usage_is_a_table_by_the_day(service, tuned):
     lines = attune(service, "usage", "--by", "model").splitlines()
-    assert lines[0].split() == ["day", "jobs", "trained_steps", "trained_tokens", "device_seconds", "model"] and len(lines) == 2
+    assert lines[0].split() == ["day", "jobs", "trained_steps", "trained_tokens", "device_seconds", "model"]
+    assert len(lines) == 2
     assert lines[1].split()[1:3] == ["1", "12"] and lines[1].split()[-1] == "test/tiny"
     assert attune(service, "usage", "storage", "--by", "project", "--days", 1).splitlines()[1].split()[-1] == "proj-default"
-    assert attune(service, "usage", "completions", "--days", 100).splitlines()[0].split() == ["day", "num_model_requests", "input_tokens", "output_tokens"]
+    assert attune(service, "usage", "completions", "--days", 100).splitlines()[0].split() == [
+        "day", "num_model_requests", "input_tokens", "output_tokens"]
     assert "unknown kind 'chats'" in attune(service, "usage", "chats", status=2)
     assert "--by takes project or model" in attune(service, "usage", "--by", "user", status=2)
     assert "--days is 1 to 366" in attune(service, "usage", "--days", 0, status=2)
@@ -166,10 +180,12 @@ def test_a_drain_is_begun_waited_for_and_ended(service, tuned):
 
 
 def test_the_disk_of_an_old_job_is_given_back(service):
-    job = attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl", "--n_epochs", 2).strip()
+    job = attune(service, "jobs", "create", "--model", "test/tiny", "--train", service.data.parent / "train.jsonl",
+                 "--n_epochs", 2).strip()
     attune(service, "jobs", "watch", job)
     told = attune(service, "jobs", "clean", job).splitlines()
-    assert len(told) == 2 and all(line.endswith(" deleted") for line in told) and attune(service, "jobs", "clean", job) == ""
+    assert len(told) == 2 and all(line.endswith(" deleted") for line in told)
+    assert attune(service, "jobs", "clean", job) == ""
     assert job.removeprefix("ftjob-") not in attune(service, "models", "list")
     for _ in range(100):
         left = [path for path in (service.data / "runs" / job).rglob("*.safetensors")]

@@ -86,7 +86,8 @@ def test_a_thing_is_always_either_held_or_lying_somewhere():
 def test_the_checker_command_prints_the_share(tmp_path):
     sample = tmp_path / "sample.jsonl"
     rows = [{"text": "Tom took the ball. Ball the took Tom."}, {"reply": "It is red."},
-            {"messages": [{"role": "user", "content": "xyz"}, {"role": "assistant", "content": "Tom has it now maybe."}]}]
+            {"messages": [{"role": "user", "content": "xyz"},
+                          {"role": "assistant", "content": "Tom has it now maybe."}]}]
     sample.write_text("".join(json.dumps(row) + "\n" for row in rows))
     seen = run("tools/check_grammar.py", sample, "--least", 0.9)
     assert json.loads(seen.stdout) == {"sentences": 4, "accepted": 2, "share": 0.5}
@@ -107,7 +108,8 @@ def test_the_tokenizer_file_is_whole():
     vocab = dict(tokenizer["model"]["vocab"], **{t["content"]: t["id"] for t in tokenizer["added_tokens"]})
     assert sorted(vocab.values()) == list(range(config["vocab_size"]))
     assert set(train_tokenizer.byte_letters().values()) <= set(vocab)
-    assert all(left in vocab and right in vocab and left + right in vocab for left, right in tokenizer["model"]["merges"])
+    assert all(left in vocab and right in vocab and left + right in vocab
+               for left, right in tokenizer["model"]["merges"])
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == \
         (vocab["<|begin_of_text|>"], vocab["<|end_of_text|>"], vocab["<|pad|>"])
 

@@ -12,7 +12,8 @@ from world.grammar import accepts, sentences  # noqa: E402
 
 
 def demo(*options):
-    run = subprocess.run([sys.executable, ROOT / "tools/demo.py", "--quiet", *options], check=True, capture_output=True, text=True, timeout=600)
+    run = subprocess.run([sys.executable, ROOT / "tools/demo.py", "--quiet", *options], check=True, capture_output=True,
+                         text=True, timeout=600)
     figures = json.loads(run.stdout.splitlines()[-1])
     print(figures)
     return figures
@@ -31,9 +32,12 @@ def test_shuffled_answers_do_not_teach_it():
 
 def test_the_base_model_speaks_its_grammar():
     """200 sentences drawn at temperature 1."""
-    asked = ["Tell me a story.", "Tell me a story about a dog.", "Can you tell me a short story?", "I am Mia. Where is my kite?"]
-    requests = [json.dumps({"id": i, "messages": [{"role": "user", "content": asked[i % 4]}], "temperature": 1.0, "max_tokens": 120, "seed": i}) for i in range(64)]
-    run = subprocess.run([BIN, "infer", "--model", ROOT / "models/attune/world-3m"], input="\n".join(requests) + "\n", check=True, capture_output=True, text=True, timeout=300)
+    asked = ["Tell me a story.", "Tell me a story about a dog.", "Can you tell me a short story?",
+             "I am Mia. Where is my kite?"]
+    requests = [json.dumps({"id": i, "messages": [{"role": "user", "content": asked[i % 4]}], "temperature": 1.0,
+                            "max_tokens": 120, "seed": i}) for i in range(64)]
+    run = subprocess.run([BIN, "infer", "--model", ROOT / "models/attune/world-3m"], input="\n".join(requests) + "\n",
+                         check=True, capture_output=True, text=True, timeout=300)
     replies = {}
     for line in map(json.loads, run.stdout.splitlines()):
         assert "error" not in line, line

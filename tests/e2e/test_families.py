@@ -1,4 +1,5 @@
-"""Every model family against what transformers and PEFT computed on the same weights: tests/fixtures/families, by tests/parity/make_goldens.py."""
+"""Every model family against what transformers and PEFT computed on the same weights: tests/fixtures/families, by
+tests/parity/make_goldens.py."""
 import json
 import os
 import pathlib
@@ -18,7 +19,8 @@ BIN = os.environ.get("ATTUNE_BIN", str(TEST_BUILD if TEST_BUILD.exists() else RO
 LOGITS_BOUND, LOSS_BOUND, NORM_BOUND = 1e-4, 1e-5, 1e-4
 SMALL_SHARE = 1e-3  # of the whole gradient's norm: smaller norms are compared on that scale
 
-KINDS = [pytest.param(name, lora, id=f"{name}, {'LoRA' if lora else 'full'}") for name in families.FAMILIES for lora in (False, True)]
+KINDS = [pytest.param(name, lora, id=f"{name}, {'LoRA' if lora else 'full'}") for name in families.FAMILIES
+         for lora in (False, True)]
 
 
 def golden(name):
@@ -43,7 +45,8 @@ def made(tmp_path_factory):
 def flags(options):
     for name, value in options.items():
         flag = name.replace("_", "-")
-        yield from ([f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)])
+        yield from ([f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool)
+                    else [f"--{flag}", str(value)])
 
 
 def worst_norm(ours, theirs, whole):
@@ -55,10 +58,12 @@ def worst_norm(ours, theirs, whole):
 def test_the_logits_are_the_references(name, made):
     expected, prompts = golden(name), families.prompts(families.GOLDEN_SEED)
     asked = "".join(json.dumps({"id": i, "ids": ids, "logits": True}) + "\n" for i, ids in enumerate(prompts))
-    run = subprocess.run([BIN, "infer", "--model", made(name) / "model", "--dtype", "float32", "--threads", "2"], input=asked, capture_output=True,
+    run = subprocess.run([BIN, "infer", "--model", made(name) / "model", "--dtype", "float32", "--threads", "2"],
+                         input=asked, capture_output=True,
                          text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
-    answers = {answer["id"]: answer["logits"] for answer in map(json.loads, run.stdout.splitlines()) if "logits" in answer}
+    answers = {answer["id"]: answer["logits"]
+               for answer in map(json.loads, run.stdout.splitlines()) if "logits" in answer}
     for i, (values, largest) in enumerate(zip(expected["logits"], expected["largest_logits"], strict=True)):
         error = max(abs(answers[i][token] - value) for token, value in zip(families.golden_tokens(), values, strict=True)) / largest
         assert error <= LOGITS_BOUND, f"prompt {i}: {error:.2g}"
@@ -68,7 +73,8 @@ def test_the_logits_are_the_references(name, made):
 def test_training_is_the_references(name, lora, made, tmp_path):
     expected, kind = golden(name), "lora" if lora else "full"
     run = subprocess.run([BIN, "train", "--model", made(name) / "model", "--train", made(name) / "lines.jsonl", "--out", tmp_path / "out", "--dtype", "float32",
-                          "--threads", "2", "--gradient-norms", *flags(expected["options"][kind])], capture_output=True, text=True, timeout=120)
+                          "--threads", "2", "--gradient-norms", *flags(expected["options"][kind])], capture_output=True,
+                         text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     events = map(json.loads, (tmp_path / "out/run/attempts/0001/events.jsonl").read_text().splitlines())
     steps = [event for event in events if event["kind"] == "step"]

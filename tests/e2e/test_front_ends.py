@@ -1,7 +1,8 @@
 """Behind nginx and HAProxy: for every framing probe both sides count the same requests of the same length.
 
-The front end's log says what it believes to have passed on, attune's access log what arrived. Behind each probe goes a request of somebody else over the
-same connections to attune: it has to be answered as itself. Skipped where the front end is not installed (apt: nginx-light, haproxy)."""
+The front end's log says what it believes to have passed on, attune's access log what arrived. Behind each probe goes a
+request of somebody else over the same connections to attune: it has to be answered as itself. Skipped where the front
+end is not installed (apt: nginx-light, haproxy)."""
 import base64
 import json
 import os
@@ -19,13 +20,19 @@ BINARY = ROOT / ("build/test/attune" if (ROOT / "build/test/attune").exists() el
 SHARED = pathlib.Path(os.environ.get("ATTUNE_SHARED", ROOT.parent / "shared"))
 POST = "POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: {HOST}\r\n"
 OWN = [POST + rest for rest in (
-    "Content-Length: 2\r\n\r\n{}", "Content-Length: 2\r\n\r\n{}GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n", "Content-Length: 0\r\n\r\n",
-    "Content-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n", "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-    "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n",
-    "Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n", "Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    "Transfer-Encoding : chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "Content-Length: +2\r\n\r\n{}", "Content-Length: 5\r\n\r\n{}")]
+    "Content-Length: 2\r\n\r\n{}", "Content-Length: 2\r\n\r\n{}GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n",
+    "Content-Length: 0\r\n\r\n",
+    "Content-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n",
+    "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n", "Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n",
+    "Transfer-Encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "Transfer-Encoding : chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
+    "Content-Length: +2\r\n\r\n{}", "Content-Length: 5\r\n\r\n{}")]
 OWN += ["GET /healthz HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 41\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: {HOST}\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n" * 4,
-        "HEAD /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\nHost: {HOST}\n\n", "GET http://{HOST}/healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n"]
+        "HEAD /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET /healthz HTTP/1.0\r\n\r\n",
+        "GET /healthz HTTP/1.1\nHost: {HOST}\n\n", "GET http://{HOST}/healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n"]
 
 NGINX = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
@@ -86,7 +93,8 @@ class Log:
     def peek(self):
         text = self.path.read_bytes()[self.at:]
         lines = text[:text.rfind(b"\n") + 1].decode(errors="replace").split("\n")
-        return [json.loads(line) if line[0] == "{" else dict(zip(("method", "upstream", "body_bytes", "uri"), line.split(" ", 4)[1:]))
+        return [json.loads(line) if line[0] == "{"
+                else dict(zip(("method", "upstream", "body_bytes", "uri"), line.split(" ", 4)[1:]))
                 for line in lines if line.startswith(("{", "request "))]
 
     def take(self):
@@ -100,8 +108,10 @@ class Site:
         folder.chmod(0o755)
         (folder / "models").mkdir()
         self.attune = subprocess.Popen([BINARY, "serve", "--data", folder / "data", "--models", folder / "models", "--port", "0", "--no-auth",
-                                        "--connections-per-address", "0", "--access-log", folder / "attune.log"], stdout=subprocess.PIPE, text=True)
-        place = {"folder": folder, "front": free_port(), "attune": re.search(r":(\d+)$", self.attune.stdout.readline().strip()).group(1),
+                                        "--connections-per-address", "0", "--access-log", folder / "attune.log"],
+                                       stdout=subprocess.PIPE, text=True)
+        place = {"folder": folder, "front": free_port(),
+                 "attune": re.search(r":(\d+)$", self.attune.stdout.readline().strip()).group(1),
                  "buffering": "on" if kind == "nginx" else "off"}
         config = folder / "front.cfg"
         config.write_text((HAPROXY if kind == "haproxy" else NGINX).format(**place))
@@ -121,7 +131,8 @@ class Site:
             time.sleep(0.005)
 
     def say(self, raw, wanted=None):
-        """Everything that is answered until the end, or until a while after nothing more came; None: nobody listens yet."""
+        """Everything that is answered until the end, or until a while after nothing more came; None: nobody listens
+        yet."""
         host = f"127.0.0.1:{self.port}".encode()
         try:
             connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
@@ -149,7 +160,8 @@ def passed_on(believed):
 
 
 def disagreement(believed, seen):
-    """None, or how the two sides differ. A request that ends its connection may be cut short: nothing behind it is read."""
+    """None, or how the two sides differ. A request that ends its connection may be cut short: nothing behind it is
+    read."""
     front = passed_on(believed)
     if len(front) != len(seen):
         return f"{len(front)} requests passed on, {len(seen)} arrived"
@@ -170,8 +182,10 @@ def test_the_comparison_tells_every_kind_of_difference():
     def attune(method, size, is_last=False):
         return {"method": method, "path": "/", "request_bytes": size, "body_bytes": 0, "is_last": is_last}
 
-    agree = [([], []), ([front("GET", 50)], [attune("GET", 50)]), ([front("POST", 50)], [attune("POST", 40, True)]), ([{**front("GET", 9), "upstream": ""}], [])]
-    differ = [([front("GET", 50)], []), ([front("GET", 50)], [attune("GET", 25), attune("GET", 25)]), ([front("POST", 50)], [attune("POST", 40)]),
+    agree = [([], []), ([front("GET", 50)], [attune("GET", 50)]), ([front("POST", 50)], [attune("POST", 40, True)]),
+             ([{**front("GET", 9), "upstream": ""}], [])]
+    differ = [([front("GET", 50)], []), ([front("GET", 50)], [attune("GET", 25), attune("GET", 25)]),
+              ([front("POST", 50)], [attune("POST", 40)]),
               ([front("POST", 50)], [attune("POST", 51)]), ([front("POST", 50)], [attune("GET", 50)])]
     assert [disagreement(*case) for case in agree] == [None] * 4
     assert all(disagreement(*case) for case in differ)
@@ -189,7 +203,8 @@ def test_a_front_end_and_attune_agree_on_every_request(kind, tmp_path, request):
         fence = f"/fence-{count}".encode()
         fenced = site.say(b"GET " + fence + b" HTTP/1.1\r\nHost: {HOST}\r\n\r\n", b"}}")
         of_probe = lambda rows, key: [row for row in rows if fence.decode() not in row[key]]
-        site.rest(lambda: any(fence.decode() in row["path"] for row in site.seen.peek()) and any(fence.decode() in row["uri"] for row in site.believed.peek())
+        site.rest(lambda: any(fence.decode() in row["path"] for row in site.seen.peek())
+                  and any(fence.decode() in row["uri"] for row in site.believed.peek())
                   and disagreement(of_probe(site.believed.peek(), "uri"), of_probe(site.seen.peek(), "path")) is None)
         believed, seen = site.believed.take(), site.seen.take()
         why = disagreement(of_probe(believed, "uri"), of_probe(seen, "path"))

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/api"))
 from tiny_model import make_tiny_model  # noqa: E402
 
-BINARY = pathlib.Path(os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune" if (ROOT / "build/test/attune").exists() else ROOT / "build/attune"))
+BINARY = pathlib.Path(os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune" if (ROOT / "build/test/attune").exists()
+                                     else ROOT / "build/attune"))
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
 
@@ -34,7 +35,8 @@ def reply(lines, number):
 
 
 def test_requests_that_run_at_once_get_what_they_get_alone(folder):
-    requests = [{"id": i, "prompt": "Once upon a time " * (i + 1), **GREEDY, "temperature": i % 2, "seed": 4} for i in range(5)]
+    requests = [{"id": i, "prompt": "Once upon a time " * (i + 1), **GREEDY, "temperature": i % 2, "seed": 4}
+                for i in range(5)]
     together, _ = talk(folder, *requests)
     assert together[0] == {"ready": True, "context_length": 256}
     for request in requests:
@@ -45,28 +47,35 @@ def test_requests_that_run_at_once_get_what_they_get_alone(folder):
 
 
 def test_an_input_that_ends_lets_running_requests_finish(folder):
-    lines, _ = talk(folder, {"id": 1, "messages": [{"role": "user", "content": "Say red."}], "n": 40, "temperature": 1, "max_tokens": 5})
+    lines, _ = talk(folder, {"id": 1, "messages": [{"role": "user", "content": "Say red."}], "n": 40, "temperature": 1,
+                             "max_tokens": 5})
     assert {line["choice"] for line in lines if "finish_reason" in line} == set(range(40))
     assert lines[-1]["done"]
 
 
 def test_a_request_for_many_does_not_keep_the_others_waiting(folder):
-    lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 40, "n": 128, "temperature": 1}, {"id": 2, "prompt": "x", "max_tokens": 3})
+    lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 40, "n": 128, "temperature": 1},
+                    {"id": 2, "prompt": "x", "max_tokens": 3})
     before = lines[:next(i for i, line in enumerate(lines) if line.get("id") == 2 and "done" in line)]
     assert len([line for line in before if "finish_reason" in line and line["id"] == 1]) < 64, "all of 128 had to begin first"
 
 
 def test_a_cancelled_request_is_over(folder):
-    lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 250, "n": 30}, {"id": 1, "cancel": True}, {"id": 2, "prompt": "x", **GREEDY})
+    lines, _ = talk(folder, {"id": 1, "prompt": "x", "max_tokens": 250, "n": 30}, {"id": 1, "cancel": True},
+                    {"id": 2, "prompt": "x", **GREEDY})
     assert not [line for line in lines if line.get("id") == 1 and "done" in line] and reply(lines, 2)[1]["done"]
 
 
 @pytest.mark.parametrize("request_line, said", [
-    ("not json", "JSON"), ("[]", "id"), ("{}", "id"), ({"id": -5}, "id"), ({"id": 1}, "messages"), ({"id": 1, "prompt": 5}, "messages"),
-    ({"id": 1, "prompt_ids": []}, "no tokens"), ({"id": 1, "prompt": "x", "n": 0}, "n must be"), ({"id": 1, "prompt": "x", "n": 1000}, "n must be"),
-    ({"id": 1, "prompt_ids": [1, "x"]}, "token id"), ({"id": 1, "prompt_ids": [99999]}, "vocabulary"), ({"id": 1, "prompt_ids": [-1]}, "token id"),
+    ("not json", "JSON"), ("[]", "id"), ("{}", "id"), ({"id": -5}, "id"), ({"id": 1}, "messages"),
+    ({"id": 1, "prompt": 5}, "messages"),
+    ({"id": 1, "prompt_ids": []}, "no tokens"), ({"id": 1, "prompt": "x", "n": 0}, "n must be"),
+    ({"id": 1, "prompt": "x", "n": 1000}, "n must be"),
+    ({"id": 1, "prompt_ids": [1, "x"]}, "token id"), ({"id": 1, "prompt_ids": [99999]}, "vocabulary"),
+    ({"id": 1, "prompt_ids": [-1]}, "token id"),
     ({"id": 1, "prompt_ids": [5] * 256}, "256"), ({"id": 1, "messages": []}, ""), ({"id": 1, "messages": [5]}, ""),
-    ({"id": 1, "messages": [{"role": "user", "content": {"a": 1}}]}, ""), ({"id": 1, "logits": True}, "ids"), ({"id": 1, "logits": True, "ids": []}, "1 to"),
+    ({"id": 1, "messages": [{"role": "user", "content": {"a": 1}}]}, ""), ({"id": 1, "logits": True}, "ids"),
+    ({"id": 1, "logits": True, "ids": []}, "1 to"),
 ])
 def test_what_cannot_be_answered_is_an_error_and_the_next_is_answered(folder, request_line, said):
     lines, _ = talk(folder, request_line, {"id": 7, "prompt": "x", **GREEDY})

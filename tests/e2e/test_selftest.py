@@ -8,7 +8,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/api"))
 from conftest import BINARY  # noqa: E402
 
-OPS = len(re.findall(r"X\(\w+\)", re.search(r"#define OPS\(X\)(.*?)\n\n", (ROOT / "src/compute/backend.h").read_text(), re.DOTALL).group(1)))
+OPS = len(re.findall(r"X\(\w+\)",
+                     re.search(r"#define OPS\(X\)(.*?)\n\n", (ROOT / "src/compute/backend.h").read_text(), re.DOTALL).group(1)))
 
 
 def selftest(*words):
@@ -39,7 +40,8 @@ def test_the_reference_in_f32_and_bf16_agrees_with_its_f64():
 
 
 def test_what_cannot_be_tested_is_said_in_one_line():
-    for words, status, text in [(["--backend", "cuda:63"], 1, "device cuda:63: "), (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"),
+    for words, status, text in [(["--backend", "cuda:63"], 1, "device cuda:63: "),
+                                (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"),
                                 (["--rounds", "1", "--model", "/nowhere"], 1, "/nowhere")]:
         run = selftest(*words)
         assert run.returncode == status and text in run.stderr and run.stderr.count("\n") == 1, run.stderr

@@ -1,4 +1,5 @@
-"""The systemd unit: how much it exposes, by systemd's own count, and that the system calls of a whole life pass its filter."""
+"""The systemd unit: how much it exposes, by systemd's own count, and that the system calls of a whole life pass its
+filter."""
 import json
 import pathlib
 import re
@@ -49,7 +50,9 @@ def test_its_filter_lets_every_call_of_a_life_pass(analyze, tmp_path):
     service.start(["strace", "-D", "-f", "-qq", "-e", "signal=none", "-o", str(trace)])
     file_id = service.upload(chat_lines(8))
     service.wait(service.create(file_id, epochs=1))
-    service.call("POST", "/v1/chat/completions", json.dumps({"model": "test/tiny", "max_tokens": 2, "messages": [{"role": "user", "content": "Say 1."}]}).encode(),
+    service.call("POST", "/v1/chat/completions",
+                 json.dumps({"model": "test/tiny", "max_tokens": 2,
+                             "messages": [{"role": "user", "content": "Say 1."}]}).encode(),
                  {"Content-Type": "application/json"})
     service.process.terminate()
     service.process.wait()
