@@ -346,6 +346,48 @@ static bool make_config(struct arena *arena, struct arguments *a, const char *di
     return true;
 }
 
+/* How an attempt ended: "" while it runs, or when it was killed. */
+static struct str end_of(struct arena *arena, const char *dir, int64_t attempt)
+{
+    const char *path = path_join(arena, run_attempt_dir(arena, dir, attempt), "exit.json");
+    struct str text;
+
+    if (!file_read(arena, path, 65536, &text, NULL))
+        return STR_NONE;
+    return json_string_or(json_get(json_parse(arena, text, NULL, NULL), "status"), STR_NONE);
+}
+
+/* Whether there is nothing to go on with: every attempt failed before it had anything to keep. */
+static bool is_worthless(struct arena *arena, const char *dir)
+{
+    int64_t *attempts = NULL;
+    size_t count;
+
+    if (!run_attempts(arena, dir, &attempts, &count, NULL))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        const char *attempt = run_attempt_dir(arena, dir, attempts[i]);
+
+        if (!str_is(end_of(arena, dir, attempts[i]), "failed") || dir_exists(path_join(arena, attempt, "recovery")) ||
+            dir_exists(path_join(arena, attempt, "checkpoints")))
+            return false;
+    }
+    return true;
+}
+
+/* What the attempts of such a run made; their tokens in the cache may serve the next one. */
+static bool forget(struct arena *arena, const char *dir, struct err *err)
+{
+    static const char *const folders[] = {"attempts", "data", "tensorboard"};
+
+    if (!file_exists(path_join(arena, dir, "job.json")))
+        return true;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        if (!dir_remove(path_join(arena, dir, folders[i]), err))
+            return false;
+    return true;
+}
+
 /* job.json is written once; the same command again finds it and goes on. Only the clock may differ. */
 static bool write_job(struct arena *arena, struct train_config *c, const char *dir, struct err *err)
 {
@@ -355,7 +397,7 @@ static bool write_job(struct arena *arena, struct train_config *c, const char *d
     struct str old;
     bool ok = false;
 
-    if (file_exists(path)) {
+    if (file_exists(path) && !is_worthless(arena, dir)) {
         if (!train_config_read(arena, path, &before, err) || !file_read(arena, path, 1 << 20, &old, err))
             goto out;
         c->now = before.now;
@@ -365,23 +407,13 @@ static bool write_job(struct arena *arena, struct train_config *c, const char *d
                      "%s holds another run: choose another --out, or give the same options to go on with it", dir);
     } else {
         train_config_write(c, &text);
-        ok = train_config_parse(arena, (struct str){arena_copy(arena, text.at, text.len), text.len}, &before, err) &&
+        ok = forget(arena, dir, err) &&
+             train_config_parse(arena, (struct str){arena_copy(arena, text.at, text.len), text.len}, &before, err) &&
              file_replace(path, strbuf_view(&text), err);
     }
 out:
     strbuf_deinit(&text);
     return ok;
-}
-
-static bool has_succeeded(struct arena *arena, const char *dir, int64_t attempt)
-{
-    const struct json *root;
-    struct str text;
-
-    if (!file_read(arena, path_join(arena, run_attempt_dir(arena, dir, attempt), "exit.json"), 65536, &text, NULL))
-        return false;
-    root = json_parse(arena, text, NULL, NULL);
-    return str_is(json_string_or(json_get(root, "status"), STR("")), "succeeded");
 }
 
 static bool next_attempt(struct arena *arena, const char *dir, int64_t *attempt, struct err *err)
@@ -392,7 +424,7 @@ static bool next_attempt(struct arena *arena, const char *dir, int64_t *attempt,
     if (!run_attempts(arena, dir, &attempts, &count, err))
         return false;
     for (size_t i = 0; i < count; i++)
-        if (has_succeeded(arena, dir, attempts[i]))
+        if (str_is(end_of(arena, dir, attempts[i]), "succeeded"))
             return err_set(err, ERR_CONFLICT, "%s is finished: choose another --out for a new run", dir);
     *attempt = count ? attempts[count - 1] + 1 : 1;
     return true;

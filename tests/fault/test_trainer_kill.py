@@ -290,6 +290,16 @@ def test_the_same_command_line_goes_on_after_a_kill_and_never_twice(tmp_path):
     assert other.returncode == 1 and "holds another run" in other.stderr
 
 
+def test_a_run_that_failed_before_it_had_anything_to_keep_is_in_nobodys_way(tmp_path):
+    write_data(tmp_path / "train.jsonl", 8, 1)
+    nothing = subprocess.run(command_line(tmp_path, "--memory-bytes", "1000"), capture_output=True, text=True, timeout=120)
+    assert nothing.returncode == 1 and (tmp_path / "out/run/job.json").exists(), nothing.stderr
+    (tmp_path / "out/run/mine").write_text("not attune's")
+    run = subprocess.run(command_line(tmp_path, "--n-epochs", "1"), capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "attempts/0001/" in run.stdout and (tmp_path / "out/run/mine").exists()
+
+
 def test_a_checkpoint_is_the_base_of_a_new_job_and_a_loss_that_is_no_number_ends_one(tmp_path):
     first = make_run(tmp_path / "first", n_epochs=1)
     finish(first, 1)
