@@ -126,14 +126,14 @@ static bool find_key(struct store *store, const char *id, struct arena *arena, s
     return query_close(&query, err);
 }
 
-/* To the hour: not a write for every request. One that fails (a full disk, say) refuses nobody: the next tries
- * again. */
+/* The first use in each hour: not a write for every request. One that fails (a full disk, say) refuses nobody: the next
+ * tries again. */
 static void note_use(struct store *store, struct store_key *row)
 {
-    const int64_t hour_ms = 3600 * 1000, now = clock_unix_ms() / hour_ms * hour_ms;
+    const int64_t hour_ms = 3600 * 1000, now = clock_unix_ms();
     struct query query;
 
-    if (row->last_used_ms == now)
+    if (row->last_used_ms / hour_ms == now / hour_ms)
         return;
     row->last_used_ms = now;
     query = query_open(store, "UPDATE api_keys SET last_used_ms=? WHERE id=?");

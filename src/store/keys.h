@@ -15,7 +15,7 @@
     X(TEXT, name)                                                                                                      \
     X(TEXT, scopes) /* words separated by spaces: read write admin metrics */                                          \
     X(INTEGER, created_ms)                                                                                             \
-    X(INTEGER, last_used_ms) /* to the hour */                                                                         \
+    X(INTEGER, last_used_ms) /* the first use in its hour */                                                           \
     X(INTEGER, revoked_ms)                                                                                             \
     X(INTEGER, expires_ms) /* 0: never */                                                                              \
     X(TEXT, profile)       /* nebius or openai; NULL: the project's */
