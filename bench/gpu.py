@@ -8,12 +8,13 @@ the same number of steps with AdamW at 1e-4. Printed for each: median tokens per
 parameter and token, 4 with LoRA, and attention's), peak memory of the device, time from the program's start to its first step, and losses and
 gradient norms of the first and the last step, which must agree. Each side's row goes to bench/results/gpu.csv as soon as it is known. Needs a GPU and
 build/cuda/bin/attune with libattune_cuda.so beside it; the other side needs torch, transformers, peft and safetensors. Where torch is missing or sees no GPU,
-attune runs alone over weights that it draws itself (--init random), which says nothing of the losses.
+attune runs alone over weights that it draws itself (--init random; for qlora over a million numbers again and again), which says nothing of the losses.
 """
 import argparse
 import csv
 import datetime
 import json
+import math
 import pathlib
 import shutil
 import statistics
@@ -58,38 +59,69 @@ def find_torch():
     return torch
 
 
-def make_model(folder, shape, context, torch):
-    """Random weights as transformers draws them, in shards of some GB; without torch none."""
-    if (folder / "config.json").exists():
+def tensor_shapes(c, shape):
+    """Of each tensor; the vectors are norms."""
+    D, F, d = c["hidden_size"], c["intermediate_size"], c["head_dim"]
+    H, K = c["num_attention_heads"], c["num_key_value_heads"]
+    yield "model.embed_tokens.weight", [c["vocab_size"], D]
+    if shape not in TIED:
+        yield "lm_head.weight", [c["vocab_size"], D]
+    for l in range(c["num_hidden_layers"]):
+        p = f"model.layers.{l}."
+        yield from ((p + "self_attn.q_proj.weight", [H * d, D]), (p + "self_attn.k_proj.weight", [K * d, D]), (p + "self_attn.v_proj.weight", [K * d, D]),
+                    (p + "self_attn.o_proj.weight", [D, H * d]), (p + "mlp.gate_proj.weight", [F, D]), (p + "mlp.up_proj.weight", [F, D]),
+                    (p + "mlp.down_proj.weight", [D, F]), (p + "input_layernorm.weight", [D]), (p + "post_attention_layernorm.weight", [D]))
+    yield "model.norm.weight", [D]
+
+
+def write_weights_without_torch(path, c, shape):
+    """Normal numbers of which there are a million, over and over: for speed and memory, not for losses."""
+    import array
+    import random
+
+    draw = random.Random(7)
+    halves = array.array("f", (draw.gauss(0, 0.02) for _ in range(1000003))).tobytes()
+    block = b"".join(halves[i + 2:i + 4] for i in range(0, len(halves), 4))
+    header, at = {}, 0
+    for name, dims in tensor_shapes(c, shape):
+        size = 2 * math.prod(dims)
+        header[name] = {"dtype": "BF16", "shape": dims, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, dims in tensor_shapes(c, shape):
+            left = 2 * math.prod(dims)
+            if len(dims) == 1:
+                file.write(b"\x80\x3f" * dims[0])
+                continue
+            while left:
+                left -= file.write(block[:left])
+
+
+def make_model(folder, shape, context, torch, has_weights):
+    """Random weights as transformers draws them, in shards of some GB; without torch none, or those of write_weights_without_torch."""
+    if (folder / "config.json").exists() and (torch or not has_weights or (folder / "model.safetensors").exists()):
         return
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
         shutil.copy(BASE / name, folder / name)
     c = config_of(shape, context)
     if torch is None:
+        if has_weights:
+            write_weights_without_torch(folder / "model.safetensors", c, shape)
         (folder / "config.json").write_text(json.dumps(c))
         return
     from safetensors.torch import save_file
 
-    D, F, d = c["hidden_size"], c["intermediate_size"], c["head_dim"]
-    H, K = c["num_attention_heads"], c["num_key_value_heads"]
     torch.manual_seed(7)
-
-    def draw(*size):
-        return (torch.randn(*size, device="cuda") * 0.02).to(torch.bfloat16).cpu()
-
-    shards = [{"model.embed_tokens.weight": draw(c["vocab_size"], D), "model.norm.weight": torch.ones(D, dtype=torch.bfloat16)}]
-    if shape not in TIED:
-        shards[0]["lm_head.weight"] = draw(c["vocab_size"], D)
-    for l in range(c["num_hidden_layers"]):
-        p = f"model.layers.{l}."
-        if l % 8 == 0:
+    shards = [{}]
+    for name, dims in tensor_shapes(c, shape):
+        if sum(t.numel() for t in shards[-1].values()) > 2e9:
             shards.append({})
-        shards[-1].update({
-            p + "self_attn.q_proj.weight": draw(H * d, D), p + "self_attn.k_proj.weight": draw(K * d, D), p + "self_attn.v_proj.weight": draw(K * d, D),
-            p + "self_attn.o_proj.weight": draw(D, H * d), p + "mlp.gate_proj.weight": draw(F, D), p + "mlp.up_proj.weight": draw(F, D),
-            p + "mlp.down_proj.weight": draw(D, F), p + "input_layernorm.weight": torch.ones(D, dtype=torch.bfloat16),
-            p + "post_attention_layernorm.weight": torch.ones(D, dtype=torch.bfloat16)})
+        is_norm = len(dims) == 1
+        shards[-1][name] = torch.ones(dims, dtype=torch.bfloat16) if is_norm else (torch.randn(*dims, device="cuda") * 0.02).to(torch.bfloat16).cpu()
     index = {"metadata": {"total_size": 0}, "weight_map": {}}
     for i, shard in enumerate(shards):
         name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
@@ -259,7 +291,7 @@ def main():
         o.only = "attune"
     torch = find_torch()
     model, data = o.work / f"{o.shape}-{o.context}", o.work / f"rows-{o.shape}-{o.context}-{o.rows}-{o.steps}.jsonl"
-    make_model(model, o.shape, o.context, torch)
+    make_model(model, o.shape, o.context, torch, o.kind == "qlora")
     rows = make_rows(data, SHAPES[o.shape]["vocab_size"], o.rows * o.steps, o.context)
     if torch:
         torch.cuda.empty_cache()

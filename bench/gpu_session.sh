@@ -7,8 +7,8 @@
 #   small     attune beside PyTorch + transformers + PEFT: 1B and 0.6B LoRA, 1B full
 #   large     8B LoRA, and with weights of four bits
 #
-# A stage takes BUDGET seconds at most (570), each of its steps what is left of that; whatever was finished by then is in the folder: session.log,
-# curves.csv, gpu.csv. ATTUNE names another program than the bundle's, WORK where models and runs go (/tmp/attune-gpu), and for a try without a GPU
+# A stage takes BUDGET seconds at most (570), each of its steps what is left of that. In the folder are, as they come: session.log with a line for each step,
+# STAGE-STEP.log with what it says, curves.csv, gpu.csv. ATTUNE names another program than the bundle's, WORK where models and runs go (/tmp/attune-gpu), and for a try without a GPU
 # (ATTUNE_EMULATED_GPUS=1 and a build with tests) CURVES and GPU add arguments to curves.py and gpu.py.
 set -u
 cd "$(dirname "$0")/.."
@@ -33,18 +33,17 @@ END
 chmod +x "$work/attune"
 
 step() { # name, command …
-    local name=$1 started=$SECONDS left=$((${BUDGET:-570} - SECONDS)) status=124
+    local name=$1 started=$SECONDS left=$((${BUDGET:-570} - SECONDS)) status=124 log=$out/$stage-$1.log
     shift
     if [ $left -gt 0 ]; then
-        timeout -k 5 "$left" "$@" >"$work/step.log" 2>&1
+        timeout -k 5 "$left" "$@" >"$log" 2>&1
         status=$?
     else
-        echo "not begun: no time is left" >"$work/step.log"
+        echo "not begun: no time is left" >"$log"
     fi
     [ $status = 0 ] || failed=$((failed + 1))
-    { echo "=== $name: $([ $status = 0 ] && echo ok || echo "FAILED ($status)"), $((SECONDS - started)) s"; cat "$work/step.log"; } >>"$out/session.log"
-    echo "=== $name: $([ $status = 0 ] && echo ok || echo "FAILED ($status)"), $((SECONDS - started)) s"
-    tail -"${TAIL:-6}" "$work/step.log"
+    echo "=== $stage $name: $([ $status = 0 ] && echo ok || echo "FAILED ($status)"), $((SECONDS - started)) s" | tee -a "$out/session.log"
+    tail -"${TAIL:-6}" "$log"
 }
 
 check() {

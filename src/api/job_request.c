@@ -251,7 +251,7 @@ static void read_extension(struct reader *r, const struct json *value)
     static const char *const over_length[] = {"drop", "error", "truncate"};
     static const char *const schedules[] = {"linear", "cosine", "constant", "constant_with_warmup"};
     static const char *const quantizations[] = {"none", "nf4"};
-    static const char *const optims[] = {"adamw_torch", "adamw_bf16"};
+    static const char *const optims[] = {"adamw_torch", "adamw_bf16", "adamw_8bit"};
     struct job_request *request = r->request;
 
     if (str_is(value->key, "over_length"))
@@ -586,9 +586,9 @@ static void check_quantization(struct reader *r)
 
 static void check_optim(struct reader *r)
 {
-    if (strcmp(r->request->optim, "adamw_bf16") == 0 && r->request->values.lora)
+    if (strcmp(r->request->optim, "adamw_torch") != 0 && r->request->values.lora)
         problems_add(r->problems, "value_error", "optim", NULL, NULL,
-                     "optim adamw_bf16 is for full fine-tuning: an adapter's weights are few and stay in float32");
+                     "optim %s is for full fine-tuning: an adapter's weights are few and stay in float32", r->request->optim);
 }
 
 bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,

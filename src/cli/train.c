@@ -105,8 +105,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
         {"optim", OPTION_TEXT, &a->optim, "NAME",
-         "adamw_torch, or adamw_bf16: weights, gradients and moments in bf16, stochastically rounded; 8 bytes a "
-         "parameter (adamw_torch)",
+         "adamw_torch; adamw_bf16: weights, gradients and moments in bf16, stochastically rounded, 8 bytes a parameter; "
+         "adamw_8bit: the same with moments in bytes, 6 bytes (adamw_torch)",
          NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},
@@ -266,9 +266,9 @@ static bool name_optimizer(struct arguments *a, struct err *err)
     const char *conflict;
 
     if (!train_optim_find(str_of(a->optim), &a->config.optim))
-        return err_set(err, ERR_INPUT, "--optim takes adamw_torch or adamw_bf16, not '%s'", a->optim);
+        return err_set(err, ERR_INPUT, "--optim takes adamw_torch, adamw_bf16 or adamw_8bit, not '%s'", a->optim);
     conflict = a->adapter && a->config.optim != OPTIM_ADAMW_TORCH
-                   ? "adamw_bf16 is for full fine-tuning, not for --adapter"
+                   ? "adamw_bf16 and adamw_8bit are for full fine-tuning, not for --adapter"
                    : train_optim_conflict(&a->config);
     return !conflict || err_set(err, ERR_INPUT, "--optim: %s", conflict);
 }

@@ -349,12 +349,14 @@ struct op_sumsq {
  *
  * Weights and moments are F32 or BF16, read into f32; the step is computed in f32 from the moments before they are rounded,
  * as torchao's _AdamW(bf16_stochastic_round=True) does. What is BF16 is rounded stochastically, with the bits that
- * compute/stochastic.h has for (seed, step, which of the three, first + index). */
+ * compute/stochastic.h has for (seed, step, which of the three, first + index). Moments of type U8 are codes of
+ * compute/eight_bit.h with a scale for each 256 elements; the step is that of bitsandbytes' AdamW8bit. */
 struct op_adamw {
     void *master, *m, *v;  /* of master_type, moment_type, moment_type */
     const void *grad;
     void *copy;            /* of an F32 master only */
-    enum dtype master_type, moment_type, grad_type, copy_type; /* each F32 or BF16 */
+    enum dtype master_type, moment_type, grad_type, copy_type; /* each F32 or BF16; moments also U8, */
+    float *m_scale, *v_scale; /* with these, [ceil(count / 256)], zeros at first */
     uint64_t count;
     const double *sumsq;
     float max_norm, lr, beta1, beta2, eps, decay;

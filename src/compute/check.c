@@ -377,8 +377,9 @@ static void check_sumsq(struct check *check, const struct op_sumsq *op)
 
 static void check_adamw(struct check *check, const struct op_adamw *op)
 {
-    check_that(check, is_real(op->master_type) && is_real(op->moment_type) && is_real(op->grad_type),
-               "weights, moments and gradients must be F32 or BF16");
+    check_that(check, is_real(op->master_type) && is_real(op->grad_type), "weights and gradients must be F32 or BF16");
+    check_that(check, is_real(op->moment_type) || op->moment_type == DTYPE_U8, "moments must be F32, BF16 or U8");
+    check_that(check, op->moment_type != DTYPE_U8 || !op->count || (op->m_scale && op->v_scale), "moments of U8 need scales");
     check_that(check, !op->copy || is_real(op->copy_type), "the copy must be F32 or BF16");
     check_that(check, !op->copy || op->master_type == DTYPE_F32, "weights of BF16 have no copy");
     check_that(check, op->first % STOCHASTIC_STRETCH == 0, "the first element's number must be a multiple of 128");

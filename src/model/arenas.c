@@ -1,6 +1,7 @@
 /* The optimizer's and the checkpoint's view of a model's arenas. */
 #include "model/memory.h"
 
+#include "compute/eight_bit.h"
 #include "compute/stochastic.h"
 
 #include <stdlib.h>
@@ -10,14 +11,30 @@ static void *element(const struct model *m, enum region_id region, uint64_t at)
     return m->region[region] && m->region_bytes[region] ? m->region[region] + params_arena_bytes(&m->params, at) : NULL;
 }
 
+static void *moment(const struct model *m, enum region_id region, uint64_t at)
+{
+    return m->region[region] && m->region_bytes[region] ? m->region[region] + params_moment_bytes(&m->params, at) : NULL;
+}
+
+/* Behind the codes: of the block of an element. */
+static float *moment_scale(const struct model *m, enum region_id region, uint64_t at)
+{
+    char *scales = moment(m, region, m->params.arena_count);
+
+    return scales && params_moment_type(&m->params, at) == DTYPE_U8 ? (float *)(void *)scales + (at - m->params.short_from) / EIGHT_BIT_BLOCK : NULL;
+}
+
 static struct model_range range_of(const struct model *m, uint64_t begin, uint64_t end, bool has_decay)
 {
     const struct params *params = &m->params;
     struct model_range range = {
         .master = element(m, REGION_MASTERS, begin),
         .grad = element(m, REGION_GRADS, begin),
-        .m = element(m, REGION_MOMENT_M, begin),
-        .v = element(m, REGION_MOMENT_V, begin),
+        .m = moment(m, REGION_MOMENT_M, begin),
+        .v = moment(m, REGION_MOMENT_V, begin),
+        .m_scale = moment_scale(m, REGION_MOMENT_M, begin),
+        .v_scale = moment_scale(m, REGION_MOMENT_V, begin),
+        .moment_type = params_moment_type(params, begin),
         .type = params_arena_type(params, begin),
         .copy_type = params->compute_type,
         .count = end - begin,
@@ -82,7 +99,9 @@ void model_update(struct model *m, const struct model_range *ranges, int count, 
         struct op_adamw op = *rule;
 
         op.master = range->master, op.m = range->m, op.v = range->v, op.grad = range->grad;
-        op.master_type = op.moment_type = op.grad_type = range->type;
+        op.m_scale = range->m_scale, op.v_scale = range->v_scale;
+        op.master_type = op.grad_type = range->type;
+        op.moment_type = range->moment_type;
         op.copy = range->copy, op.copy_type = range->copy_type;
         op.count = range->count, op.first = range->first;
         op.decay = range->has_decay ? rule->decay : 0;
@@ -134,12 +153,18 @@ struct param_view model_param_view(struct model *m, int index)
         return (struct param_view){.rows = param->rows, .cols = param->cols, .ld = stored->ld};
     return (struct param_view){.master = element(m, REGION_MASTERS, at),
                                .grad = element(m, REGION_GRADS, at),
-                               .m = element(m, REGION_MOMENT_M, at),
-                               .v = element(m, REGION_MOMENT_V, at),
+                               .m = moment(m, REGION_MOMENT_M, at),
+                               .v = moment(m, REGION_MOMENT_V, at),
                                .rows = param->rows,
                                .cols = param->cols,
                                .ld = stored->ld,
-                               .type = params_arena_type(&m->params, at)};
+                               .type = params_arena_type(&m->params, at),
+                               .moment_type = params_moment_type(&m->params, at)};
+}
+
+float *model_moment_scales(struct model *m, bool is_v)
+{
+    return moment_scale(m, is_v ? REGION_MOMENT_V : REGION_MOMENT_M, m->params.short_from);
 }
 
 double model_param_grad_sumsq(struct model *m, int index)

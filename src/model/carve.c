@@ -233,8 +233,8 @@ static void take_arenas(struct model *m)
     take(m, REGION_MASTERS, bytes);
     take(m, REGION_GRADS, bytes);
     if (params->master_type == DTYPE_F32) {
-        take(m, REGION_MOMENT_M, bytes);
-        take(m, REGION_MOMENT_V, bytes);
+        take(m, REGION_MOMENT_M, params_moments_whole(params));
+        take(m, REGION_MOMENT_V, params_moments_whole(params));
     }
     if (params->has_copy)
         take(m, REGION_COPY, (params->arena_count - params->copy_from) * dtype_bytes(params->compute_type));

@@ -113,7 +113,8 @@ void model_probe_merge(struct model *model, const struct batch *batch, struct me
 struct model_range {
     void *master, *grad, *m, *v;
     void *copy; /* NULL: none is read */
-    enum dtype type, copy_type;
+    float *m_scale, *v_scale; /* of moments in bytes */
+    enum dtype type, moment_type, copy_type;
     uint64_t count, first; /* first: the number of the first element, for stochastic rounding */
     bool has_decay;
 };
@@ -136,9 +137,11 @@ void model_zero_grads(struct model *model);
 struct param_view {
     void *master, *grad, *m, *v; /* NULL where there is none */
     int32_t rows, cols, ld;
-    enum dtype type;
+    enum dtype type, moment_type;
 };
 struct param_view model_param_view(struct model *model, int param);
+/* Scales of all moments in bytes, params_scale_count of them in the order of the arenas; NULL: there are none. */
+float *model_moment_scales(struct model *model, bool is_v);
 /* Sum of squares of a trained param's gradient (not of PROFILE_F64), row by row in f64. */
 double model_param_grad_sumsq(struct model *model, int param);
 /* After masters were changed from outside (recovery, finite differences): writes the compute copy again. */

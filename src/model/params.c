@@ -2,6 +2,7 @@
 #include "model/decoder_int.h"
 #include "model/experts_file.h"
 #include "model/modules.h"
+#include "compute/eight_bit.h"
 #include "compute/nf4.h"
 
 #include <math.h>
@@ -34,7 +35,8 @@ struct builder {
 
 const char *model_profile_name(enum model_profile profile)
 {
-    static const char *const names[] = {"float32", "bfloat16", "float64", "bfloat16 with its state"};
+    static const char *const names[] = {"float32", "bfloat16", "float64", "bfloat16 with its state",
+                                        "bfloat16 with moments in bytes"};
 
     return names[profile];
 }
@@ -161,7 +163,7 @@ static bool choose_adapters(struct builder *b, struct err *err)
 /* What trains lies in bf16 alone. */
 static bool has_short_state(const struct builder *b)
 {
-    return b->is_trained && b->profile == PROFILE_BF16_STATE;
+    return b->is_trained && (b->profile == PROFILE_BF16_STATE || b->profile == PROFILE_BYTE_MOMENTS);
 }
 
 static bool check_quantization(const struct builder *b, bool is_random, struct err *err)
@@ -184,7 +186,7 @@ static bool check_quantization(const struct builder *b, bool is_random, struct e
 
 static enum dtype compute_type(enum model_profile profile)
 {
-    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F64, DTYPE_BF16};
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F64, DTYPE_BF16, DTYPE_BF16};
 
     return types[profile];
 }
@@ -609,12 +611,13 @@ static void make_room(struct builder *b, struct stored *stored)
     stored->ld = (stored->cols + stored->joined + 31) / 32 * 32;
 }
 
-static void place_in_arena(struct builder *b, struct stored *stored)
+/* `to` elements of those that share a scale, or a cache line, from the start of the arena or of its short part. */
+static void place_in_arena(struct builder *b, struct stored *stored, uint64_t to)
 {
     struct params *out = b->out;
 
     stored->at = out->arena_count;
-    out->arena_count = align_up(out->arena_count + (uint64_t)stored->rows * (uint64_t)stored->cols, STORED_ALIGN);
+    out->arena_count += align_up((uint64_t)stored->rows * (uint64_t)stored->cols, to);
     if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
         out->copy_from = out->arena_count;
 }
@@ -626,11 +629,11 @@ static void lay_out_arena(struct builder *b)
 
     for (int i = 0; i < out->stored_count; i++)
         if (out->stored[i].residence == IN_ARENA && (!has_short_state(b) || slot_is_vector(out->stored[i].slot)))
-            place_in_arena(b, &out->stored[i]);
+            place_in_arena(b, &out->stored[i], STORED_ALIGN);
     out->short_from = out->arena_count;
     for (int i = 0; has_short_state(b) && i < out->stored_count; i++)
         if (out->stored[i].residence == IN_ARENA && !slot_is_vector(out->stored[i].slot))
-            place_in_arena(b, &out->stored[i]);
+            place_in_arena(b, &out->stored[i], out->has_byte_moments ? EIGHT_BIT_BLOCK : STORED_ALIGN);
 }
 
 uint64_t params_arena_bytes(const struct params *params, uint64_t at)
@@ -643,6 +646,28 @@ uint64_t params_arena_bytes(const struct params *params, uint64_t at)
 enum dtype params_arena_type(const struct params *params, uint64_t at)
 {
     return at < params->short_from ? params->master_type : DTYPE_BF16;
+}
+
+enum dtype params_moment_type(const struct params *params, uint64_t at)
+{
+    return params->has_byte_moments && at >= params->short_from ? DTYPE_U8 : params_arena_type(params, at);
+}
+
+uint64_t params_moment_bytes(const struct params *params, uint64_t at)
+{
+    uint64_t wide = at < params->short_from ? at : params->short_from;
+
+    return params->has_byte_moments ? wide * dtype_bytes(params->master_type) + (at - wide) : params_arena_bytes(params, at);
+}
+
+uint64_t params_scale_count(const struct params *params)
+{
+    return params->has_byte_moments ? eight_bit_blocks(params->arena_count - params->short_from) : 0;
+}
+
+uint64_t params_moments_whole(const struct params *params)
+{
+    return params_moment_bytes(params, params->arena_count) + params_scale_count(params) * sizeof(float);
 }
 
 static void lay_out(struct builder *b)
@@ -682,6 +707,7 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
     if (!check_quantization(&b, is_random, err))
         return false;
     params->master_type = profile == PROFILE_F64 ? DTYPE_F64 : DTYPE_F32;
+    params->has_byte_moments = is_trained && profile == PROFILE_BYTE_MOMENTS;
     params->has_copy = is_trained && params->compute_type != params->master_type && !has_short_state(&b) &&
                        (is_copied || (lora && lora->rank));
     if (lora && lora->rank) {

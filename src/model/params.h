@@ -6,8 +6,9 @@
  * points and merging.
  *
  * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, for adapters and on devices, a
- * compute copy where products run in another type; elsewhere products round the masters as they read them. With PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on
- * every arena holds bf16, which products read. A stored weight begins at a multiple of 64 elements and is contiguous, its params
+ * compute copy where products run in another type; elsewhere products round the masters as they read them. With
+ * PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on every arena holds bf16, which products
+ * read, or moments in bytes, whose scales lie behind them; a stored weight then begins at a multiple of 256. A stored weight begins at a multiple of 64 elements and is contiguous, its params
  * follow each other without gap; the params of a layer are contiguous and layers follow in order: embedding, layers,
  * final norm, head. The gaps hold zeros and stay zero under AdamW.
  *
@@ -24,9 +25,10 @@
 
 /* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for
  * finite differences on the reference backend. BF16_STATE: as BF16, but what trains is in bf16 alone, weights, gradients and
- * both moments, 8 bytes a parameter; only norms, biases and sinks keep f32. Of whole models, not of adapters. */
-enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64, PROFILE_BF16_STATE };
-const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64", "bfloat16 with its state" */
+ * both moments, 8 bytes a parameter; only norms, biases and sinks keep f32. Of whole models, not of adapters. BYTE_MOMENTS: the same
+ * with moments in bytes (compute/eight_bit.h), 6 bytes a parameter. */
+enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64, PROFILE_BF16_STATE, PROFILE_BYTE_MOMENTS };
+const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64", "bfloat16 with its state", … */
 /* BF16 where the processor multiplies bf16, else F32. */
 enum model_profile model_profile_best(void);
 /* Of "auto" (the best), "float32" or "bfloat16". */
@@ -126,6 +128,7 @@ struct params {
     uint64_t total_count;    /* parameters of base and adapter */
     enum dtype compute_type; /* of products: F32, BF16, F64 */
     enum dtype master_type;  /* F32, or F64 in PROFILE_F64 */
+    bool has_byte_moments;   /* from short_from on moments are U8 */
     bool has_copy;           /* compute_type is not master_type and something is trained */
     int32_t lora_rank;
     float lora_dropout;
@@ -143,6 +146,11 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
 /* Of a trained arena: the bytes before an element, and the type of what begins there. */
 uint64_t params_arena_bytes(const struct params *params, uint64_t at);
 enum dtype params_arena_type(const struct params *params, uint64_t at);
+/* The same of the arenas of moments; and of one whole, its scales included. */
+uint64_t params_moment_bytes(const struct params *params, uint64_t at);
+enum dtype params_moment_type(const struct params *params, uint64_t at);
+uint64_t params_moments_whole(const struct params *params);
+uint64_t params_scale_count(const struct params *params); /* of moments in bytes */
 /* The shape of its tensor in files; the rank. */
 int param_shape(const struct param *param, uint64_t shape[3]);
 const struct param *params_find(const struct params *params, const char *name);

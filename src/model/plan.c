@@ -26,12 +26,13 @@ struct planner {
 /* The optimizer's operations on none of the arenas' elements. */
 static void probe_update(struct model *m)
 {
-    enum dtype type = params_arena_type(&m->params, m->params.arena_count - 1);
+    uint64_t last = m->params.arena_count - 1;
+    enum dtype type = params_arena_type(&m->params, last), moment_type = params_moment_type(&m->params, last);
 
     if (type == DTYPE_F64)
         return;
     m->backend->sumsq(&m->queue, &(struct op_sumsq){.type = type});
-    m->backend->adamw(&m->queue, &(struct op_adamw){.master_type = type, .moment_type = type, .grad_type = type, .step = 1});
+    m->backend->adamw(&m->queue, &(struct op_adamw){.master_type = type, .moment_type = moment_type, .grad_type = type, .step = 1});
 }
 
 /* Queues one whole pass on the counting backend: what ops cannot do is refused here, and their scratch is known. */
@@ -82,7 +83,10 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
     size_t master = dtype_bytes(params->master_type), compute = dtype_bytes(params->compute_type);
     uint64_t short_count = params->arena_count - params->short_from;
 
-    if (id <= REGION_MOMENT_V && short_count)
+    if ((id == REGION_MOMENT_M || id == REGION_MOMENT_V) && params->has_byte_moments)
+        snprintf(text, size, "%llu elements x 1 and a scale of 4 for each 256, %llu x %zu", (unsigned long long)short_count,
+                 (unsigned long long)params->short_from, master);
+    else if (id <= REGION_MOMENT_V && short_count)
         snprintf(text, size, "%llu elements x 2, %llu x %zu", (unsigned long long)short_count,
                  (unsigned long long)params->short_from, master);
     else if (id <= REGION_MOMENT_V)

@@ -6,35 +6,56 @@
 #include <string.h>
 
 static const char kinds[] = "pmv";
+enum { SCALE_TENSORS = 2 };
 
-static void *view_part(const struct param_view *view, char kind)
+static struct mat view_part(const struct param_view *view, char kind)
 {
-    return kind == 'p' ? view->master : kind == 'm' ? view->m : view->v;
+    void *at = kind == 'p' ? view->master : kind == 'm' ? view->m : view->v;
+
+    return (struct mat){at, view->rows, view->cols, view->ld, kind == 'p' ? view->type : view->moment_type};
+}
+
+static void add_scales(const struct model *m, struct safetensors_entry entries[], int *count)
+{
+    static const char *const names[SCALE_TENSORS] = {"m_scale", "v_scale"};
+    uint64_t blocks = params_scale_count(&m->params);
+
+    for (int i = 0; i < SCALE_TENSORS && blocks; i++)
+        entries[(*count)++] = (struct safetensors_entry){.name = names[i], .type = DTYPE_F32, .rank = 1, .shape = {blocks}};
 }
 
 static int make_entries(const struct model *m, struct arena *arena, struct safetensors_entry **entries)
 {
     int count = 0;
 
-    *entries = arena_new_array(arena, struct safetensors_entry, 3 * (size_t)m->params.count);
+    *entries = arena_new_array(arena, struct safetensors_entry, 3 * (size_t)m->params.count + SCALE_TENSORS);
     for (int i = 0; i < m->params.count; i++) {
         const struct param *param = &m->params.param[i];
         for (int k = 0; param->is_trained && k < 3; k++) {
             struct safetensors_entry *entry = &(*entries)[count++];
             entry->name = arena_printf(arena, "%c.%s", kinds[k], param->name);
-            entry->type = params_arena_type(&m->params, m->params.stored[param->stored].at);
+            entry->type = (k ? params_moment_type : params_arena_type)(&m->params, m->params.stored[param->stored].at);
             entry->rank = param->is_vector ? 1 : 2;
             entry->shape[0] = (uint64_t)(param->is_vector ? param->cols : param->rows);
             entry->shape[1] = (uint64_t)param->cols;
             entry->context = (void *)(uintptr_t)param;
         }
     }
+    add_scales(m, *entries, &count);
     return count;
 }
 
-static struct param_view entry_view(struct model *m, const struct safetensors_entry *entry)
+/* Where an entry's numbers are in the memory of operations. */
+static struct mat entry_mat(struct model *m, const struct safetensors_entry *entry)
 {
-    return model_param_view(m, (int)((const struct param *)entry->context - m->params.param));
+    const struct param *param = entry->context;
+    int32_t blocks = (int32_t)params_scale_count(&m->params);
+    struct param_view view;
+
+    if (!param)
+        return (struct mat){model_moment_scales(m, entry->name[0] == 'v'), 1, blocks, blocks, DTYPE_F32};
+    view = model_param_view(m, (int)(param - m->params.param));
+    return view_part(&view, entry->name[0]);
 }
 
 uint64_t checkpoint_state_bytes(const struct model *m)
@@ -60,12 +81,9 @@ bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, 
     if (!safetensors_write_begin(&writer, path, entries, count, err))
         goto out;
     for (int i = 0; i < count; i++) {
-        struct param_view view = entry_view(m, &entries[i]);
-        struct mat mat = {view_part(&view, entries[i].name[0]), view.rows, view.cols, view.ld, view.type};
         void *copy;
-        bool is_written;
-        mat = memory_view(m, mat, &copy);
-        is_written = write_rows(&writer, mat.at, view.type, view.type, mat.rows, mat.cols, mat.ld, err);
+        struct mat mat = memory_view(m, entry_mat(m, &entries[i]), &copy);
+        bool is_written = write_rows(&writer, mat.at, mat.type, mat.type, mat.rows, mat.cols, mat.ld, err);
         free(copy);
         if (!is_written)
             goto out;
@@ -107,8 +125,8 @@ bool checkpoint_read_state(struct model *m, const char *path, struct err *err)
         goto out;
     for (int i = 0; i < count; i++) {
         const char *from = safetensors_set_find(&set, entries[i].name)->data;
-        struct param_view view = entry_view(m, &entries[i]);
-        memory_write_rows(m, view_part(&view, entries[i].name[0]), from, dtype_bytes(view.type), view.rows, view.cols, view.ld);
+        struct mat to = entry_mat(m, &entries[i]);
+        memory_write_rows(m, to.at, from, dtype_bytes(to.type), to.rows, to.cols, to.ld);
     }
     model_masters_changed(m);
     ok = true;

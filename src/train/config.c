@@ -146,11 +146,11 @@ bool train_optim_find(struct str name, enum train_optim *optim)
 
 const char *train_optim_conflict(const struct train_config *config)
 {
-    if (config->optim != OPTIM_ADAMW_BF16)
+    if (config->optim == OPTIM_ADAMW_TORCH)
         return NULL;
     if (config->hp.lora || config->adapter_path)
-        return "adamw_bf16 is for full fine-tuning: an adapter's weights are few and stay in float32";
-    return config->dtype == TRAIN_DTYPE_F32 ? "adamw_bf16 goes with dtype bfloat16" : NULL;
+        return "adamw_bf16 and adamw_8bit are for full fine-tuning: an adapter's weights are few and stay in float32";
+    return config->dtype == TRAIN_DTYPE_F32 ? "adamw_bf16 and adamw_8bit go with dtype bfloat16" : NULL;
 }
 
 static bool read_names(const struct json *options, struct train_config *config, struct err *err)
@@ -171,7 +171,7 @@ static bool read_names(const struct json *options, struct train_config *config, 
                        "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
                        STR_ARG(str_clip(schedule, 40)));
     if (!train_optim_find(optim, &config->optim))
-        return err_set(err, ERR_INPUT, "job.json: optim '%.*s' is not adamw_torch or adamw_bf16", STR_ARG(str_clip(optim, 40)));
+        return err_set(err, ERR_INPUT, "job.json: optim '%.*s' is not adamw_torch, adamw_bf16 or adamw_8bit", STR_ARG(str_clip(optim, 40)));
     config->is_random = str_is(init, "random");
     if (!config->is_random && !str_is(init, "model"))
         return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));

@@ -349,6 +349,8 @@ static enum model_profile profile_of(const struct session *s)
 
     if (s->config.optim == OPTIM_ADAMW_BF16)
         return PROFILE_BF16_STATE;
+    if (s->config.optim == OPTIM_ADAMW_8BIT)
+        return PROFILE_BYTE_MOMENTS;
     if (dtype == TRAIN_DTYPE_AUTO)
         return s->backend->memory ? PROFILE_BF16 : model_profile_best();
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;

@@ -135,17 +135,18 @@ def test_a_running_job_pauses_goes_on_and_tells_every_step_once(client, training
         assert refused.value.code == "invalid_state"
 
 
-def test_full_training_in_eight_bytes_a_parameter(client, training_file):
+@pytest.mark.parametrize("optim", ["adamw_bf16", "adamw_8bit"])
+def test_full_training_in_few_bytes_a_parameter(client, training_file, optim):
     hyperparameters = {"n_epochs": 1, "batch_size": 2}
     job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters=hyperparameters,
-                                                           extra_body={"optim": "adamw_bf16"}).id)
+                                                           extra_body={"optim": optim}).id)
     assert job.status == "succeeded", job.error
-    assert client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)["optim"] == "adamw_bf16"
+    assert client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)["optim"] == optim
     with pytest.raises(openai.UnprocessableEntityError) as refused:
-        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": "adamw_bf16", "hyperparameters": {"lora": True}})
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": optim, "hyperparameters": {"lora": True}})
     assert refused.value.param == "optim" and "full" in refused.value.message
     with pytest.raises(openai.UnprocessableEntityError) as refused:
-        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": "adamw_8bit"})
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, extra_body={"optim": "adamw_4bit"})
     assert refused.value.param == "optim"
 
 

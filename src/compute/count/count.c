@@ -1,6 +1,7 @@
 #include "compute/count/count.h"
 
 #include "compute/check.h"
+#include "compute/eight_bit.h"
 
 static double mat_bytes(const struct mat *m)
 {
@@ -188,7 +189,9 @@ static struct op_cost cost_adamw(const struct op_adamw *op)
     size_t read = dtype_bytes(op->master_type) + 2 * dtype_bytes(op->moment_type);
     size_t bytes = 2 * read + dtype_bytes(op->grad_type) + (op->copy ? dtype_bytes(op->copy_type) : 0);
 
-    return (struct op_cost){15 * (double)op->count, (double)bytes * (double)op->count};
+    uint64_t scales = op->moment_type == DTYPE_U8 ? 2 * 2 * eight_bit_blocks(op->count) : 0;
+
+    return (struct op_cost){15 * (double)op->count, (double)bytes * (double)op->count + (double)(scales * sizeof(float))};
 }
 
 struct op_cost count_op_cost(enum op op, const void *args)

@@ -1,9 +1,10 @@
 /* The optimizer's two operations on flat arenas. */
 #include "compute/cpu/cpu_int.h"
+#include "compute/eight_bit.h"
 #include "compute/stochastic.h"
 
 enum { SUMSQ_BLOCK = 65536, ADAMW_BLOCK = 16384 };
-_Static_assert(ADAMW_BLOCK % STOCHASTIC_STRETCH == 0 && STOCHASTIC_CALLS % LANES == 0, "a task has whole stretches, a stretch whole vectors");
+_Static_assert(ADAMW_BLOCK % STOCHASTIC_STRETCH == 0 && ADAMW_BLOCK % EIGHT_BIT_BLOCK == 0 && STOCHASTIC_CALLS % LANES == 0, "a task has whole stretches, a stretch whole vectors");
 
 typedef double lanes_d __attribute__((vector_size(8 * LANES)));
 typedef uint64_t lanes_q __attribute__((vector_size(8 * LANES)));
@@ -37,10 +38,17 @@ void CPU(sumsq)(struct queue *queue, const struct op_sumsq *op)
     *op->sum = sum;
 }
 
+/* The map of a moment in bytes. */
+struct map {
+    float value[EIGHT_BIT_CODES], edge[EIGHT_BIT_CODES]; /* values by code, edges by place */
+    int zero;
+};
+
 /* What all elements of a step share. */
 struct step {
     const struct op_adamw *op;
     float clip, keep, rate, root_correction;
+    struct map m, v;
 };
 
 /* A task's part of the arenas. */
@@ -159,25 +167,105 @@ static void adamw_stretch(const struct step *step, const struct state *at, int32
     }
 }
 
+static void update(const struct step *step, const struct state *at, uint64_t element)
+{
+    const struct op_adamw *op = step->op;
+
+    if (op->master_type == DTYPE_BF16 || op->moment_type == DTYPE_BF16)
+        for (int32_t j = 0; j < at->count; j += STOCHASTIC_STRETCH)
+            adamw_stretch(step, at, j, element + (uint64_t)j);
+    else
+        for (int32_t j = 0; j < at->count; j += LANES)
+            keep(at, j, adamw_lanes(step, at, j));
+}
+
+/* Behind the count zeros, as a stretch is computed whole. */
+static void decode(const struct map *map, const uint8_t *code, float scale, int32_t count, float out[EIGHT_BIT_BLOCK])
+{
+    for (int32_t k = 0; k < count; k++)
+        out[k] = map->value[code[k]] * scale;
+    for (int32_t k = count; k < EIGHT_BIT_BLOCK; k++)
+        out[k] = 0;
+}
+
+/* A search by halves of all elements at once. The scale is returned. */
+static float encode(const struct map *map, const float x[EIGHT_BIT_BLOCK], int32_t count, uint8_t *code)
+{
+    int32_t at[EIGHT_BIT_BLOCK] = {0};
+    float scaled[EIGHT_BIT_BLOCK] = {0}, scale = 0;
+
+    for (int32_t k = 0; k < count; k++)
+        scale = fmaxf(scale, fabsf(x[k]));
+    for (int32_t k = 0; scale > 0 && k < count; k++)
+        scaled[k] = x[k] / scale;
+    for (int32_t half = EIGHT_BIT_CODES / 2; half; half /= 2)
+        for (int32_t k = 0; k < EIGHT_BIT_BLOCK; k++)
+            at[k] += scaled[k] > map->edge[at[k] + half - 1] ? half : 0;
+    for (int32_t k = 0; k < count; k++)
+        code[k] = (uint8_t)(at[k] - map->zero);
+    return scale;
+}
+
+/* A block whose moments are bytes: between decoding and encoding they are as if in F32. */
+static void update_codes(const struct step *step, const struct state *at, uint64_t first)
+{
+    const struct op_adamw *op = step->op;
+    uint8_t *m_code = (uint8_t *)op->m + first, *v_code = (uint8_t *)op->v + first;
+    float m[EIGHT_BIT_BLOCK], v[EIGHT_BIT_BLOCK], *m_scale = op->m_scale + first / EIGHT_BIT_BLOCK, *v_scale = op->v_scale + first / EIGHT_BIT_BLOCK;
+    struct state here = *at;
+
+    decode(&step->m, m_code, *m_scale, at->count, m);
+    decode(&step->v, v_code, *v_scale, at->count, v);
+    here.m = row_at(m, DTYPE_F32, 0);
+    here.v = row_at(v, DTYPE_F32, 0);
+    update(step, &here, op->first + first);
+    *m_scale = encode(&step->m, m, at->count, m_code);
+    *v_scale = encode(&step->v, v, at->count, v_code);
+}
+
+static struct state state_at(const struct op_adamw *op, uint64_t first, int32_t most)
+{
+    uint64_t left = op->count - first;
+    struct state at = {.master = row_at(op->master, op->master_type, first),
+                       .grad = row_at((void *)(uintptr_t)op->grad, op->grad_type, first),
+                       .count = left < (uint64_t)most ? (int32_t)left : most};
+
+    if (op->moment_type != DTYPE_U8) {
+        at.m = row_at(op->m, op->moment_type, first);
+        at.v = row_at(op->v, op->moment_type, first);
+    }
+    if (op->copy)
+        at.copy = row_at(op->copy, op->copy_type, first);
+    return at;
+}
+
 static void adamw_task(void *context, int task, int thread)
 {
     const struct step *step = context;
     const struct op_adamw *op = step->op;
-    uint64_t first = (uint64_t)task * ADAMW_BLOCK, left = op->count - first;
-    struct state at = {.master = row_at(op->master, op->master_type, first),
-                       .m = row_at(op->m, op->moment_type, first),
-                       .v = row_at(op->v, op->moment_type, first),
-                       .grad = row_at((void *)(uintptr_t)op->grad, op->grad_type, first),
-                       .count = left < ADAMW_BLOCK ? (int32_t)left : ADAMW_BLOCK};
+    uint64_t first = (uint64_t)task * ADAMW_BLOCK, end = first + ADAMW_BLOCK < op->count ? first + ADAMW_BLOCK : op->count;
+    struct state at;
 
-    if (op->copy)
-        at.copy = row_at(op->copy, op->copy_type, first);
-    if (op->master_type == DTYPE_BF16 || op->moment_type == DTYPE_BF16)
-        for (int32_t j = 0; j < at.count; j += STOCHASTIC_STRETCH)
-            adamw_stretch(step, &at, j, op->first + first + (uint64_t)j);
-    else
-        for (int32_t j = 0; j < at.count; j += LANES)
-            keep(&at, j, adamw_lanes(step, &at, j));
+    if (op->moment_type != DTYPE_U8) {
+        at = state_at(op, first, ADAMW_BLOCK);
+        update(step, &at, op->first + first);
+        return;
+    }
+    for (; first < end; first += EIGHT_BIT_BLOCK) {
+        at = state_at(op, first, EIGHT_BIT_BLOCK);
+        update_codes(step, &at, first);
+    }
+}
+
+static void make_map(bool is_signed, struct map *map)
+{
+    float value[EIGHT_BIT_CODES];
+
+    eight_bit_map(is_signed, value);
+    eight_bit_edges(value, map->edge);
+    map->zero = eight_bit_zero(is_signed);
+    for (int i = 0; i < EIGHT_BIT_CODES; i++)
+        map->value[(uint8_t)(i - map->zero)] = value[i];
 }
 
 void CPU(adamw)(struct queue *queue, const struct op_adamw *op)
@@ -191,5 +279,7 @@ void CPU(adamw)(struct queue *queue, const struct op_adamw *op)
         clip = fmin(1, op->max_norm / (sqrt(*op->sumsq) + 1e-6));
     step.clip = (float)clip;
     step.rate = (float)(op->lr / correction1);
+    make_map(true, &step.m);
+    make_map(false, &step.v);
     pool_run(queue->pool, (int)((op->count + ADAMW_BLOCK - 1) / ADAMW_BLOCK), adamw_task, &step);
 }

@@ -3,6 +3,7 @@
 #include "compute/cuda/cuda_int.h"
 
 extern "C" {
+#include "compute/eight_bit.h"
 #include "compute/stochastic.h"
 }
 
@@ -83,13 +84,38 @@ static __device__ float clip_of(double sumsq, float max_norm)
 }
 
 /* A thread has eight elements of a stretch, 16 apart. */
+enum { ADAMW_EIGHT = STOCHASTIC_STRETCH / STOCHASTIC_CALLS };
+
+static __device__ __forceinline__ uint64_t first_of(uint64_t thread)
+{
+    return thread / STOCHASTIC_CALLS * STOCHASTIC_STRETCH + thread % STOCHASTIC_CALLS;
+}
+
+static __device__ __forceinline__ uint64_t call_of(const struct op_adamw &op, uint64_t thread)
+{
+    return op.first / STOCHASTIC_STRETCH * STOCHASTIC_CALLS + thread;
+}
+
+/* m and v come in as they were and leave as they are; the weight is kept. */
+static __device__ __forceinline__ void adamw_element(const struct op_adamw &op, const struct adamw_factors &f, float clip, uint64_t i,
+                                                     const struct noise &for_weight, int half, float &m, float &v)
+{
+    float grad = clip * state_get(op.grad, op.grad_type, i), p;
+    struct mat copy = {op.copy, 1, 0, 0, op.copy_type};
+
+    m = op.beta1 * m + (1 - op.beta1) * grad;
+    v = op.beta2 * v + (1 - op.beta2) * grad * grad;
+    p = state_get(op.master, op.master_type, i) * f.keep - f.step * m / (sqrtf(v) * f.root + op.eps);
+    state_set(op.master, op.master_type, i, p, for_weight, half);
+    if (op.copy)
+        at_set(copy, (int64_t)i, p);
+}
+
 static __global__ void adamw_kernel(struct op_adamw op, struct adamw_factors f)
 {
-    uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, call = op.first / STOCHASTIC_STRETCH * STOCHASTIC_CALLS + thread;
-    uint64_t begin = thread / STOCHASTIC_CALLS * STOCHASTIC_STRETCH + thread % STOCHASTIC_CALLS;
+    uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, call = call_of(op, thread), begin = first_of(thread);
     double sumsq = *op.sumsq;
     float clip = clip_of(sumsq, op.max_norm);
-    struct mat copy = {op.copy, 1, 0, 0, op.copy_type};
     struct noise for_weight = {}, for_m = {}, for_v = {};
 
     if (begin >= op.count || !isfinite(sumsq))
@@ -101,21 +127,99 @@ static __global__ void adamw_kernel(struct op_adamw op, struct adamw_factors f)
         for_v = noise_of(op, STOCHASTIC_V, call);
     }
     UNROLL
-    for (int half = 0; half < STOCHASTIC_STRETCH / STOCHASTIC_CALLS; half++) {
+    for (int half = 0; half < ADAMW_EIGHT; half++) {
         uint64_t i = begin + (uint64_t)half * STOCHASTIC_CALLS;
-        float grad, m, v, p;
+        float m, v;
         if (i >= op.count)
             break;
-        grad = clip * state_get(op.grad, op.grad_type, i);
-        m = op.beta1 * state_get(op.m, op.moment_type, i) + (1 - op.beta1) * grad;
-        v = op.beta2 * state_get(op.v, op.moment_type, i) + (1 - op.beta2) * grad * grad;
-        p = state_get(op.master, op.master_type, i) * f.keep - f.step * m / (sqrtf(v) * f.root + op.eps);
+        m = state_get(op.m, op.moment_type, i);
+        v = state_get(op.v, op.moment_type, i);
+        adamw_element(op, f, clip, i, for_weight, half, m, v);
         state_set(op.m, op.moment_type, i, m, for_m, half);
         state_set(op.v, op.moment_type, i, v, for_v, half);
-        state_set(op.master, op.master_type, i, p, for_weight, half);
-        if (op.copy)
-            at_set(copy, (int64_t)i, p);
     }
+}
+
+/* The maps of m and v in bytes, as the launch brings them, and with the edges as a block has them: all by place. */
+struct code_values {
+    float at[2][EIGHT_BIT_CODES];
+};
+enum { M_ZERO = EIGHT_BIT_CODES / 2 - 1, V_ZERO = 0 }; /* eight_bit_zero's */
+struct code_maps {
+    float value[2][EIGHT_BIT_CODES], edge[2][EIGHT_BIT_CODES];
+};
+
+static __device__ void fill_maps(const struct code_values &values, struct code_maps &maps)
+{
+    for (int i = threadIdx.x; i < 2 * EIGHT_BIT_CODES; i += blockDim.x) {
+        int which = i / EIGHT_BIT_CODES, code = i % EIGHT_BIT_CODES;
+        bool is_last = code == EIGHT_BIT_CODES - 1;
+        maps.value[which][code] = values.at[which][code];
+        maps.edge[which][code] = is_last ? 1 : (values.at[which][code] + values.at[which][code + 1]) / 2;
+    }
+    __syncthreads();
+}
+
+static __device__ int place_of(const float edge[EIGHT_BIT_CODES], float x)
+{
+    int place = 0;
+
+    UNROLL
+    for (int half = EIGHT_BIT_CODES / 2; half; half /= 2)
+        place += x > edge[place + half - 1] ? half : 0;
+    return place;
+}
+
+/* A warp's 256 new moments, eight a thread; its lanes come together to their largest. */
+static __device__ void keep_codes(const float edge[EIGHT_BIT_CODES], int zero, const float fresh[ADAMW_EIGHT], void *codes, float *scales,
+                                  uint64_t begin, uint64_t count)
+{
+    float largest = 0;
+
+    UNROLL
+    for (int half = 0; half < ADAMW_EIGHT; half++)
+        largest = fmaxf(largest, fabsf(fresh[half]));
+    largest = warp_max(largest);
+    if (threadIdx.x % WARP == 0 && begin < count)
+        scales[begin / EIGHT_BIT_BLOCK] = largest;
+    UNROLL
+    for (int half = 0; half < ADAMW_EIGHT; half++) {
+        uint64_t i = begin + (uint64_t)half * STOCHASTIC_CALLS;
+        if (i < count)
+            ((unsigned char *)codes)[i] = (unsigned char)(place_of(edge, largest > 0 ? fresh[half] / largest : 0) - zero);
+    }
+}
+
+/* The same with moments in bytes. A warp has two stretches: the elements of one scale. */
+static __global__ void adamw_codes_kernel(struct op_adamw op, struct adamw_factors f, struct code_values values)
+{
+    __shared__ struct code_maps maps;
+    uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, begin = first_of(thread), block = thread / WARP;
+    double sumsq = *op.sumsq;
+    float clip = clip_of(sumsq, op.max_norm), m[ADAMW_EIGHT] = {}, v[ADAMW_EIGHT] = {}, m_scale = 0, v_scale = 0;
+    struct noise for_weight = {};
+
+    if (!isfinite(sumsq))
+        return;
+    fill_maps(values, maps);
+    if (op.master_type == DTYPE_BF16)
+        for_weight = noise_of(op, STOCHASTIC_WEIGHT, call_of(op, thread));
+    if (block * EIGHT_BIT_BLOCK < op.count) {
+        m_scale = op.m_scale[block];
+        v_scale = op.v_scale[block];
+    }
+    UNROLL
+    for (int half = 0; half < ADAMW_EIGHT; half++) {
+        uint64_t i = begin + (uint64_t)half * STOCHASTIC_CALLS;
+        if (i >= op.count)
+            continue;
+        m[half] = maps.value[0][(unsigned char)(((const unsigned char *)op.m)[i] + M_ZERO)] * m_scale;
+        v[half] = maps.value[1][(unsigned char)(((const unsigned char *)op.v)[i] + V_ZERO)] * v_scale;
+        adamw_element(op, f, clip, i, for_weight, half, m[half], v[half]);
+    }
+    __syncthreads(); /* the scales have been read */
+    keep_codes(maps.edge[0], M_ZERO, m, op.m, op.m_scale, begin, op.count);
+    keep_codes(maps.edge[1], V_ZERO, v, op.v, op.v_scale, begin, op.count);
 }
 
 static void cuda_adamw(struct queue *queue, const struct op_adamw *op)
@@ -126,7 +230,16 @@ static void cuda_adamw(struct queue *queue, const struct op_adamw *op)
         (float)(1 / sqrt(1 - pow(op->beta2, (double)op->step))),
     };
     int64_t stretches = ((int64_t)op->count + STOCHASTIC_STRETCH - 1) / STOCHASTIC_STRETCH;
+    dim3 grid(blocks_of(stretches * STOCHASTIC_CALLS, THREADS * 2));
+    struct code_values values;
 
-    if (op->count)
-        LAUNCH(queue, adamw_kernel, dim3(blocks_of(stretches * STOCHASTIC_CALLS, THREADS * 2)), THREADS * 2, *op, factors);
+    if (!op->count)
+        return;
+    if (op->moment_type != DTYPE_U8) {
+        LAUNCH(queue, adamw_kernel, grid, THREADS * 2, *op, factors);
+        return;
+    }
+    eight_bit_map(true, values.at[0]);
+    eight_bit_map(false, values.at[1]);
+    LAUNCH(queue, adamw_codes_kernel, grid, THREADS * 2, *op, factors, values);
 }

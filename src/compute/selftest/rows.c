@@ -1,6 +1,8 @@
 /* What goes row by row: embedding, norm, gate, rows, loss, and the optimizer over flat arenas. */
 #include "compute/selftest/trial.h"
 
+#include "compute/eight_bit.h"
+
 enum dtype trial_gradient_type(struct trial *trial)
 {
     struct mat row = {NULL, 1, 1, 1, DTYPE_F32}, table = {NULL, 1, 1, 1, DTYPE_BF16};
@@ -272,6 +274,58 @@ static void close_state(struct trial *trial, const char *what, const struct mat 
     trial->result[OP_adamw].comparison_count++;
 }
 
+/* Bytes count places in the map: neighbours where sums differ in the last bits of f32, which is rare. Scales go along. */
+static void close_codes(struct trial *trial, const char *what, const uint8_t *got, const uint8_t *want, const float *got_scale, const float *want_scale,
+                        int32_t count)
+{
+    int32_t differing = 0;
+
+    for (int32_t j = 0; j < count; j++) {
+        trial_close_value(trial, what, j, (double)(int8_t)(got[j] - want[j]), 0, 1);
+        differing += got[j] != want[j];
+    }
+    for (int32_t j = 0; j * EIGHT_BIT_BLOCK < count; j++)
+        trial_close_value(trial, "scale", j, (double)got_scale[j], (double)want_scale[j], 1e-6 * (double)want_scale[j]);
+    if (differing > 3 + count / 500)
+        trial_fail(trial, "%s: %d of %d codes are others", what, differing, count);
+    trial->result[OP_adamw].comparison_count++;
+}
+
+/* Moments in bytes: no v so small beside m that updates lose their digits; blocks of zeros among them. */
+static void trial_codes(struct trial *trial, struct op_adamw op)
+{
+    struct operands *o = &trial->operands;
+    size_t count = op.count, scale_bytes = eight_bit_blocks(op.count) * sizeof(float);
+    enum dtype type = op.master_type;
+    struct mat master = mat_random(o, 1, (int32_t)count, 0, type), wide = master;
+    uint8_t *code[2];
+    float *scale[2];
+    struct op_adamw slow;
+
+    op.master = master.at;
+    op.moment_type = DTYPE_U8;
+    for (int i = 0; i < 2; i++) {
+        code[i] = operands_take(o, count);
+        scale[i] = operands_take(o, scale_bytes);
+        for (size_t j = 0; j < count; j++)
+            code[i][j] = (uint8_t)random_in(o, i ? 128 : 0, EIGHT_BIT_CODES - 1);
+        for (size_t j = 0; j < scale_bytes / sizeof(float); j++)
+            scale[i][j] = i ? scale[0][j] : (float)random_in(o, 0, 8) / 4;
+    }
+    op.m = code[0], op.v = code[1], op.m_scale = scale[0], op.v_scale = scale[1];
+    slow = op;
+    slow.copy = NULL;
+    slow.master = wide.at = arena_copy(&o->wide, master.at, count * dtype_bytes(type));
+    slow.m = arena_copy(&o->wide, code[0], count), slow.v = arena_copy(&o->wide, code[1], count);
+    slow.m_scale = (void *)arena_copy(&o->wide, (char *)scale[0], scale_bytes);
+    slow.v_scale = (void *)arena_copy(&o->wide, (char *)scale[1], scale_bytes);
+    trial_run(trial, OP_adamw, &op);
+    trial_oracle(OP_adamw, &slow);
+    close_state(trial, "state", &master, &wide);
+    close_codes(trial, "m", op.m, slow.m, op.m_scale, slow.m_scale, (int32_t)count);
+    close_codes(trial, "v", op.v, slow.v, op.v_scale, slow.v_scale, (int32_t)count);
+}
+
 static void trial_sumsq(struct trial *trial, const struct mat *grad, double *sum)
 {
     double want_partial[4], want, *partial = operands_take(&trial->operands, 8 * 4);
@@ -315,6 +369,7 @@ void trial_adamw(struct trial *trial)
         close_state(trial, "state", &state[i], &wide[i]);
     if (op.copy)
         trial_close(trial, "copy", &copy, &wide[0], NULL, 1e-6);
+    trial_codes(trial, op);
     *sum = NAN; /* nothing may change */
     state[0].at = arena_copy(&o->wide, op.master, bytes);
     trial_run(trial, OP_adamw, &op);
