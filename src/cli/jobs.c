@@ -108,6 +108,8 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
 {
     struct watch w = {.remote = remote, .id = id, .has_bar = isatty(1)};
 
+    if (w.has_bar)
+        printf("Ctrl-C ends the watching, not the job.\n");
     for (;;) {
         struct remote round = *remote;
         const struct json *job;
@@ -278,8 +280,13 @@ static bool change(struct remote *remote, const char *id, const char *action, st
     const struct json *answer =
         remote_post(remote, arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/%s", id, action), STR_NONE, err);
 
-    if (answer)
-        printf("%s %s\n", remote_text(remote, answer, "id"), remote_text(remote, answer, "status"));
+    if (answer) {
+        const char *status = remote_text(remote, answer, "status");
+        const bool is_at_work = strcmp(action, "pause") == 0 && strcmp(status, "running") == 0;
+
+        printf("%s %s%s\n", remote_text(remote, answer, "id"), status,
+               is_at_work ? ": it pauses when its step is done" : "");
+    }
     return answer != NULL;
 }
 
