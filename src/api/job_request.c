@@ -588,7 +588,8 @@ static void check_optim(struct reader *r)
 {
     if (strcmp(r->request->optim, "adamw_torch") != 0 && r->request->values.lora)
         problems_add(r->problems, "value_error", "optim", NULL, NULL,
-                     "optim %s is for full fine-tuning: an adapter's weights are few and stay in float32", r->request->optim);
+                     "optim %s is for full fine-tuning: an adapter's weights are few and stay in float32",
+                     r->request->optim);
 }
 
 bool job_request_read(struct arena *arena, const struct json *body, struct job_request *request,

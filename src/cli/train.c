@@ -105,8 +105,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
         {"optim", OPTION_TEXT, &a->optim, "NAME",
-         "adamw_torch; adamw_bf16: weights, gradients and moments in bf16, stochastically rounded, 8 bytes a parameter; "
-         "adamw_8bit: the same with moments in bytes, 6 bytes (adamw_torch)",
+         "adamw_torch; adamw_bf16: weights, gradients and moments in bf16, stochastically rounded, 8 bytes a "
+         "parameter; adamw_8bit: the same with moments in bytes, 6 bytes (adamw_torch)",
          NULL},
         {"device", OPTION_TEXT, &c->device, "NAME", "cpu, or a GPU with libattune_cuda.so: cuda, cuda:1 (cpu)", NULL},
         {"threads", OPTION_INT, &c->threads, "N", "processor threads (all)", NULL},

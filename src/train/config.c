@@ -171,7 +171,8 @@ static bool read_names(const struct json *options, struct train_config *config, 
                        "job.json: lr_scheduler_type '%.*s' is not linear, cosine, constant or constant_with_warmup",
                        STR_ARG(str_clip(schedule, 40)));
     if (!train_optim_find(optim, &config->optim))
-        return err_set(err, ERR_INPUT, "job.json: optim '%.*s' is not adamw_torch, adamw_bf16 or adamw_8bit", STR_ARG(str_clip(optim, 40)));
+        return err_set(err, ERR_INPUT, "job.json: optim '%.*s' is not adamw_torch, adamw_bf16 or adamw_8bit",
+                       STR_ARG(str_clip(optim, 40)));
     config->is_random = str_is(init, "random");
     if (!config->is_random && !str_is(init, "model"))
         return err_set(err, ERR_INPUT, "job.json: init '%.*s' is not model or random", STR_ARG(str_clip(init, 40)));

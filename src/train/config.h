@@ -13,9 +13,9 @@
 enum train_dtype { TRAIN_DTYPE_AUTO, TRAIN_DTYPE_F32, TRAIN_DTYPE_BF16, TRAIN_DTYPE_COUNT };
 bool train_dtype_find(struct str name, enum train_dtype *dtype); /* of "auto", "float32", "bfloat16" */
 
-/* The field is transformers' `optim`. adamw_torch: AdamW with weights and moments in f32. adamw_bf16: weights, gradients and
- * moments in bf16, 8 bytes a parameter, rounded stochastically (compute/stochastic.h); adamw_8bit: the same with moments in bytes
- * (compute/eight_bit.h), 6 bytes a parameter. Both of full fine-tuning in bfloat16. */
+/* The field is transformers' `optim`. adamw_torch: AdamW with weights and moments in f32. adamw_bf16: weights,
+ * gradients and moments in bf16, 8 bytes a parameter, rounded stochastically (compute/stochastic.h); adamw_8bit: the
+ * same with moments in bytes (compute/eight_bit.h), 6 bytes a parameter. Both of full fine-tuning in bfloat16. */
 #define TRAIN_OPTIMS(X) X(ADAMW_TORCH, "adamw_torch") X(ADAMW_BF16, "adamw_bf16") X(ADAMW_8BIT, "adamw_8bit")
 enum train_optim {
 #define OPTIM_ENUM(id, name) OPTIM_##id,

@@ -1,7 +1,8 @@
 /* Bytes that a run takes on disk. */
 #include "train/train_int.h"
 
-enum { EVENT_BYTES = 1536, FOLDER_BYTES = 64 << 10 }; /* of a step in events.jsonl and for TensorBoard; of a folder's small files */
+/* Of a step in events.jsonl and for TensorBoard; of a folder's small files. */
+enum { EVENT_BYTES = 1536, FOLDER_BYTES = 64 << 10 };
 
 static int64_t greatest_common_divisor(int64_t a, int64_t b)
 {

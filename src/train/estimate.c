@@ -171,7 +171,7 @@ static uint32_t longest_possible(const struct session *s, const struct train_fil
                                                                                              : most);
 }
 
-/* What a trainer whose model lies on a device takes of the host: a tensor being placed or written, twice, and the rest. */
+/* What a trainer whose model lies on a device takes of the host: a tensor being placed or written, twice, and more. */
 static uint64_t host_bytes_beside(int32_t vocab, int32_t hidden)
 {
     return (uint64_t)vocab * (uint64_t)hidden * 8 + ((uint64_t)512 << 20);
@@ -187,7 +187,8 @@ bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *dis
         uint32_t train = longest_possible(&s, &s.config.train), valid = longest_possible(&s, &s.config.valid);
         struct model_options options = session_model_options(&s, train > valid ? train : valid);
         ok = model_plan(s.config.model_path, &options, plan, err);
-        *memory_bytes = is_on_device ? host_bytes_beside(s.model_config.vocab, s.model_config.hidden) : plan->total_bytes;
+        *memory_bytes =
+            is_on_device ? host_bytes_beside(s.model_config.vocab, s.model_config.hidden) : plan->total_bytes;
         *disk_bytes = disk_needs_least(&s, plan);
     }
     session_close(&s);

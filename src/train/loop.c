@@ -389,8 +389,9 @@ static bool open_session(struct session *s, struct err *err)
 static bool run_session(struct session *s, enum run_wanted *wanted, struct err *err)
 {
     *wanted = RUN_GO_ON;
-    return open_session(s, err) && tell_start(s, err) && board_open(s, err) && (s->resumed_from >= 0 || tell_warnings(s, err)) &&
-           run_steps(s, wanted, err) && board_sync(s, err) && (*wanted != RUN_GO_ON || receipt_write(s, err));
+    return open_session(s, err) && tell_start(s, err) && board_open(s, err) &&
+           (s->resumed_from >= 0 || tell_warnings(s, err)) && run_steps(s, wanted, err) && board_sync(s, err) &&
+           (*wanted != RUN_GO_ON || receipt_write(s, err));
 }
 
 static enum run_status status_of(struct session *s, bool ok, enum run_wanted wanted, const struct err *err)

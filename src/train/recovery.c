@@ -63,7 +63,8 @@ static bool read_state(const struct session *s, struct arena *arena, const char 
     return true;
 }
 
-/* All but the newest RECOVERY_POINTS_KEPT of this attempt; with as many here, earlier attempts' are not needed any more. */
+/* All but the newest RECOVERY_POINTS_KEPT of this attempt; with as many here, earlier attempts' are not needed any
+ * more. */
 static bool remove_old(struct session *s, struct arena *arena, struct err *err)
 {
     const char *here = recovery_dir(arena, s, s->run.attempt);
@@ -134,7 +135,8 @@ bool recovery_write(struct session *s, struct err *err)
     if (ok && write_folder(s, &arena, &problem))
         ok = remove_old(s, &arena, err);
     else if (ok)
-        ok = problem.code == ERR_NO_SPACE ? do_without(s, &problem, err) : err_set(err, problem.code, "%s", problem.text);
+        ok = problem.code == ERR_NO_SPACE ? do_without(s, &problem, err)
+                                          : err_set(err, problem.code, "%s", problem.text);
     ok = ok && run_beat(&s->run, err);
     arena_deinit(&arena);
     return ok || err_prefix(err, "recovery point of step %" PRId64, s->progress.step);

@@ -30,7 +30,12 @@ struct run {
     struct arena arena;
 };
 
-enum run_wanted { RUN_GO_ON, RUN_PAUSE, RUN_CANCEL, RUN_SUPERSEDED /* a later attempt has the run, or it was removed */ };
+enum run_wanted {
+    RUN_GO_ON,
+    RUN_PAUSE,
+    RUN_CANCEL,
+    RUN_SUPERSEDED /* a later attempt has the run, or it was removed */
+};
 
 #define RUN_STATUSES(X) X(SUCCEEDED, "succeeded") X(FAILED, "failed") X(CANCELLED, "cancelled") X(PAUSED, "paused")
 enum run_status {

@@ -3,8 +3,8 @@
  * The file is a TFRecord stream: each record is its length (u64), a checksum of that, a protobuf message (TensorFlow's
  * Event: wall time, step, scalars by tag) and a checksum of the message, all little-endian. Each attempt has a file of
  * its own, which begins with the records of the one before up to the step where it goes on; the older file is then
- * empty. So no step is there twice, whoever reads the folder, and an attempt that was overtaken writes into a file that nobody
- * sees.
+ * empty. So no step is there twice, whoever reads the folder, and an attempt that was overtaken writes into a file that
+ * nobody sees.
  *
  * Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, summary.proto. */
 #pragma once

@@ -73,8 +73,8 @@ struct session {
     const char *param;                   /* what a failure is about: "training_file"; NULL: nothing in particular */
 };
 
-/* session.c: from job.json to a model that is ready for its next step. */
-bool session_read(struct session *session, const char *dir, const char *device, struct err *err); /* device NULL: the job's */
+/* session.c: from job.json to a model that is ready for its next step. device NULL: the job's. */
+bool session_read(struct session *session, const char *dir, const char *device, struct err *err);
 /* The same from the text of job.json, without threads, to plan with: the device need not be there. */
 bool session_parse(struct session *session, struct str job_json, struct err *err);
 /* And without a look at the device or its library: for what its plan takes on disk alone. */
