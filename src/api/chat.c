@@ -28,7 +28,7 @@ struct chat {
         bool has_begun; /* streaming: the first chunk is out */
     } * choices;
     int choice_count;
-    int64_t prompt_tokens, completion_tokens;
+    int64_t prompt_tokens, cached_tokens, completion_tokens;
     struct http_stream *stream;
     bool is_over;
 };
@@ -51,6 +51,10 @@ static void put_usage(struct chat *chat, struct json_writer *w)
     json_put_integer(w, "prompt_tokens", chat->prompt_tokens);
     json_put_integer(w, "completion_tokens", chat->completion_tokens);
     json_put_integer(w, "total_tokens", chat->prompt_tokens + chat->completion_tokens);
+    json_write_key(w, "prompt_tokens_details");
+    json_write_begin_object(w);
+    json_put_integer(w, "cached_tokens", chat->cached_tokens);
+    json_write_end_object(w);
     json_write_end_object(w);
 }
 
@@ -316,6 +320,7 @@ static void take_done(struct ask *ask, const struct json *line)
 
     ask->request = NULL;
     chat->prompt_tokens += json_integer_or(json_get(line, "prompt_tokens"), 0);
+    chat->cached_tokens += json_integer_or(json_get(line, "cached_tokens"), 0);
     chat->completion_tokens += json_integer_or(json_get(line, "completion_tokens"), 0);
     if (++chat->done_count < chat->ask_count)
         return;
@@ -411,7 +416,7 @@ static void send_all(struct chat *chat)
         struct ask *ask = &chat->asks[i];
         struct strbuf members = {0};
         *ask = (struct ask){.chat = chat, .index = i};
-        chat_fields_write(&chat->fields, i, &members);
+        chat_fields_write(&chat->fields, i, chat->call->tenant.project_id, &members);
         ask->request = workers_send(chat->call->api->workers, &chat->place, strbuf_view(&members),
                                     &(struct chat_sink){on_line, on_lost, ask}, &err);
         strbuf_deinit(&members);

@@ -336,7 +336,7 @@ bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat
     return problems->count == 0;
 }
 
-void chat_fields_write(const struct chat_fields *f, int index, struct strbuf *out)
+void chat_fields_write(const struct chat_fields *f, int index, const char *scope, struct strbuf *out)
 {
     struct json_writer w = {.buf = out};
 
@@ -355,4 +355,5 @@ void chat_fields_write(const struct chat_fields *f, int index, struct strbuf *ou
     json_write_end_array(&w);
     json_put_integer(&w, "n", f->n);
     json_put_integer(&w, "logprobs", f->logprobs);
+    json_put_text(&w, "scope", scope);
 }

@@ -26,4 +26,4 @@ struct chat_fields {
 bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat, struct chat_fields *fields,
                       struct problems *problems);
 /* What the worker reads for prompt number `index`, without braces and id. */
-void chat_fields_write(const struct chat_fields *fields, int index, struct strbuf *out);
+void chat_fields_write(const struct chat_fields *fields, int index, const char *scope, struct strbuf *out);

@@ -17,6 +17,7 @@ enum {
     KILL_WAIT_MS = 1000,
     WEIGHT_BYTES_MIN = 64 << 20,
     ADAPTER_BYTES_MIN = 64 << 20,
+    PREFIX_BYTES_MIN = 64 << 20,
     CACHE_BYTES_MIN = 512 << 20, /* of keys and values on a GPU */
     GPU_HOST_BYTES = 512 << 20   /* that a worker on a GPU takes of the host */
 };
@@ -258,27 +259,36 @@ static int64_t adapter_room(int64_t base_bytes)
     return base_bytes / 8 + ADAPTER_BYTES_MIN;
 }
 
+/* What the prompts of requests that have ended may take, for those that begin alike. */
+static int64_t prefix_room(int64_t base_bytes)
+{
+    return base_bytes / 16 + PREFIX_BYTES_MIN;
+}
+
 /* What a worker needs: its weights once more, its adapters, and room for activations and caches. */
 static int64_t bytes_needed(const char *path, const char *adapter_path)
 {
     int64_t bytes = weight_bytes(path), adapters = adapter_path ? 2 * weight_bytes(adapter_path) : adapter_room(bytes);
 
-    return bytes + bytes / 4 + adapters + WEIGHT_BYTES_MIN;
+    return bytes + bytes / 4 + adapters + prefix_room(bytes) + WEIGHT_BYTES_MIN;
 }
 
 static bool spawn(struct worker *w, const char *path, const char *adapter_path, struct err *err)
 {
     const struct job_devices *devices = job_manager_devices(w->workers->config->jobs);
-    const char *argv[10] = {w->workers->program, "infer", "--model", path};
-    char room[24];
+    const char *argv[12] = {w->workers->program, "infer", "--model", path};
+    char room[24], prefixes[24];
     int ends[2];
     bool ok;
 
     snprintf(room, sizeof room, "%lld", (long long)adapter_room(weight_bytes(path)));
     argv[4] = adapter_path ? "--adapter" : "--adapter-memory";
     argv[5] = adapter_path ? adapter_path : room;
+    snprintf(prefixes, sizeof prefixes, "%lld", (long long)prefix_room(weight_bytes(path)));
     argv[6] = "--device";
     argv[7] = w->gpu >= 0 ? devices->gpu[w->gpu].name : "cpu";
+    argv[8] = "--prefix-memory";
+    argv[9] = prefixes;
     if (!socket_pair(ends, err))
         return false;
     w->fd = ends[0];

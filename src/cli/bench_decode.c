@@ -199,7 +199,7 @@ static bool run(struct bench *bench, const char *folder, const char *dtype, int6
     memset(bench->memory, 1, READ_BYTES);
     if (!open_model(bench, folder, dtype, err))
         return false;
-    bench->generator = generator_new(bench->model, STEP_TOKENS, STEP_TOKENS);
+    bench->generator = generator_new(bench->model, STEP_TOKENS, STEP_TOKENS, 0);
     count_weights(bench);
     printf("%s, %.0f MB of weights a step, path %s, %d threads; prompts of %d tokens, replies of %d\n",
            model_profile_name(model_cache_type(bench->model) == DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32),

@@ -24,6 +24,8 @@ int cli_infer(int argc, char **argv)
         {"adapter", OPTION_TEXT, &worker.adapter, "DIR", "PEFT adapter on it, for all requests", NULL},
         {"adapter-memory", OPTION_INT, &worker.adapter_bytes, "BYTES",
          "of adapters that requests name (default 256 MiB)", NULL},
+        {"prefix-memory", OPTION_INT, &worker.prefix_bytes, "BYTES",
+         "of what requests that have ended leave to those that begin alike (default 64 MiB)", NULL},
         {"context-length", OPTION_INT, &worker.context_length, "N",
          "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
         {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},

@@ -1,5 +1,6 @@
 #include "infer/generate.h"
 #include "base/arena.h"
+#include "infer/kept.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,10 +9,11 @@ struct sequence {
     struct sequence_request request;
     sequence_fn *on_token;
     void *context;
-    int32_t *waiting; /* tokens not yet run: the prompt, then one at a time */
-    int32_t waiting_count, waiting_from;
-    int32_t position; /* tokens run */
-    int32_t drawn_count;
+    char *scope;      /* NULL: nothing is shared */
+    int32_t *token;   /* the prompt, then what was drawn */
+    int32_t count;    /* of them */
+    int32_t position; /* those that were run: their keys and values are there */
+    int32_t shared_count, drawn_count;
     int64_t turn; /* prompts with less come first */
     struct model_cache *cache;
     int32_t step_tokens; /* taken by the step that runs */
@@ -26,11 +28,12 @@ struct generator {
     int64_t prompts_run;    /* tokens of prompts so far: the clock of their turns */
     float *logits;          /* [SEQUENCES_MAX, vocab] */
     int32_t *order;         /* [vocab] */
+    struct kept *kept;
     struct kv_cache *cache; /* [layers · SEQUENCES_MAX] of a step */
     struct arena step;
 };
 
-struct generator *generator_new(struct model *model, int32_t tokens, int32_t prompt_tokens)
+struct generator *generator_new(struct model *model, int32_t tokens, int32_t prompt_tokens, uint64_t kept_bytes)
 {
     const struct model_config *config = model_config(model);
     struct generator *g = mem_alloc_zero(1, sizeof *g);
@@ -40,6 +43,7 @@ struct generator *generator_new(struct model *model, int32_t tokens, int32_t pro
     g->prompt_tokens = prompt_tokens < tokens ? prompt_tokens : tokens;
     g->vocab = config->vocab;
     g->layers = config->layers;
+    g->kept = kept_new(model, kept_bytes);
     g->logits = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->vocab, sizeof *g->logits);
     g->order = mem_alloc_zero((size_t)g->vocab, sizeof *g->order);
     g->cache = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->layers, sizeof *g->cache);
@@ -48,7 +52,8 @@ struct generator *generator_new(struct model *model, int32_t tokens, int32_t pro
 
 static void free_sequence(const struct generator *g, struct sequence *s)
 {
-    free(s->waiting);
+    free(s->scope);
+    free(s->token);
     model_cache_free(g->model, s->cache);
     free(s);
 }
@@ -59,11 +64,68 @@ void generator_free(struct generator *g)
         return;
     for (int i = 0; i < g->count; i++)
         free_sequence(g, g->sequence[i]);
+    kept_free(g->kept);
     free(g->logits);
     free(g->order);
     free(g->cache);
     arena_deinit(&g->step);
     free(g);
+}
+
+static int32_t waiting_count(const struct sequence *s)
+{
+    return s->count - s->position;
+}
+
+/* What runs and begins with the most of s's tokens; *count is how many. */
+static const struct sequence *find_running(const struct generator *g, const struct sequence *s, int32_t *count)
+{
+    const struct sequence *best = NULL;
+
+    *count = 0;
+    for (int i = 0; i < g->count; i++) {
+        const struct sequence *other = g->sequence[i];
+        int32_t most = other->position < s->count - 1 ? other->position : s->count - 1, same;
+        if (other == s || !other->scope || strcmp(other->scope, s->scope) != 0)
+            continue;
+        same = kept_common(s->token, other->token, most);
+        if (same > *count) {
+            *count = same;
+            best = other;
+        }
+    }
+    return best;
+}
+
+/* Of a prompt: takes what others have run beyond its own position. Its last token is always its own, which draws. */
+static void share(struct generator *g, struct sequence *s)
+{
+    const struct model_cache *from;
+    const struct sequence *running;
+    int32_t kept_count, running_count;
+
+    if (!s->scope)
+        return;
+    from = kept_find(g->kept, s->scope, s->token, s->count - 1, &kept_count);
+    running = find_running(g, s, &running_count);
+    if (running_count > kept_count) {
+        from = running->cache;
+        kept_count = running_count;
+    }
+    if (kept_count < s->position + KEPT_TOKENS_MIN || !model_cache_copy(g->model, s->cache, from, kept_count))
+        return;
+    s->shared_count += kept_count - s->position;
+    s->position = kept_count;
+}
+
+/* What is kept makes room on a device. */
+static struct model_cache *new_cache(struct generator *g, int32_t positions)
+{
+    struct model_cache *cache = model_cache_new(g->model, positions);
+
+    if (!cache && kept_clear(g->kept))
+        cache = model_cache_new(g->model, positions);
+    return cache;
 }
 
 struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token,
@@ -75,23 +137,33 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
     if (g->count == SEQUENCES_MAX)
         return NULL;
     ASSERT(request->prompt_count > 0 && request->max_tokens > 0);
-    cache = model_cache_new(g->model, request->prompt_count + request->max_tokens);
+    cache = new_cache(g, request->prompt_count + request->max_tokens);
     if (!cache)
         return NULL;
     s = mem_alloc_zero(1, sizeof *s);
-    *s = (struct sequence){
-        .request = *request, .on_token = on_token, .context = context, .waiting_count = request->prompt_count};
-    s->waiting = mem_alloc((size_t)request->prompt_count * sizeof *s->waiting);
-    memcpy(s->waiting, request->prompt, (size_t)request->prompt_count * sizeof *s->waiting);
+    *s = (struct sequence){.request = *request, .on_token = on_token, .context = context, .count = request->prompt_count, .cache = cache};
+    s->token = mem_alloc((size_t)(request->prompt_count + request->max_tokens) * sizeof *s->token);
+    memcpy(s->token, request->prompt, (size_t)request->prompt_count * sizeof *s->token);
+    s->scope = request->scope ? mem_copy_text(request->scope) : NULL;
     s->request.prompt = NULL;
-    s->cache = cache;
-    s->turn = g->prompts_run + request->prompt_count;
+    s->request.scope = NULL;
+    share(g, s);
+    s->turn = g->prompts_run + waiting_count(s);
     g->sequence[g->count++] = s;
     return s;
 }
 
+int32_t sequence_shared(const struct sequence *s)
+{
+    return s->shared_count;
+}
+
 static void remove_at(struct generator *g, int index)
 {
+    const struct sequence *s = g->sequence[index];
+
+    if (s->scope)
+        kept_add(g->kept, s->scope, s->token, s->position, s->cache);
     free_sequence(g, g->sequence[index]);
     memmove(&g->sequence[index], &g->sequence[index + 1], (size_t)(g->count - index - 1) * sizeof *g->sequence);
     g->count--;
@@ -119,7 +191,7 @@ static struct sequence *next_prompt(const struct generator *g)
 
     for (int i = 0; i < g->count; i++) {
         struct sequence *s = g->sequence[i];
-        if (s->waiting_count > 1 && s->step_tokens == 0 && (!next || s->turn < next->turn))
+        if (waiting_count(s) > 1 && s->step_tokens == 0 && (!next || s->turn < next->turn))
             next = s;
     }
     return next;
@@ -135,8 +207,9 @@ static int32_t share_out_prompts(struct generator *g, int32_t left)
         int32_t count = g->prompt_tokens - all;
         if (!s)
             break;
-        if (s->waiting_count <= count + g->prompt_tokens / 4)
-            count = s->waiting_count;
+        share(g, s);
+        if (waiting_count(s) <= count + g->prompt_tokens / 4)
+            count = waiting_count(s);
         s->step_tokens = count < left ? count : left;
         left -= s->step_tokens;
         all += s->step_tokens;
@@ -152,7 +225,7 @@ static int32_t share_out(struct generator *g)
 
     for (int i = 0; i < g->count; i++) {
         struct sequence *s = g->sequence[(g->next + i) % g->count];
-        s->step_tokens = s->waiting_count == 1 && all < g->tokens;
+        s->step_tokens = waiting_count(s) == 1 && all < g->tokens;
         all += s->step_tokens;
     }
     g->next = (g->next + 1) % g->count;
@@ -199,14 +272,14 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
     for (int32_t doc = 0; doc < docs; doc++) {
         struct sequence *s = list[doc];
         for (int32_t t = 0; t < s->step_tokens; t++) {
-            tok[at + t] = s->waiting[s->waiting_from + t];
+            tok[at + t] = s->token[s->position + t];
             pos[at + t] = s->position + t;
         }
         for (int32_t l = 0; l < g->layers; l++)
             g->cache[l * docs + doc] = s->cache->layer[l];
         at += s->step_tokens;
         cu[doc + 1] = at;
-        s->step_row = s->step_tokens == s->waiting_count ? step->row_count : -1;
+        s->step_row = s->step_tokens == waiting_count(s) ? step->row_count : -1;
         if (s->step_row >= 0)
             step->rows[step->row_count++] = at - 1;
         step->adapter[doc] = s->request.adapter;
@@ -236,8 +309,6 @@ static bool advance(struct generator *g, struct sequence *s)
     for (int32_t l = 0; l < g->layers; l++)
         s->cache->layer[l].length += s->step_tokens;
     s->position += s->step_tokens;
-    s->waiting_from += s->step_tokens;
-    s->waiting_count -= s->step_tokens;
     if (s->step_row < 0)
         return true;
     token = draw_token(g, s, g->logits + (size_t)s->step_row * (size_t)g->vocab);
@@ -245,9 +316,7 @@ static bool advance(struct generator *g, struct sequence *s)
     is_last = s->drawn_count == s->request.max_tokens;
     if (!s->on_token(s->context, &token, is_last) || is_last)
         return false;
-    s->waiting[0] = token.id;
-    s->waiting_from = 0;
-    s->waiting_count = 1;
+    s->token[s->count++] = token.id;
     return true;
 }
 

@@ -9,12 +9,13 @@ struct seat {
     struct voice *voice; /* NULL: the base's */
     int user_count;
     uint64_t used_at;    /* on the seats' clock */
+    uint64_t number;
     struct seat *next;
 };
 
 struct seats {
     struct model *base;
-    uint64_t bytes_max, bytes, clock, change;
+    uint64_t bytes_max, bytes, clock, change, opened_count;
     int64_t now;
     struct seat *list;
 };
@@ -103,7 +104,8 @@ static struct seat *open_seat(struct seats *seats, const char *folder, struct er
         return NULL;
     }
     seat = mem_alloc_zero(1, sizeof *seat);
-    *seat = (struct seat){.folder = mem_copy_text(folder), .adapter = adapter, .voice = open_voice(seats, folder), .next = seats->list};
+    *seat = (struct seat){.folder = mem_copy_text(folder), .adapter = adapter, .voice = open_voice(seats, folder),
+                          .number = ++seats->opened_count, .next = seats->list};
     seats->list = seat;
     seats->bytes += adapter_bytes(adapter);
     return seat;
@@ -138,6 +140,11 @@ uint64_t seats_change(const struct seats *seats)
 const struct adapter *seat_adapter(const struct seat *seat)
 {
     return seat->adapter;
+}
+
+uint64_t seat_number(const struct seat *seat)
+{
+    return seat->number;
 }
 
 struct voice *seat_voice(const struct seat *seat)

@@ -24,4 +24,5 @@ void seats_give_back(struct seats *seats, struct seat *seat); /* NULL is fine */
 uint64_t seats_change(const struct seats *seats);
 
 const struct adapter *seat_adapter(const struct seat *seat);
+uint64_t seat_number(const struct seat *seat); /* from 1 on, another for every adapter that was opened */
 struct voice *seat_voice(const struct seat *seat); /* NULL: the base's */

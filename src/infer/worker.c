@@ -16,7 +16,8 @@ enum {
     PROMPT_TOKENS = 128, /* in a step on the processor, whose products are no faster for more */
     CONTEXT_MAX = 8192,
     CHOICES_MAX = 128,
-    ADAPTER_BYTES = 256 << 20
+    ADAPTER_BYTES = 256 << 20,
+    PREFIX_BYTES = 64 << 20
 };
 
 /* One request and its choices. */
@@ -32,7 +33,7 @@ struct request {
     struct reply *reply[CHOICES_MAX];
     struct sequence *running[CHOICES_MAX];
     int choice_count, started_count, ended_count;
-    int64_t completion_tokens;
+    int64_t completion_tokens, cached_tokens; /* cached_tokens: of the prompt, that the first choice took from others */
     struct request *next;
 };
 
@@ -157,6 +158,7 @@ static void say_done(struct request *r)
 
     json_put_bool(&writer, "done", true);
     json_put_integer(&writer, "prompt_tokens", (int64_t)r->prompt.count);
+    json_put_integer(&writer, "cached_tokens", r->cached_tokens);
     json_put_integer(&writer, "completion_tokens", r->completion_tokens);
     end_line(r->worker, &writer);
 }
@@ -201,6 +203,8 @@ static bool on_token(void *context, const struct sequence_token *token, bool is_
     const char *finish;
 
     r->completion_tokens++;
+    if (choice->index == 0)
+        r->cached_tokens = sequence_shared(r->running[0]);
     finish = reply_add(r->reply[choice->index], token, is_last, &piece);
     say_piece(r, choice->index, &piece);
     if (!finish)
@@ -336,6 +340,15 @@ static bool fit_context(const struct worker *w, struct request *r, int64_t max_t
     return true;
 }
 
+/* Askers share with themselves, and requests with the same adapter. */
+static void read_scope(const struct json *line, struct request *r)
+{
+    struct str scope = json_string_or(json_get(line, "scope"), STR_NONE);
+
+    if (scope.at)
+        r->sequence.scope = arena_printf(&r->arena, "%llu %.*s", r->seat ? (unsigned long long)seat_number(r->seat) : 0, STR_ARG(scope));
+}
+
 static void read_sampling(struct worker *w, const struct json *line, struct request *r)
 {
     r->sequence.sampling = (struct sample_options){.temperature = json_number_or(json_get(line, "temperature"), 1),
@@ -372,6 +385,7 @@ static bool make_request(struct worker *w, const struct json *line, int64_t id, 
     else if (read_prompt(w, line, r->voice, arena, &r->prompt, err) &&
              fit_context(w, r, json_integer_or(json_get(line, "max_tokens"), 0), err)) {
         read_sampling(w, line, r);
+        read_scope(line, r);
         r->choice_count = (int)n;
         for (int i = 0; i < r->choice_count; i++)
             r->reply[i] = reply_new(&r->reply_options);
@@ -659,7 +673,8 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
     if (!options->adapter)
         w.seats = seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
     w.generator = generator_new(w.model, model_plan_used(w.model)->tokens,
-                                model_backend(w.model)->memory ? DEVICE_STEP_TOKENS : PROMPT_TOKENS);
+                                model_backend(w.model)->memory ? DEVICE_STEP_TOKENS : PROMPT_TOKENS,
+                                options->prefix_bytes ? (uint64_t)options->prefix_bytes : PREFIX_BYTES);
     writer = begin_line(&w, -1);
     json_put_bool(&writer, "ready", true);
     json_put_integer(&writer, "context_length", w.context_length);

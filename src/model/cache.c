@@ -58,3 +58,40 @@ void model_cache_free(struct model *m, struct model_cache *cache)
         memory_give(m, cache->memory);
     free(cache);
 }
+
+/* A ring that went round is copied whole, to one as long, while it still has what the window of the next position sees. */
+static bool can_copy(const struct model *m, int32_t l, const struct kv_cache *to, const struct kv_cache *from, int32_t length)
+{
+    if (from->length <= from->capacity)
+        return true;
+    return to->capacity == from->capacity && length - m->config.layer[l].window + 1 >= from->length - from->capacity;
+}
+
+/* Of k or v. Rows lie by position; in a backend's own order each key head has equal blocks of KV_ROWS positions, one behind the other. */
+static void copy_blocks(struct model *m, const struct kv_cache *cache_to, const struct kv_cache *cache_from, bool is_value, int32_t length)
+{
+    int32_t groups = m->backend->cache_bytes ? m->config.kv_heads : 1, blocks = cache_from->capacity / KV_ROWS;
+    size_t bytes = kv_cache_bytes(m->backend, cache_from, m->config.kv_heads, m->config.head_dim) / (size_t)groups / (size_t)blocks;
+    int32_t wanted = (length + KV_ROWS - 1) / KV_ROWS, count = wanted < blocks ? wanted : blocks;
+    size_t to_ld = bytes * (size_t)(cache_to->capacity / KV_ROWS), from_ld = bytes * (size_t)blocks;
+
+    ASSERT(count * KV_ROWS <= cache_to->capacity);
+    memory_copy_rows(m, is_value ? cache_to->v : cache_to->k, to_ld, is_value ? cache_from->v : cache_from->k, from_ld,
+                     bytes * (size_t)count, groups);
+}
+
+bool model_cache_copy(struct model *m, struct model_cache *to, const struct model_cache *from, int32_t length)
+{
+    for (int32_t l = 0; l < m->config.layers; l++) {
+        ASSERT(length <= from->layer[l].length);
+        if (!can_copy(m, l, &to->layer[l], &from->layer[l], length))
+            return false;
+    }
+    for (int32_t l = 0; l < m->config.layers; l++) {
+        int32_t there = from->layer[l].length <= from->layer[l].capacity ? length : from->layer[l].capacity;
+        copy_blocks(m, &to->layer[l], &from->layer[l], false, there);
+        copy_blocks(m, &to->layer[l], &from->layer[l], true, there);
+        to->layer[l].length = length;
+    }
+    return true;
+}

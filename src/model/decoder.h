@@ -88,6 +88,9 @@ struct model_cache {
 };
 struct model_cache *model_cache_new(struct model *model, int32_t positions);
 void model_cache_free(struct model *model, struct model_cache *cache); /* NULL is fine */
+/* `to` becomes a cache of the first `length` positions of `from`, which both have room for, with the same bits. False: a
+ * window has moved past them, and nothing is copied. */
+bool model_cache_copy(struct model *model, struct model_cache *to, const struct model_cache *from, int32_t length);
 uint64_t model_cache_bytes(const struct model *model, int32_t positions);
 enum dtype model_cache_type(const struct model *model);
 

@@ -93,6 +93,22 @@ void memory_read(struct model *m, void *to, const void *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+static struct mat float_rows(const void *at, size_t ld, size_t row_bytes, int32_t rows)
+{
+    return (struct mat){(void *)(uintptr_t)at, rows, (int32_t)(row_bytes / sizeof(float)), (int32_t)(ld / sizeof(float)), DTYPE_F32};
+}
+
+void memory_copy_rows(struct model *m, void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, int32_t rows)
+{
+    struct op_copy op = {.x = float_rows(from, from_ld, row_bytes, rows), .y = float_rows(to, to_ld, row_bytes, rows)};
+
+    if (m->memory)
+        m->backend->copy(&m->queue, &op);
+    else
+        for (size_t r = 0; r < (size_t)rows; r++)
+            memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);
+}
+
 void memory_write_rows(struct model *m, void *to, const void *from, size_t size, int32_t rows, int32_t cols, int32_t ld)
 {
     size_t row_bytes = (size_t)cols * size, ld_bytes = (size_t)ld * size;

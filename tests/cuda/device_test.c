@@ -418,7 +418,7 @@ static bool keep(void *context, const struct sequence_token *token, bool is_last
 static void run_replies(struct model *model, const struct adapter *adapter, struct reply replies[REPLIES])
 {
     static const int32_t lengths[REPLIES] = {1, 33, 7, 16};
-    struct generator *generator = generator_new(model, model_plan_used(model)->tokens, model_plan_used(model)->tokens);
+    struct generator *generator = generator_new(model, model_plan_used(model)->tokens, model_plan_used(model)->tokens, 0);
     int32_t prompt[33];
 
     memset(replies, 0, REPLIES * sizeof *replies);

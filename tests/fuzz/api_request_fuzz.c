@@ -50,7 +50,7 @@ static void read_chat(struct arena *arena, const struct json *body, bool is_chat
     for (int i = 0; is_taken && i < fields.prompt_count + is_chat; i++) {
         struct strbuf out = {0};
         strbuf_add_char(&out, '{');
-        chat_fields_write(&fields, i, &out);
+        chat_fields_write(&fields, i, "proj", &out);
         strbuf_add_char(&out, '}');
         ASSERT(json_parse(arena, strbuf_view(&out), NULL, NULL));
         strbuf_deinit(&out);

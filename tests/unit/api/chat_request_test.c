@@ -152,12 +152,14 @@ static void the_worker_gets_every_field(void **state)
         struct chat_fields fields;
         struct problems problems;
         struct strbuf out = {0};
+        char expected[512];
         const char *head =
             cases[i].is_chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], " : "\"prompt\": \"x\", ";
         if (!read_text(body_of(cases[i].is_chat, cases[i].members), cases[i].is_chat, &fields, &problems))
             fail_msg("%s: %s", cases[i].members, problems.first->message);
-        chat_fields_write(&fields, 0, &out);
-        if (strncmp(out.at, head, strlen(head)) != 0 || strcmp(out.at + strlen(head), cases[i].written) != 0)
+        chat_fields_write(&fields, 0, "proj", &out);
+        snprintf(expected, sizeof expected, "%s%s, \"scope\": \"proj\"", head, cases[i].written);
+        if (strcmp(out.at, expected) != 0)
             fail_msg("%s is written as %s", cases[i].members, out.at);
         strbuf_deinit(&out);
     }
@@ -176,7 +178,7 @@ static void text_parts_reach_the_worker_as_one_text(void **state)
         read_text("{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":null},{\"name\":\"n\",\"content\":"
                   "[{\"type\":\"text\",\"text\":\"a\"},{\"text\":\"b\",\"type\":\"text\"}],\"role\":\"user\"}]}",
                   true, &fields, &problems));
-    chat_fields_write(&fields, 0, &out);
+    chat_fields_write(&fields, 0, "proj", &out);
     if (strncmp(out.at, written, strlen(written)) != 0)
         fail_msg("written as %s", out.at);
     strbuf_deinit(&out);
@@ -201,7 +203,7 @@ static void prompts_are_texts_or_ids_one_or_many(void **state)
         assert_true(read_text(arena_printf(&arena, "{\"model\":\"m\",\"prompt\":%s}", cases[i].prompt), false, &fields,
                               &problems));
         assert_int_equal(fields.prompt_count, cases[i].count);
-        chat_fields_write(&fields, fields.prompt_count - 1, &out);
+        chat_fields_write(&fields, fields.prompt_count - 1, "proj", &out);
         if (strncmp(out.at, cases[i].last, strlen(cases[i].last)) != 0)
             fail_msg("%s is written as %s", cases[i].prompt, out.at);
         strbuf_deinit(&out);

@@ -130,8 +130,8 @@ static inline struct model *fixture_open(const char *folder, const struct model_
     return model;
 }
 
-/* A folder with weights: drawn from the seed and written by checkpoint_write. */
-static inline const char *fixture_model(struct arena *arena, struct pool *pool, bool is_tied, const char *dtype)
+/* A folder with weights: drawn from the seed for the config.json of another and written by checkpoint_write. */
+static inline const char *fixture_weights(struct arena *arena, struct pool *pool, const char *config_folder)
 {
     const char *folder = fixture_folder(arena);
     struct model_options options = fixture_options(PROFILE_F32, &backend_ref, pool);
@@ -140,10 +140,15 @@ static inline const char *fixture_model(struct arena *arena, struct pool *pool, 
     struct err err;
 
     options.is_random = true;
-    model = fixture_open(fixture_config(arena, is_tied, dtype), &options);
+    model = fixture_open(config_folder, &options);
     assert_ok(checkpoint_write(model, folder, "", arena, &files, &err), err);
     model_close(model);
     return folder;
+}
+
+static inline const char *fixture_model(struct arena *arena, struct pool *pool, bool is_tied, const char *dtype)
+{
+    return fixture_weights(arena, pool, fixture_config(arena, is_tied, dtype));
 }
 
 static inline double relative_error(double value, double expected)
