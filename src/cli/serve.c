@@ -480,18 +480,22 @@ static int serve(struct serve *s)
     return ok ? 0 : 1;
 }
 
+static const struct serve_options serve_defaults = {
+    .host = "127.0.0.1",
+    .port = 8080,
+    .jobs = 1,
+    .nice = 10,
+    .hung_seconds = 600,
+    .disk_free_min = -1,
+    .connections_per_address = 64,
+    .auth_failures = 10,
+    .audit_days = 365,
+    .secret_key_fd = -1,
+};
+
 int cli_serve(int argc, char **argv)
 {
-    struct serve s = {.options = {.host = "127.0.0.1",
-                                  .port = 8080,
-                                  .jobs = 1,
-                                  .hung_seconds = 600,
-                                  .connections_per_address = 64,
-                                  .auth_failures = 10,
-                                  .disk_free_min = -1,
-                                  .secret_key_fd = -1,
-                                  .audit_days = 365,
-                                  .nice = 10}};
+    struct serve s = {.options = serve_defaults};
     bool has_auth = true;
     const struct option list[] = {
         {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},

@@ -54,10 +54,21 @@ static bool *note_given(struct arguments *a, const char *name)
     return strcmp(name, "packing") == 0 ? &a->given.packing : NULL;
 }
 
-static int list_options(struct arena *arena, struct arguments *a, struct option *list)
+/* A command line in the making. */
+struct option_list {
+    struct option at[OPTIONS_MAX];
+    int count;
+};
+
+static void add_options(struct option_list *list, const struct option *options, size_t count)
 {
-    struct train_config *c = &a->config;
-    const struct option first[] = {
+    memcpy(&list->at[list->count], options, count * sizeof *options);
+    list->count += (int)count;
+}
+
+static void list_what_runs(struct arguments *a, struct option_list *list)
+{
+    const struct option options[] = {
         {NULL, 0, NULL, NULL, "a run directory:", NULL},
         {"run", OPTION_TEXT, &a->run, "DIR", "the run directory that holds job.json", NULL},
         {"attempt", OPTION_INT, &a->attempt, "N", "number of this attempt (1)", NULL},
@@ -73,7 +84,29 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
          NULL},
         {NULL, 0, NULL, NULL, "hyperparameters:", NULL},
     };
-    const struct option last[] = {
+
+    add_options(list, options, sizeof options / sizeof *options);
+}
+
+static void list_hyperparameters(struct arena *arena, struct arguments *a, struct option_list *list)
+{
+    struct train_config *c = &a->config;
+#define HYPERPARAMETER_OPTION(name, kind, standard, min, max, help)                                                    \
+    list->at[list->count++] = (struct option){with_dashes(arena, #name),                                               \
+                                              OPTION_KIND_##kind,                                                      \
+                                              &c->hp.name,                                                             \
+                                              OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                          \
+                                              HYPERPARAMETER_HELP_##kind(standard, min, help),                         \
+                                              note_given(a, #name)};
+    HYPERPARAMETERS(HYPERPARAMETER_OPTION)
+    DPO_HYPERPARAMETERS(HYPERPARAMETER_OPTION)
+#undef HYPERPARAMETER_OPTION
+}
+
+static void list_more(struct arguments *a, struct option_list *list)
+{
+    struct train_config *c = &a->config;
+    const struct option options[] = {
         {NULL, 0, NULL, NULL, "more:", NULL},
         {"seed", OPTION_INT, &c->seed, "N", "of data order and initial values (0)", NULL},
         {"over-length", OPTION_TEXT, &a->over_length, "POLICY",
@@ -113,23 +146,8 @@ static int list_options(struct arena *arena, struct arguments *a, struct option 
         {"memory-bytes", OPTION_INT, &c->memory_bytes, "N",
          "memory that the plan may use, of the device (no limit; a GPU's: what is free)", NULL},
     };
-    int count = 0;
 
-    for (size_t i = 0; i < sizeof first / sizeof *first; i++)
-        list[count++] = first[i];
-#define HYPERPARAMETER_OPTION(name, kind, standard, min, max, help)                                                    \
-    list[count++] = (struct option){with_dashes(arena, #name),                                                         \
-                                    OPTION_KIND_##kind,                                                                \
-                                    &c->hp.name,                                                                       \
-                                    OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                                    \
-                                    HYPERPARAMETER_HELP_##kind(standard, min, help),                                   \
-                                    note_given(a, #name)};
-    HYPERPARAMETERS(HYPERPARAMETER_OPTION)
-    DPO_HYPERPARAMETERS(HYPERPARAMETER_OPTION)
-#undef HYPERPARAMETER_OPTION
-    for (size_t i = 0; i < sizeof last / sizeof *last; i++)
-        list[count++] = last[i];
-    return count;
+    add_options(list, options, sizeof options / sizeof *options);
 }
 
 /* What is drawn on stderr while a run goes on. */
@@ -497,19 +515,22 @@ int cli_train(int argc, char **argv)
                           .dtype = "auto",
                           .quantization = "none",
                           .optim = "adamw_torch"};
-    struct option list[OPTIONS_MAX];
+    struct option_list list = {0};
     struct arena arena = {0};
     struct err err = {0};
     struct options options = {
         .usage = "attune train --model DIR --train FILE --out DIR [options]\n       attune train --run DIR --attempt N",
         .about = "Trains a model, or an adapter for it, and prints the path of the last checkpoint.",
-        .list = list,
+        .list = list.at,
     };
     int status = 2;
 
     a.config.hp = HYPERPARAMETERS_DEFAULT;
     a.config.has_tensorboard = true;
-    options.count = list_options(&arena, &a, list);
+    list_what_runs(&a, &list);
+    list_hyperparameters(&arena, &a, &list);
+    list_more(&a, &list);
+    options.count = list.count;
     if (!options_parse(&options, argc, argv, NULL, NULL, &err))
         fprintf(stderr, "attune train: %s\n", err.text);
     else if (!a.run && !a.out)
