@@ -440,9 +440,10 @@ void api_job_changed(struct api *api)
     event_streams_wake(api->streams);
 }
 
-void api_stop(struct api *api)
+void api_stop(struct api *api, int64_t grace_ms)
 {
     event_streams_end(api->streams);
+    workers_stop(api->workers, grace_ms - grace_ms / 5);
 }
 
 struct http_handler api_handler(struct api *api)

@@ -55,6 +55,7 @@ struct chat_workers {
     struct worker *list;
     int count;
     int64_t next_id;
+    struct http_timer *stop; /* NULL: nobody wants to stop */
 };
 
 int workers_count(const struct chat_workers *workers)
@@ -454,11 +455,27 @@ struct chat_workers *workers_new(const struct api_config *config, struct err *er
     return workers;
 }
 
+static void on_stop(void *context)
+{
+    struct chat_workers *workers = context;
+
+    while (workers->list)
+        lose_worker(workers->list, &(struct err){ERR_INTERNAL, "The server is stopping; try again later."});
+}
+
+void workers_stop(struct chat_workers *workers, int64_t in_ms)
+{
+    struct http_loop *loop = workers->config->loop;
+
+    if (!workers->stop)
+        workers->stop = http_loop_add_timer(loop, http_loop_now_ms(loop) + in_ms, on_stop, workers);
+}
+
 void workers_free(struct chat_workers *workers)
 {
     if (!workers)
         return;
-    while (workers->list)
-        lose_worker(workers->list, &(struct err){ERR_INTERNAL, "The server is stopping."});
+    http_timer_remove(workers->stop);
+    on_stop(workers);
     free(workers);
 }

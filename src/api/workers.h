@@ -17,6 +17,8 @@ struct model_place;
 
 struct chat_workers *workers_new(const struct api_config *config, struct err *err);
 void workers_free(struct chat_workers *workers); /* ends all; NULL is fine */
+/* In so many milliseconds whoever still waits is told that the server stops, and all workers end. */
+void workers_stop(struct chat_workers *workers, int64_t in_ms);
 int workers_count(const struct chat_workers *workers);
 
 /* Each line of the answer arrives at on_line; the one with "done" or "error" is the last. on_lost: the worker is gone

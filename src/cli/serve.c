@@ -414,7 +414,7 @@ static bool run(struct serve *s, struct err *err)
     fflush(stdout);
     if (!http_loop_run(s->loop, err))
         return false;
-    api_stop(s->api);
+    api_stop(s->api, STOP_GRACE_MS);
     http_server_stop(s->server, STOP_GRACE_MS, on_stopped, s);
     return http_loop_run(s->loop, err);
 }
