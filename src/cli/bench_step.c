@@ -77,7 +77,8 @@ static bool open_model(struct bench *bench, struct pool *pool, struct err *err)
         .backend = &backend_mark,
         .pool = pool,
         .row_tokens = (int32_t)(request->document < request->tokens ? request->document : request->tokens),
-        .tokens_wanted = (int32_t)request->tokens};
+        .tokens_wanted = (int32_t)request->tokens,
+        .step_tokens = (int32_t)request->tokens};
 
     if (request->lora_r)
         options.lora = (struct lora_config){

@@ -8,7 +8,9 @@
 
 static void *element(const struct model *m, enum region_id region, uint64_t at)
 {
-    return m->region[region] && m->region_bytes[region] ? m->region[region] + params_arena_bytes(&m->params, at) : NULL;
+    char *base = region == REGION_GRADS ? model_grads_base(m) : m->region[region];
+
+    return base && m->region_bytes[region] ? base + params_arena_bytes(&m->params, at) : NULL;
 }
 
 static void *moment(const struct model *m, enum region_id region, uint64_t at)
@@ -139,8 +141,21 @@ void model_grads_read(struct model *m, float *grads)
 
 void model_zero_grads(struct model *m)
 {
-    if (m->region[REGION_GRADS])
+    m->has_gradients = false;
+    if (m->region[REGION_GRADS] && !m->grads_lie_over)
         memory_zero(m, m->region[REGION_GRADS], params_arena_bytes(&m->params, m->params.arena_count));
+}
+
+void grads_begin(struct model *m, int32_t layer)
+{
+    const struct params *params = &m->params;
+
+    for (int i = 0; i < params->stored_count; i++) {
+        const struct stored *stored = &params->stored[i];
+        uint64_t begin = params_arena_bytes(params, stored->at), end = params_arena_bytes(params, stored->end);
+        if (stored->residence == IN_ARENA && stored->layer == layer)
+            memory_zero(m, model_grads_base(m) + begin, end - begin);
+    }
 }
 
 struct param_view model_param_view(struct model *m, int index)

@@ -234,6 +234,8 @@ void backward_layers(struct model *m, const struct pass *pass)
 {
     for (int32_t l = m->config.layers - 1; l >= 0; l--) {
         forward_restore(m, l, pass);
+        if (pass->begins_grads)
+            grads_begin(m, l);
         mlp_grad(m, l, pass);
         attention_grad(m, l, pass);
     }

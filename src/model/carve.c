@@ -60,11 +60,16 @@ static struct mat stored_mat(const struct model *m, const struct stored *stored,
     return mat;
 }
 
+char *model_grads_base(const struct model *m)
+{
+    return m->grads_lie_over ? m->region[REGION_KEPT] + m->grads_at : m->region[REGION_GRADS];
+}
+
 static struct mat grad_mat(const struct model *m, const struct stored *stored)
 {
     if (stored->residence != IN_ARENA)
         return (struct mat){0};
-    return (struct mat){m->region[REGION_GRADS] + params_arena_bytes(&m->params, stored->at), stored->rows, stored->cols,
+    return (struct mat){model_grads_base(m) + params_arena_bytes(&m->params, stored->at), stored->rows, stored->cols,
                         stored->cols, params_arena_type(&m->params, stored->at)};
 }
 
@@ -328,25 +333,29 @@ static bool has_activation(const struct model *m, const struct activation *a, in
     return a->layers == ALL_LAYERS || m->config.layer[l].is_moe == (a->layers == EXPERT_LAYERS);
 }
 
-/* One matrix in the working set for all layers that do not keep theirs. */
-static void take_activations(struct model *m, const struct widths *w)
+/* What layers that do not keep their own take in turn, in the working set. */
+struct shared {
+    struct mat activation[ACTIVATION_COUNT];
+    struct routing routing;
+    void *lse;
+};
+
+static void take_activations(struct model *m, const struct widths *w, int32_t l, struct shared *shared)
 {
     struct activation list[ACTIVATION_COUNT];
+    struct layer *layer = &m->layer[l];
 
     list_activations(m, w, list);
     for (int i = 0; i < ACTIVATION_COUNT; i++) {
         const struct activation *a = &list[i];
         int32_t rows = a->layers == EXPERT_LAYERS ? w->rows : w->T;
-        struct mat shared = {0};
-        for (int32_t l = 0; a->is_used && l < m->config.layers; l++) {
-            struct layer *layer = &m->layer[l];
-            bool is_kept = layer->keep & a->keep;
-            if (!has_activation(m, a, l))
-                continue;
-            if (!is_kept && !shared.at)
-                shared = take_mat(m, REGION_WORKING, rows, a->cols, a->spare, a->type);
-            *layer_mat(layer, a) = is_kept ? take_mat(m, REGION_KEPT, rows, a->cols, a->spare, a->type) : shared;
-        }
+        bool is_kept = layer->keep & a->keep;
+        struct mat *mat = layer_mat(layer, a);
+        if (!a->is_used || !has_activation(m, a, l))
+            continue;
+        if (!is_kept && !shared->activation[i].at)
+            shared->activation[i] = take_mat(m, REGION_WORKING, rows, a->cols, a->spare, a->type);
+        *mat = is_kept ? take_mat(m, REGION_KEPT, rows, a->cols, a->spare, a->type) : shared->activation[i];
     }
 }
 
@@ -364,20 +373,66 @@ static struct routing take_routing(struct model *m, const struct widths *w, enum
 }
 
 /* Who computed what is small and always kept. */
+static void take_layer_routing(struct model *m, const struct widths *w, int32_t l, struct shared *shared)
+{
+    if (!m->config.layer[l].is_moe)
+        return;
+    if (!m->is_trained && !shared->routing.row)
+        shared->routing = take_routing(m, w, REGION_WORKING);
+    m->layer[l].routing = m->is_trained ? take_routing(m, w, REGION_KEPT) : shared->routing;
+}
+
+static void take_statistics(struct model *m, const struct widths *w, int32_t l, struct shared *shared)
+{
+    uint64_t row_bytes = (uint64_t)w->T * dtype_bytes(w->residual), heads = (uint64_t)m->config.heads;
+    struct layer *layer = &m->layer[l];
+
+    if (m->is_trained && !shared->lse)
+        shared->lse = take(m, REGION_WORKING, heads * row_bytes);
+    layer->lse = layer->keep & KEEP_ATTENTION ? take(m, REGION_KEPT, heads * row_bytes) : shared->lse;
+    layer->rstd1 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
+    layer->rstd2 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
+    layer->post_rstd1 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
+    layer->post_rstd2 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
+}
+
+/* The adapter's columns of an input must outlive it where the input is not kept and its product is not run again. The
+ * input of down is never kept, and without a norm behind it the product is never run again. */
+static void take_adapter_columns(struct model *m, const struct widths *w, int32_t l)
+{
+    static const int inputs[] = {KEEP_NORM1, KEEP_ATTENTION, KEEP_NORM2, 0};
+    static const int outputs[] = {KEEP_QKV, KEEP_MIDDLE, KEEP_GATE_UP, KEEP_MLP};
+    struct layer *layer = &m->layer[l];
+
+    for (int i = 0; m->is_trained && i < LINEAR_KINDS; i++) {
+        int32_t R = layer->linear[i].weight.a.rows;
+        bool is_run_once = (layer->keep & outputs[i]) || (i == LINEAR_DOWN && !w->has_post);
+        bool is_lost = !(layer->keep & inputs[i]) && is_run_once;
+        layer->t[i] = R && is_lost ? take_mat(m, REGION_KEPT, w->T, R, 0, w->type) : (struct mat){0};
+    }
+}
+
+/* Layer behind layer, so that what one keeps is free at once when its backward pass is over. Inference has one residual stream in
+ * place; training keeps the input of every layer. */
+static void take_layers(struct model *m, const struct widths *w)
+{
+    struct shared shared = {0};
+
+    for (int32_t l = 0; l < m->config.layers; l++) {
+        m->layer[l].x = m->is_trained || l == 0 ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
+        take_activations(m, w, l, &shared);
+        take_layer_routing(m, w, l, &shared);
+        take_statistics(m, w, l, &shared);
+        take_adapter_columns(m, w, l);
+        m->layer[l].kept_end = m->region_bytes[REGION_KEPT];
+    }
+    m->x_last = m->is_trained ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
+}
+
 static void take_experts(struct model *m, const struct widths *w)
 {
-    struct routing shared = {0};
-
     if (!w->experts)
         return;
-    for (int32_t l = 0; l < m->config.layers; l++) {
-        if (!m->config.layer[l].is_moe)
-            continue;
-        if (m->is_trained)
-            m->layer[l].routing = take_routing(m, w, REGION_KEPT);
-        else
-            m->layer[l].routing = shared = shared.row ? shared : take_routing(m, w, REGION_WORKING);
-    }
     m->experts_x = take_mat(m, REGION_WORKING, w->rows, w->D, 0, w->type);
     m->experts_h = take_mat(m, REGION_WORKING, w->rows, w->expert_F, 0, w->type);
     m->load = take_mat(m, REGION_TABLES, 2, w->experts, 0, w->residual);
@@ -387,46 +442,6 @@ static void take_experts(struct model *m, const struct widths *w)
     m->dexperts_x = take_mat(m, REGION_WORKING, w->rows, w->D, 0, w->type);
     m->dexperts_h = take_mat(m, REGION_WORKING, w->rows, w->expert_F, 0, w->type);
     m->dlogits_router = take_mat(m, REGION_WORKING, w->T, w->experts, 0, w->type);
-}
-
-static void take_statistics(struct model *m, const struct widths *w)
-{
-    uint64_t row_bytes = (uint64_t)w->T * dtype_bytes(w->residual), heads = (uint64_t)m->config.heads;
-    void *shared_lse = m->is_trained ? take(m, REGION_WORKING, heads * row_bytes) : NULL;
-
-    for (int32_t l = 0; l < m->config.layers; l++) {
-        struct layer *layer = &m->layer[l];
-        layer->lse = layer->keep & KEEP_ATTENTION ? take(m, REGION_KEPT, heads * row_bytes) : shared_lse;
-        layer->rstd1 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
-        layer->rstd2 = m->is_trained ? take(m, REGION_KEPT, row_bytes) : NULL;
-        layer->post_rstd1 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
-        layer->post_rstd2 = m->is_trained && w->has_post ? take(m, REGION_KEPT, row_bytes) : NULL;
-    }
-}
-
-/* The adapter's columns of an input must outlive it where the input is not kept and its product is not run again. The
- * input of down is never kept, and without a norm behind it the product is never run again. */
-static void take_adapter_columns(struct model *m, const struct widths *w)
-{
-    static const int inputs[] = {KEEP_NORM1, KEEP_ATTENTION, KEEP_NORM2, 0};
-    static const int outputs[] = {KEEP_QKV, KEEP_MIDDLE, KEEP_GATE_UP, KEEP_MLP};
-
-    for (int32_t l = 0; m->is_trained && l < m->config.layers; l++)
-        for (int i = 0; i < LINEAR_KINDS; i++) {
-            struct layer *layer = &m->layer[l];
-            int32_t R = layer->linear[i].weight.a.rows;
-            bool is_run_once = (layer->keep & outputs[i]) || (i == LINEAR_DOWN && !w->has_post);
-            bool is_lost = !(layer->keep & inputs[i]) && is_run_once;
-            layer->t[i] = R && is_lost ? take_mat(m, REGION_KEPT, w->T, R, 0, w->type) : (struct mat){0};
-        }
-}
-
-/* Inference has one residual stream in place; training keeps the input of every layer. */
-static void take_residuals(struct model *m, const struct widths *w)
-{
-    for (int32_t l = 0; l < m->config.layers; l++)
-        m->layer[l].x = m->is_trained || l == 0 ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
-    m->x_last = m->is_trained ? take_mat(m, REGION_KEPT, w->T, w->D, 0, w->residual) : m->layer[0].x;
 }
 
 static void take_gradients(struct model *m, const struct widths *w)
@@ -516,6 +531,28 @@ static void take_tables(struct model *m, const struct widths *w)
         m->device_batch = take(m, REGION_TABLES, ((uint64_t)w->T * 7 + 1) * sizeof(int32_t));
 }
 
+/* Where one micro-batch is a whole step, a gradient begins to be when its layer's backward pass does: it may lie over what later
+ * layers kept. The gradients then reach from somewhere in the kept activations to behind them, and need memory of their own for that
+ * end alone; both regions are one piece. The addresses are those of the next carving. */
+static void lay_over(struct model *m)
+{
+    const struct params *params = &m->params;
+    uint64_t kept = m->region_bytes[REGION_KEPT], at = 0;
+
+    m->grads_lie_over = m->is_trained && !params->lora_rank && !m->memory && m->plan.tokens >= m->step_tokens && m->step_tokens > 0;
+    if (!m->grads_lie_over)
+        return;
+    for (int i = 0; i < params->stored_count; i++) {
+        const struct stored *stored = &params->stored[i];
+        uint64_t begin = params_arena_bytes(params, stored->at), end = stored->layer >= 0 ? m->layer[stored->layer].kept_end : kept;
+        if (stored->residence == IN_ARENA && end > begin + at)
+            at = end - begin;
+    }
+    at = at < kept ? at : kept;
+    m->grads_at = at;
+    m->region_bytes[REGION_GRADS] -= kept - at;
+}
+
 void adapter_carve(struct model *m)
 {
     memset(m->region_bytes, 0, sizeof m->region_bytes);
@@ -549,15 +586,13 @@ void model_carve(struct model *m)
         m->layer[l].keep = m->is_trained ? m->plan.keep[l] : 0;
     take_arenas(m);
     w = model_widths(m);
-    take_residuals(m, &w);
-    take_activations(m, &w);
+    take_layers(m, &w);
     take_experts(m, &w);
-    take_statistics(m, &w);
-    take_adapter_columns(m, &w);
     m->h = take_mat(m, REGION_WORKING, w.T, w.F, w.spare[LINEAR_DOWN], w.type);
     take_gradients(m, &w);
     take_embed_adapter(m, &w);
     take_dora(m, &w);
     take_head(m, &w);
     take_tables(m, &w);
+    lay_over(m);
 }

@@ -29,6 +29,7 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
     m->folder = arena_copy(&m->arena, folder, strlen(folder));
     m->lora = options->lora;
     m->is_trained = options->is_trained;
+    m->step_tokens = options->step_tokens;
     m->backend = options->backend;
     m->panel_backend = options->is_trained ? NULL : options->backend;
     m->memory = options->backend->memory;
@@ -54,6 +55,7 @@ static struct plan_request plan_request_of(const struct model *m, const struct m
         .is_trained = m->is_trained,
         .row_tokens = options->row_tokens,
         .tokens_wanted = options->tokens_wanted,
+        .step_tokens = options->step_tokens,
         .positions = options->positions,
         .head_rows = options->head_rows,
         .slot_rank = options->slot_rank,
@@ -300,10 +302,12 @@ static double balance_coefficient(const struct model *m, const struct batch *bat
 void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
                             struct model_result *result)
 {
-    struct pass pass = {.step = has_grads ? step : NULL};
+    struct pass pass = {.step = has_grads ? step : NULL, .begins_grads = has_grads && m->grads_lie_over};
     struct batch weighed = *batch, here;
 
     ASSERT(!has_grads || m->is_trained);
+    ASSERT(!pass.begins_grads || !m->has_gradients);
+    m->has_gradients |= has_grads;
     check_batch(m, batch);
     place_tokens(m, batch);
     here = memory_batch(m, batch);
@@ -319,6 +323,8 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
     }
     if (has_grads) /* rows without a label get nothing from the head */
         memory_zero(m, m->dr.at, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
+    if (pass.begins_grads)
+        grads_begin(m, -1);
     head_pass(m, &pass, has_grads);
     if (has_grads && m->config.moe.experts)
         result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));

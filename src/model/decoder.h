@@ -27,7 +27,7 @@ struct model_options {
     int device;                 /* of a backend with several */
     struct pool *pool;                                       /* borrowed */
     int thread_count; /* of a plan without a pool; 0: 1 */
-    int32_t row_tokens, tokens_wanted, positions, head_rows; /* as in struct plan_request */
+    int32_t row_tokens, tokens_wanted, step_tokens, positions, head_rows; /* as in struct plan_request */
     uint64_t limit_bytes;                                    /* 0: none */
     /* Above 0: for timing. Weights are zero and of plain numbers, nothing but config.json is read, and only one in
      * `slice` of the layers and of the rows of the vocabulary is there. */
@@ -71,7 +71,8 @@ struct model_step {
     void *context;
 };
 /* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
- * Gradients are added to the arena when has_grads (needs is_trained). The result adds to what it holds: zero it first.
+ * Gradients are added to the arena when has_grads (needs is_trained); where a whole step fits a micro-batch (step_tokens) they may lie over
+ * activations: they are there from one pass with has_grads, of which a step then has one, to the next pass of any kind. The result adds to what it holds: zero it first.
  * step may be NULL: nothing is dropped. */
 void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
                             const struct model_step *step, struct model_result *result);

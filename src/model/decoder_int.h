@@ -81,6 +81,7 @@ struct layer {
     struct mat t[LINEAR_KINDS];
     void *lse, *rstd1, *post_rstd1, *rstd2, *post_rstd2;
     uint8_t keep;
+    uint64_t kept_end; /* bytes of kept activations up to this layer's */
 };
 
 struct model {
@@ -91,6 +92,7 @@ struct model {
     struct lora_config lora;
     struct plan plan;
     bool is_trained;
+    int32_t step_tokens; /* most of an optimizer step; 0: not known */
     int32_t slot_rank; /* of adapters that may be opened beside each other; 0: none may */
     const struct backend *backend;
     const struct backend *panel_backend; /* in whose order weights lie; NULL: row by row */
@@ -100,6 +102,9 @@ struct model {
 
     char *region[REGION_COUNT];
     uint64_t region_bytes[REGION_COUNT];
+    bool grads_lie_over; /* the kept activations, from grads_at on: see lay_over in carve.c */
+    uint64_t grads_at;
+    bool has_gradients;  /* a pass has added to the gradients since model_zero_grads */
 
     /* Carved from the regions by model_carve. */
     struct layer *layer;
@@ -135,6 +140,7 @@ struct pass {
     } *ranges;                     /* of rows that meet adapters opened beside the model; NULL: all meet the model's own */
     int32_t range_count;
     const struct model_step *step; /* NULL: no dropout */
+    bool begins_grads;             /* gradients become zeros before each layer's, not before the pass */
     struct probe *probe;           /* NULL but in model_probe_merge */
 };
 
@@ -153,11 +159,16 @@ static inline int32_t layer_rot(const struct model_config *config, int32_t layer
 void model_carve(struct model *model);
 /* The same of a model of which only an adapter is there: its matrices and their panels, nothing of the base. */
 void adapter_carve(struct model *model);
+/* Where the gradients' arena begins. */
+char *model_grads_base(const struct model *model);
 
 /* adapter.c: of a layer's product; NULL: it has none there. */
 const struct weight *adapter_weight(const struct adapter *adapter, int32_t layer, enum linear linear);
 /* Queues the products of a pass with the largest adapters that may be opened, and those of the largest odd rank: what plans count. */
 void adapter_probe(struct model *model, const struct pass *pass);
+
+/* arenas.c: zeros for the gradients of a layer, -1: of what belongs to none. */
+void grads_begin(struct model *model, int32_t layer);
 
 /* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows of
  * what was laid out in place are gone. */

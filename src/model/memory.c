@@ -23,6 +23,12 @@ static bool refuse(struct model *m, struct err *err)
                    (double)plan_total(m) / 1e9, free_gb);
 }
 
+/* Gradients over activations are one piece with them. */
+static uint64_t piece_bytes(const struct model *m, int region)
+{
+    return m->region_bytes[region] + (region == REGION_KEPT && m->grads_lie_over ? m->region_bytes[REGION_GRADS] : 0);
+}
+
 /* What was taken already is given back by memory_give_regions. */
 bool memory_take_regions(struct model *m, struct err *err)
 {
@@ -33,7 +39,9 @@ bool memory_take_regions(struct model *m, struct err *err)
     for (int i = 0; i < REGION_COUNT; i++) {
         if (i == REGION_MAPPED)
             continue;
-        m->region[i] = memory ? memory->take(&m->queue, m->region_bytes[i]) : mem_alloc_pages(m->region_bytes[i]);
+        if (i == REGION_GRADS && m->grads_lie_over)
+            continue;
+        m->region[i] = memory ? memory->take(&m->queue, m->region_bytes[i]) : mem_alloc_pages(piece_bytes(m, i));
         if (!m->region[i] && m->region_bytes[i])
             return refuse(m, err);
     }
@@ -46,7 +54,7 @@ void memory_give_regions(struct model *m)
         if (m->memory)
             m->memory->give(&m->queue, m->region[i]);
         else if (i != REGION_MAPPED && m->region[i])
-            mem_free_pages(m->region[i], m->region_bytes[i]);
+            mem_free_pages(m->region[i], piece_bytes(m, i));
     if (m->memory)
         m->memory->close(&m->queue);
 }

@@ -295,12 +295,21 @@ static void add_embed_adapter(struct builder *b)
     add_matrix(b, SLOT_EMBED, PART_B, -1, b->config->hidden, b->embed_choice.rank, true)->part_scale = scale;
 }
 
-static void add_all_stored(struct builder *b)
+static void add_embed_stored(struct builder *b)
 {
     add_weight(b, SLOT_EMBED, -1, b->embed_is_saved);
     add_embed_adapter(b);
+}
+
+/* The compute copy begins behind the embedding. Where there is none, what belongs to no layer comes last: see lay_over in carve.c. */
+static void add_all_stored(struct builder *b)
+{
+    if (b->out->has_copy)
+        add_embed_stored(b);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
         add_layer_stored(b, layer);
+    if (!b->out->has_copy)
+        add_embed_stored(b);
     add_weight(b, SLOT_FINAL_NORM, -1, b->norm_is_saved);
     if (has_own_head(b))
         add_weight(b, SLOT_HEAD, -1, b->head_is_saved);
@@ -618,6 +627,7 @@ static void place_in_arena(struct builder *b, struct stored *stored, uint64_t to
 
     stored->at = out->arena_count;
     out->arena_count += align_up((uint64_t)stored->rows * (uint64_t)stored->cols, to);
+    stored->end = out->arena_count;
     if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
         out->copy_from = out->arena_count;
 }

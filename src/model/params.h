@@ -83,6 +83,7 @@ struct stored { /* a stored matrix */
     enum residence residence;
     bool has_decay;  /* weight decay applies: everything but norms and biases */
     uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */
+    uint64_t end;    /* IN_ARENA: elements up to the next one, padding included */
     enum dtype type; /* that the ops read: of the copy when there is one */
     bool is_saved;   /* of the base, but the adapter has its own: modules_to_save */
     struct nf4 *codes;    /* IN_CODES: [code_count], one for each param; set when the model is loaded */

@@ -89,6 +89,9 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
     else if (id <= REGION_MOMENT_V && short_count)
         snprintf(text, size, "%llu elements x 2, %llu x %zu", (unsigned long long)short_count,
                  (unsigned long long)params->short_from, master);
+    else if (id == REGION_GRADS && m->grads_lie_over)
+        snprintf(text, size, "%llu elements x %zu, as far as they do not lie over activations", (unsigned long long)params->arena_count,
+                 master);
     else if (id <= REGION_MOMENT_V)
         snprintf(text, size, "%llu elements x %zu", (unsigned long long)params->arena_count, master);
     else if (id == REGION_COPY)
@@ -264,6 +267,7 @@ static void planner_init(struct planner *p, const struct plan_request *request)
     p->model.panel_backend = request->is_trained ? NULL : request->backend;
     p->model.memory = request->backend->memory;
     p->model.slot_rank = request->slot_rank;
+    p->model.step_tokens = request->step_tokens;
     for (int i = 0; i < REGION_COUNT; i++)
         p->model.region[i] = (char *)(uintptr_t)FAKE_BASE;
 }

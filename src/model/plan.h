@@ -63,6 +63,7 @@ struct plan_request {
     bool is_trained;       /* gradients and moments are needed */
     int32_t row_tokens;    /* longest row: the least that a micro-batch must hold (context_length) */
     int32_t tokens_wanted; /* most that is useful: batch_size · context_length; at least row_tokens */
+    int32_t step_tokens;   /* most of an optimizer step; where a micro-batch holds them all gradients lie over activations. 0: not known */
     int32_t positions;     /* positions run below this; 0: row_tokens */
     int32_t head_rows;     /* inference: rows of logits at once; 0: the plan chooses */
     int32_t slot_rank;     /* of adapters that may be opened beside the model, as in struct model_options */

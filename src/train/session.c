@@ -392,6 +392,7 @@ struct model_options session_model_options(const struct session *s, uint32_t row
         .thread_count = (int)(s->config.threads ? s->config.threads : pool_cores()),
         .row_tokens = (int32_t)row,
         .tokens_wanted = (int32_t)(wanted < enough ? wanted : row > enough ? row : enough),
+        .step_tokens = wanted < INT32_MAX ? (int32_t)wanted : INT32_MAX,
         .limit_bytes = limit_of(s),
     };
 

@@ -50,7 +50,7 @@ static bool weigh(struct probe *p, const struct session *s, const struct batch *
 {
     struct err err;
 
-    p->options.tokens_wanted = p->tokens;
+    p->options.tokens_wanted = p->options.step_tokens = p->tokens;
     if (p->options.row_tokens > p->tokens)
         p->options.row_tokens = p->tokens;
     p->options.plan = NULL;

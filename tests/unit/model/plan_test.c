@@ -262,6 +262,47 @@ static void ranges_tile_the_arenas(void **state)
     arena_deinit(&arena);
 }
 
+static void assert_same_gradients(struct model *a, struct model *b, const char *family)
+{
+    uint64_t count, other_count;
+    double *partial;
+    const float *grads = model_grads(a, &count, &partial), *others = model_grads(b, &other_count, &partial);
+
+    assert_int_equal(count, other_count);
+    for (uint64_t i = 0; i < count; i++)
+        if (memcmp(&grads[i], &others[i], sizeof *grads))
+            fail_msg("%s: gradient %d is %.9g over activations, %.9g in memory of its own", family, (int)i, (double)others[i],
+                     (double)grads[i]);
+}
+
+/* The whole arena, its gaps too; again after a pass that has overwritten it. */
+static void gradients_over_activations_have_the_same_bits(void **state)
+{
+    struct pool *pool = pool_new(2);
+    struct arena arena = {0};
+
+    for (int k = 0; k < 2 * TINY_FAMILY_COUNT; k++) {
+        const struct tiny_family *family = &tiny_families[k / 2];
+        struct model_options options = fixture_options(k & 1 ? PROFILE_BF16 : PROFILE_F32, &backend_ref, pool);
+        const char *folder = fixture_family(&arena, family);
+        struct model *own, *over;
+        options.is_random = true;
+        options.fixed_keep_plus_one = k & 1 ? 1 : KEEP_ALL + 1;
+        own = fixture_open(folder, &options);
+        options.step_tokens = options.tokens_wanted;
+        over = fixture_open(folder, &options);
+        assert_true(model_plan_used(over)->total_bytes < model_plan_used(own)->total_bytes);
+        for (int pass = 0; pass < 2; pass++) {
+            assert_true(run(own) == run(over));
+            assert_same_gradients(own, over, family->name);
+        }
+        model_close(own);
+        model_close(over);
+    }
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +314,7 @@ int main(void)
         cmocka_unit_test(damaged_plans_are_refused),
         cmocka_unit_test(more_positions_than_the_model_has_are_refused),
         cmocka_unit_test(ranges_tile_the_arenas),
+        cmocka_unit_test(gradients_over_activations_have_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, fixture_clean);
 }
