@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 300, BAR_WIDTH = 28 };
+enum { POLL_MS = 300, BAR_WIDTH = 28, AWAY_MS = 1000, AWAY_TRIES = 300 };
 
 /* --- list --- */
 
@@ -38,6 +38,8 @@ struct watch {
     const char *id;
     char after[128]; /* id of the last event seen */
     bool has_bar;    /* on a terminal */
+    bool was_there;  /* the server, once */
+    int tries_away;
     double loss;
 };
 
@@ -104,6 +106,19 @@ static bool is_final(const char *status)
     return strcmp(status, "succeeded") == 0 || strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0;
 }
 
+/* A job outlives its server, and a server comes back. False: it never was there, or has been away for too long. */
+static bool comes_back(struct watch *w, const struct err *problem)
+{
+    if (!w->was_there || (problem->code != ERR_IO && problem->code != ERR_TIMEOUT) || w->tries_away == AWAY_TRIES)
+        return false;
+    clear_bar(w);
+    if (w->tries_away++ == 0)
+        fprintf(stderr, "the server does not answer; the watching goes on for %d minutes\n",
+                AWAY_TRIES * AWAY_MS / 60000);
+    clock_sleep_ms(AWAY_MS);
+    return true;
+}
+
 static bool watch(struct remote *remote, const char *id, struct err *err)
 {
     struct watch w = {.remote = remote, .id = id, .has_bar = isatty(1)};
@@ -120,8 +135,13 @@ static bool watch(struct remote *remote, const char *id, struct err *err)
         job = remote_get(&round, arena_printf(&round.arena, "/v1/fine_tuning/jobs/%s", id), err);
         if (!job || !take_events(&w, err)) {
             remote_close(&round);
-            return false;
+            if (!comes_back(&w, err))
+                return false;
+            *err = (struct err){0};
+            continue;
         }
+        w.was_there = true;
+        w.tries_away = 0;
         draw_bar(&w, job);
         snprintf(status, sizeof status, "%s", remote_text(&round, job, "status"));
         snprintf(result, sizeof result, "%s", remote_text(&round, job, "fine_tuned_model"));

@@ -1,5 +1,6 @@
 """The commands that speak with a running server: what a person types, from the first key to a reply."""
 import http.server
+import itertools
 import json
 import os
 import pathlib
@@ -119,6 +120,46 @@ def test_a_download_that_breaks_leaves_what_was_there(service, tmp_path):
         broken.shutdown()
     assert (tmp_path / "mine").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+class Comes(http.server.BaseHTTPRequestHandler):
+    """A server with one job and no events, which is at work in its first life and done in its second."""
+    status, count = "running", itertools.count()
+
+    def do_GET(self):
+        job = {"id": "ftjob-1", "status": self.status, "fine_tuned_model": "mine"}
+        answer = json.dumps({"data": [], "has_more": False} if "/events" in self.path else job).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+        if "/events" not in self.path and next(self.count) > 0:  # the second look
+            self.asked.set()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_watch_outlives_the_server(service):
+    class First(Comes):
+        asked = threading.Event()
+
+    class Second(Comes):
+        status, asked = "succeeded", threading.Event()
+
+    first = http.server.ThreadingHTTPServer(("127.0.0.1", 0), First)
+    threading.Thread(target=first.serve_forever, daemon=True).start()
+    watch = subprocess.Popen([BINARY, "jobs", "watch", "ftjob-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, env={**os.environ, "ATTUNE_BASE_URL": f"http://127.0.0.1:{first.server_port}"})
+    assert First.asked.wait(60)
+    first.shutdown()
+    first.server_close()
+    assert "does not answer" in watch.stderr.readline()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", first.server_port), Second) as second:
+        threading.Thread(target=second.serve_forever, daemon=True).start()
+        out, problem = watch.communicate(timeout=60)
+        second.shutdown()
+    assert (watch.returncode, out, problem) == (0, "succeeded: mine\n", "")
 
 
 @pytest.mark.parametrize("words, status, said", [
