@@ -405,6 +405,10 @@ struct memory {
     /* The host's memory may change as soon as `put` returns, and holds what was asked for as soon as `get` does. */
     void (*put)(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows);
     void (*get)(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows);
+    /* Does not wait: `to`, in memory of take_host, holds what was asked for behind the next wait. */
+    void (*get_later)(struct queue *queue, void *to, const void *from, size_t bytes);
+    void *(*take_host)(struct queue *queue, size_t bytes); /* of the host, which the device reaches; NULL: there is no room */
+    void (*give_host)(struct queue *queue, void *at);      /* NULL is fine */
     void (*wait)(struct queue *queue);
     size_t (*free_bytes)(struct queue *queue);
 };

@@ -264,6 +264,7 @@ bool job_manager_start(struct job_manager *manager, struct err *err)
         !collect_run_dirs(manager, err) || !clean_ended(manager, err) || !recover_jobs(manager, err))
         return false;
     manager_retire(manager, NULL);
+    placing_tell_missing(manager);
     job_manager_tick(manager);
     return true;
 }

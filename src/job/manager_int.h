@@ -114,6 +114,8 @@ const char *placing_take(struct job_manager *manager, const struct store_job *jo
 /* For a job that runs already. */
 void placing_hold(struct job_manager *manager, const struct store_job *job);
 void placing_release(struct job_manager *manager, const char *job_id);
+/* At the start: an event for each job that waits for a device which was there when it was made. */
+void placing_tell_missing(struct job_manager *manager);
 
 /* room.c: room on the disk. */
 

@@ -72,6 +72,71 @@ void placing_release(struct job_manager *manager, const char *job_id)
         ledger_release(manager->gpu_ledger[i], LEDGER_JOB, job_id);
 }
 
+/* Names of devices that jobs may have asked for before and that are not here now, as JSON. */
+static const char *missing_devices(struct job_manager *manager, struct arena *arena)
+{
+    struct strbuf text = {0};
+    struct json_writer w = {.buf = &text};
+    const char *json;
+
+    json_write_begin_array(&w);
+    if (!manager->has_cpu)
+        json_write_string(&w, STR("cpu"));
+    if (manager->devices.count == 0)
+        json_write_string(&w, STR("cuda"));
+    for (int i = 0; i < DEVICES_MAX; i++) {
+        const char *name = arena_printf(arena, "cuda:%d", i);
+        if (!devices_find(&manager->devices, name))
+            json_write_string(&w, str_of(name));
+    }
+    json_write_end_array(&w);
+    json = str_copy(arena, strbuf_view(&text));
+    strbuf_deinit(&text);
+    return json;
+}
+
+static void tell_missing(struct job_manager *manager, const struct store_job *job)
+{
+    struct arena arena = {0};
+    struct tenant tenant = {0};
+    struct err err = {0};
+
+    strncpy(tenant.organization_id, job->organization_id, sizeof tenant.organization_id - 1);
+    strncpy(tenant.project_id, job->project_id, sizeof tenant.project_id - 1);
+    if (!store_event_add(manager->config.store, &tenant, job->id, "warn", "device_missing",
+                         arena_printf(&arena, "This server has no %s now: the job waits until it has, or is cancelled.",
+                                      job->device ? job->device : "cpu"),
+                         NULL, &err))
+        manager_complain(job->id, "telling that its device is missing", &err);
+    else
+        manager_changed(manager, &tenant, job->id);
+    arena_deinit(&arena);
+}
+
+void placing_tell_missing(struct job_manager *manager)
+{
+    struct arena arena = {0};
+    struct strbuf told = {0};
+    const char *missing = missing_devices(manager, &arena);
+    struct store_job job;
+    struct err err = {0};
+    bool found = true;
+
+    while (found) {
+        const char *passed_over = told.len ? arena_printf(&arena, "%s]", told.at) : NULL;
+        if (!store_queue_peek(manager->config.store, passed_over, missing, &arena, &job, &found, &err)) {
+            manager_complain("", "looking for jobs whose device is missing", &err);
+            break;
+        }
+        if (!found)
+            break;
+        tell_missing(manager, &job);
+        strbuf_printf(&told, "%s\"%s\"", told.len ? "," : "[", job.id);
+    }
+    strbuf_deinit(&told);
+    arena_deinit(&arena);
+}
+
 const struct job_devices *job_manager_devices(const struct job_manager *manager)
 {
     return &manager->devices;

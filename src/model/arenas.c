@@ -119,7 +119,7 @@ float *model_grads(struct model *m, uint64_t *count, double **partial)
     return element(m, REGION_GRADS, 0);
 }
 
-const double *model_grad_sumsq(struct model *m, double *value)
+const double *model_queue_grad_sumsq(struct model *m)
 {
     uint64_t wide = m->params.short_from, count = m->params.arena_count;
     struct op_sumsq op = {.x = element(m, REGION_GRADS, 0), .count = wide, .partial = m->partial, .sum = m->sumsq};
@@ -129,8 +129,24 @@ const double *model_grad_sumsq(struct model *m, double *value)
         op = (struct op_sumsq){element(m, REGION_GRADS, wide), DTYPE_BF16, true, count - wide, m->partial, m->sumsq};
         m->backend->sumsq(&m->queue, &op);
     }
-    memory_read(m, value, m->sumsq, sizeof *value);
+    if (m->memory)
+        memory_read_later(m, m->host_sumsq, m->sumsq, sizeof *m->host_sumsq);
     return m->sumsq;
+}
+
+double model_sumsq_value(const struct model *m)
+{
+    return m->memory ? *m->host_sumsq : *m->sumsq;
+}
+
+const double *model_grad_sumsq(struct model *m, double *value)
+{
+    const double *at = model_queue_grad_sumsq(m);
+
+    if (m->memory)
+        m->memory->wait(&m->queue);
+    *value = model_sumsq_value(m);
+    return at;
 }
 
 void model_grads_read(struct model *m, float *grads)

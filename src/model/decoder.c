@@ -117,6 +117,23 @@ bool model_cost(const char *folder, const struct model_options *options, const s
     return ok;
 }
 
+/* Where the losses of passes come to: the sum of squares, then for each pass T numbers, then T bytes. */
+static void place_pending(struct model *m, size_t T)
+{
+    size_t row_bytes = (T + 15) / 16 * 16, bytes = 64 + PENDING_MAX * (sizeof(float) + 1) * row_bytes;
+    char *at = m->host_rows = m->memory->take_host(&m->queue, bytes);
+
+    if (!at)
+        at = arena_new_array(&m->arena, char, bytes);
+    m->host_sumsq = (void *)at;
+    at += 64;
+    for (int i = 0; i < PENDING_MAX; i++) {
+        m->pending[i].row_nll = (void *)at;
+        m->pending[i].row_hit = (void *)(at + sizeof(float) * row_bytes);
+        at += (sizeof(float) + 1) * row_bytes;
+    }
+}
+
 /* The first carving tells the bytes, the second the addresses. */
 static bool allocate(struct model *m, struct err *err)
 {
@@ -136,8 +153,7 @@ static bool allocate(struct model *m, struct err *err)
     if (m->memory) {
         size_t T = (size_t)m->plan.tokens;
         m->host_batch = arena_new_array(&m->arena, int32_t, 7 * T + 1);
-        m->host_nll = arena_new_array(&m->arena, float, T);
-        m->host_hit = arena_new_array(&m->arena, uint8_t, T);
+        place_pending(m, T);
     }
     return true;
 }
@@ -267,28 +283,54 @@ static void place_tokens(struct model *m, const struct batch *batch)
     }
 }
 
-/* Losses and hits of the supervised rows, to where the host reads them. */
-static void fetch_rows(struct model *m, const struct batch *batch)
+/* The losses of the supervised rows, added in their order. */
+static void add_result(const struct model *m, const struct pending *pass)
 {
-    if (!m->memory)
-        return;
-    memory_read(m, m->host_nll, m->nll, (size_t)batch->head_row_count * sizeof(float));
-    memory_read(m, m->host_hit, m->hit, (size_t)batch->head_row_count);
+    const float *row_nll = m->memory ? pass->row_nll : m->nll;
+    const uint8_t *hit = m->memory ? pass->row_hit : m->hit;
+
+    for (int32_t i = 0; i < pass->count; i++) {
+        double nll = m->params.master_type == DTYPE_F64 ? ((const double *)m->nll)[i] : (double)row_nll[i];
+        pass->result->loss += (double)pass->row_weight[i] * nll;
+        pass->result->nll_sum += nll;
+        pass->result->hit_count += hit[i];
+    }
+    pass->result->row_count += pass->count;
 }
 
-/* The losses of the supervised rows, added in their order. */
-static void add_result(const struct model *m, const struct batch *batch, struct model_result *result)
+void model_finish(struct model *m)
 {
-    const float *row_nll = model_row_nll(m);
-    const uint8_t *hit = model_row_hits(m);
+    if (!m->pending_count)
+        return;
+    m->memory->wait(&m->queue);
+    for (int i = 0; i < m->pending_count; i++)
+        add_result(m, &m->pending[i]);
+    m->pending_count = 0;
+}
 
-    for (int32_t i = 0; i < batch->head_row_count; i++) {
-        double nll = m->params.master_type == DTYPE_F64 ? ((const double *)m->nll)[i] : (double)row_nll[i];
-        result->loss += (double)batch->row_weight[i] * nll;
-        result->nll_sum += nll;
-        result->hit_count += hit[i];
-    }
-    result->row_count += batch->head_row_count;
+/* Losses and hits of the supervised rows, on their way to where the host reads them. */
+static void fetch_rows(struct model *m, int32_t count)
+{
+    const struct pending *pass = &m->pending[m->pending_count];
+
+    if (!m->memory)
+        return;
+    memory_read_later(m, pass->row_nll, m->nll, (size_t)count * sizeof(float));
+    memory_read_later(m, pass->row_hit, m->hit, (size_t)count);
+}
+
+/* What the pass adds to the result: at once, or when it has come. */
+static void end_pass(struct model *m, const struct batch *batch, struct model_result *result)
+{
+    struct pending *pass = &m->pending[m->pending_count];
+
+    pass->row_weight = batch->row_weight;
+    pass->count = batch->head_row_count;
+    pass->result = result;
+    if (!m->memory)
+        add_result(m, pass);
+    else if (++m->pending_count == PENDING_MAX)
+        model_finish(m);
 }
 
 /* The load-balance loss belongs to plain training; its average over micro-batches is by tokens. */
@@ -299,8 +341,8 @@ static double balance_coefficient(const struct model *m, const struct batch *bat
     return is_plain ? m->config.moe.aux_coefficient * batch->T / (double)step->tokens : 0;
 }
 
-void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
-                            struct model_result *result)
+void model_queue_pass(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
+                      struct model_result *result)
 {
     struct pass pass = {.step = has_grads ? step : NULL, .begins_grads = has_grads && m->grads_lie_over};
     struct batch weighed = *batch, here;
@@ -316,8 +358,11 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
         memory_zero(m, m->load.at, (size_t)m->load.rows * (size_t)m->load.ld * dtype_bytes(m->load.type));
     forward_layers(m, &pass);
     if (pass.step && step->weigh) {
+        model_finish(m);
         head_pass(m, &pass, false);
-        fetch_rows(m, batch);
+        fetch_rows(m, batch->head_row_count);
+        if (m->memory)
+            m->memory->wait(&m->queue);
         weighed.row_weight = step->weigh(step->context, batch);
         here = memory_batch(m, &weighed);
     }
@@ -330,18 +375,28 @@ void model_forward_backward(struct model *m, const struct batch *batch, bool has
         result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));
     if (has_grads)
         backward_layers(m, &pass);
-    fetch_rows(m, batch);
-    add_result(m, &weighed, result);
+    fetch_rows(m, batch->head_row_count);
+    end_pass(m, &weighed, result);
+    if (pass.step && step->weigh)
+        model_finish(m);
+}
+
+void model_forward_backward(struct model *m, const struct batch *batch, bool has_grads, const struct model_step *step,
+                            struct model_result *result)
+{
+    model_finish(m);
+    model_queue_pass(m, batch, has_grads, step, result);
+    model_finish(m);
 }
 
 const float *model_row_nll(const struct model *m)
 {
-    return m->memory ? m->host_nll : m->nll;
+    return m->memory ? m->pending[0].row_nll : m->nll;
 }
 
 const uint8_t *model_row_hits(const struct model *m)
 {
-    return m->memory ? m->host_hit : m->hit;
+    return m->memory ? m->pending[0].row_hit : m->hit;
 }
 
 /* From the head's own memory to the caller's. */

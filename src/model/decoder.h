@@ -76,6 +76,11 @@ struct model_step {
  * step may be NULL: nothing is dropped. */
 void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
                             const struct model_step *step, struct model_result *result);
+/* The same, but a device's work is only queued: the result is added, and the batch free again, behind model_finish, which waits. Never so with
+ * `weigh`. */
+void model_queue_pass(struct model *model, const struct batch *batch, bool has_grads, const struct model_step *step,
+                      struct model_result *result);
+void model_finish(struct model *model);
 /* nll[i], f32, of each supervised row of the last model_forward_backward; valid until the next call. */
 const float *model_row_nll(const struct model *model);
 /* Of the same rows: 1 where the label is the argmax. */
@@ -132,6 +137,9 @@ void model_update(struct model *model, const struct model_range *ranges, int cou
 float *model_grads(struct model *model, uint64_t *count, double **partial);
 /* Sum of squares of the whole gradient, in the memory of operations (which take it for clipping) and as a number. */
 const double *model_grad_sumsq(struct model *model, double *value);
+/* The same without waiting: model_sumsq_value is the number behind model_finish, of a step that had a pass. */
+const double *model_queue_grad_sumsq(struct model *model);
+double model_sumsq_value(const struct model *model);
 /* Copies the gradient arena for the host, where all of it is f32: float[count] of the caller. */
 void model_grads_read(struct model *model, float *grads);
 void model_zero_grads(struct model *model);

@@ -84,6 +84,9 @@ struct layer {
     uint64_t kept_end; /* bytes of kept activations up to this layer's */
 };
 
+/* Passes that a device may have before it: the host's word that it is alive comes with each of them. */
+enum { PENDING_MAX = 16 };
+
 struct model {
     struct arena arena;
     const char *folder;
@@ -124,8 +127,16 @@ struct model {
     double *partial, *sumsq;
     /* With a memory of its own: where a batch is put, and what the host sees of it and of the last pass's losses. */
     int32_t *device_batch, *host_batch;
-    void *host_nll;
-    uint8_t *host_hit;
+    void *host_rows; /* of its transfers: pending.row_nll and row_hit of all, and the sum of squares; NULL: the host had none to pin */
+    double *host_sumsq;
+    struct pending {
+        const float *row_weight;
+        int32_t count;
+        struct model_result *result;
+        float *row_nll;
+        uint8_t *row_hit;
+    } pending[PENDING_MAX]; /* passes whose losses are on their way */
+    int pending_count;
 };
 
 struct probe; /* probe.c */

@@ -55,8 +55,10 @@ void memory_give_regions(struct model *m)
             m->memory->give(&m->queue, m->region[i]);
         else if (i != REGION_MAPPED && m->region[i])
             mem_free_pages(m->region[i], piece_bytes(m, i));
-    if (m->memory)
-        m->memory->close(&m->queue);
+    if (!m->memory)
+        return;
+    m->memory->give_host(&m->queue, m->host_rows);
+    m->memory->close(&m->queue);
 }
 
 void *memory_take(struct model *m, size_t bytes)
@@ -115,6 +117,14 @@ void memory_copy_rows(struct model *m, void *to, size_t to_ld, const void *from,
     else
         for (size_t r = 0; r < (size_t)rows; r++)
             memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);
+}
+
+void memory_read_later(struct model *m, void *to, const void *from, size_t bytes)
+{
+    if (m->memory)
+        m->memory->get_later(&m->queue, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
 }
 
 void memory_write_rows(struct model *m, void *to, const void *from, size_t size, int32_t rows, int32_t cols, int32_t ld)

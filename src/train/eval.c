@@ -20,10 +20,14 @@ static bool eval_examples(struct session *s, const uint32_t *example, uint32_t c
         feed_examples_make(&s->valid, &s->step_arena, example + first, part, together, tokens_max, 0, &step);
         for (int i = 0; i < step.micro_count; i++) {
             struct dpo_batch pairs = session_pairs(s, &step.micro[i], s->reference_valid, 1, &result->dpo);
-            model_forward_backward(s->model, &step.micro[i].batch, false, &(struct model_step){0}, &sum);
+            if (s->config.method == METHOD_DPO)
+                model_forward_backward(s->model, &step.micro[i].batch, false, &(struct model_step){0}, &sum);
+            else
+                model_queue_pass(s->model, &step.micro[i].batch, false, &(struct model_step){0}, &sum);
             if (s->config.method == METHOD_DPO)
                 dpo_weigh(&pairs, &step.micro[i].batch);
         }
+        model_finish(s->model);
         if (!run_beat(&s->run, err))
             return false;
     }

@@ -89,38 +89,58 @@ static bool pass_step(struct session *s, const struct feed_step *step, int64_t k
             place.weigh = dpo_weigh;
             place.context = &dpo;
         }
-        model_forward_backward(s->model, &micro->batch, true, &place, &n->result);
+        model_queue_pass(s->model, &micro->batch, true, &place, &n->result);
         if (!run_beat(&s->run, err))
             return false;
     }
-    n->scored = n->result.row_count;
-    if (s->config.method == METHOD_DPO)
-        n->result = dpo_result(&n->dpo);
     return true;
 }
 
-/* One optimizer step: progress.step counts it when it is done. */
+/* The tokens of step k, made once. */
+static const struct feed_step *prepare_step(struct session *s, int64_t k)
+{
+    struct prepared_step *p = &s->prepared[k % 2];
+
+    if (p->number != k + 1) {
+        arena_reset(&p->arena);
+        feed_step_make(&s->feed, &p->arena, k, (uint32_t)model_plan_used(s->model)->tokens, &p->step);
+        p->number = k + 1;
+    }
+    return &p->step;
+}
+
+/* Waits for a device, whose numbers then are there. */
+static void settle_step(struct session *s, struct step_numbers *n)
+{
+    model_finish(s->model);
+    n->grad_norm = sqrt(model_sumsq_value(s->model));
+    n->scored = n->result.row_count;
+    if (s->config.method == METHOD_DPO)
+        n->result = dpo_result(&n->dpo);
+}
+
+/* One optimizer step: progress.step counts it when it is done. A device is waited for once, with the next step's tokens ready; its update leaves
+ * the weights alone where the gradient is not finite. */
 static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
 {
     int64_t k = s->progress.step;
-    double started = clock_monotonic(), sumsq;
-    const double *sumsq_at;
-    struct feed_step step;
+    double started = clock_monotonic();
+    const struct feed_step *step = prepare_step(s, k);
 
     *n = (struct step_numbers){0};
     arena_reset(&s->step_arena);
-    feed_step_make(&s->feed, &s->step_arena, k, (uint32_t)model_plan_used(s->model)->tokens, &step);
     model_zero_grads(s->model);
-    if (!pass_step(s, &step, k, n, err))
-        return false;
-    sumsq_at = model_grad_sumsq(s->model, &sumsq);
-    n->grad_norm = sqrt(sumsq);
-    if (!check_finite(s, n, err))
+    if (!pass_step(s, step, k, n, err))
         return false;
     n->rate = s->config.hp.learning_rate * schedule_factor(s->config.schedule, k, s->warmup_steps, s->total_steps);
-    session_update(s, sumsq_at, n->rate, k + 1);
-    n->tokens = step.tokens;
-    n->supervised = step.supervised;
+    session_update(s, model_queue_grad_sumsq(s->model), n->rate, k + 1);
+    if (k + 1 < s->total_steps)
+        prepare_step(s, k + 1);
+    settle_step(s, n);
+    if (!check_finite(s, n, err))
+        return false;
+    n->tokens = step->tokens;
+    n->supervised = step->supervised;
     n->seconds = clock_monotonic() - started;
     return true;
 }

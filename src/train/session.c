@@ -476,5 +476,7 @@ void session_close(struct session *s)
     run_close(&s->run);
     tensorboard_close(&s->board);
     arena_deinit(&s->step_arena);
+    for (int i = 0; i < 2; i++)
+        arena_deinit(&s->prepared[i].arena);
     arena_deinit(&s->arena);
 }

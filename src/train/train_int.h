@@ -45,6 +45,11 @@ struct session {
     const struct train_options *options;
     struct arena arena;      /* the process's lifetime */
     struct arena step_arena; /* one step */
+    struct prepared_step {
+        struct arena arena;
+        struct feed_step step;
+        int64_t number; /* 1 + its index; 0: none */
+    } prepared[2]; /* the tokens of the step that runs and of the next */
     struct train_config config;
     struct run run;
     struct tensorboard board;

@@ -65,6 +65,24 @@ def test_a_job_runs_on_the_gpu_that_it_asks_for(gpus):
 
 
 @needs_gpu
+def test_a_job_whose_gpu_is_gone_says_so(tmp_path, models, monkeypatch):
+    monkeypatch.setenv("ATTUNE_EMULATED_GPUS", "2")
+    server = Server(tmp_path / "data", models, "--no-auth").start()
+    client = make_client(server)
+    file = client.files.create(file=("train.jsonl", chat_lines(2).encode()), purpose="fine-tune")
+    assert ask(server, "POST", "/v1/organization/drain", "{}", Content_Type="application/json")[0] == 200
+    gone, there = create(client, file, 1, device="cuda:1"), create(client, file, 1, device="cuda:0")
+    assert server.stop() == 0
+    server = Server(tmp_path / "data", models, "--no-auth", "--devices", "cpu,cuda:0").start()
+    client = make_client(server)
+    events = {job.id: [event.message for event in client.fine_tuning.jobs.list_events(job.id)] for job in (gone, there)}
+    told = [message for message in events[gone.id] if "no cuda:1 now" in message]
+    assert len(told) == 1 and not any("now: the job waits" in message for message in events[there.id]), events
+    assert client.fine_tuning.jobs.cancel(gone.id).status == "cancelled"
+    assert server.stop() == 0
+
+
+@needs_gpu
 def test_a_dry_run_plans_for_the_device_that_is_asked_for(gpus):
     client = make_client(gpus)
     file = client.files.create(file=("train.jsonl", chat_lines(2).encode()), purpose="fine-tune")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tiny models of every family on a device and on the processor: 100 steps each, losses within 5e-3; and a run that is stopped goes on to the same losses.
+"""Tiny models of every family on a device and on the processor: 100 steps each, losses within 5e-3; a run that is stopped goes on to the same losses; and runs
+in few bytes a parameter and over weights of four bits.
 
 usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY] [--csv FILE] [--budget SECONDS]
 
@@ -100,6 +101,27 @@ def compare(o, family):
     return tell(o, family, len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
 
 
+def compare_short(o, optim):
+    """A run in few bytes a parameter: the same random bits on both sides, but bf16 products, whose sums differ; losses within 5e-2."""
+    folder = o.work / "llama"
+    more = ("--dtype", "bfloat16", "--optim", optim)
+    got, want = train(o, folder, o.device, folder / f"device-{optim}", *more), train(o, folder, "cpu", folder / f"cpu-{optim}", *more)
+    worst = max(abs(a / b - 1) for a, b in zip(got, want))
+    return tell(o, optim, len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-2)
+
+
+def compare_nf4(o):
+    """LoRA over the weights of a trained model as codes of four bits."""
+    folder = o.work / "nf4"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(BASE, folder / "model")
+    make_data(folder / "train.jsonl", json.loads((BASE / "config.json").read_text())["vocab_size"], o.steps)
+    more = ("--init", "model", "--lora", "--quantization", "nf4")
+    got, want = train(o, folder, o.device, folder / "device", *more), train(o, folder, "cpu", folder / "cpu", *more)
+    worst = max(abs(a / b - 1) for a, b in zip(got, want))
+    return tell(o, "nf4", len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
+
+
 def resume(o):
     """SIGTERM has the trainer write a recovery point; the next attempt goes on from there."""
     folder = o.work / "llama"
@@ -144,6 +166,8 @@ def main():
     results = [attempt(o, family, lambda: compare(o, family)) for family in ([o.only] if o.only else FAMILIES)]
     if not o.only or o.only == "llama":
         results.append(attempt(o, "resumed", lambda: resume(o)))
+        results += [attempt(o, optim, lambda: compare_short(o, optim)) for optim in ("adamw_bf16", "adamw_8bit")]
+        results.append(attempt(o, "nf4", lambda: compare_nf4(o)))
     print(f"curves: {sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 

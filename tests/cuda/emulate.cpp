@@ -302,9 +302,93 @@ static void open_arena(bool is_open)
     was_bytes = arena.used_bytes;
 }
 
+/* On its way to pinned memory. */
+struct delivery {
+    struct delivery *next;
+    void *to;
+    size_t bytes;
+    char at[];
+};
+
+static struct delivery *deliveries; /* under the device's lock, the first one last */
+
+static void deliver(void)
+{
+    struct delivery *turned = NULL;
+
+    while (deliveries) {
+        struct delivery *one = deliveries;
+        deliveries = one->next;
+        one->next = turned;
+        turned = one;
+    }
+    while (turned) {
+        struct delivery *next = turned->next;
+        memcpy(turned->to, turned->at, turned->bytes);
+        free(turned);
+        turned = next;
+    }
+}
+
+static void deliver_later(void *to, const void *from, size_t bytes)
+{
+    struct delivery *one = (struct delivery *)malloc(sizeof *one + bytes);
+
+    if (!one)
+        abort();
+    one->next = deliveries;
+    one->to = to;
+    one->bytes = bytes;
+    memcpy(one->at, from, bytes);
+    memset(to, 0xff, bytes);
+    deliveries = one;
+}
+
+enum { PINNED_MAX = 256 };
+static struct {
+    char *at;
+    size_t bytes;
+} pinned[PINNED_MAX];
+
+static bool is_pinned(const void *at)
+{
+    for (int i = 0; i < PINNED_MAX; i++)
+        if (pinned[i].at && (const char *)at >= pinned[i].at && (const char *)at < pinned[i].at + pinned[i].bytes)
+            return true;
+    return false;
+}
+
+cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags)
+{
+    int free_at = 0;
+
+    pthread_mutex_lock(&device.lock);
+    while (free_at < PINNED_MAX && pinned[free_at].at)
+        free_at++;
+    if (free_at < PINNED_MAX && posix_memalign(at, 4096, bytes) == 0)
+        pinned[free_at] = {(char *)*at, bytes};
+    else
+        free_at = PINNED_MAX;
+    pthread_mutex_unlock(&device.lock);
+    return free_at < PINNED_MAX ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFreeHost(void *at)
+{
+    pthread_mutex_lock(&device.lock);
+    deliver();
+    for (int i = 0; i < PINNED_MAX; i++)
+        if (pinned[i].at == at)
+            pinned[i].at = NULL;
+    free(at);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     pthread_mutex_lock(&device.lock);
+    deliver();
     open_arena(false);
     pthread_mutex_unlock(&device.lock);
     return cudaSuccess;
@@ -394,7 +478,9 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t f
 {
     pthread_mutex_lock(&device.lock);
     open_arena(true);
-    for (size_t r = 0; r < rows; r++)
+    if (kind == cudaMemcpyDeviceToHost && rows == 1 && is_pinned(to))
+        deliver_later(to, from, row_bytes);
+    for (size_t r = 0; r < rows && !(rows == 1 && is_pinned(to)); r++)
         memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);
     pthread_mutex_unlock(&device.lock);
     return cudaSuccess;

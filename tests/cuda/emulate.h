@@ -3,8 +3,9 @@
  * A launch runs its blocks one after the other. The threads of a block are fibers: each runs until it waits at a barrier
  * or a shuffle, then the next one does. When all that are left wait and none can go on, the process ends with the
  * kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on their
- * order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of cudaMalloc faults when the host touches it behind a synchronization; when it is
- * fresh it is not zero. */
+ * order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of cudaMalloc
+ * faults when the host touches it behind a synchronization; when it is fresh it is not zero. What is copied to memory of
+ * cudaHostAlloc comes with the next synchronization and is not a number until then. */
 #pragma once
 
 #include <math.h>
@@ -121,7 +122,7 @@ static inline float multiply_then_add(float a, float b, float c)
 
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
+enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
 typedef struct emulated_stream *cudaStream_t;
 typedef struct emulated_event *cudaEvent_t;
 struct cudaDeviceProp {
@@ -136,6 +137,8 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
                               cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *at);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *bytes);
 static inline cudaError_t cudaSetDevice(int device)
@@ -174,6 +177,10 @@ static inline cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
     *event = (cudaEvent_t)1;
     return cudaSuccess;
+}
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    return cudaEventCreate(event);
 }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t event)
 {

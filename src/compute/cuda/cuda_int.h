@@ -12,12 +12,14 @@
 enum { THREADS = 128, WARP = 32, ROW_BLOCK = 256 };
 
 struct blas;
+struct staging;
 
 struct cuda_state { /* of a queue */
     int device;
     cudaStream_t stream;
     struct blas *blas; /* cuBLASLt with its workspace; NULL: products take kernels of our own */
     void *workspace;
+    struct staging *staging; /* NULL: puts wait */
     bool is_checked; /* ATTUNE_CUDA_CHECK is set: the host waits behind every launch, so that an error names its kernel */
 };
 

@@ -15,6 +15,7 @@ extern "C" {
 }
 #include "compute/layout.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,50 @@ static bool refuse(struct err *err, const char *what, cudaError_t error)
     return err_set(err, ERR_UNSUPPORTED, "cuda: %s: %s", what, cudaGetErrorString(error));
 }
 
+/* Pinned memory through which small transfers go to the device while the host goes on: slots take turns, and one is taken again when its last transfer
+ * is over. */
+enum { STAGES = 8 };
+static const size_t STAGE_BYTES = (size_t)2 << 20;
+
+struct staging {
+    pthread_mutex_t lock; /* models are loaded by several threads */
+    char *slot[STAGES];
+    cudaEvent_t sent[STAGES];
+    int next;
+};
+
+static void staging_close(struct staging *staging)
+{
+    for (int i = 0; staging && i < STAGES; i++) {
+        if (staging->sent[i])
+            cudaEventDestroy(staging->sent[i]);
+        if (staging->slot[i])
+            cudaFreeHost(staging->slot[i]);
+    }
+    if (staging)
+        pthread_mutex_destroy(&staging->lock);
+    free(staging);
+}
+
+/* NULL: the host has no memory to pin, and transfers are waited for. */
+static struct staging *staging_open(void)
+{
+    struct staging *staging = (struct staging *)calloc(1, sizeof *staging);
+    bool ok = true;
+
+    if (!staging)
+        die("there is no memory");
+    pthread_mutex_init(&staging->lock, NULL);
+    for (int i = 0; ok && i < STAGES; i++)
+        ok = cudaEventCreateWithFlags(&staging->sent[i], cudaEventDisableTiming) == cudaSuccess &&
+             cudaHostAlloc((void **)&staging->slot[i], STAGE_BYTES, cudaHostAllocDefault) == cudaSuccess;
+    if (ok)
+        return staging;
+    cudaGetLastError();
+    staging_close(staging);
+    return NULL;
+}
+
 static void queue_close(struct queue *queue)
 {
     struct cuda_state *state = cuda_state_of(queue);
@@ -35,6 +80,7 @@ static void queue_close(struct queue *queue)
     cudaSetDevice(state->device);
     if (state->stream)
         cudaStreamSynchronize(state->stream);
+    staging_close(state->staging);
     blas_close(state->blas);
     if (state->workspace)
         cudaFree(state->workspace);
@@ -63,6 +109,7 @@ static bool queue_open(struct queue *queue, struct err *err)
         queue_close(queue);
         return refuse(err, "opening the device", error);
     }
+    state->staging = staging_open();
     state->blas = blas_open(state->workspace);
     return true;
 }
@@ -130,14 +177,62 @@ static void memory_move(struct queue *queue, struct stretches to, struct stretch
     queue_wait(queue);
 }
 
+static void put_staged(struct cuda_state *state, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
+{
+    struct staging *staging = state->staging;
+    int i;
+
+    pthread_mutex_lock(&staging->lock);
+    i = staging->next++ % STAGES;
+    cudaSetDevice(state->device);
+    cuda_check(cudaEventSynchronize(staging->sent[i]), "waiting for a transfer"); /* of an event that nothing recorded it returns at once */
+    for (size_t r = 0; r < rows; r++)
+        memcpy(staging->slot[i] + r * row_bytes, (const char *)from.at + r * from.ld, row_bytes);
+    cuda_check(cudaMemcpy2DAsync(to.at, rows == 1 ? row_bytes : to.ld, staging->slot[i], row_bytes, row_bytes, rows, cudaMemcpyHostToDevice, state->stream),
+               "moving memory");
+    cuda_check(cudaEventRecord(staging->sent[i], state->stream), "moving memory");
+    pthread_mutex_unlock(&staging->lock);
+}
+
 static void memory_put(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
 {
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (state->staging && row_bytes && rows && row_bytes <= STAGE_BYTES / rows) {
+        put_staged(state, to, from, row_bytes, rows);
+        return;
+    }
     memory_move(queue, to, from, row_bytes, rows, cudaMemcpyHostToDevice);
 }
 
 static void memory_get(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
 {
     memory_move(queue, to, from, row_bytes, rows, cudaMemcpyDeviceToHost);
+}
+
+static void memory_get_later(struct queue *queue, void *to, const void *from, size_t bytes)
+{
+    if (bytes)
+        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_state_of(queue)->stream), "moving memory");
+}
+
+static void *memory_take_host(struct queue *queue, size_t bytes)
+{
+    void *at = NULL;
+
+    cudaSetDevice(queue->device);
+    if (!bytes || cudaHostAlloc(&at, bytes, cudaHostAllocDefault) != cudaSuccess) {
+        cudaGetLastError();
+        return NULL;
+    }
+    return at;
+}
+
+static void memory_give_host(struct queue *queue, void *at)
+{
+    cudaSetDevice(queue->device);
+    if (at)
+        cuda_check(cudaFreeHost(at), "giving memory back");
 }
 
 static size_t memory_free_bytes(struct queue *queue)
@@ -150,8 +245,9 @@ static size_t memory_free_bytes(struct queue *queue)
     return free_bytes;
 }
 
-static const struct memory cuda_memory = {queue_open,  queue_close, memory_take, memory_take_shared, memory_give,
-                                          memory_zero, memory_put,  memory_get,  queue_wait,         memory_free_bytes};
+static const struct memory cuda_memory = {queue_open, queue_close, memory_take,      memory_take_shared, memory_give,      memory_zero,
+                                          memory_put, memory_get,  memory_get_later, memory_take_host,   memory_give_host, queue_wait,
+                                          memory_free_bytes};
 
 /* --- the table --- */
 
