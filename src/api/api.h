@@ -64,8 +64,8 @@ void api_free(struct api *api); /* ends the inference workers; NULL is fine */
 /* A job has new events or another state: open streams look again. From job_config's on_change. */
 void api_job_changed(struct api *api);
 
-/* The server stops in grace_ms: streams that would go on for ever end now, and clients come back with Last-Event-ID; replies
- * of models that are not complete shortly before the end are told so. */
+/* The server stops in grace_ms: streams that would go on for ever end now, and clients come back with Last-Event-ID;
+ * replies of models that are not complete shortly before the end are told so. */
 void api_stop(struct api *api, int64_t grace_ms);
 
 /* For http_server_new, whose on_done is the caller's, to call api_request_done with what it is told. */
