@@ -9,6 +9,10 @@ ATTUNE_SHARED/data), packed to context 1024, two rows a step. Ours is `attune tr
 optimizer included. The peer runs bench/train_peer.py packed and padded, in each of its settings once, and then in the fastest. Rounds take
 turns; told are medians over the steps behind the first, with loss and gradient norm of a step beside them, and rows are appended to a CSV
 file in bench/results. Figures move with neighbours: compare only what one run printed.
+
+"GFLOP/token" is what the model's products and attention need, forward and backward: the head of supervised tokens alone, attention of the
+pairs that see each other, no gradient of a frozen weight. "peak" is that work as a share of a loop of bf16 multiply-adds on all cores, the best
+found before and after the rounds. It bounds the ratio: who is at 45 % cannot be beaten by more than 2.2 times.
 """
 import argparse
 import csv
@@ -97,13 +101,31 @@ def documents(row):
 
 
 def write_steps(folder):
-    """The packed rows in the order in which we train on them, for the peer."""
+    """The packed rows in the order in which we train on them, for the peer and for counting."""
     out, _ = measured([PROGRAM, "data", "rows", folder / "train.jsonl", "--model", folder / "model", "--epochs", 1, "--seed", 1, "--context-length", CONTEXT])
     answers = [json.loads(line) for line in out.split("\n") if line]
     rows = {answer["row"]: documents(answer) for answer in answers if "row" in answer}
     order = next(answer["order"] for answer in answers if "epoch" in answer)
     steps = [[rows[i] for i in order[at:at + BATCH]] for at in range(0, len(order), BATCH)]
     (folder / "steps.json").write_text(json.dumps(steps))
+    return steps
+
+
+def token_gflop(shape, is_lora, steps):
+    """Of the model's products and attention, for a token of these steps; an adapter's own products are left out."""
+    size, lengths = SHAPES[shape], [len(document["ids"]) for step in steps for row in step for document in row]
+    supervised = sum(label != -100 for step in steps for row in step for document in row for label in document["labels"][1:])
+    width, keys = size["hidden_size"], size["num_key_value_heads"] / size["num_attention_heads"]
+    weights = size["num_hidden_layers"] * width * (2 * width + 2 * keys * width + 3 * size["intermediate_size"])
+    products = (2 if is_lora else 3) * 2 * (weights * sum(lengths) + width * size["vocab_size"] * supervised)
+    attention = 3 * 4 * size["num_hidden_layers"] * width * sum(length * (length + 1) / 2 for length in lengths)
+    return (products + attention) * 1e-9 / sum(lengths)
+
+
+def peak_gflops(under):
+    """The loop of bf16 multiply-adds that `bench products` runs between its measurements."""
+    out, _ = measured([PROGRAM, "bench", "products", "--tokens", 256, "--seconds", 0.1], under)
+    return max(float(line.split()[-1]) for line in out.split("\n") if " x " in line and "%" in line)
 
 
 def run_ours(folder, is_lora, init, under):
@@ -150,20 +172,22 @@ def compare(folder, shape, is_lora, options):
     make_model(folder / "model", shape, has_peer)
     make_data(folder / "train.jsonl", options.steps)
     init = "model" if has_peer else "random"
+    peak, gflop = peak_gflops(options.under), token_gflop(shape, is_lora, write_steps(folder))
     runs, setting = {"attune": [run_ours(folder, is_lora, init, options.under)]}, {"attune": ()}
     if has_peer:
-        write_steps(folder)
         for kind in ("packed", "padded"):
             setting[kind], runs[kind] = fastest(folder, is_lora, kind, options)
     for _ in range(options.rounds - 1):
         runs["attune"].append(run_ours(folder, is_lora, init, options.under))
         for kind in [kind for kind in runs if kind != "attune"]:
             runs[kind].append(run_peer(folder, is_lora, kind, setting[kind], options.under))
-    ours = summary(runs["attune"])["tokens_per_s"]
+    ours, peak = summary(runs["attune"])["tokens_per_s"], max(peak, peak_gflops(options.under))
     for who in runs:
+        told = summary(runs[who])
         row = {"shape": shape, "method": f"lora r{RANK}" if is_lora else "full", "who": "attune" if who == "attune" else "pytorch",
-               "setting": " ".join(["packed" if who == "attune" else who, *setting[who]]), **summary(runs[who])}
-        yield {**row, "ratio": "" if who == "attune" else round(ours / row["tokens_per_s"], 2)}
+               "setting": " ".join(["packed" if who == "attune" else who, *setting[who]]), **told}
+        yield {**row, "ratio": "" if who == "attune" else round(ours / row["tokens_per_s"], 2), "gflop_per_token": round(gflop, 4),
+               "peak_gflops": peak, "peak_share": round(told["tokens_per_s"] * gflop / peak, 3)}
 
 
 def main():
@@ -178,12 +202,13 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/train.csv")
     options = parser.parse_args()
     print(f"{processor()}, context {CONTEXT}, {BATCH} packed rows a step, random weights; ratio: ours over theirs")
-    print(f"{'shape':6} {'method':9} {'who':8} {'setting':25} {'tokens/s':>9} {'supervised':>10} {'loss':>8} {'grad norm':>10} {'peak MB':>8} {'ratio':>6}")
+    print(f"{'shape':6} {'method':9} {'who':8} {'setting':25} {'tokens/s':>9} {'supervised':>10} {'loss':>8} {'grad norm':>10} {'peak MB':>8} {'ratio':>6} "
+          f"{'GFLOP/token':>11} {'peak':>6}")
     for shape in options.shape or SHAPES:
         for method in options.method or ("full", "lora"):
             for row in compare(ROOT / "build/bench", shape, method == "lora", options):
                 print(f"{row['shape']:6} {row['method']:9} {row['who']:8} {row['setting']:25} {row['tokens_per_s']:9.1f} {row['supervised_per_s']:10.1f} "
-                      f"{row['loss']:8.4f} {row['grad_norm']:10.4f} {row['peak_rss_mb']:8} {row['ratio']:>6}", flush=True)
+                      f"{row['loss']:8.4f} {row['grad_norm']:10.4f} {row['peak_rss_mb']:8} {row['ratio']:>6} {row['gflop_per_token']:11} {row['peak_share']:6.1%}", flush=True)
                 is_new = not options.out.exists()
                 with open(options.out, "a", newline="") as file:
                     writer = csv.DictWriter(file, ["date", "machine", *row])
