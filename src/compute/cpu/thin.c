@@ -116,7 +116,7 @@ struct cut {
 
 static struct cut cut_of(const struct thin_product *p)
 {
-    int32_t panels = p->y.cols / PANEL, group = panels / (4 * p->thread_count);
+    int32_t panels = p->y.cols / PANEL, group = panels / (8 * p->thread_count);
 
     group = group < 1 ? 1 : smaller(group, GROUP_MAX);
     return (struct cut){group, (panels - (group == 1 ? panels % p->thread_count : 0)) / group};
