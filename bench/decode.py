@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Replies per second beside transformers' generate, and what a client of the server sees, on one shape with random weights: `make bench`.
 
-usage: decode.py [--shape 15M|135M] [--part engine,http] [--at-once 1,8] [--prompt N] [--reply N] [--seconds S] [--no-peer] [--compile] [--out FILE.csv]
+usage: decode.py [--shape 15M|135M] [--part engine,nf4,http] [--at-once 1,2,4,8,16] [--rounds N] [--prompt N] [--reply N] [--seconds S] [--no-peer] [--compile]
+                 [--out FILE.csv]
 
 engine: `attune bench decode` gives tokens per second for so many replies at once, the share of a read loop's speed that the reading of the weights
 reaches, and the share of the peak loop that prompts reach, both loops alternating with what they measure. The peer runs behind it on the same cores:
 generate of the same shape, the same numbers of prompt and reply tokens, greedy, SDPA attention, in bf16 and in f32, each with a growing and with a
-static cache (--compile: the static one compiled, too); the fastest counts.
+static cache (--compile: the static one compiled, too); the fastest counts. Ours runs --rounds times for each number of replies, all numbers in turn: rows have the
+medians.
+nf4: the same with linear layers as codes of four bits, without a peer.
 http: so many clients at once stream chat completions from `attune serve`: milliseconds from the request to the first piece of text, and from one token
 to the next, medians over all replies. Rows go to bench/results with machine and date; compare only what one run printed.
 """
@@ -51,11 +54,16 @@ for name in ("bfloat16", "float32"):
 """
 
 
-def ours(folder, count, options):
+def ours(folder, count, options, *more):
     text = subprocess.run([material.ATTUNE, "bench", "decode", "--model", folder, "--sequences", str(count), "--prompt", str(options.prompt),
-                           "--reply", str(options.reply), "--seconds", str(options.seconds)], check=True, capture_output=True, text=True).stdout
+                           "--reply", str(options.reply), "--seconds", str(options.seconds), *more], check=True, capture_output=True, text=True).stdout
     values = map(float, text.splitlines()[-1].replace("%", "").split()[1:])
     return dict(zip(("tokens_per_s", "gb_per_s", "read_gb_per_s", "share_of_read", "prompt_per_s", "share_of_peak"), values))
+
+
+def our_medians(folder, options, *more):
+    rounds = [{count: ours(folder, count, options, *more) for count in options.at_once} for _ in range(options.rounds)]
+    return {count: {key: statistics.median(row[count][key] for row in rounds) for key in rounds[0][count]} for count in options.at_once}
 
 
 def peers(folder, options):
@@ -72,14 +80,14 @@ def peers(folder, options):
     return best
 
 
-def run_engine(folder, options):
-    mine = {count: ours(folder, count, options) for count in options.at_once}
-    theirs, rows = peers(folder, options), []
+def run_engine(folder, options, is_nf4=False):
+    mine = our_medians(folder, options, *["--nf4"] * is_nf4)
+    theirs, rows = {} if is_nf4 else peers(folder, options), []
     print(f"{'at once':>7} {'tokens/s':>9} {'of read':>8} {'prompt/s':>9} {'of peak':>8} {'peer':>7} {'ratio':>6}")
     for count, row in mine.items():
         peer = theirs.get(count, {"tokens_per_s": 0, "setting": ""})
         ratio = round(row["tokens_per_s"] / peer["tokens_per_s"], 2) if peer["tokens_per_s"] else ""
-        rows.append({"shape": options.shape, "at_once": count, "prompt": options.prompt, "reply": options.reply, **row,
+        rows.append({"shape": options.shape + ", NF4 base" * is_nf4, "at_once": count, "prompt": options.prompt, "reply": options.reply, **row,
                      "peer_tokens_per_s": round(peer["tokens_per_s"], 1) or "", "peer_setting": peer["setting"], "ratio": ratio})
         print(f"{count:7} {row['tokens_per_s']:9.1f} {row['share_of_read']:7.0f}% {row['prompt_per_s']:9.1f} {row['share_of_peak']:7.0f}% "
               f"{peer['tokens_per_s']:7.1f} {ratio:>6}")
@@ -149,8 +157,9 @@ def run_http(folder, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=material.SHAPES, default="135M")
-    parser.add_argument("--part", default="engine,http")
-    parser.add_argument("--at-once", type=lambda text: [int(count) for count in text.split(",")], default=[1, 8])
+    parser.add_argument("--part", default="engine,nf4,http")
+    parser.add_argument("--at-once", type=lambda text: [int(count) for count in text.split(",")], default=[1, 2, 4, 8, 16])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--reply", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3)
@@ -164,7 +173,8 @@ def main():
         material.make_model(folder / "models/bench/model", options.shape)
     print(f"{material.processor()}, {options.shape}, prompts of {options.prompt} tokens, replies of {options.reply}, random weights")
     for part in options.part.split(","):
-        {"engine": lambda: run_engine(folder / "models/bench/model", options), "http": lambda: run_http(folder, options)}[part]()
+        {"engine": lambda: run_engine(folder / "models/bench/model", options), "nf4": lambda: run_engine(folder / "models/bench/model", options, True),
+         "http": lambda: run_http(folder, options)}[part]()
 
 
 if __name__ == "__main__":

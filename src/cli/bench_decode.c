@@ -7,6 +7,7 @@
 #include "cli/bench.h"
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
+#include "compute/nf4.h"
 #include "infer/generate.h"
 #include "model/decoder.h"
 #include "os/clock.h"
@@ -159,6 +160,12 @@ static void measure(struct bench *bench, int count, double seconds)
     fflush(stdout);
 }
 
+/* Codes, and a scale for each block. */
+static uint64_t nf4_bytes(uint64_t count)
+{
+    return (uint64_t)nf4_code_bytes((int64_t)count) + sizeof(float) * (uint64_t)nf4_blocks((int64_t)count, NF4_BLOCK);
+}
+
 /* Weights that products read; a token's row of a table is nothing beside them. */
 static void count_weights(struct bench *bench)
 {
@@ -170,16 +177,17 @@ static void count_weights(struct bench *bench)
         uint64_t count = (uint64_t)stored->rows * (uint64_t)stored->cols;
         if (stored->rows == 1 || (stored->slot == SLOT_EMBED && has_own_head))
             continue;
-        bench->weight_bytes += count * dtype_bytes(stored->type);
+        bench->weight_bytes += stored->residence == IN_CODES ? nf4_bytes(count) : count * dtype_bytes(stored->type);
         bench->weight_count += stored->slot == SLOT_EMBED || stored->slot == SLOT_HEAD ? 0 : (double)count;
     }
 }
 
-static bool open_model(struct bench *bench, const char *folder, const char *dtype, struct err *err)
+static bool open_model(struct bench *bench, const char *folder, const char *dtype, bool is_nf4, struct err *err)
 {
     struct model_options open = {.backend = &backend_cpu,
                                  .pool = bench->pool,
-                                 .is_random = true,
+                                 .is_random = !is_nf4,
+                                 .is_nf4 = is_nf4,
                                  .row_tokens = STEP_TOKENS,
                                  .tokens_wanted = STEP_TOKENS,
                                  .positions = bench->prompt_tokens + bench->reply_tokens,
@@ -190,20 +198,20 @@ static bool open_model(struct bench *bench, const char *folder, const char *dtyp
     return model_profile_choose(dtype, &open.profile, err) && model_open(&bench->model, folder, &open, err);
 }
 
-static bool run(struct bench *bench, const char *folder, const char *dtype, int64_t sequences, double seconds,
+static bool run(struct bench *bench, const char *folder, const char *dtype, bool is_nf4, int64_t sequences, double seconds,
                 struct err *err)
 {
     static const int counts[] = {1, 2, 8, 32};
 
     bench->memory = mem_alloc_pages(READ_BYTES);
     memset(bench->memory, 1, READ_BYTES);
-    if (!open_model(bench, folder, dtype, err))
+    if (!open_model(bench, folder, dtype, is_nf4, err))
         return false;
     bench->generator = generator_new(bench->model, STEP_TOKENS, STEP_TOKENS, 0);
     count_weights(bench);
-    printf("%s, %.0f MB of weights a step, path %s, %d threads; prompts of %d tokens, replies of %d\n",
+    printf("%s%s, %.0f MB of weights a step, path %s, %d threads; prompts of %d tokens, replies of %d\n",
            model_profile_name(model_cache_type(bench->model) == DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32),
-           (double)bench->weight_bytes * 1e-6, cpu_path_name(cpu_path_best()), pool_thread_count(bench->pool),
+           is_nf4 ? ", linear layers in NF4" : "", (double)bench->weight_bytes * 1e-6, cpu_path_name(cpu_path_best()), pool_thread_count(bench->pool),
            bench->prompt_tokens, bench->reply_tokens);
     printf("%9s  %9s  %9s %9s %6s  %9s %6s\n", "sequences", "tokens/s", "GB/s", "read loop", "", "prompt/s", "peak");
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
@@ -219,11 +227,13 @@ int bench_decode(int argc, char **argv)
     int64_t threads = 0, prompt = 128, reply = 64, sequences = 0;
     double seconds = 3;
     const char *folder = NULL, *dtype = "auto";
+    bool is_nf4 = false;
     struct bench bench = {0};
     struct err err = {0};
     const struct option list[] = {
         {"model", OPTION_TEXT, &folder, "DIR", "folder with the config.json of its shape; weights are random", NULL},
         {"dtype", OPTION_TEXT, &dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},
+        {"nf4", OPTION_FLAG, &is_nf4, NULL, "linear layers as codes of four bits, made of the folder's weights", NULL},
         {"prompt", OPTION_INT, &prompt, "N", "tokens of a prompt (default 128)", NULL},
         {"reply", OPTION_INT, &reply, "N", "tokens of a reply (default 64)", NULL},
         {"sequences", OPTION_INT, &sequences, "N", "at once, at most 32 (default: 1, 2, 8 and 32 after each other)",
@@ -249,7 +259,7 @@ int bench_decode(int argc, char **argv)
     bench.prompt_tokens = (int32_t)prompt;
     bench.reply_tokens = (int32_t)reply;
     bench.pool = pool_new((int)threads);
-    ok = run(&bench, folder, dtype, sequences, seconds, &err);
+    ok = run(&bench, folder, dtype, is_nf4, sequences, seconds, &err);
     generator_free(bench.generator);
     model_close(bench.model);
     pool_free(bench.pool);
