@@ -198,8 +198,8 @@ static bool open_model(struct bench *bench, const char *folder, const char *dtyp
     return model_profile_choose(dtype, &open.profile, err) && model_open(&bench->model, folder, &open, err);
 }
 
-static bool run(struct bench *bench, const char *folder, const char *dtype, bool is_nf4, int64_t sequences, double seconds,
-                struct err *err)
+static bool run(struct bench *bench, const char *folder, const char *dtype, bool is_nf4, int64_t sequences,
+                double seconds, struct err *err)
 {
     static const int counts[] = {1, 2, 8, 32};
 
@@ -211,8 +211,8 @@ static bool run(struct bench *bench, const char *folder, const char *dtype, bool
     count_weights(bench);
     printf("%s%s, %.0f MB of weights a step, path %s, %d threads; prompts of %d tokens, replies of %d\n",
            model_profile_name(model_cache_type(bench->model) == DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32),
-           is_nf4 ? ", linear layers in NF4" : "", (double)bench->weight_bytes * 1e-6, cpu_path_name(cpu_path_best()), pool_thread_count(bench->pool),
-           bench->prompt_tokens, bench->reply_tokens);
+           is_nf4 ? ", linear layers in NF4" : "", (double)bench->weight_bytes * 1e-6, cpu_path_name(cpu_path_best()),
+           pool_thread_count(bench->pool), bench->prompt_tokens, bench->reply_tokens);
     printf("%9s  %9s  %9s %9s %6s  %9s %6s\n", "sequences", "tokens/s", "GB/s", "read loop", "", "prompt/s", "peak");
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (!sequences)

@@ -119,8 +119,8 @@ static void settle_step(struct session *s, struct step_numbers *n)
         n->result = dpo_result(&n->dpo);
 }
 
-/* One optimizer step: progress.step counts it when it is done. A device is waited for once, with the next step's tokens ready; its update leaves
- * the weights alone where the gradient is not finite. */
+/* One optimizer step: progress.step counts it when it is done. A device is waited for once, with the next step's tokens
+ * ready; its update leaves the weights alone where the gradient is not finite. */
 static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
 {
     int64_t k = s->progress.step;
