@@ -75,6 +75,7 @@ struct batch {
     const int32_t *cu_seqlens;  /* [doc_count + 1], from 0 to T */
     const int32_t *tok;         /* [T] */
     const int32_t *pos;         /* [T], from 0 in each document */
+    const int32_t *doc_length;  /* [doc_count] tokens of the whole documents, where these are pieces; NULL: they end here */
     const int32_t *by_token;    /* [T] rows sorted by (token, row): embed_grad sums in this order */
     int32_t head_row_count;     /* supervised rows */
     const int32_t *head_rows;   /* [head_row_count] rows whose next token is a label, ascending */

@@ -5,11 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Keys of documents beyond the length of the short factors are turned by others: they have scopes of their own. */
+enum { SHORT = 's', LONG = 'l' };
+
 struct sequence {
     struct sequence_request request;
     sequence_fn *on_token;
     void *context;
-    char *scope;      /* NULL: nothing is shared */
+    char *scope;      /* SHORT or LONG, then the request's; NULL: nothing is shared */
     int32_t *token;   /* the prompt, then what was drawn */
     int32_t count;    /* of them */
     int32_t position; /* those that were run: their keys and values are there */
@@ -23,6 +26,7 @@ struct sequence {
 struct generator {
     struct model *model;
     int32_t tokens, prompt_tokens, vocab, layers;
+    int32_t short_most; /* longer sequences turn by other factors (rope_short_most) */
     struct sequence *sequence[SEQUENCES_MAX];
     int count, next;        /* next: where the next step begins to take drawn tokens, should not all of them find room */
     int64_t prompts_run;    /* tokens of prompts so far: the clock of their turns */
@@ -43,6 +47,7 @@ struct generator *generator_new(struct model *model, int32_t tokens, int32_t pro
     g->prompt_tokens = prompt_tokens < tokens ? prompt_tokens : tokens;
     g->vocab = config->vocab;
     g->layers = config->layers;
+    g->short_most = rope_short_most(config, model_plan_used(model)->positions);
     g->kept = kept_new(model, kept_bytes);
     g->logits = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->vocab, sizeof *g->logits);
     g->order = mem_alloc_zero((size_t)g->vocab, sizeof *g->order);
@@ -128,6 +133,16 @@ static struct model_cache *new_cache(struct generator *g, int32_t positions)
     return cache;
 }
 
+static char *new_scope(const char *scope, char length)
+{
+    size_t bytes = strlen(scope) + 1;
+    char *text = mem_alloc(bytes + 1);
+
+    text[0] = length;
+    memcpy(text + 1, scope, bytes);
+    return text;
+}
+
 struct sequence *generator_add(struct generator *g, const struct sequence_request *request, sequence_fn *on_token,
                                void *context)
 {
@@ -144,7 +159,7 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
     *s = (struct sequence){.request = *request, .on_token = on_token, .context = context, .count = request->prompt_count, .cache = cache};
     s->token = mem_alloc((size_t)(request->prompt_count + request->max_tokens) * sizeof *s->token);
     memcpy(s->token, request->prompt, (size_t)request->prompt_count * sizeof *s->token);
-    s->scope = request->scope ? mem_copy_text(request->scope) : NULL;
+    s->scope = request->scope ? new_scope(request->scope, s->count > g->short_most ? LONG : SHORT) : NULL;
     s->request.prompt = NULL;
     s->request.scope = NULL;
     share(g, s);
@@ -264,6 +279,7 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
 {
     int32_t *tok = arena_new_array(&g->step, int32_t, (size_t)T), *pos = arena_new_array(&g->step, int32_t, (size_t)T);
     int32_t *cu = arena_new_array(&g->step, int32_t, SEQUENCES_MAX + 1);
+    int32_t *length = arena_new_array(&g->step, int32_t, SEQUENCES_MAX);
     struct sequence *list[SEQUENCES_MAX + 1];
     int32_t at = 0, docs = list_taking_part(g, list);
 
@@ -279,13 +295,14 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
             g->cache[l * docs + doc] = s->cache->layer[l];
         at += s->step_tokens;
         cu[doc + 1] = at;
+        length[doc] = s->count;
         s->step_row = s->step_tokens == waiting_count(s) ? step->row_count : -1;
         if (s->step_row >= 0)
             step->rows[step->row_count++] = at - 1;
         step->adapter[doc] = s->request.adapter;
         step->has_adapter |= s->request.adapter != NULL;
     }
-    step->batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos};
+    step->batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos, .doc_length = length};
 }
 
 static struct sequence_token draw_token(struct generator *g, struct sequence *s, const float *logits)
@@ -298,6 +315,18 @@ static struct sequence_token draw_token(struct generator *g, struct sequence *s,
         token.logprob = sample_logprobs(logits, g->vocab, token.id, token.top_count, token.top);
     }
     return token;
+}
+
+/* Its first token beyond the length that the short factors are for: all before it is run once more with the long ones, as
+ * if it had been the prompt. */
+static void run_again(struct generator *g, struct sequence *s)
+{
+    s->position = 0;
+    if (s->scope)
+        s->scope[0] = LONG;
+    for (int32_t l = 0; l < g->layers; l++)
+        s->cache->layer[l].length = 0;
+    s->turn = g->prompts_run + waiting_count(s);
 }
 
 /* Moves a sequence on behind the step; false when it has ended. */
@@ -317,6 +346,8 @@ static bool advance(struct generator *g, struct sequence *s)
     if (!s->on_token(s->context, &token, is_last) || is_last)
         return false;
     s->token[s->count++] = token.id;
+    if (s->count - 1 == g->short_most)
+        run_again(g, s);
     return true;
 }
 

@@ -127,5 +127,7 @@ void rope_inverse_frequencies(const struct rope_config *rope, bool is_long, floa
  * batch with it, and is transformers' for every document alone. */
 int32_t rope_table_rows(const struct rope_config *rope, int32_t positions);
 void rope_table(const struct model_config *config, int rope, int32_t positions, float *cos_sin);
+/* Tokens of the longest document that turns by the short factors; INT32_MAX: length changes nothing. */
+int32_t rope_short_most(const struct model_config *config, int32_t positions);
 /* row[t] of the table for the batch's tokens. */
 void rope_rows(const struct rope_config *rope, const struct batch *batch, int32_t positions, int32_t *row);

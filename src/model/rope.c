@@ -105,13 +105,22 @@ void rope_table(const struct model_config *config, int rope, int32_t positions, 
         fill_table(kind, true, positions, cos_sin + (size_t)positions * (size_t)kind->dim);
 }
 
+int32_t rope_short_most(const struct model_config *config, int32_t positions)
+{
+    for (int i = 0; i < config->rope_count; i++)
+        if (has_long_half(&config->rope[i], positions))
+            return config->rope[i].original_positions;
+    return INT32_MAX;
+}
+
 void rope_rows(const struct rope_config *rope, const struct batch *batch, int32_t positions, int32_t *row)
 {
     bool has_long = has_long_half(rope, positions);
 
     for (int32_t doc = 0; doc < batch->doc_count; doc++) {
         int32_t from = batch->cu_seqlens[doc], to = batch->cu_seqlens[doc + 1];
-        bool is_long = has_long && to > from && batch->pos[to - 1] >= rope->original_positions;
+        int32_t length = batch->doc_length ? batch->doc_length[doc] : to > from ? batch->pos[to - 1] + 1 : 0;
+        bool is_long = has_long && length > rope->original_positions;
         for (int32_t t = from; t < to; t++)
             row[t] = batch->pos[t] + (is_long ? positions : 0);
     }
