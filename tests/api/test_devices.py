@@ -98,21 +98,21 @@ def test_a_chat_on_a_gpu_gives_way_to_a_job(gpus, client):
     there = make_client(gpus)
     question = dict(model="test/tiny", messages=[{"role": "user", "content": "Say red."}], max_tokens=3, temperature=0)
     assert there.chat.completions.create(**question).choices[0].message.content
-    workers = [w for w in chat_workers() if w[-1].startswith("cuda:")]
+    workers = [device for device in devices_of_chats() if device.startswith("cuda:")]
     assert len(workers) == 1, workers
     file = there.files.create(file=("train.jsonl", chat_lines(2).encode()), purpose="fine-tune")
-    job = create(there, file, 1, device=workers[0][-1])
+    job = create(there, file, 1, device=workers[0])
     assert wait_for_job(there, job.id).status == "succeeded"
-    assert not [w for w in chat_workers() if w[-1].startswith("cuda:")], "the job did not get the GPU for itself"
+    assert not [device for device in devices_of_chats() if device.startswith("cuda:")], "the job did not get the GPU for itself"
 
 
-def chat_workers():
+def devices_of_chats():
     found = []
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_text().split("\0")[:-1]
             if len(words) > 2 and words[1] == "infer" and words[0] == str(pathlib.Path(BINARY).resolve()) and (process / "status").read_text().find("State:\tZ") < 0:
-                found.append(words)
+                found.append(words[words.index("--device") + 1])
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found

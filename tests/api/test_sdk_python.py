@@ -296,7 +296,7 @@ def test_streams_end_in_every_variant(world, resource, options):
     client = openai.OpenAI(base_url=world.server.url + "/v1", api_key="none", max_retries=0)
 
     def summary(chunks):
-        return [chunk.model_dump(exclude={"id", "created"}) for chunk in chunks]
+        return [chunk.model_dump(exclude={"id": True, "created": True, "usage": {"prompt_tokens_details"}}) for chunk in chunks]
     plain = summary(resource_of(client, resource).create(**options))
     assert plain[-1]["choices"] == [] and plain[-1]["usage"]["completion_tokens"] > 0 and plain[-2]["choices"][0]["finish_reason"] in ("stop", "length")
     assert summary(resource_of(client, resource, "with_raw_response").create(**options).parse()) == plain

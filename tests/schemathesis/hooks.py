@@ -29,7 +29,9 @@ def map_headers(context, headers):
 def is_empty(value):
     if isinstance(value, dict):
         return all(is_empty(item) for item in value.values())
-    return value is None or value == [] or value == "" or value == [""]
+    if isinstance(value, list):
+        return all(is_empty(item) for item in value)
+    return value is None or value == ""
 
 
 @schemathesis.hook
