@@ -17,7 +17,7 @@ static bool check(const struct worker_options *worker, struct err *err)
 
 int cli_infer(int argc, char **argv)
 {
-    struct worker_options worker = {.device = "cpu", .dtype = "auto"};
+    struct worker_options worker = {.prefix_bytes = 64 << 20, .device = "cpu", .dtype = "auto"};
     int64_t threads = 0;
     const struct option list[] = {
         {"model", OPTION_TEXT, &worker.model, "DIR", "folder of the base model", NULL},
@@ -25,7 +25,7 @@ int cli_infer(int argc, char **argv)
         {"adapter-memory", OPTION_INT, &worker.adapter_bytes, "BYTES",
          "of adapters that requests name (default 256 MiB)", NULL},
         {"prefix-memory", OPTION_INT, &worker.prefix_bytes, "BYTES",
-         "of what requests that have ended leave to those that begin alike (default 64 MiB)", NULL},
+         "of what requests that have ended leave to those that begin alike (default 64 MiB; 0: nothing)", NULL},
         {"context-length", OPTION_INT, &worker.context_length, "N",
          "tokens of prompt and reply (default: the model's, at most 8192)", NULL},
         {"dtype", OPTION_TEXT, &worker.dtype, "TYPE", "auto, float32 or bfloat16 (default auto)", NULL},

@@ -16,8 +16,7 @@ enum {
     PROMPT_TOKENS = 128, /* in a step on the processor, whose products are no faster for more */
     CONTEXT_MAX = 8192,
     CHOICES_MAX = 128,
-    ADAPTER_BYTES = 256 << 20,
-    PREFIX_BYTES = 64 << 20
+    ADAPTER_BYTES = 256 << 20
 };
 
 /* One request and its choices. */
@@ -674,7 +673,7 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
         w.seats = seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
     w.generator = generator_new(w.model, model_plan_used(w.model)->tokens,
                                 model_backend(w.model)->memory ? DEVICE_STEP_TOKENS : PROMPT_TOKENS,
-                                options->prefix_bytes ? (uint64_t)options->prefix_bytes : PREFIX_BYTES);
+                                (uint64_t)options->prefix_bytes);
     writer = begin_line(&w, -1);
     json_put_bool(&writer, "ready", true);
     json_put_integer(&writer, "context_length", w.context_length);

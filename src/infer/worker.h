@@ -10,7 +10,7 @@
 struct worker_options {
     const char *model, *adapter;  /* folders; adapter NULL: none of its own, then requests may name adapters */
     int64_t adapter_bytes;        /* of all adapters that requests name together; 0: 256 MiB */
-    int64_t prefix_bytes;         /* of keys and values of requests that have ended (infer/kept.h); 0: 64 MiB */
+    int64_t prefix_bytes;         /* of keys and values of requests that have ended (infer/kept.h); 0: nothing is kept */
     const char *device;           /* compute/device.h; or "ref": the reference on the processor */
     const char *dtype;            /* "auto", "float32", "bfloat16" */
     int threads;                  /* 0: one per core */
