@@ -1,17 +1,9 @@
-/* Products of matrices and the three operations made of them.
+/* How products run.
  *
  * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them. A B too
  * large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps, and six
- * rows at a time are finished while they are in cache: scale, bias, addition, one rounding. How the rows and columns are cut may
- * depend on the number of threads; the order of each sum does not.
- *
- * Products that read the same rows form a chain: a task runs them one after the other for its block. So an adapter's thin
- * product takes no pass over the activations of its own. */
-#include "compute/adapter_rows.h"
-#include "compute/cpu/brick.h"
-#include "compute/cpu/cpu_int.h"
-#include "compute/grouped.h"
-#include "compute/parts.h"
+ * rows at a time are finished while they are in cache: scale, bias, addition, one rounding. */
+#include "compute/cpu/product.h"
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
@@ -21,46 +13,7 @@ enum {
     PACK_ROWS = 24,            /* packing a panel takes as long as so many rows */
     A_BYTES_MAX = 512 * 1024,  /* of A in a task */
     SHARED_BYTES_MAX = 16 << 20, /* of a B that all tasks share */
-    BIAS_ROWS = 256,           /* of dy that are summed before they go to dbias */
-    GRAD_ROWS = 2048,          /* tokens that a product for a weight's gradient sums before it adds to the gradient */
-    CHAIN_MAX = WEIGHT_PARTS_MAX + 1,
 };
-
-/* result = Σ over segments of A·B, one after the other in the same sums. */
-struct segment {
-    struct side a, b;
-    int32_t k;
-    bool is_masked; /* first segment only: its sums pass the dropout of `result` before the next adds to them */
-};
-
-struct product {
-    int32_t rows, cols;
-    struct segment segments[2];
-    int segment_count;
-    float scale;
-    struct mat y, bias, add; /* y = cap(scale · result + bias + add (+ y)) */
-    float softcap;
-    bool is_added;
-    float rate;              /* of the masked segment: element (row, col) of y */
-    struct dropout dropout;
-    bool is_bf16, is_shared; /* set by chain_cut, like the rest */
-    int32_t panels, panel_steps; /* of one panel, all segments */
-    uint32_t *shared;        /* [panels][panel_steps][PANEL] */
-};
-
-/* Products over the same rows. */
-struct chain {
-    struct product p[CHAIN_MAX];
-    int count;
-    int32_t row_block, panel_group, row_blocks, groups;
-    size_t a_bytes, slab_bytes, shared_bytes;
-    char *slabs;
-};
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 
 static bool is_direct(const struct segment *segment, bool is_bf16)
 {
@@ -478,13 +431,11 @@ static void pack_task(void *context, int index, int thread)
     }
 }
 
-static void chain_run(struct queue *queue, struct chain *chain);
-
-static void product_run(struct queue *queue, const struct product *p)
+void CPU(product_run)(struct queue *queue, const struct product *p)
 {
     struct chain chain = {.p = {*p}, .count = 1};
 
-    chain_run(queue, &chain);
+    CPU(chain_run)(queue, &chain);
 }
 
 /* Too few rows for a block on each thread: the products of a chain then run one by one, each cut into columns. */
@@ -493,7 +444,7 @@ static bool is_short(const struct chain *chain, int thread_count)
     return chain->count > 1 && chain->p->rows < ROWS_MIN * thread_count;
 }
 
-static void chain_run(struct queue *queue, struct chain *chain)
+void CPU(chain_run)(struct queue *queue, struct chain *chain)
 {
     int threads = pool_thread_count(queue->pool), shared_panels = 0;
     char *at = queue->scratch;
@@ -502,7 +453,7 @@ static void chain_run(struct queue *queue, struct chain *chain)
         return;
     if (is_short(chain, threads)) {
         for (int i = 0; i < chain->count; i++)
-            product_run(queue, &chain->p[i]);
+            CPU(product_run)(queue, &chain->p[i]);
         return;
     }
     chain_cut(chain, threads);
@@ -518,7 +469,7 @@ static void chain_run(struct queue *queue, struct chain *chain)
     pool_run(queue->pool, chain->row_blocks * chain->groups, chain_task, chain);
 }
 
-static size_t chain_scratch(struct chain *chain, int thread_count)
+size_t CPU(chain_scratch)(struct chain *chain, int thread_count)
 {
     if (chain->p->rows == 0 || chain->p[chain->count - 1].cols == 0)
         return 0;
@@ -526,303 +477,9 @@ static size_t chain_scratch(struct chain *chain, int thread_count)
     return chain->shared_bytes + chain->slab_bytes * (size_t)thread_count;
 }
 
-static size_t product_scratch(const struct product *p, int thread_count)
+size_t CPU(product_scratch)(const struct product *p, int thread_count)
 {
     struct chain chain = {.p = {*p}, .count = 1};
 
-    return chain_scratch(&chain, thread_count);
-}
-
-/* The adapter's columns behind a matrix. */
-static struct mat behind(const struct mat *m, int32_t first, int32_t count)
-{
-    struct mat columns = *m;
-
-    columns.at = row_of(m, 0, m->cols + first).at;
-    columns.cols = count;
-    return columns;
-}
-
-static struct mat sub_rows(const struct mat *m, int32_t first, int32_t count)
-{
-    struct mat rows = *m;
-
-    rows.at = row_of(m, first, 0).at;
-    rows.rows = count;
-    return rows;
-}
-
-static struct mat sub_cols(const struct mat *m, int32_t first, int32_t count)
-{
-    struct mat cols = *m;
-
-    cols.at = row_of(m, 0, first).at;
-    cols.cols = count;
-    return cols;
-}
-
-/* Scales that are equal take one product for all parts. */
-static int32_t adapter_in_count(const struct weight *w)
-{
-    return w->part_scale ? weight_part_count(w) : 1;
-}
-
-/* t = lora_scale / (1 - rate) · mask(x)·Aᵀ, or the columns of one part */
-static struct product adapter_in(const struct op_linear *op, int32_t i)
-{
-    const struct weight *w = op->w;
-    struct weight_part all = {.cols = w->a.rows, .scale = w->lora_scale}, part = w->part_scale ? weight_part(w, i) : all;
-    struct segment segment = {.a = {.m = op->x, .rate = w->lora_dropout, .dropout = op->dropout},
-                              .b = {.m = sub_rows(&w->a, part.col, part.cols)}, .k = op->x.cols};
-
-    if (!w->part_scale)
-        segment.b.panels = w->a_panels;
-    return (struct product){.rows = op->x.rows, .cols = part.cols, .segments = {segment}, .segment_count = 1,
-                            .scale = part.scale / (1 - w->lora_dropout), .y = behind(&op->x, part.col, part.cols)};
-}
-
-/* A weight as the right operand beside a matrix. */
-static struct side weight_side(const struct weight *w, const struct mat *beside)
-{
-    return (struct side){.m = w->w, .quant = w->quant.part_count ? &w->quant : NULL, .panels = w->panels,
-                         .is_rounded = !w->quant.part_count && w->w.type == DTYPE_F32 && beside->type == DTYPE_BF16};
-}
-
-/* y = x·Wᵀ + t·Bᵀ + bias + add */
-static struct product forward(const struct op_linear *op)
-{
-    const struct weight *w = op->w;
-    int32_t R = w->a.rows;
-    struct segment base = {.a = {.m = op->x}, .b = weight_side(w, &op->x), .k = op->x.cols};
-    struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b, .panels = w->b_panels}, .k = R};
-
-    return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
-                            .scale = 1, .y = op->y, .bias = op->bias, .add = op->add, .softcap = op->softcap};
-}
-
-static struct chain forward_chain(const struct op_linear *op)
-{
-    struct chain chain = {.count = 0};
-
-    for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++)
-        chain.p[chain.count++] = adapter_in(op, i);
-    chain.p[chain.count++] = forward(op);
-    return chain;
-}
-
-void CPU(linear)(struct queue *queue, const struct op_linear *op)
-{
-    struct chain chain;
-
-    if (op->row_end) {
-        grouped_linear(queue, op, CPU(linear));
-        return;
-    }
-    if (CPU(linear_is_thin)(op)) {
-        CPU(linear_thin)(queue, op);
-        return;
-    }
-    if (op->adapters) {
-        adapter_rows_linear(queue, op, CPU(linear));
-        return;
-    }
-    chain = forward_chain(op);
-    chain_run(queue, &chain);
-}
-
-size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
-{
-    struct weight expert;
-    struct op_linear dense = op->row_end ? grouped_linear_largest(op, &expert) : *op;
-    struct chain chain = forward_chain(&dense);
-
-    if (op->adapters)
-        return adapter_rows_scratch(op, thread_count, CPU(linear_scratch));
-    return chain_scratch(&chain, thread_count);
-}
-
-/* dt = lora_scale · dy·B, one block of B at a time */
-static struct product adapter_grad_in(const struct op_linear_grad_in *op, int32_t i)
-{
-    struct weight_part part = weight_part(op->w, i);
-    struct mat block = sub_rows(&op->w->b, part.row, part.rows);
-    struct segment segment = {.a = {.m = sub_cols(&op->dy, part.row, part.rows)},
-                              .b = {.m = sub_cols(&block, part.col, part.cols), .is_k_down = true}, .k = part.rows};
-
-    return (struct product){.rows = op->dy.rows, .cols = part.cols, .segments = {segment}, .segment_count = 1,
-                            .scale = part.scale, .y = behind(&op->dy, part.col, part.cols)};
-}
-
-/* dx (+)= drop'(dt·A) + dy·W. With dropout the adapter's part comes first, so that its sums can be masked. */
-static struct product backward(const struct op_linear_grad_in *op)
-{
-    const struct weight *w = op->w;
-    int32_t R = w->a.rows;
-    bool is_masked = R && w->lora_dropout > 0;
-    struct segment base = {.a = {.m = op->dy}, .b = weight_side(w, &op->dy), .k = op->dy.cols};
-    struct segment adapter = {.a = {.m = behind(&op->dy, 0, R)}, .b = {.m = w->a, .is_k_down = true}, .k = R, .is_masked = is_masked};
-    struct product p = {.rows = op->dy.rows, .cols = op->dx.cols, .segment_count = R ? 2 : 1, .scale = 1, .y = op->dx,
-                        .is_added = op->is_added, .rate = w->lora_dropout, .dropout = op->dropout};
-
-    base.b.is_k_down = true;
-    base.b.panels = NULL;
-    p.segments[is_masked ? 1 : 0] = base;
-    p.segments[is_masked ? 0 : 1] = adapter;
-    return p;
-}
-
-static struct chain backward_chain(const struct op_linear_grad_in *op)
-{
-    struct chain chain = {.count = 0};
-
-    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++)
-        if (weight_part(op->w, i).rows > 0)
-            chain.p[chain.count++] = adapter_grad_in(op, i);
-    chain.p[chain.count++] = backward(op);
-    return chain;
-}
-
-/* A part without rows has no dy: its columns of dt are a sum of nothing. */
-static void zero_dt_of_empty_parts(const struct op_linear_grad_in *op)
-{
-    for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++) {
-        struct weight_part part = weight_part(op->w, i);
-        struct mat dt = behind(&op->dy, part.col, part.cols);
-
-        for (int32_t row = 0; part.rows == 0 && row < dt.rows; row++)
-            memset((char *)dt.at + (size_t)row * (size_t)dt.ld * dtype_bytes(dt.type), 0, (size_t)dt.cols * dtype_bytes(dt.type));
-    }
-}
-
-void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op)
-{
-    struct chain chain;
-
-    if (op->row_end) {
-        grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
-        return;
-    }
-    zero_dt_of_empty_parts(op);
-    chain = backward_chain(op);
-    chain_run(queue, &chain);
-}
-
-size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int thread_count)
-{
-    struct weight expert;
-    struct op_linear_grad_in dense = op->row_end ? grouped_linear_grad_in_largest(op, &expert) : *op;
-    struct chain chain = backward_chain(&dense);
-
-    return chain_scratch(&chain, thread_count);
-}
-
-/* grad += scale · leftᵀ·right over rows [first, first + count). */
-static struct product outer(struct mat grad, const struct mat *left, const struct mat *right, int32_t first, int32_t count, float scale)
-{
-    struct segment segment = {.a = {.m = sub_rows(left, first, count), .is_k_down = true},
-                              .b = {.m = sub_rows(right, first, count), .is_k_down = true}, .k = count};
-
-    return (struct product){.rows = grad.rows, .cols = grad.cols, .segments = {segment}, .segment_count = 1, .scale = scale, .y = grad,
-                            .is_added = true};
-}
-
-/* dA += dtᵀ·drop(x) */
-static struct product adapter_a_grad(const struct op_linear_grad_w *op, int32_t first, int32_t count)
-{
-    const struct weight *w = op->w;
-    struct mat dt = behind(&op->dy, 0, w->a.rows);
-    struct product p = outer(op->da, &dt, &op->x, first, count, 1 / (1 - w->lora_dropout));
-
-    p.segments[0].b.rate = w->lora_dropout;
-    p.segments[0].b.dropout = op->dropout;
-    p.segments[0].b.dropout.row_offset += (uint64_t)first;
-    return p;
-}
-
-/* dB += dyᵀ·t, for one block of a fused weight. */
-static struct product adapter_b_grad(const struct op_linear_grad_w *op, int32_t i, int32_t first, int32_t count)
-{
-    struct weight_part part = weight_part(op->w, i);
-    struct mat block = sub_rows(&op->db, part.row, part.rows), dy = sub_cols(&op->dy, part.row, part.rows);
-    struct mat t = behind(&op->x, part.col, part.cols);
-
-    block = sub_cols(&block, part.col, part.cols);
-    return outer(block, &dy, &t, first, count, 1);
-}
-
-struct bias_grad {
-    struct mat dy, dbias;
-};
-
-/* A column block of dbias. */
-static void bias_task(void *context, int task, int thread)
-{
-    const struct bias_grad *grad = context;
-    int32_t col = task * PANEL, count = smaller(PANEL, grad->dy.cols - col);
-    struct row to = row_of(&grad->dbias, 0, col);
-
-    for (int32_t first = 0; first < grad->dy.rows; first += BIAS_ROWS) {
-        lanes sum[PANEL_VECTORS] = {{0}};
-        for (int32_t t = first; t < smaller(first + BIAS_ROWS, grad->dy.rows); t++) {
-            struct row from = row_of(&grad->dy, t, col);
-            for (int v = 0; v * LANES < count; v++)
-                sum[v] += row_load(from, v * LANES, count);
-        }
-        for (int v = 0; v * LANES < count; v++)
-            row_store(to, v * LANES, count, row_load(to, v * LANES, count) + sum[v]);
-    }
-}
-
-void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)
-{
-    struct bias_grad bias = {op->dy, op->dbias};
-    struct product p;
-
-    if (op->row_end) {
-        grouped_linear_grad_w(queue, op, CPU(linear_grad_w));
-        return;
-    }
-    if (op->dbias.at)
-        pool_run(queue->pool, ceil_div(op->dy.cols, PANEL), bias_task, &bias);
-    for (int32_t first = 0; first < op->x.rows; first += GRAD_ROWS) {
-        int32_t count = smaller(GRAD_ROWS, op->x.rows - first);
-        if (op->dw.at) {
-            p = outer(op->dw, &op->dy, &op->x, first, count, 1);
-            product_run(queue, &p);
-        }
-        if (op->da.at) {
-            p = adapter_a_grad(op, first, count);
-            product_run(queue, &p);
-        }
-        for (int32_t part = 0; op->db.at && part < weight_part_count(op->w); part++) {
-            p = adapter_b_grad(op, part, first, count);
-            product_run(queue, &p);
-        }
-    }
-}
-
-size_t CPU(linear_grad_w_scratch)(const struct op_linear_grad_w *op, int thread_count)
-{
-    struct weight expert;
-    struct op_linear_grad_w dense = op->row_end ? grouped_linear_grad_w_largest(op, &expert) : *op;
-    int32_t count = smaller(GRAD_ROWS, dense.x.rows);
-    size_t bytes = 0;
-    struct product p;
-
-    /* A shorter last stretch of tokens may cut its tasks into more rows, which need more sums. */
-    for (int32_t rows = count; rows > 0; rows = rows == count ? dense.x.rows % GRAD_ROWS % count : 0) {
-        if (dense.dw.at) {
-            p = outer(dense.dw, &dense.dy, &dense.x, 0, rows, 1);
-            bytes = larger(bytes, product_scratch(&p, thread_count));
-        }
-        if (dense.da.at) {
-            p = adapter_a_grad(&dense, 0, rows);
-            bytes = larger(bytes, product_scratch(&p, thread_count));
-        }
-        for (int32_t part = 0; dense.db.at && part < weight_part_count(dense.w); part++) {
-            p = adapter_b_grad(&dense, part, 0, rows);
-            bytes = larger(bytes, product_scratch(&p, thread_count));
-        }
-    }
-    return bytes;
+    return CPU(chain_scratch)(&chain, thread_count);
 }
