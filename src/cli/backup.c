@@ -44,9 +44,9 @@ int cli_backup(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune backup --data DIR TO\n       attune backup verify FOLDER [--hashes]",
-        .about = "Copies a data folder to a new folder in TO, named by the time, while its server works. Bytes that\n"
-                 "an earlier backup in TO has, or that lie on the same file system, are shared by hard links. Started\n"
-                 "on the copy, a server goes on from that moment.",
+        .about = "Copies a data folder to a new folder in TO, named by the time, while its server works. Bytes that "
+                 "an earlier backup in TO has, or that lie on the same file system, are shared by hard links. "
+                 "Started on the copy, a server goes on from that moment.",
         .list = list,
         .count = sizeof list / sizeof *list,
         .positional_min = 1,

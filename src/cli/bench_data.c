@@ -237,9 +237,14 @@ int bench_prepare(int argc, char **argv)
         {"context-length", OPTION_INT, &job.context_length, "N", "tokens of a row (1024)", NULL},
         {"threads", OPTION_INT, &job.threads, "N", "threads (one per core)", NULL},
     };
-    const struct options options = {"attune bench prepare --model DIR --cache DIR FILE.jsonl",
-                                    "Seconds from a training file to packed rows: template, tokens, mask, rows.", list,
-                                    sizeof list / sizeof *list, 1, 1};
+    const struct options options = {
+        .usage = "attune bench prepare --model DIR --cache DIR FILE.jsonl",
+        .about = "Seconds from a training file to packed rows: template, tokens, mask, rows.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
     struct arena arena = {0};
     struct strbuf line = {0};
     struct json_writer w = {.buf = &line};

@@ -238,12 +238,14 @@ int bench_step(int argc, char **argv)
         {"processor-time", OPTION_FLAG, &r->is_processor_time, NULL,
          "of all cores instead of the wall clock: blind to neighbours, and to threads that wait", NULL},
     };
-    const struct options options = {"attune bench step --model DIR [options]",
-                                    "Shows where the time of a training step goes.",
-                                    list,
-                                    sizeof list / sizeof list[0],
-                                    1,
-                                    1};
+    const struct options options = {
+        .usage = "attune bench step --model DIR [options]",
+        .about = "Shows where the time of a training step goes.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
 
     if (!options_parse(&options, argc, argv, &what, &count, &err) || !check(r, &err) ||
         !model_profile_choose(r->profile, &bench->profile, &err)) {

@@ -126,8 +126,8 @@ bool cached_evict(const struct cached_options *o, const char *repo, struct err *
     const char *cache;
     bool ok;
 
-    if (!repo || !hub_name_is_repo(str_of(repo)))
-        return err_set(err, ERR_INPUT, "evict needs the name of a repository: org/name");
+    if (!hub_name_is_repo(str_of(repo)))
+        return err_set(err, ERR_INPUT, "'%s' is not the name of a repository: org/name", repo);
     cache = find_cache(o, &arena, err);
     ok = cache && check_dependents(o, &arena, repo, err) && hub_cache_evict(&arena, cache, repo, err);
     arena_deinit(&arena);

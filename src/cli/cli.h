@@ -2,30 +2,38 @@
  * 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong. */
 #pragma once
 
-#define COMMANDS(X) \
-    X(serve, "the fine-tuning API and its queue of jobs") \
-    X(train, "trains a model or an adapter, without a server") \
-    X(data, "checks a training file, shows which of its tokens train") \
-    X(jobs, "creates, watches and ends jobs of a running server") \
-    X(files, "uploads and downloads files of a running server") \
-    X(models, "lists models of a running server; fetches them from the Hugging Face Hub; merges adapters") \
-    X(chat, "talks with a model of a running server") \
+/* H(heading), and under it X(name, summary) for each command. */
+#define COMMANDS(H, X) \
+    H("the service") \
+    X(serve, "runs the fine-tuning API and its queue of jobs") \
     X(keys, "makes, lists and revokes API keys") \
-    X(secrets, "keeps secrets of a project at a running server; makes a new master key") \
-    X(usage, "what projects used: answers, training, storage, by the day") \
+    X(backup, "copies a data folder while its server runs") \
+    X(doctor, "checks a data folder: database, files and checkpoints") \
+    H("clients of a running server (ATTUNE_BASE_URL, ATTUNE_API_KEY)") \
+    X(jobs, "creates, watches, pauses and cancels fine-tuning jobs") \
+    X(files, "uploads, previews and downloads files") \
+    X(models, "lists models; without a server: fetches, merges and quantizes them") \
+    X(chat, "talks with a model") \
+    X(secrets, "keeps what a project's jobs need at other services: tokens, API keys") \
+    X(usage, "what projects used: replies, training, storage, by the day") \
     X(drain, "lets no further job start, before a maintenance") \
-    X(backup, "copies a data folder beside its server") \
-    X(doctor, "holds a data folder against the rules that it keeps") \
-    X(prepare, "prepares the data of a run directory, ahead of its training") \
-    X(infer, "answers requests for one model; the server starts it") \
-    X(fetch, "fetches the weights that a job waits for; the server starts it") \
-    X(send, "tells a service what a job did; the server starts it") \
-    X(bench, "speed of this machine: products, a training step, replies, the data path") \
+    H("without a server") \
+    X(train, "trains a model or an adapter") \
+    X(data, "checks a training file; shows its tokens, which of them train, its rows") \
+    X(tokenize, "turns text into token ids, JSON Lines in and out") \
+    X(render, "renders a chat template, JSON Lines in and out") \
+    H("this machine") \
     X(devices, "what there is to compute on: GPUs, or why there is none") \
     X(selftest, "holds this machine's arithmetic against the plain C reference") \
-    X(tokenize, "turns text into token ids, JSON Lines in and out") \
-    X(render, "renders a chat template, JSON Lines in and out")
+    X(bench, "measures products, a training step, replies, the data path") \
+    H("started by the server") \
+    X(prepare, "turns a run's data into tokens; says what a job would be") \
+    X(infer, "answers requests for one model") \
+    X(fetch, "fetches the weights that a job waits for") \
+    X(send, "tells another service what a job did")
 
+#define COMMAND_HEADING(text)
 #define COMMAND_DECLARE(name, summary) int cli_##name(int argc, char **argv);
-COMMANDS(COMMAND_DECLARE)
+COMMANDS(COMMAND_HEADING, COMMAND_DECLARE)
+#undef COMMAND_HEADING
 #undef COMMAND_DECLARE

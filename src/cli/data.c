@@ -17,7 +17,7 @@
 enum { BLOCK_BYTES = 1 << 20 };
 
 struct data_arguments {
-    const char *file, *model, *over_length;
+    const char *model, *over_length;
     int64_t line;
     bool is_json;
     struct data_rows_options rows;
@@ -55,21 +55,22 @@ static void print_error(const char *file, const struct jsonl_error *error)
         printf("%s: %s\n", file, error->text);
 }
 
-static bool check(const struct data_arguments *a, struct err *err)
+static bool check(void *context, const char *const *words, struct err *err)
 {
+    const char *file = words[0];
     struct jsonl_checker *checker = jsonl_checker_new();
     const struct jsonl_report *report;
-    bool ok = read_blocks(a->file, check_bytes, checker, err);
+    bool ok = read_blocks(file, check_bytes, checker, err);
 
     if (!ok)
         goto out;
     report = jsonl_checker_end(checker);
     for (size_t i = 0; i < jsonl_report_kept(report); i++)
-        print_error(a->file, &report->errors[i]);
-    printf("%s: %" PRIu64 " examples%s%s, %" PRIu64 " lines, %" PRIu64 " wrong\n", a->file, report->example_count,
+        print_error(file, &report->errors[i]);
+    printf("%s: %" PRIu64 " examples%s%s, %" PRIu64 " lines, %" PRIu64 " wrong\n", file, report->example_count,
            report->has_kind ? " of kind " : "", report->has_kind ? example_kind_name(report->kind) : "",
            report->line_count, report->error_count);
-    ok = report->error_count == 0 || err_set(err, ERR_INPUT, "%s cannot be trained on as it is", a->file);
+    ok = report->error_count == 0 || err_set(err, ERR_INPUT, "%s cannot be trained on as it is", file);
 out:
     jsonl_checker_free(checker);
     return ok;
@@ -172,18 +173,20 @@ static bool show_line(const struct encoder *encoder, struct arena *arena, struct
     return ok;
 }
 
-static bool show(const struct data_arguments *a, const struct encoder *encoder, struct arena *arena, struct err *err)
+static bool show_one(const struct data_arguments *a, const char *file, const struct encoder *encoder, struct err *err)
 {
     struct search search = {.number = (uint64_t)a->line};
-    bool ok = read_blocks(a->file, search_bytes, &search, err);
+    struct arena arena = {0};
+    bool ok = read_blocks(file, search_bytes, &search, err);
 
     if (ok && !search.is_found)
-        ok = err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", a->file, a->line);
+        ok = err_set(err, ERR_NOT_FOUND, "%s has no line %" PRId64 ", or it is longer than 8 MiB", file, a->line);
     else if (ok)
-        ok = show_line(encoder, arena, strbuf_view(&search.text), err) ||
-             err_prefix(err, "%s:%" PRId64, a->file, a->line);
+        ok = show_line(encoder, &arena, strbuf_view(&search.text), err) ||
+             err_prefix(err, "%s:%" PRId64, file, a->line);
     strbuf_deinit(&search.text);
     jsonl_cutter_deinit(&search.cutter);
+    arena_deinit(&arena);
     return ok;
 }
 
@@ -192,36 +195,56 @@ static void print_line(void *context, struct str json)
     puts(json.at);
 }
 
-static bool show_all(const struct data_arguments *a, const struct encoder *encoder, struct err *err)
+static bool show_all(const char *file, const struct encoder *encoder, struct err *err)
 {
     const struct preview_options options = {.encoder = encoder, .first = 1, .count = UINT64_MAX, .on_line = print_line};
 
-    return preview_file(a->file, &options, err);
+    return preview_file(file, &options, err);
 }
 
-static bool run_with_model(const struct data_arguments *a, bool is_rows, struct err *err)
+static bool show(void *context, const char *const *words, struct err *err)
 {
-    struct encoder *encoder = NULL;
+    const struct data_arguments *a = context;
     struct arena arena = {0};
-    bool ok = false;
+    struct encoder *encoder = encoder_of_model(&arena, a->model, err);
+    bool ok = encoder && (a->is_json ? show_all(words[0], encoder, err) : show_one(a, words[0], encoder, err));
 
-    if (!a->model)
-        err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
-    else if ((encoder = encoder_of_model(&arena, a->model, err)))
-        ok = is_rows      ? data_rows_print(a->file, encoder, &a->rows, err)
-             : a->is_json ? show_all(a, encoder, err)
-                          : show(a, encoder, &arena, err);
     encoder_free(encoder);
     arena_deinit(&arena);
     return ok;
 }
 
-static bool check_rows_options(struct data_arguments *a, struct err *err)
+static bool rows(void *context, const char *const *words, struct err *err)
+{
+    const struct data_arguments *a = context;
+    struct arena arena = {0};
+    struct encoder *encoder = encoder_of_model(&arena, a->model, err);
+    bool ok = encoder && data_rows_print(words[0], encoder, &a->rows, err);
+
+    encoder_free(encoder);
+    arena_deinit(&arena);
+    return ok;
+}
+
+static const struct action actions[] = {
+    {"check", "FILE", "reads a training file as the server does and prints what is wrong with it, line by line", check},
+    {"show", "FILE --model DIR", "prints the tokens of a line and which of them train", show},
+    {"rows", "FILE --model DIR", "prints the rows that training is fed with, as JSON Lines: row, the lines in it, "
+                                 "their lengths, ids and labels (-100: carries no loss); then per epoch the order in "
+                                 "which they come", rows},
+};
+
+static bool check_options(const struct action *action, struct data_arguments *a, bool has_line, struct err *err)
 {
     if (!over_length_find(str_of(a->over_length), &a->rows.over_length))
         return err_set(err, ERR_INPUT, "--over-length is '%s': it must be drop, error or truncate", a->over_length);
     if (a->rows.context_length < 1 || a->rows.context_length > INT32_MAX)
         return err_set(err, ERR_INPUT, "--context-length must be from 1 to 2147483647");
+    if (action->run != check && !a->model)
+        return err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
+    if (action->run == check && (a->model || has_line || a->is_json))
+        return err_set(err, ERR_INPUT,
+                       "check reads the whole file and needs no model; --model and --line belong to show");
     return true;
 }
 
@@ -231,11 +254,11 @@ int cli_data(int argc, char **argv)
         .line = 1, .over_length = "drop", .rows = {.context_length = 8192, .is_packed = true}};
     bool has_line = false;
     const struct option list[] = {
-        {"model", OPTION_TEXT, &a.model, "DIR", "the model whose tokenizer and chat template are used (show, rows)",
+        {"model", OPTION_TEXT, &a.model, "DIR", "show, rows: whose tokenizer and chat template are used",
          NULL},
-        {"line", OPTION_INT, &a.line, "N", "which line to show (1)", &has_line},
-        {"json", OPTION_FLAG, &a.is_json, NULL, "show every line as JSON: line, ids, labels (or error)", NULL},
-        {NULL, OPTION_FLAG, NULL, NULL, "rows", NULL},
+        {"line", OPTION_INT, &a.line, "N", "show: which line (1)", &has_line},
+        {"json", OPTION_FLAG, &a.is_json, NULL, "show: every line as JSON: line, ids, labels (or error)", NULL},
+        {NULL, OPTION_FLAG, NULL, NULL, "rows:", NULL},
         {"context-length", OPTION_INT, &a.rows.context_length, "N", "most tokens of a row (8192)", NULL},
         {"over-length", OPTION_TEXT, &a.over_length, "WHAT", "longer lines: drop, error or truncate (drop)", NULL},
         {"packing", OPTION_FLAG, &a.rows.is_packed, NULL, "several examples a row", NULL},
@@ -243,39 +266,25 @@ int cli_data(int argc, char **argv)
         {"seed", OPTION_INT, &a.rows.seed, "N", "seed of that order (0)", NULL},
     };
     const struct options options = {
-        .usage = "attune data check FILE | attune data show FILE --model DIR [--line N | --json] | "
-                 "attune data rows FILE --model DIR [options]",
-        .about =
-            "check reads a training file as the server does and prints what is wrong with it;\n"
-            "show prints the tokens of one line and which of them train;\n"
-            "rows prints the rows that training is fed with, as JSON Lines: row, the lines in it, their lengths, ids\n"
-            "and labels (-100: carries no loss); then per epoch the order in which they come.",
+        .usage = "attune data ACTION FILE [options]",
+        .about = "What a training file holds, and what a model would be trained on, token by token.",
         .list = list,
         .count = sizeof list / sizeof *list,
-        .positional_min = 2,
-        .positional_max = 2,
+        .positional_max = 1 + ACTION_WORDS_MAX,
+        .actions = actions,
+        .action_count = sizeof actions / sizeof *actions,
     };
-    const char *positional[2];
+    const char *words[1 + ACTION_WORDS_MAX] = {0};
+    const struct action *action;
     struct err err = {0};
-    bool is_check, is_rows, ok;
+    bool ok;
 
-    if (!options_parse(&options, argc, argv, positional, NULL, &err) || !check_rows_options(&a, &err)) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
+        !check_options(action, &a, has_line, &err)) {
         fprintf(stderr, "attune data: %s\n", err.text);
         return 2;
     }
-    is_check = strcmp(positional[0], "check") == 0;
-    is_rows = strcmp(positional[0], "rows") == 0;
-    if (!is_check && !is_rows && strcmp(positional[0], "show") != 0) {
-        fprintf(stderr, "attune data: '%s' is none of check, show and rows (see --help)\n", positional[0]);
-        return 2;
-    }
-    if (is_check && (a.model || has_line || a.is_json)) {
-        fprintf(stderr,
-                "attune data: check reads the whole file and needs no model; --model and --line belong to show\n");
-        return 2;
-    }
-    a.file = positional[1];
-    ok = is_check ? check(&a, &err) : run_with_model(&a, is_rows, &err);
+    ok = action->run(&a, &words[1], &err);
     if (!ok)
         fprintf(stderr, "attune data: %s\n", err.text);
     return !ok;

@@ -15,8 +15,8 @@ int cli_doctor(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune doctor --data DIR [--hashes]",
-        .about = "Holds the database and what lies on the disk against each other and against the rules that they\n"
-                 "keep: states of jobs, rows without bytes, bytes without rows, sums. Changes nothing. Ends with\n"
+        .about = "Holds the database and what lies on the disk against each other and against the rules that they "
+                 "keep: states of jobs, rows without bytes, bytes without rows, sums. Changes nothing. Ends with "
                  "status 1 when it finds something.",
         .list = list,
         .count = sizeof list / sizeof *list,

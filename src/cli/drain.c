@@ -10,7 +10,8 @@
 
 enum { POLL_MS = 500 };
 
-struct drain_options {
+struct drain {
+    struct remote remote;
     const char *url;
     bool pauses, refuses, waits;
 };
@@ -28,14 +29,14 @@ static void print_state(struct remote *remote, const struct json *drain)
 }
 
 /* Somebody else may end the drain meanwhile: that is no success. */
-static bool wait_for_the_last(const struct drain_options *o, struct err *err)
+static bool wait_for_the_last(const struct drain *d, struct err *err)
 {
     for (;;) {
         const struct json *drain;
         struct remote remote;
         bool is_on, is_done;
 
-        remote_open(&remote, o->url);
+        remote_open(&remote, d->url);
         drain = remote_get(&remote, PATH, err);
         is_on = json_bool_or(json_get(drain, "draining"), false);
         is_done = drain && json_integer_or(json_get(drain, "jobs_at_work"), 1) == 0;
@@ -50,62 +51,73 @@ static bool wait_for_the_last(const struct drain_options *o, struct err *err)
     }
 }
 
-static bool begin(struct remote *remote, const struct drain_options *o, struct err *err)
+static bool tell(struct remote *remote, const struct json *drain)
 {
-    const char *body = arena_printf(&remote->arena, "{\"running_jobs\":\"%s\",\"new_jobs\":\"%s\"}",
-                                    o->pauses ? "pause" : "finish", o->refuses ? "refuse" : "queue");
-    const struct json *drain = remote_post(remote, PATH, str_of(body), err);
-
-    if (!drain || (o->waits && !wait_for_the_last(o, err)))
-        return false;
-    drain = remote_get(remote, PATH, err);
     if (drain)
         print_state(remote, drain);
     return drain != NULL;
 }
 
-static bool act(struct remote *remote, const char *action, const struct drain_options *o, struct err *err)
+static bool begin(void *context, const char *const *words, struct err *err)
 {
-    const struct json *drain;
+    struct drain *d = context;
+    const char *body = arena_printf(&d->remote.arena, "{\"running_jobs\":\"%s\",\"new_jobs\":\"%s\"}",
+                                    d->pauses ? "pause" : "finish", d->refuses ? "refuse" : "queue");
 
-    if (strcmp(action, "begin") == 0)
-        return begin(remote, o, err);
-    if (strcmp(action, "status") != 0 && strcmp(action, "end") != 0)
-        return err_set(err, ERR_INPUT, "unknown action '%s': begin, status or end", action);
-    drain = strcmp(action, "end") == 0 ? remote_delete(remote, PATH, err) : remote_get(remote, PATH, err);
-    if (drain)
-        print_state(remote, drain);
-    return drain != NULL;
+    return remote_post(&d->remote, PATH, str_of(body), err) && (!d->waits || wait_for_the_last(d, err)) &&
+           tell(&d->remote, remote_get(&d->remote, PATH, err));
 }
+
+static bool status(void *context, const char *const *words, struct err *err)
+{
+    struct drain *d = context;
+
+    return tell(&d->remote, remote_get(&d->remote, PATH, err));
+}
+
+static bool end(void *context, const char *const *words, struct err *err)
+{
+    struct drain *d = context;
+
+    return tell(&d->remote, remote_delete(&d->remote, PATH, err));
+}
+
+static const struct action actions[] = {
+    {"status", NULL, "whether a drain is on and how many jobs are at work; also without an action", status},
+    {"begin", NULL, "begins a drain", begin},
+    {"end", NULL, "ends it: jobs start again", end},
+};
 
 int cli_drain(int argc, char **argv)
 {
-    struct drain_options o = {0};
-    const char *positional[1] = {"status"};
+    struct drain d = {0};
+    const char *words[1 + ACTION_WORDS_MAX] = {"status"};
     const struct option option[] = {
-        {"pause", OPTION_FLAG, &o.pauses, NULL,
+        {"pause", OPTION_FLAG, &d.pauses, NULL,
          "begin: jobs at work write a recovery point and stop (they end otherwise)", NULL},
-        {"refuse", OPTION_FLAG, &o.refuses, NULL, "begin: new jobs get 503 (they wait otherwise)", NULL},
-        {"wait", OPTION_FLAG, &o.waits, NULL, "begin: return when no job is at work any more", NULL},
-        {"url", OPTION_TEXT, &o.url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
+        {"refuse", OPTION_FLAG, &d.refuses, NULL, "begin: new jobs get 503 (they wait otherwise)", NULL},
+        {"wait", OPTION_FLAG, &d.waits, NULL, "begin: return when no job is at work any more", NULL},
+        {"url", OPTION_TEXT, &d.url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
     const struct options options = {
-        .usage = "attune drain begin [--pause] [--refuse] [--wait] | status | end",
-        .about = "Before a maintenance: no further job starts until the drain is ended. Needs an admin's key of the\n"
+        .usage = "attune drain [ACTION] [options]",
+        .about = "Before a maintenance: no further job starts until the drain is ended. Needs an admin's key of the "
                  "organisation that runs the server.",
         .list = option,
         .count = sizeof option / sizeof *option,
-        .positional_max = 1};
-    struct remote remote;
+        .positional_max = 1 + ACTION_WORDS_MAX,
+        .actions = actions,
+        .action_count = sizeof actions / sizeof *actions};
+    const struct action *action;
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, positional, NULL, &err)) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err))) {
         fprintf(stderr, "attune drain: %s\n", err.text);
         return 2;
     }
-    remote_open(&remote, o.url);
-    ok = act(&remote, positional[0], &o, &err);
-    remote_close(&remote);
+    remote_open(&d.remote, d.url);
+    ok = action->run(&d, &words[1], &err);
+    remote_close(&d.remote);
     if (!ok)
         fprintf(stderr, "attune drain: %s\n", err.text);
     return ok ? 0 : 1;

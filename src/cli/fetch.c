@@ -10,8 +10,9 @@ int cli_fetch(int argc, char **argv)
 {
     const struct options options = {
         .usage = "attune fetch",
-        .about = "Fetches the weights that a job waits for: a document on standard input, progress on standard output\n"
-                 "(src/hub/fetch.h). The server starts it by itself; at a terminal there is 'attune models pull'.",
+        .about = "Fetches the weights that a job waits for: a document on standard input, progress on standard "
+                 "output (src/hub/fetch.h). The server starts it by itself; at a terminal there is 'attune models "
+                 "pull'.",
     };
     struct err err = {0};
 

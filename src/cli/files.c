@@ -7,8 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool list(struct remote *remote, struct err *err)
+struct files {
+    struct remote remote;
+    const char *purpose, *out, *model;
+    int64_t line, count;
+};
+
+static bool list(void *context, const char *const *words, struct err *err)
 {
+    struct remote *remote = &((struct files *)context)->remote;
     const struct json *files = remote_get(remote, "/v1/files?limit=1000", err);
 
     if (!files)
@@ -21,9 +28,11 @@ static bool list(struct remote *remote, struct err *err)
     return true;
 }
 
-static bool upload(struct remote *remote, const char *path, const char *purpose, struct err *err)
+static bool upload(void *context, const char *const *words, struct err *err)
 {
-    const struct json *file = remote_upload(remote, path, purpose, err);
+    struct files *files = context;
+    struct remote *remote = &files->remote;
+    const struct json *file = remote_upload(remote, words[0], files->purpose, err);
 
     if (!file)
         return false;
@@ -34,15 +43,18 @@ static bool upload(struct remote *remote, const char *path, const char *purpose,
     return true;
 }
 
-static bool download(struct remote *remote, const char *id, const char *out, struct err *err)
+static bool download(void *context, const char *const *words, struct err *err)
 {
-    const struct json *file = remote_get(remote, arena_printf(&remote->arena, "/v1/files/%s", id), err);
+    struct files *files = context;
+    struct remote *remote = &files->remote;
+    const char *path = arena_printf(&remote->arena, "/v1/files/%s", words[0]), *out = files->out;
+    const struct json *file = remote_get(remote, path, err);
 
     if (!file)
         return false;
     if (!out && file_exists(out = path_name(remote_text(remote, file, "filename"))))
         return err_set(err, ERR_CONFLICT, "there is a file %s here already: --out names another", out);
-    if (!remote_download(remote, arena_printf(&remote->arena, "/v1/files/%s/content", id), out, err))
+    if (!remote_download(remote, arena_printf(&remote->arena, "%s/content", path), out, err))
         return false;
     printf("%s\n", out);
     return true;
@@ -78,16 +90,16 @@ static void print_line(struct remote *remote, const struct json *line)
         print_sequence(remote, line);
 }
 
-static bool preview(struct remote *remote, const char *id, const char *model, int64_t line, int64_t count,
-                    struct err *err)
+static bool preview(void *context, const char *const *words, struct err *err)
 {
+    struct files *files = context;
+    struct remote *remote = &files->remote;
     struct strbuf path = {0};
     const struct json *answer;
 
-    if (!model)
-        return err_set(err, ERR_INPUT, "preview needs --model: tokens depend on it");
-    strbuf_printf(&path, "/v1/files/%s/preview?line=%lld&count=%lld&model=", id, (long long)line, (long long)count);
-    url_encode(&path, str_of(model));
+    strbuf_printf(&path, "/v1/files/%s/preview?line=%lld&count=%lld&model=", words[0], (long long)files->line,
+                  (long long)files->count);
+    url_encode(&path, str_of(files->model));
     answer = remote_get(remote, path.at, err);
     strbuf_deinit(&path);
     for json_each (shown, json_get(answer, "lines"))
@@ -95,56 +107,74 @@ static bool preview(struct remote *remote, const char *id, const char *model, in
     return answer != NULL;
 }
 
+static bool get(void *context, const char *const *words, struct err *err)
+{
+    struct remote *remote = &((struct files *)context)->remote;
+    const struct json *answer = remote_get(remote, arena_printf(&remote->arena, "/v1/files/%s", words[0]), err);
+
+    if (answer)
+        remote_print(answer);
+    return answer != NULL;
+}
+
+static bool delete_file(void *context, const char *const *words, struct err *err)
+{
+    struct remote *remote = &((struct files *)context)->remote;
+    const struct json *answer = remote_delete(remote, arena_printf(&remote->arena, "/v1/files/%s", words[0]), err);
+
+    if (answer)
+        remote_print(answer);
+    return answer != NULL;
+}
+
+static const struct action actions[] = {
+    {"list", NULL, "the newest thousand", list},
+    {"upload", "FILE", "prints the id of what it uploads", upload},
+    {"get", "ID", "prints a file's row as JSON", get},
+    {"preview", "ID --model NAME", "lines of a training file token by token, as that model would be trained on them",
+     preview},
+    {"download", "ID", "the content, into a new file", download},
+    {"delete", "ID", "deletes a file", delete_file},
+};
+
+static bool check(const struct action *action, const struct files *files, struct err *err)
+{
+    return action->run != preview || files->model ||
+           err_set(err, ERR_INPUT, "preview needs --model: tokens depend on it");
+}
+
 int cli_files(int argc, char **argv)
 {
-    const char *url = NULL, *purpose = "fine-tune", *out = NULL, *model = NULL, *words[2] = {0};
-    int64_t line = 1, count = 1;
+    struct files files = {.purpose = "fine-tune", .line = 1, .count = 1};
+    const char *url = NULL, *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
-        {"purpose", OPTION_TEXT, &purpose, "WORD", "of an upload (default fine-tune)", NULL},
-        {"out", OPTION_TEXT, &out, "FILE", "where a download goes (default: the file's own name, if none is there)",
-         NULL},
-        {"model", OPTION_TEXT, &model, "NAME", "of a preview: whose tokens are shown", NULL},
-        {"line", OPTION_INT, &line, "N", "of a preview: the first line (1)", NULL},
-        {"count", OPTION_INT, &count, "N", "of a preview: how many lines (1)", NULL},
+        {"purpose", OPTION_TEXT, &files.purpose, "WORD", "of an upload (default fine-tune)", NULL},
+        {"out", OPTION_TEXT, &files.out, "FILE",
+         "where a download goes (default: the file's own name, if none is there)", NULL},
+        {"model", OPTION_TEXT, &files.model, "NAME", "of a preview: whose tokens are shown", NULL},
+        {"line", OPTION_INT, &files.line, "N", "of a preview: the first line (1)", NULL},
+        {"count", OPTION_INT, &files.count, "N", "of a preview: how many lines (1)", NULL},
     };
-    const struct options options = {
-        .usage = "attune files list | upload FILE | get ID | preview ID --model NAME | download ID | delete ID",
-        .about = "Files of a running server.",
-        .list = option,
-        .count = sizeof option / sizeof *option,
-        .positional_min = 1,
-        .positional_max = 2};
-    struct remote remote;
+    const struct options options = {.usage = "attune files ACTION [options]",
+                                    .about = "Files of a running server.",
+                                    .list = option,
+                                    .count = sizeof option / sizeof *option,
+                                    .positional_max = 1 + ACTION_WORDS_MAX,
+                                    .actions = actions,
+                                    .action_count = sizeof actions / sizeof *actions};
+    const struct action *action;
     struct err err = {0};
-    const struct json *answer = NULL;
-    bool ok = false;
+    bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err)) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
+        !check(action, &files, &err)) {
         fprintf(stderr, "attune files: %s\n", err.text);
         return 2;
     }
-    remote_open(&remote, url);
-    if (strcmp(words[0], "list") == 0)
-        ok = list(&remote, &err);
-    else if (!words[1])
-        err_set(&err, ERR_INPUT, "%s needs a file or an id", words[0]);
-    else if (strcmp(words[0], "upload") == 0)
-        ok = upload(&remote, words[1], purpose, &err);
-    else if (strcmp(words[0], "preview") == 0)
-        ok = preview(&remote, words[1], model, line, count, &err);
-    else if (strcmp(words[0], "download") == 0)
-        ok = download(&remote, words[1], out, &err);
-    else if (strcmp(words[0], "get") == 0)
-        answer = remote_get(&remote, arena_printf(&remote.arena, "/v1/files/%s", words[1]), &err);
-    else if (strcmp(words[0], "delete") == 0)
-        answer = remote_delete(&remote, arena_printf(&remote.arena, "/v1/files/%s", words[1]), &err);
-    else
-        err_set(&err, ERR_INPUT, "unknown action '%s': list, upload, get, preview, download or delete", words[0]);
-    if (answer)
-        remote_print(answer);
-    ok = ok || answer;
-    remote_close(&remote);
+    remote_open(&files.remote, url);
+    ok = action->run(&files, &words[1], &err);
+    remote_close(&files.remote);
     if (!ok)
         fprintf(stderr, "attune files: %s\n", err.text);
     return ok ? 0 : 1;

@@ -35,7 +35,7 @@ int cli_infer(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune infer --model DIR [--adapter DIR]",
-        .about = "Answers generation requests for one base and adapters on it: JSON Lines on standard input, answers\n"
+        .about = "Answers generation requests for one base and adapters on it: JSON Lines on standard input, answers "
                  "on standard output (docs/formats.md, \"The inference worker\"). The server starts it by itself.",
         .list = list,
         .count = sizeof list / sizeof *list,

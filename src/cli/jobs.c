@@ -1,20 +1,32 @@
 #include "base/hyperparameters.h"
 #include "cli/cli.h"
+#include "cli/job_watch.h"
 #include "cli/options.h"
 #include "cli/remote.h"
-#include "os/clock.h"
 #include "os/file.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { POLL_MS = 300, BAR_WIDTH = 28, AWAY_MS = 1000, AWAY_TRIES = 300 };
+struct create_options {
+    const char *model, *train, *valid, *suffix, *method, *device;
+    int64_t seed, keep_checkpoints;
+    struct hyperparameters values;
+#define GIVEN(name, kind, standard, min, max, help) bool has_##name;
+    HYPERPARAMETERS(GIVEN)
+    DPO_HYPERPARAMETERS(GIVEN)
+#undef GIVEN
+    bool is_watched, is_dry_run;
+};
 
-/* --- list --- */
+struct jobs {
+    struct remote remote;
+    struct create_options create;
+};
 
-static bool list(struct remote *remote, struct err *err)
+static bool list(void *context, const char *const *words, struct err *err)
 {
+    struct remote *remote = &((struct jobs *)context)->remote;
     const struct json *jobs = remote_get(remote, "/v1/fine_tuning/jobs?limit=100", err);
 
     if (!jobs)
@@ -30,146 +42,6 @@ static bool list(struct remote *remote, struct err *err)
     }
     return true;
 }
-
-/* --- watch --- */
-
-struct watch {
-    struct remote *remote;
-    const char *id;
-    char after[128]; /* id of the last event seen */
-    bool has_bar;    /* on a terminal */
-    bool was_there;  /* the server, once */
-    int tries_away;
-    double loss;
-};
-
-static void clear_bar(const struct watch *w)
-{
-    if (w->has_bar)
-        fputs("\r\033[K", stdout);
-}
-
-static void draw_bar(const struct watch *w, const struct json *job)
-{
-    int64_t done = json_integer_or(json_get(job, "trained_steps"), 0),
-            total = json_integer_or(json_get(job, "total_steps"), 0);
-    int64_t finish = json_integer_or(json_get(job, "estimated_finish"), 0), left = finish ? finish - clock_unix() : -1;
-    int filled = total > 0 ? (int)(BAR_WIDTH * done / total) : 0;
-
-    if (!w->has_bar || total == 0)
-        return;
-    clear_bar(w);
-    putchar('[');
-    for (int i = 0; i < BAR_WIDTH; i++)
-        putchar(i < filled ? '#' : '.');
-    printf("] step %lld/%lld  loss %.4f", (long long)done, (long long)total, w->loss);
-    if (left >= 0)
-        printf("  %lld:%02lld left", (long long)left / 60, (long long)left % 60);
-    fflush(stdout);
-}
-
-/* On a terminal the bar shows the steps, so only what is not a step gets a line. */
-static void print_event(struct watch *w, const struct json *event)
-{
-    bool is_metrics = strcmp(remote_text(w->remote, event, "type"), "metrics") == 0;
-    const char *level = remote_text(w->remote, event, "level");
-
-    if (is_metrics)
-        w->loss = json_number_or(json_get(json_get(event, "data"), "train_loss"), w->loss);
-    if (is_metrics && w->has_bar)
-        return;
-    clear_bar(w);
-    printf("%s%s%s\n", strcmp(level, "info") == 0 ? "" : level, strcmp(level, "info") == 0 ? "" : ": ",
-           remote_text(w->remote, event, "message"));
-    fflush(stdout);
-}
-
-static bool take_events(struct watch *w, struct err *err)
-{
-    for (;;) {
-        const char *path = arena_printf(&w->remote->arena, "/v1/fine_tuning/jobs/%s/events?order=asc&limit=200%s%s",
-                                        w->id, w->after[0] ? "&after=" : "", w->after);
-        const struct json *events = remote_get(w->remote, path, err);
-        if (!events)
-            return false;
-        for json_each (event, json_get(events, "data")) {
-            print_event(w, event);
-            snprintf(w->after, sizeof w->after, "%s", remote_text(w->remote, event, "id"));
-        }
-        if (!json_bool_or(json_get(events, "has_more"), false))
-            return true;
-    }
-}
-
-static bool is_final(const char *status)
-{
-    return strcmp(status, "succeeded") == 0 || strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0;
-}
-
-/* A job outlives its server, and a server comes back. False: it never was there, or has been away for too long. */
-static bool comes_back(struct watch *w, const struct err *problem)
-{
-    if (!w->was_there || (problem->code != ERR_IO && problem->code != ERR_TIMEOUT) || w->tries_away == AWAY_TRIES)
-        return false;
-    clear_bar(w);
-    if (w->tries_away++ == 0)
-        fprintf(stderr, "the server does not answer; the watching goes on for %d minutes\n",
-                AWAY_TRIES * AWAY_MS / 60000);
-    clock_sleep_ms(AWAY_MS);
-    return true;
-}
-
-static bool watch(struct remote *remote, const char *id, struct err *err)
-{
-    struct watch w = {.remote = remote, .id = id, .has_bar = isatty(1)};
-
-    if (w.has_bar)
-        printf("Ctrl-C ends the watching, not the job.\n");
-    for (;;) {
-        struct remote round = *remote;
-        const struct json *job;
-        char status[32], result[1024], message[1024];
-
-        round.arena = (struct arena){0};
-        w.remote = &round;
-        job = remote_get(&round, arena_printf(&round.arena, "/v1/fine_tuning/jobs/%s", id), err);
-        if (!job || !take_events(&w, err)) {
-            remote_close(&round);
-            if (!comes_back(&w, err))
-                return false;
-            *err = (struct err){0};
-            continue;
-        }
-        w.was_there = true;
-        w.tries_away = 0;
-        draw_bar(&w, job);
-        snprintf(status, sizeof status, "%s", remote_text(&round, job, "status"));
-        snprintf(result, sizeof result, "%s", remote_text(&round, job, "fine_tuned_model"));
-        snprintf(message, sizeof message, "%s", remote_text(&round, json_get(job, "error"), "message"));
-        remote_close(&round);
-        if (is_final(status)) {
-            clear_bar(&w);
-            if (strcmp(status, "succeeded") == 0)
-                printf("succeeded: %s\n", result);
-            return strcmp(status, "succeeded") == 0 ||
-                   err_set(err, ERR_CANCELLED, "the job %s%s%s", status, message[0] ? ": " : "", message);
-        }
-        clock_sleep_ms(POLL_MS);
-    }
-}
-
-/* --- create --- */
-
-struct create_options {
-    const char *model, *train, *valid, *suffix, *method, *device;
-    int64_t seed, keep_checkpoints;
-    struct hyperparameters values;
-#define GIVEN(name, kind, standard, min, max, help) bool has_##name;
-    HYPERPARAMETERS(GIVEN)
-    DPO_HYPERPARAMETERS(GIVEN)
-#undef GIVEN
-    bool is_watched, is_dry_run;
-};
 
 /* A path is uploaded first; anything else is taken as a file id. */
 static const char *file_id(struct remote *remote, const char *file, struct err *err)
@@ -256,13 +128,14 @@ static const struct json *submit(struct remote *remote, const struct create_opti
     return job;
 }
 
-static bool create(struct remote *remote, const struct create_options *o, struct err *err)
+static bool create(void *context, const char *const *words, struct err *err)
 {
+    struct jobs *jobs = context;
+    struct remote *remote = &jobs->remote;
+    const struct create_options *o = &jobs->create;
     const char *train, *valid = NULL;
     const struct json *job = NULL;
 
-    if (!o->model || !o->train)
-        return err_set(err, ERR_INPUT, "create needs --model and --train");
     train = file_id(remote, o->train, err);
     if (train && o->valid)
         valid = file_id(remote, o->valid, err);
@@ -280,10 +153,8 @@ static bool create(struct remote *remote, const struct create_options *o, struct
     }
     printf("%s\n", remote_text(remote, job, "id"));
     fflush(stdout);
-    return !o->is_watched || watch(remote, remote_text(remote, job, "id"), err);
+    return !o->is_watched || job_watch(remote, remote_text(remote, job, "id"), err);
 }
-
-/* --- the command --- */
 
 static bool show(struct remote *remote, const char *id, const char *what, struct err *err)
 {
@@ -293,6 +164,21 @@ static bool show(struct remote *remote, const char *id, const char *what, struct
     if (answer)
         remote_print(answer);
     return answer != NULL;
+}
+
+static bool get(void *context, const char *const *words, struct err *err)
+{
+    return show(&((struct jobs *)context)->remote, words[0], "", err);
+}
+
+static bool receipt(void *context, const char *const *words, struct err *err)
+{
+    return show(&((struct jobs *)context)->remote, words[0], "/receipt", err);
+}
+
+static bool watch(void *context, const char *const *words, struct err *err)
+{
+    return job_watch(&((struct jobs *)context)->remote, words[0], err);
 }
 
 static bool change(struct remote *remote, const char *id, const char *action, struct err *err)
@@ -310,10 +196,25 @@ static bool change(struct remote *remote, const char *id, const char *action, st
     return answer != NULL;
 }
 
-/* All checkpoints of a job that has ended: what it takes on the disk. */
-static bool clean(struct remote *remote, const char *id, struct err *err)
+static bool pause_job(void *context, const char *const *words, struct err *err)
 {
-    const char *path = arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/checkpoints", id);
+    return change(&((struct jobs *)context)->remote, words[0], "pause", err);
+}
+
+static bool resume(void *context, const char *const *words, struct err *err)
+{
+    return change(&((struct jobs *)context)->remote, words[0], "resume", err);
+}
+
+static bool cancel(void *context, const char *const *words, struct err *err)
+{
+    return change(&((struct jobs *)context)->remote, words[0], "cancel", err);
+}
+
+static bool clean(void *context, const char *const *words, struct err *err)
+{
+    struct remote *remote = &((struct jobs *)context)->remote;
+    const char *path = arena_printf(&remote->arena, "/v1/fine_tuning/jobs/%s/checkpoints", words[0]);
     const struct json *list;
     bool has_more = true;
 
@@ -332,55 +233,45 @@ static bool clean(struct remote *remote, const char *id, struct err *err)
     return true;
 }
 
-static bool act(struct remote *remote, const char *action, const char *id, const struct create_options *create_options,
-                struct err *err)
-{
-    static const char *const known[] = {"get", "receipt", "watch", "cancel", "pause", "resume", "clean"};
-    bool is_known = false;
+static const struct action actions[] = {
+    {"list", NULL, "the newest hundred", list},
+    {"create", "--model NAME --train FILE", "makes a job, prints its id", create},
+    {"get", "ID", "prints a job as JSON", get},
+    {"watch", "ID", "follows a job until it ends", watch},
+    {"cancel", "ID", "ends a job for good", cancel},
+    {"pause", "ID", "ends a job's process behind its step; resume goes on there", pause_job},
+    {"resume", "ID", "lets a paused job go on", resume},
+    {"receipt", "ID", "prints what a job that succeeded proves about itself, as JSON", receipt},
+    {"clean", "ID", "deletes all checkpoints and models of a job that has ended, for their room on the disk", clean},
+};
 
-    if (strcmp(action, "list") == 0)
-        return list(remote, err);
-    if (strcmp(action, "create") == 0)
-        return create(remote, create_options, err);
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        is_known |= strcmp(action, known[i]) == 0;
-    if (!is_known)
-        return err_set(err, ERR_INPUT,
-                       "unknown action '%s': list, create, get, receipt, watch, cancel, pause, resume or clean",
-                       action);
-    if (!id)
-        return err_set(err, ERR_INPUT, "%s needs a job's id; 'attune jobs list' shows them", action);
-    if (strcmp(action, "watch") == 0)
-        return watch(remote, id, err);
-    if (strcmp(action, "get") == 0)
-        return show(remote, id, "", err);
-    if (strcmp(action, "receipt") == 0)
-        return show(remote, id, "/receipt", err);
-    if (strcmp(action, "clean") == 0)
-        return clean(remote, id, err);
-    return change(remote, id, action, err);
+static bool check(const struct action *action, const struct create_options *o, struct err *err)
+{
+    return action->run != create || (o->model && o->train) ||
+           err_set(err, ERR_INPUT, "create needs --model and --train");
 }
 
 int cli_jobs(int argc, char **argv)
 {
-    struct create_options o = {.values = HYPERPARAMETERS_DEFAULT};
-    const char *url = NULL, *words[2] = {0};
+    struct jobs jobs = {.create.values = HYPERPARAMETERS_DEFAULT};
+    struct create_options *o = &jobs.create;
+    const char *url = NULL, *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
-        {NULL, OPTION_FLAG, NULL, NULL, "create, with the API's hyperparameters:", NULL},
-        {"model", OPTION_TEXT, &o.model, "NAME", "base model, tuned model or checkpoint", NULL},
-        {"train", OPTION_TEXT, &o.train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
-        {"valid", OPTION_TEXT, &o.valid, "FILE", "the same for validation", NULL},
-        {"method", OPTION_TEXT, &o.method, "NAME", "supervised (default) or dpo", NULL},
-        {"suffix", OPTION_TEXT, &o.suffix, "TEXT", "part of the result's name", NULL},
-        {"seed", OPTION_INT, &o.seed, "N", "of data order and adapter (default 0)", NULL},
-        {"device", OPTION_TEXT, &o.device, "NAME", "auto, cpu, cuda (any GPU of the server) or cuda:N (default auto)",
-         NULL},
-        {"keep-checkpoints", OPTION_INT, &o.keep_checkpoints, "N",
+        {NULL, OPTION_FLAG, NULL, NULL, "create:", NULL},
+        {"model", OPTION_TEXT, &o->model, "NAME", "base model, tuned model or checkpoint", NULL},
+        {"train", OPTION_TEXT, &o->train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
+        {"valid", OPTION_TEXT, &o->valid, "FILE", "the same for validation", NULL},
+        {"method", OPTION_TEXT, &o->method, "NAME", "supervised (default) or dpo", NULL},
+        {"suffix", OPTION_TEXT, &o->suffix, "TEXT", "part of the result's name", NULL},
+        {"seed", OPTION_INT, &o->seed, "N", "of data order and adapter (default 0)", NULL},
+        {"device", OPTION_TEXT, &o->device, "NAME",
+         "auto, cpu, cuda (any GPU of the server) or cuda:N (default auto)", NULL},
+        {"keep-checkpoints", OPTION_INT, &o->keep_checkpoints, "N",
          "how many checkpoints stay, the newest (default: all)", NULL},
-        {"dry-run", OPTION_FLAG, &o.is_dry_run, NULL,
+        {"dry-run", OPTION_FLAG, &o->is_dry_run, NULL,
          "only say what the job would be: tokens, steps, memory, disk, time, warnings (files are uploaded)", NULL},
-        {"watch", OPTION_FLAG, &o.is_watched, NULL, "follow the job until it ends", NULL},
+        {"watch", OPTION_FLAG, &o->is_watched, NULL, "follow the job until it ends", NULL},
 #define OPTION_INT_ARGUMENT   "N"
 #define OPTION_FLOAT_ARGUMENT "X"
 #define OPTION_BOOL_ARGUMENT  NULL
@@ -390,33 +281,33 @@ int cli_jobs(int argc, char **argv)
 #define ROW(name, kind, standard, min, max, help)                                                                      \
     {#name,                                                                                                            \
      OPTION_KIND_##kind,                                                                                               \
-     &o.values.name,                                                                                                   \
+     &o->values.name,                                                                                                  \
      OPTION_##kind##_ARGUMENT,                                                                                         \
      HYPERPARAMETER_HELP_##kind(standard, min, help),                                                                  \
-     &o.has_##name},
+     &o->has_##name},
         HYPERPARAMETERS(ROW)
         DPO_HYPERPARAMETERS(ROW)
 #undef ROW
     };
-    const struct options options = {.usage = "attune jobs list\n"
-                                             "       attune jobs create --model NAME --train FILE [options]\n"
-                                             "       attune jobs get|receipt|watch|cancel|pause|resume|clean ID",
+    const struct options options = {.usage = "attune jobs ACTION [options]",
                                     .about = "Fine-tuning jobs of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
-                                    .positional_min = 1,
-                                    .positional_max = 2};
-    struct remote remote;
+                                    .positional_max = 1 + ACTION_WORDS_MAX,
+                                    .actions = actions,
+                                    .action_count = sizeof actions / sizeof *actions};
+    const struct action *action;
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err)) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
+        !check(action, o, &err)) {
         fprintf(stderr, "attune jobs: %s\n", err.text);
         return 2;
     }
-    remote_open(&remote, url);
-    ok = act(&remote, words[0], words[1], &o, &err);
-    remote_close(&remote);
+    remote_open(&jobs.remote, url);
+    ok = action->run(&jobs, &words[1], &err);
+    remote_close(&jobs.remote);
     if (!ok)
         fprintf(stderr, "attune jobs: %s\n", err.text);
     return ok ? 0 : 1;

@@ -16,74 +16,88 @@ struct models_options {
     struct cached_options cached; /* whose cache is that of pull */
 };
 
-static bool list(const struct models_options *o, struct err *err)
+static bool list(void *context, const char *const *words, struct err *err)
 {
+    const struct models_options *o = context;
     struct remote remote;
     const struct json *models;
 
     remote_open(&remote, o->url);
     models = remote_get(&remote, "/v1/models", err);
-    for
-        json_each (model, json_get(models, "data"))
-            printf("%s\n", remote_text(&remote, model, "id"));
+    for json_each (model, json_get(models, "data"))
+        printf("%s\n", remote_text(&remote, model, "id"));
     remote_close(&remote);
     return models != NULL;
 }
 
-static bool merge(const struct models_options *o, const char *base, const char *adapter, struct err *err)
+static bool merge(void *context, const char *const *words, struct err *err)
 {
+    const struct models_options *o = context;
     struct pool *pool;
     bool ok;
 
-    if (!base || !adapter || !o->out)
-        return err_set(err, ERR_INPUT, "merge needs the base's folder, the adapter's folder and --out");
     pool = pool_new((int)o->threads);
-    ok = merge_write(base, adapter, o->out, pool, err);
+    ok = merge_write(words[0], words[1], o->out, pool, err);
     pool_free(pool);
     if (ok)
         printf("%s\n", o->out);
     return ok;
 }
 
-static bool quantize(const struct models_options *o, const char *model, struct err *err)
+static bool quantize(void *context, const char *const *words, struct err *err)
 {
+    const struct models_options *o = context;
     bool is_f32 = strcmp(o->dtype, "float32") == 0;
     struct pool *pool;
     bool ok;
 
-    if (!model || !o->out)
-        return err_set(err, ERR_INPUT, "quantize needs the model's folder and --out");
-    if (!is_f32 && strcmp(o->dtype, "bfloat16") != 0)
-        return err_set(err, ERR_INPUT, "--dtype takes float32 or bfloat16, not '%s'", o->dtype);
     pool = pool_new((int)o->threads);
-    ok = quantize_write(model, o->out, is_f32 ? DTYPE_F32 : DTYPE_BF16, pool, err);
+    ok = quantize_write(words[0], o->out, is_f32 ? DTYPE_F32 : DTYPE_BF16, pool, err);
     pool_free(pool);
     if (ok)
         printf("%s\n", o->out);
     return ok;
 }
 
-static bool act(const struct models_options *o, const char *const *words, struct err *err)
+static bool pull(void *context, const char *const *words, struct err *err)
 {
-    if (strcmp(words[0], "list") == 0)
-        return list(o, err);
-    if (strcmp(words[0], "merge") == 0)
-        return merge(o, words[1], words[2], err);
-    if (strcmp(words[0], "quantize") == 0)
-        return quantize(o, words[1], err);
-    if (strcmp(words[0], "pull") == 0)
-        return pull_model(&o->pull, words[1], err);
-    if (strcmp(words[0], "cached") == 0)
-        return cached_list(&o->cached, err);
-    if (strcmp(words[0], "evict") == 0)
-        return cached_evict(&o->cached, words[1], err);
-    return err_set(err, ERR_INPUT, "unknown action '%s': list, pull, cached, evict, merge or quantize", words[0]);
+    return pull_model(&((const struct models_options *)context)->pull, words[0], err);
+}
+
+static bool cached(void *context, const char *const *words, struct err *err)
+{
+    return cached_list(&((const struct models_options *)context)->cached, err);
+}
+
+static bool evict(void *context, const char *const *words, struct err *err)
+{
+    return cached_evict(&((const struct models_options *)context)->cached, words[0], err);
+}
+
+static const struct action actions[] = {
+    {"list", NULL, "base models and results of a running server", list},
+    {"pull", "ORG/NAME", "fetches a model from the Hugging Face Hub (HF_ENDPOINT) into its cache, where servers and "
+                         "other tools find it", pull},
+    {"cached", NULL, "lists what lies in the cache", cached},
+    {"evict", "ORG/NAME", "removes a model from the cache", evict},
+    {"merge", "BASE ADAPTER --out DIR", "works a PEFT adapter into its base: a model that needs no adapter", merge},
+    {"quantize", "MODEL --out DIR", "writes a model's linear layers with four bits (NF4), as bitsandbytes has it",
+     quantize},
+};
+
+static bool check(const struct action *action, const struct models_options *o, struct err *err)
+{
+    if ((action->run == merge || action->run == quantize) && !o->out)
+        return err_set(err, ERR_INPUT, "%s needs --out, the folder to write", action->name);
+    if (strcmp(o->dtype, "float32") != 0 && strcmp(o->dtype, "bfloat16") != 0)
+        return err_set(err, ERR_INPUT, "--dtype takes float32 or bfloat16, not '%s'", o->dtype);
+    return true;
 }
 
 int cli_models(int argc, char **argv)
 {
     struct models_options o = {.dtype = "bfloat16"};
-    const char *words[3] = {0};
+    const char *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &o.url, "URL", "list: server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
         {"revision", OPTION_TEXT, &o.pull.revision, "NAME", "pull: branch, tag or commit (main)", NULL},
@@ -103,32 +117,25 @@ int cli_models(int argc, char **argv)
         {"dtype", OPTION_TEXT, &o.dtype, "TYPE",
          "quantize: what transformers shall compute in: bfloat16 or float32 (bfloat16)", NULL},
         {"threads", OPTION_INT, &o.threads, "N", "merge, quantize: processor threads (all)", NULL}};
-    const struct options options = {
-        .usage = "attune models list\n"
-                 "       attune models pull ORG/NAME\n"
-                 "       attune models cached [--data DIR]\n"
-                 "       attune models evict ORG/NAME --data DIR\n"
-                 "       attune models merge BASE ADAPTER --out DIR\n"
-                 "       attune models quantize MODEL --out DIR",
-        .about =
-            "Base models and results of a running server; or, without one: pull fetches a model from the Hugging\n"
-            "Face Hub (HF_ENDPOINT) into its cache, where servers and other tools find it; cached and evict list\n"
-            "and remove what lies there; merge works the PEFT adapter in the folder ADAPTER into the model in the\n"
-            "folder BASE and writes a model that needs no adapter; quantize writes the model in the folder MODEL\n"
-            "with linear layers of four bits (NF4), as bitsandbytes has it.",
-        .list = option,
-        .count = sizeof option / sizeof *option,
-        .positional_min = 1,
-        .positional_max = 3};
+    const struct options options = {.usage = "attune models ACTION [options]",
+                                    .about = "Models of a running server, and, without one, folders of models.",
+                                    .list = option,
+                                    .count = sizeof option / sizeof *option,
+                                    .positional_max = 1 + ACTION_WORDS_MAX,
+                                    .actions = actions,
+                                    .action_count = sizeof actions / sizeof *actions};
+    const struct action *action;
     struct err err = {0};
+    bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err)) {
+    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
+        !check(action, &o, &err)) {
         fprintf(stderr, "attune models: %s\n", err.text);
         return 2;
     }
     o.cached.cache = o.pull.cache;
-    if (act(&o, words, &err))
-        return 0;
-    fprintf(stderr, "attune models: %s\n", err.text);
-    return 1;
+    ok = action->run(&o, &words[1], &err);
+    if (!ok)
+        fprintf(stderr, "attune models: %s\n", err.text);
+    return ok ? 0 : 1;
 }

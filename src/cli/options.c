@@ -7,26 +7,93 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NAME_BYTES = 48, HELP_INDENT = 31, HELP_COLUMNS = 100 };
+
 /* A flag that holds without being given: only its negation changes anything. */
 static bool is_on(const struct option *option)
 {
     return option->kind == OPTION_FLAG && *(const bool *)option->value;
 }
 
-static void print_help(const struct options *o)
+/* An option's name in a table of hyperparameters has underscores; people read and type dashes. */
+static const char *dashed(const char *name, char text[NAME_BYTES])
 {
-    printf("usage: %s\n\n%s\n", o->usage, o->about);
+    snprintf(text, NAME_BYTES, "%s", name);
+    for (char *p = text; *p; p++)
+        *p = *p == '_' ? '-' : *p;
+    return text;
+}
+#define DASHED(name) dashed(name, (char[NAME_BYTES]){0})
+
+/* The rest of a line whose first `indent` columns are written, and as many lines below it as the text needs. */
+static void print_wrapped(const char *text, int indent)
+{
+    int column = indent;
+
+    while (*text) {
+        int length = (int)strcspn(text, " \n");
+        bool is_full = column > indent && column + 1 + length > HELP_COLUMNS;
+
+        if (is_full || *text == '\n') {
+            printf("\n%*s", indent, "");
+            column = indent;
+        }
+        column += printf("%s%.*s", column > indent ? " " : "", length, text);
+        text += length;
+        text += *text == ' ' || (*text == '\n' && length == 0);
+    }
+    putchar('\n');
+}
+
+static void print_row(const char *left, const char *help)
+{
+    int width = printf("  %-*s ", HELP_INDENT - 3, left);
+
+    if (width > HELP_INDENT)
+        printf("\n%*s", HELP_INDENT, "");
+    print_wrapped(help, HELP_INDENT);
+}
+
+static void print_actions(const struct options *o)
+{
+    char left[80];
+
+    for (int i = 0; i < o->action_count; i++) {
+        const struct action *action = &o->actions[i];
+
+        snprintf(left, sizeof left, "%s%s%s", action->name, action->words ? " " : "",
+                 action->words ? action->words : "");
+        print_row(left, action->help);
+    }
+}
+
+static void print_options(const struct options *o)
+{
+    char left[80];
+
     for (int i = 0; i < o->count; i++) {
         const struct option *option = &o->list[i];
-        char left[64];
+
         if (!option->name) {
-            printf("\n%s\n", option->help);
+            printf("%s%s\n", i > 0 ? "\n" : "", option->help);
             continue;
         }
-        snprintf(left, sizeof left, "--%s%s%s%s", is_on(option) ? "[no-]" : "", option->name,
+        snprintf(left, sizeof left, "--%s%s%s%s", is_on(option) ? "[no-]" : "", DASHED(option->name),
                  option->argument ? " " : "", option->argument ? option->argument : "");
-        printf("  %-28s %s\n", left, option->help);
+        print_row(left, option->help);
     }
+}
+
+static void print_help(const struct options *o)
+{
+    printf("usage: %s\n\n", o->usage);
+    print_wrapped(o->about, 0);
+    if (o->action_count)
+        putchar('\n');
+    print_actions(o);
+    if (o->count)
+        putchar('\n');
+    print_options(o);
 }
 
 /* The API spells with underscores what command lines spell with dashes: both are taken. */
@@ -58,7 +125,7 @@ static bool unknown(const struct options *o, struct str name, struct err *err)
             names[count++] = o->list[i].name;
     nearest = str_nearest(name, names, count);
     return err_set(err, ERR_INPUT, "unknown option --%.*s%s%s%s (see --help)", STR_ARG(name),
-                   nearest ? ", did you mean --" : "", nearest ? nearest : "", nearest ? "?" : "");
+                   nearest ? ", did you mean --" : "", nearest ? DASHED(nearest) : "", nearest ? "?" : "");
 }
 
 static bool store(const struct option *option, const char *text, struct err *err)
@@ -70,7 +137,7 @@ static bool store(const struct option *option, const char *text, struct err *err
         *(const char **)option->value = text;
     else if (option->kind == OPTION_INT ? !str_to_i64(value, option->value)
                                         : !str_to_double(value, option->value) || !isfinite(*(double *)option->value))
-        return err_set(err, ERR_INPUT, "--%s takes %s, not '%s'", option->name,
+        return err_set(err, ERR_INPUT, "--%s takes %s, not '%s'", DASHED(option->name),
                        option->kind == OPTION_INT ? "an integer" : "a number", text);
     if (option->is_given)
         *option->is_given = true;
@@ -80,7 +147,7 @@ static bool store(const struct option *option, const char *text, struct err *err
 static bool set_flag(const struct option *option, bool is_on, const char *value, struct err *err)
 {
     if (value)
-        return err_set(err, ERR_INPUT, "--%s takes no value", option->name);
+        return err_set(err, ERR_INPUT, "--%s takes no value", DASHED(option->name));
     *(bool *)option->value = is_on;
     if (option->is_given)
         *option->is_given = true;
@@ -125,7 +192,7 @@ static bool take_option(struct reader *r, const char *word, struct err *err)
     if (option->kind == OPTION_FLAG)
         return set_flag(option, true, value, err);
     if (!value && r->at == r->argc)
-        return err_set(err, ERR_INPUT, "--%s needs a value: %s", option->name, option->help);
+        return err_set(err, ERR_INPUT, "--%s needs a value: %s", DASHED(option->name), option->help);
     return store(option, value ? value : r->argv[r->at++], err);
 }
 
@@ -153,6 +220,57 @@ bool options_parse(const struct options *o, int argc, char **argv, const char **
     if (positional_count)
         *positional_count = r.positional_count;
     return true;
+}
+
+static int words_wanted(const struct action *action)
+{
+    int count = 0;
+
+    for (const char *word = action->words; word && *word && *word != '-'; count++) {
+        word += strcspn(word, " ");
+        word += strspn(word, " ");
+    }
+    return count;
+}
+
+static const struct action *find_action(const struct options *o, const char *name)
+{
+    for (int i = 0; name && i < o->action_count; i++)
+        if (strcmp(o->actions[i].name, name) == 0)
+            return &o->actions[i];
+    return NULL;
+}
+
+static void refuse_action(const struct options *o, const char *name, struct err *err)
+{
+    struct strbuf names = {0};
+
+    for (int i = 0; i < o->action_count; i++)
+        strbuf_printf(&names, "%s%s", i == 0 ? "" : i + 1 == o->action_count ? " or " : ", ", o->actions[i].name);
+    if (name)
+        err_set(err, ERR_INPUT, "unknown action '%s': %s (see --help)", name, names.at);
+    else
+        err_set(err, ERR_INPUT, "an action is missing: %s (see --help)", names.at);
+    strbuf_deinit(&names);
+}
+
+const struct action *options_action(const struct options *o, const char *const *words, struct err *err)
+{
+    const struct action *action = find_action(o, words[0]);
+    int wanted, given = 0;
+
+    if (!action) {
+        refuse_action(o, words[0], err);
+        return NULL;
+    }
+    wanted = words_wanted(action);
+    while (given < ACTION_WORDS_MAX && words[1 + given])
+        given++;
+    if (given > wanted)
+        err_set(err, ERR_INPUT, "unexpected argument '%s' (see --help)", words[1 + wanted]);
+    else if (given < wanted)
+        err_set(err, ERR_INPUT, "%s needs %s (see --help)", action->name, action->words);
+    return given == wanted ? action : NULL;
 }
 
 bool options_input_ended(struct err *err)

@@ -1,9 +1,9 @@
 /* cli/options.h - command lines from one table per command.
  *
  * A command declares its options as an array; parsing, errors with the nearest name, and --help follow from it.
- * "--name value" and "--name=value" are the same, and so are "--batch-size" and "--batch_size"; a FLAG takes no value;
- * "--no-name" clears a FLAG, and the help shows one that is set from the start as "--[no-]name". "--" ends options.
- * Everything else is positional. */
+ * "--name value" and "--name=value" are the same, and so are "--batch-size" and "--batch_size", however the table
+ * spells it: help and errors have dashes. A FLAG takes no value; "--no-name" clears it, and the help shows one that is
+ * set from the start as "--[no-]name". "--" ends options. Everything else is positional. */
 #pragma once
 
 #include "base/err.h"
@@ -16,22 +16,40 @@ struct option {
     enum option_kind kind;
     void *value;           /* written when the option occurs: holds the default before */
     const char *argument;  /* how the help names the value: "DIR" */
-    const char *help;
+    const char *help;      /* wrapped where it is printed */
     bool *is_given;        /* optional: set when the option occurs */
 };
 
+/* One of the things that a command does, named by its first word: "attune jobs watch ID". */
+struct action {
+    const char *name;
+    const char *words;     /* what stands behind it, as the help names it: "BASE ADAPTER --out DIR"; NULL: nothing.
+                            * What comes before the first option is wanted, ACTION_WORDS_MAX words at most */
+    const char *help;      /* wrapped where it is printed */
+    /* words are those behind the name. */
+    bool (*run)(void *context, const char *const *words, struct err *err);
+};
+enum { ACTION_WORDS_MAX = 2 };
+
 struct options {
     const char *usage;     /* "attune train --model DIR --train FILE --out DIR [options]" */
-    const char *about;     /* one paragraph */
+    const char *about;     /* one paragraph, wrapped where it is printed; a line break in it stays */
     const struct option *list;
     int count;
     int positional_min, positional_max;
+    const struct action *actions; /* NULL: the command does one thing; else positional_max is 1 +
+                                   * ACTION_WORDS_MAX */
+    int action_count;
 };
 
 /* argv[0] is the command's name. positional has room for positional_max. Prints help on stdout and exits 0 on
  * --help. */
 bool options_parse(const struct options *options, int argc, char **argv, const char **positional, int *positional_count,
                    struct err *err);
+
+/* The action that words[0] names, when as many words stand behind it as it wants; words has 1 + ACTION_WORDS_MAX
+ * places, NULL where nothing was given. NULL with err set otherwise. */
+const struct action *options_action(const struct options *options, const char *const *words, struct err *err);
 
 /* Behind a read of standard input that gave no line: false when that was not its end but an error. */
 bool options_input_ended(struct err *err);

@@ -154,8 +154,8 @@ int cli_prepare(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune prepare --run DIR | --estimate < job.json | --preview FILE --model DIR",
-        .about = "Turns a run's data files into tokens in the shared cache, or answers a question of the server in one "
-                 "line of JSON.",
+        .about = "Turns a run's data files into tokens in the shared cache, or answers a question of the server in "
+                 "one line of JSON.",
         .list = list,
         .count = sizeof list / sizeof *list,
     };

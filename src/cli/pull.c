@@ -124,8 +124,6 @@ bool pull_model(const struct pull_options *options, const char *repo, struct err
     };
     bool ok;
 
-    if (!repo)
-        return err_set(err, ERR_INPUT, "pull needs the name of a repository: org/name");
     if (options->transfers < 0 || options->transfers > TRANSFERS_MAX)
         return err_set(err, ERR_INPUT, "--transfers is 1 to %d", TRANSFERS_MAX);
     if (!download.cache)

@@ -74,13 +74,12 @@ int cli_render(int argc, char **argv)
         {"now", OPTION_TEXT, &now, "ISO-TIME", "what strftime_now shows; default: the clock, in UTC", NULL},
     };
     const struct options options = {
-        "attune render --template FILE [--now ISO-TIME]",
-        "Renders a chat template. Each line of standard input is a JSON object of the template's variables and\n"
-        "gives one line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
-        list,
-        sizeof list / sizeof *list,
-        0,
-        0};
+        .usage = "attune render --template FILE [--now ISO-TIME]",
+        .about = "Renders a chat template. Each line of standard input is a JSON object of the template's variables "
+                 "and gives one line: {\"text\", \"generation_spans\"} with spans in code points, or {\"error\"}.",
+        .list = list,
+        .count = sizeof list / sizeof *list,
+    };
     struct template_options template_options = {.now = clock_unix()};
     struct template *template = NULL;
     struct arena arena = {0};

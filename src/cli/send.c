@@ -10,7 +10,7 @@ int cli_send(int argc, char **argv)
 {
     const struct options options = {
         .usage = "attune send",
-        .about = "Tells one service what a job did: a document on standard input, progress on standard output\n"
+        .about = "Tells one service what a job did: a document on standard input, progress on standard output "
                  "(src/track/sending.h). The server starts it by itself.",
     };
     struct err err = {0};

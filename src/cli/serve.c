@@ -511,14 +511,14 @@ int cli_serve(int argc, char **argv)
          "fine-tuning jobs at once on the processor (default 1); a GPU has one", NULL},
         {"devices", OPTION_TEXT, &s.options.devices, "LIST",
          "what jobs and chats run on: cpu, cuda (every GPU), cuda:1 … (default: cpu,cuda where there is a GPU)", NULL},
-        {"nice", OPTION_INT, &s.options.nice, "N",
-         "how far trainers stand back behind the server for the processors, 0 to 19 (default 10)", NULL},
+        {"nice", OPTION_INT, &s.options.nice, "N", "niceness of trainers, 0 to 19: the server goes first (default 10)",
+         NULL},
         {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",
          "a recovery point every N steps (default: every two minutes)", NULL},
         {"hung-seconds", OPTION_INT, &s.options.hung_seconds, "N",
-         "a trainer without a sign of life for so long is ended and its job goes on (default 600)", NULL},
+         "a trainer that gives no sign of life for so long is killed and its job resumed (default 600)", NULL},
         {"memory", OPTION_INT, &s.options.memory, "BYTES",
-         "for all jobs and chat workers together (default: nine tenths of the machine's)", NULL},
+         "that all jobs and chat workers may take together (default: nine tenths of the machine's)", NULL},
         {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
          "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
         {"access-log", OPTION_TEXT, &s.options.access_log, "FILE",
@@ -528,11 +528,11 @@ int cli_serve(int argc, char **argv)
         {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
         {"connections-per-address", OPTION_INT, &s.options.connections_per_address, "N",
          "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
-        {"audit-days", OPTION_INT, &s.options.audit_days, "N", "the audit log is kept so long (default 365)", NULL},
+        {"audit-days", OPTION_INT, &s.options.audit_days, "N", "how long the audit log is kept (default 365)", NULL},
         {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
          "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
         {"hub-bytes-max", OPTION_INT, &s.options.hub_bytes_max, "BYTES",
-         "what models of the Hub may take on the disk in all (default: down to --disk-free-min)", NULL},
+         "that models of the Hub may take on the disk in all (default: down to --disk-free-min)", NULL},
         {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
          "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, "
          "internal:http://10.0.0.5:5000 (default: none)",
@@ -546,8 +546,8 @@ int cli_serve(int argc, char **argv)
     };
     const struct options options = {
         .usage = "attune serve --data DIR [--models DIR] [options]",
-        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs run\n"
-                 "on when the server stops, and a new server goes on with them.",
+        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs "
+                 "run on when the server stops, and a new server goes on with them.",
         .list = list,
         .count = sizeof list / sizeof *list,
     };

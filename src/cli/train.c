@@ -34,16 +34,6 @@ struct arguments {
 #define OPTION_KIND_FLOAT OPTION_FLOAT
 #define OPTION_KIND_BOOL  OPTION_FLAG
 
-/* "learning_rate" as "learning-rate". */
-static const char *with_dashes(struct arena *arena, const char *name)
-{
-    char *copy = arena_copy(arena, name, strlen(name));
-
-    for (char *p = copy; *p; p++)
-        *p = *p == '_' ? '-' : *p;
-    return copy;
-}
-
 /* Where it is noted that the hyperparameter was given; NULL: nobody asks. */
 static bool *note_given(struct arguments *a, const char *name)
 {
@@ -88,11 +78,11 @@ static void list_what_runs(struct arguments *a, struct option_list *list)
     add_options(list, options, sizeof options / sizeof *options);
 }
 
-static void list_hyperparameters(struct arena *arena, struct arguments *a, struct option_list *list)
+static void list_hyperparameters(struct arguments *a, struct option_list *list)
 {
     struct train_config *c = &a->config;
 #define HYPERPARAMETER_OPTION(name, kind, standard, min, max, help)                                                    \
-    list->at[list->count++] = (struct option){with_dashes(arena, #name),                                               \
+    list->at[list->count++] = (struct option){#name,                                                                   \
                                               OPTION_KIND_##kind,                                                      \
                                               &c->hp.name,                                                             \
                                               OPTION_KIND_##kind == OPTION_FLAG ? NULL : "X",                          \
@@ -528,7 +518,7 @@ int cli_train(int argc, char **argv)
     a.config.hp = HYPERPARAMETERS_DEFAULT;
     a.config.has_tensorboard = true;
     list_what_runs(&a, &list);
-    list_hyperparameters(&arena, &a, &list);
+    list_hyperparameters(&a, &list);
     list_more(&a, &list);
     options.count = list.count;
     if (!options_parse(&options, argc, argv, NULL, NULL, &err))

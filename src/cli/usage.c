@@ -112,9 +112,8 @@ int cli_usage(int argc, char **argv)
         {"url", OPTION_TEXT, &o.url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
     const struct options options = {
         .usage = "attune usage [completions|fine_tuning|storage] [--days N] [--by project|model]",
-        .about =
-            "What the projects of the organisation used, by the day: answers of models, training (the default), bytes\n"
-            "of files. Needs an admin's key.",
+        .about = "What the projects of the organisation used, by the day: answers of models, training (the default), "
+                 "bytes of files. Needs an admin's key.",
         .list = option,
         .count = sizeof option / sizeof *option,
         .positional_max = 1};

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -164,13 +165,14 @@ def test_a_watch_outlives_the_server(service):
 
 @pytest.mark.parametrize("words, status, said", [
     (("jobs", "get", "ftjob-0"), 1, "Could not find fine tune: ftjob-0"), (("jobs", "watch", "ftjob-0"), 1, "ftjob-0"),
-    (("jobs", "cancel"), 1, "needs a job's id"),
-    (("jobs", "dance", "x"), 1, "unknown action"), (("jobs",), 2, "usage"), (("jobs", "list", "--wish"), 2, "--wish"),
-    (("jobs", "create", "--model", "test/tiny"), 1, "--train"),
+    (("jobs", "cancel"), 2, "cancel needs ID"),
+    (("jobs", "dance", "x"), 2, "unknown action"), (("jobs",), 2, "an action is missing: list, create"), (("jobs", "list", "--wish"), 2, "--wish"),
+    (("jobs", "create", "--model", "test/tiny"), 2, "--train"),
     (("jobs", "create", "--model", "none/here", "--train", "file-0"), 1, "test/tiny"),
     (("files", "upload", "/nothing/here"), 1, "/nothing/here"),
-    (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 1, "unknown action"),
-    (("models", "merge", "/nothing"), 1, "needs the base"),
+    (("chat", "none/here", "x"), 1, "test/tiny"), (("models", "dance"), 2, "unknown action"),
+    (("models", "merge", "/nothing"), 2, "merge needs BASE ADAPTER"),
+    (("models", "merge", "/nothing", "/nothing/here"), 2, "--out"),
     (("models", "merge", "/nothing", "/nothing/here", "--out", "/nothing/out"), 1, "/nothing/config.json"),
     (("files", "get", "a/../b"), 1, ""),
     (("job", "list"), 2, "did you mean 'jobs'?"), (("jobs", "create", "--learning_rate", "nan"), 2, "takes a number"),
@@ -180,6 +182,14 @@ def test_a_watch_outlives_the_server(service):
 ])
 def test_what_fails_is_told(service, words, status, said):
     assert said in attune(service, *words, status=status)
+
+
+def test_every_command_has_a_help_that_fits_a_terminal(service):
+    commands = re.findall(r"^  (\w+) ", attune(service, "--help"), re.M)
+    assert len(commands) > 20
+    for command in commands:
+        told = attune(service, command, "--help")
+        assert told.startswith(f"usage: attune {command}") and max(map(len, told.splitlines())) <= 100, told
 
 
 def test_a_file_of_a_job_that_is_refused_is_taken_back(service, tmp_path):
@@ -216,7 +226,7 @@ def test_a_drain_is_begun_waited_for_and_ended(service, tuned):
     assert attune(service, "drain", "begin", "--pause", "--refuse", "--wait") == "draining: jobs at work pause (0 left), new ones are refused\n"
     assert "draining" in attune(service, "drain", "status")
     assert attune(service, "drain", "end") == "not draining; 0 jobs at work\n"
-    assert "unknown action 'stop'" in attune(service, "drain", "stop", status=1)
+    assert "unknown action 'stop'" in attune(service, "drain", "stop", status=2)
     assert "key" in attune(service, "drain", status=1, ATTUNE_API_KEY="wrong")
 
 

@@ -27,7 +27,7 @@ static bool parse(struct parsed *p, const char *line)
         {"packing", OPTION_FLAG, &p->packing, NULL, "pack", NULL},
         {"lora", OPTION_FLAG, &p->lora, NULL, "adapter", &p->has_lora},
     };
-    const struct options options = {"usage", "about", list, sizeof list / sizeof *list, 0, 2};
+    const struct options options = {.list = list, .count = sizeof list / sizeof *list, .positional_max = 2};
 
     *p = (struct parsed){.packing = true};
     snprintf(p->text, sizeof p->text, "%s", line);
@@ -76,10 +76,10 @@ static void errors_name_the_option(void **state)
     static const struct {
         const char *line, *part;
     } cases[] = {{"--batch 4", "unknown option --batch"},
-                 {"--batchsize 4", "did you mean --batch_size?"},
-                 {"--batch_siz 4", "did you mean --batch_size?"},
+                 {"--batchsize 4", "did you mean --batch-size?"},
+                 {"--batch_siz 4", "did you mean --batch-size?"},
                  {"--batch_size_ 4", "unknown option --batch_size_"},
-                 {"--batch_size many", "--batch_size takes an integer, not 'many'"},
+                 {"--batch_size many", "--batch-size takes an integer, not 'many'"},
                  {"--learning-rate", "--learning-rate needs a value"}};
     struct parsed p;
 
@@ -105,6 +105,39 @@ static void only_finite_numbers_are_numbers(void **state)
     assert_true(p.rate == -1e-3);
 }
 
+static bool run_none(void *context, const char *const *words, struct err *err)
+{
+    return true;
+}
+
+static void the_first_word_names_an_action_with_what_it_wants(void **state)
+{
+    static const struct action actions[] = {{"list", NULL, "", run_none},
+                                            {"merge", "BASE ADAPTER --out DIR", "", run_none},
+                                            {"all", "--yes", "", run_none}};
+    static const struct {
+        const char *words[3], *found, *said;
+    } cases[] = {{{"list"}, "list", NULL},
+                 {{"merge", "a", "b"}, "merge", NULL},
+                 {{"all"}, "all", NULL},
+                 {{NULL}, NULL, "an action is missing: list, merge or all"},
+                 {{"lis"}, NULL, "unknown action 'lis': list, merge or all"},
+                 {{"merge", "a"}, NULL, "merge needs BASE ADAPTER --out DIR"},
+                 {{"list", "a"}, NULL, "unexpected argument 'a'"}};
+    const struct options options = {.actions = actions, .action_count = 3};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err err = {0};
+        const struct action *action = options_action(&options, cases[i].words, &err);
+
+        assert_int_equal(!action, !cases[i].found);
+        if (action)
+            assert_string_equal(action->name, cases[i].found);
+        else if (!strstr(err.text, cases[i].said))
+            fail_msg("'%s' gives '%s', without '%s'", cases[i].words[0], err.text, cases[i].said);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -113,6 +146,7 @@ int main(void)
         cmocka_unit_test(flags_are_set_and_cleared),
         cmocka_unit_test(what_is_no_option_is_positional),
         cmocka_unit_test(errors_name_the_option),
+        cmocka_unit_test(the_first_word_names_an_action_with_what_it_wants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
