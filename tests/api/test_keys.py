@@ -81,7 +81,7 @@ def test_many_keys_made_at_once_beside_a_server_at_work_all_work(keyed):
                                          (["--project", "proj-none"], "proj-none"), (["--organization", "org-none"], "No such project")])
 def test_wrong_options_make_no_key(keyed, words, said):
     refused = run_keys(keyed[0].data, "create", *words)
-    assert refused.returncode == 1 and said in refused.stderr and refused.stdout == ""
+    assert refused.returncode == 2 and said in refused.stderr and refused.stdout == ""
 
 
 def test_an_expired_key_opens_nothing(keyed):

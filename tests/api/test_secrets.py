@@ -95,7 +95,7 @@ def test_the_command_line_takes_the_value_from_standard_input(keyed):
     assert run("set", "WANDB_API_KEY", value=value + "\n").returncode == 0
     assert re.search(rf"^WANDB_API_KEY +{value[-4:]}$", run("list").stdout, re.M) and value not in run("list").stdout
     assert run("delete", "WANDB_API_KEY").returncode == 0 and "WANDB_API_KEY" not in run("list").stdout
-    assert run("set", "X Y", value="v").returncode == 1 and run("set", "X").returncode == 1 and run("sell").returncode == 1
+    assert run("set", "X Y", value="v").returncode == 1 and run("set", "X").returncode == 1 and run("sell").returncode == 2
 
 
 def test_a_secret_does_not_stay_in_the_servers_memory(keyed):

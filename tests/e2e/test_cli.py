@@ -72,7 +72,7 @@ def test_a_file_is_shown_as_what_is_trained(service, tuned):
     file = attune(service, "files", "upload", service.data.parent / "train.jsonl").strip()
     shown = attune(service, "files", "preview", file, "--model", tuned, "--line", 2, "--count", 2)
     assert shown.startswith("line 2\n") and "\nline 3\n" in shown and "train " in shown
-    assert "needs --model" in attune(service, "files", "preview", file, status=1)
+    assert "needs --model" in attune(service, "files", "preview", file, status=2)
     assert "nothing in line 99" in attune(service, "files", "preview", file, "--model", "test/tiny", "--line", 99,
                                           status=1)
 
