@@ -4,7 +4,7 @@
 #include "os/clock.h"
 
 #include <errno.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -36,7 +36,7 @@ struct http_timer {
 struct http_loop {
     struct http_clock clock;
     int epoll_fd, wake_fd;
-    volatile sig_atomic_t is_stopped;
+    atomic_bool is_stopped; /* lock-free, so a signal handler may set it */
     struct http_watch *watches, *removed;
     struct http_timer *timers;
     struct http_timer **heap;
@@ -331,7 +331,7 @@ bool http_loop_run(struct http_loop *loop, struct err *err)
     while (!loop->is_stopped)
         if (!http_loop_step(loop, -1, err))
             return false;
-    loop->is_stopped = 0;
+    loop->is_stopped = false;
     return true;
 }
 
@@ -340,7 +340,7 @@ void http_loop_stop(struct http_loop *loop)
     uint64_t one = 1;
     int saved_errno = errno; /* a signal handler must leave it as it was */
 
-    loop->is_stopped = 1;
+    loop->is_stopped = true;
     if (write(loop->wake_fd, &one, sizeof one) < 0)
         errno = saved_errno; /* the counter is full: the loop is being woken anyway */
 }

@@ -29,7 +29,7 @@ struct http_clock {
 struct http_loop *http_loop_new(const struct http_clock *clock, struct err *err);
 void http_loop_free(struct http_loop *loop); /* what is still registered is dropped without a call; NULL is fine */
 
-/* Until http_loop_stop, which may come from a callback or a signal handler. */
+/* Until http_loop_stop, which may come from a callback, a signal handler or another thread. */
 bool http_loop_run(struct http_loop *loop, struct err *err);
 void http_loop_stop(struct http_loop *loop);
 /* One round: waits at most wait_ms (less when a timer is due; -1: no bound of its own), then calls what is ready and
