@@ -13,6 +13,7 @@ attune runs alone over weights that it draws itself (--init random; for qlora ov
 import argparse
 import csv
 import datetime
+import gc
 import json
 import math
 import pathlib
@@ -214,6 +215,23 @@ def run_attune(o, model, data, work):
 
 
 def run_torch(o, model_folder, rows):
+    """As fast as memory allows: activations are computed again only where they do not fit."""
+    import torch
+
+    try:
+        return run_torch_once(o, model_folder, rows)
+    except torch.OutOfMemoryError:
+        if o.recompute:
+            raise
+        print("torch: no room for all activations, so gradient checkpointing", flush=True)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    o.recompute = True
+    return run_torch_once(o, model_folder, rows)
+
+
+def run_torch_once(o, model_folder, rows):
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -27,12 +27,24 @@ static const char tiny_config[] =
     "\"tie_word_embeddings\":true,\"torch_dtype\":\"float32\",\"initializer_range\":0.1}";
 
 struct selftest {
-    const char *backend_name, *model_folder;
+    const char *backend_name, *model_folder, *only;
     int64_t seed, rounds;
     const struct backend *candidate;
     int device;
     int passed_count, failed_count;
 };
+
+static const char steps_name[] = "steps"; /* the part that is not of one operation */
+
+static bool wants_ops(const struct selftest *test)
+{
+    return !test->only || strcmp(test->only, steps_name) != 0;
+}
+
+static bool wants_steps(const struct selftest *test)
+{
+    return !test->only || strcmp(test->only, steps_name) == 0;
+}
 
 static void count_check(struct selftest *test, bool is_ok)
 {
@@ -48,13 +60,12 @@ static void print_op(void *context, const struct selftest_result *result)
            100 * result->worst, is_ok ? "ok" : "FAIL");
     if (!is_ok)
         printf("    %d checks failed, first: %s\n", result->failure_count, result->failure);
-    fflush(stdout);
     count_check(context, is_ok);
 }
 
 static bool check_ops(struct selftest *test, const char *name, const struct backend *backend, struct err *err)
 {
-    const struct selftest_options options = {(uint64_t)test->seed, (int)test->rounds, test->device};
+    const struct selftest_options options = {(uint64_t)test->seed, (int)test->rounds, test->device, test->only};
 
     printf("%s\n", name);
     return selftest_run(backend, &options, print_op, test, err) >= 0;
@@ -261,7 +272,8 @@ static bool check_device(struct selftest *test, struct err *err)
     if (!test->candidate)
         return false;
     print_gpu(test->device);
-    return check_ops(test, test->backend_name, test->candidate, err) && check_steps(test, err);
+    return (!wants_ops(test) || check_ops(test, test->backend_name, test->candidate, err)) &&
+           (!wants_steps(test) || check_steps(test, err));
 }
 
 static bool run(struct selftest *test, struct err *err)
@@ -272,8 +284,27 @@ static bool run(struct selftest *test, struct err *err)
         return check_device(test, err);
     print_gpus();
     test->candidate = &backend_cpu;
-    check_paths(test);
-    return check_steps(test, err);
+    if (wants_ops(test))
+        check_paths(test);
+    return !wants_steps(test) || check_steps(test, err);
+}
+
+/* An operation's trial, or the steps of a small model. */
+static bool is_part(const char *name)
+{
+    for (int i = 0; selftest_trial(i); i++)
+        if (strcmp(name, selftest_trial(i)) == 0)
+            return true;
+    return strcmp(name, steps_name) == 0;
+}
+
+static const char *part_names(struct arena *arena)
+{
+    const char *names = steps_name;
+
+    for (int i = 0; selftest_trial(i); i++)
+        names = arena_printf(arena, "%s, %s", names, selftest_trial(i));
+    return names;
 }
 
 int cli_selftest(int argc, char **argv)
@@ -287,6 +318,8 @@ int cli_selftest(int argc, char **argv)
          NULL},
         {"seed", OPTION_INT, &test.seed, "N", "of the random operands and weights", NULL},
         {"rounds", OPTION_INT, &test.rounds, "N", "how often every operation gets new operands (1 to 10000)", NULL},
+        {"only", OPTION_TEXT, &test.only, "PART", "one operation's trial, or `steps`: a step and a run of the model",
+         NULL},
     };
     const struct options options = {
         .usage = "attune selftest [options]",
@@ -295,12 +328,17 @@ int cli_selftest(int argc, char **argv)
         .count = sizeof list / sizeof *list,
     };
     int positional_count = 0;
+    struct arena arena = {0};
     bool ok = options_parse(&options, argc, argv, NULL, &positional_count, &err);
 
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a run that is cut off has said what it knew */
     if (ok && strcmp(test.backend_name, "ref") != 0 && !device_name_is_valid(test.backend_name))
         ok = err_set(&err, ERR_INPUT, "there is no backend '%s', only cpu, cuda, cuda:N and ref", test.backend_name);
     if (ok && (test.rounds < 1 || test.rounds > 10000))
         ok = err_set(&err, ERR_INPUT, "--rounds is 1 to 10000, not %lld", (long long)test.rounds);
+    if (ok && test.only && !is_part(test.only))
+        ok = err_set(&err, ERR_INPUT, "--only is one of %s; not '%s'", part_names(&arena), test.only);
+    arena_deinit(&arena);
     if (!ok) {
         fprintf(stderr, "attune selftest: %s\n", err.text);
         return 2;

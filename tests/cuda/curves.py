@@ -2,11 +2,12 @@
 """Tiny models of every family on a device and on the processor: 100 steps each, losses within 5e-3; a run that is stopped goes on to the same losses; and runs
 in few bytes a parameter and over weights of four bits.
 
-usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY] [--csv FILE] [--budget SECONDS]
+usage: curves.py --attune PROGRAM [--device cuda] [--work DIR] [--steps N] [--only FAMILY] [--csv FILE] [--budget SECONDS] [--jobs N]
 
 Each family is a row of the CSV as soon as it is known; families for which no time is left are named and count as failed.
 """
 import argparse
+import concurrent.futures
 import csv
 import json
 import pathlib
@@ -15,8 +16,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+TABLE = threading.Lock()
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BASE = ROOT / "models/attune/world-3m"
 SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=4096,
@@ -81,22 +84,33 @@ def train(o, folder, device, out, *more):
 
 
 def tell(o, name, steps, first, last, want, worst, ok, note=""):
-    print(f"{name:12} {steps} steps, loss {first:.4f} to {last:.4f}, expected {want:.4f}, off by at most {worst:.1e}  {'ok' if ok else 'FAIL'} {note}", flush=True)
-    if o.csv:
-        is_new = not o.csv.exists()
-        with open(o.csv, "a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(["family", "steps", "first_loss", "last_loss", "expected_last_loss", "largest_relative_difference", "ok", "note"])
-            writer.writerow([name, steps, first, last, want, worst, int(ok), note])
+    with TABLE:
+        print(f"{name:12} {steps} steps, loss {first:.4f} to {last:.4f}, expected {want:.4f}, off by at most {worst:.1e}  {'ok' if ok else 'FAIL'} {note}", flush=True)
+        if o.csv:
+            is_new = not o.csv.exists()
+            with open(o.csv, "a", newline="") as file:
+                writer = csv.writer(file)
+                if is_new:
+                    writer.writerow(["family", "steps", "first_loss", "last_loss", "expected_last_loss", "largest_relative_difference", "ok", "note"])
+                writer.writerow([name, steps, first, last, want, worst, int(ok), note])
     return ok
+
+
+def train_both(o, folder, name, *more):
+    """Losses on the device and on the processor, at the same time if there are jobs to spare."""
+    if o.jobs == 1:
+        return train(o, folder, o.device, folder / f"device{name}", *more), train(o, folder, "cpu", folder / f"cpu{name}", *more)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        want = other.submit(train, o, folder, "cpu", folder / f"cpu{name}", *more)
+        got = train(o, folder, o.device, folder / f"device{name}", *more)
+        return got, want.result()
 
 
 def compare(o, family):
     folder = o.work / family
     vocab = make_model(folder / "model", family)
     make_data(folder / "train.jsonl", vocab, o.steps)
-    got, want = train(o, folder, o.device, folder / "device"), train(o, folder, "cpu", folder / "cpu")
+    got, want = train_both(o, folder, "")
     worst = max(abs(a / b - 1) for a, b in zip(got, want))
     return tell(o, family, len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
 
@@ -105,7 +119,7 @@ def compare_short(o, optim):
     """A run in few bytes a parameter: the same random bits on both sides, but bf16 products, whose sums differ; losses within 5e-2."""
     folder = o.work / "llama"
     more = ("--dtype", "bfloat16", "--optim", optim)
-    got, want = train(o, folder, o.device, folder / f"device-{optim}", *more), train(o, folder, "cpu", folder / f"cpu-{optim}", *more)
+    got, want = train_both(o, folder, f"-{optim}", *more)
     worst = max(abs(a / b - 1) for a, b in zip(got, want))
     return tell(o, optim, len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-2)
 
@@ -117,7 +131,7 @@ def compare_nf4(o):
     shutil.copytree(BASE, folder / "model")
     make_data(folder / "train.jsonl", json.loads((BASE / "config.json").read_text())["vocab_size"], o.steps)
     more = ("--init", "model", "--lora", "--quantization", "nf4")
-    got, want = train(o, folder, o.device, folder / "device", *more), train(o, folder, "cpu", folder / "cpu", *more)
+    got, want = train_both(o, folder, "", *more)
     worst = max(abs(a / b - 1) for a, b in zip(got, want))
     return tell(o, "nf4", len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
 
@@ -159,15 +173,19 @@ def main():
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", choices=FAMILIES)
     parser.add_argument("--csv", type=pathlib.Path)
+    parser.add_argument("--jobs", type=int, default=1, help="families at once")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds behind which no family begins")
     o = parser.parse_args()
     o.attune = str(pathlib.Path(o.attune).resolve())
     o.until = time.monotonic() + o.budget
-    results = [attempt(o, family, lambda: compare(o, family)) for family in ([o.only] if o.only else FAMILIES)]
-    if not o.only or o.only == "llama":
-        results.append(attempt(o, "resumed", lambda: resume(o)))
-        results += [attempt(o, optim, lambda: compare_short(o, optim)) for optim in ("adamw_bf16", "adamw_8bit")]
-        results.append(attempt(o, "nf4", lambda: compare_nf4(o)))
+    turns = [(family, lambda family=family: compare(o, family)) for family in ([o.only] if o.only else FAMILIES)]
+    turns.append(("nf4", lambda: compare_nf4(o)))
+    of_llama = [("resumed", lambda: resume(o))] + [(optim, lambda optim=optim: compare_short(o, optim)) for optim in ("adamw_bf16", "adamw_8bit")]
+    if o.only and o.only != "llama":
+        turns, of_llama = turns[:1], []
+    with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
+        results = list(pool.map(lambda turn: attempt(o, *turn), turns))
+        results += pool.map(lambda turn: attempt(o, *turn), of_llama)  # they take its folder
     print(f"curves: {sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 

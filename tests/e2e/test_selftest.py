@@ -39,9 +39,17 @@ def test_the_reference_in_f32_and_bf16_agrees_with_its_f64():
     assert run.returncode == 0 and run.stdout.endswith(f"selftest: {OPS} passed, 0 failed\n"), run.stdout + run.stderr
 
 
+def test_one_part_runs_alone():
+    run = selftest("--backend", "ref", "--rounds", "1", "--only", "norm_grad")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [line.split()[0] for line in run.stdout.splitlines()[1:-1]] == ["norm_grad"], run.stdout
+    run = selftest("--only", "steps")
+    assert run.returncode == 0 and run.stdout.endswith("selftest: 2 passed, 0 failed\n"), run.stdout + run.stderr
+
+
 def test_what_cannot_be_tested_is_said_in_one_line():
     for words, status, text in [(["--backend", "cuda:63"], 1, "device cuda:63: "),
-                                (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"),
+                                (["--backend", "abacus"], 2, "abacus"), (["--rounds", "0"], 2, "rounds"), (["--only", "attent"], 2, "attent"),
                                 (["--rounds", "1", "--model", "/nowhere"], 1, "/nowhere")]:
         run = selftest(*words)
         assert run.returncode == status and text in run.stderr and run.stderr.count("\n") == 1, run.stderr

@@ -36,7 +36,7 @@ enum { PREF_WORKSPACE_BYTES = 1, PREF_REDUCTION_MASK = 3, PREF_ALIGNMENT_A = 5, 
                        void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,       \
                        const uint64_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream))
 
-enum { PLANS_MAX = 1024, CANDIDATES_MAX = 8, TUNE_RUNS = 3 };
+enum { PLANS_MAX = 1024, PLANS_FULL = PLANS_MAX / 4 * 3, CANDIDATES_MAX = 8, TUNE_RUNS = 3 };
 
 /* What decides about a product: the key of what is kept. */
 struct blas_shape {
@@ -59,6 +59,7 @@ struct blas {
     BLAS_CALLS(BLAS_FIELD)
 #undef BLAS_FIELD
     struct blas_plan plan[PLANS_MAX];
+    int plan_count;
 };
 
 /* The runtime's major version, or the one before. */
@@ -86,7 +87,8 @@ static bool find_calls(struct blas *blas, void *library)
 
 struct blas *blas_open(void *workspace)
 {
-    void *library = open_library();
+    const char *wish = getenv("ATTUNE_CUDA_BLAS");
+    void *library = wish && strcmp(wish, "0") == 0 ? NULL : open_library();
     struct blas *blas;
 
     if (!library)
@@ -103,10 +105,9 @@ struct blas *blas_open(void *workspace)
     return blas;
 }
 
-void blas_close(struct blas *blas)
+/* A plan follows from its shape, so that one made again is the same. */
+static void forget_plans(struct blas *blas)
 {
-    if (!blas)
-        return;
     for (int i = 0; i < PLANS_MAX; i++) {
         struct blas_plan *plan = &blas->plan[i];
         void *layouts[] = {plan->a, plan->b, plan->c, plan->d};
@@ -115,7 +116,16 @@ void blas_close(struct blas *blas)
                 blas->cublasLtMatrixLayoutDestroy(layouts[k]);
         if (plan->desc)
             blas->cublasLtMatmulDescDestroy(plan->desc);
+        *plan = {};
     }
+    blas->plan_count = 0;
+}
+
+void blas_close(struct blas *blas)
+{
+    if (!blas)
+        return;
+    forget_plans(blas);
     blas->cublasLtDestroy(blas->handle);
     free(blas);
 }
@@ -186,7 +196,6 @@ static uint32_t hash_of(const struct blas_shape *shape)
     return hash;
 }
 
-/* NULL: as many shapes as can be kept are there already. */
 static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
 {
     struct mat added = added_of(p);
@@ -194,19 +203,21 @@ static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
                                p->is_a_turned, p->is_b_turned,
                                {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c), alignment_of(added)}};
     uint32_t at = hash_of(&shape) % PLANS_MAX;
+    struct blas_plan *plan;
 
-    for (int tries = 0; tries < PLANS_MAX; tries++, at = (at + 1) % PLANS_MAX) {
-        struct blas_plan *plan = &blas->plan[at];
-        if (plan->is_used && memcmp(&plan->shape, &shape, sizeof shape) == 0)
-            return plan;
-        if (plan->is_used)
-            continue;
-        plan->is_used = true;
-        plan->shape = shape;
-        make_plan(blas, plan, p);
-        return plan;
+    for (; blas->plan[at].is_used; at = (at + 1) % PLANS_MAX)
+        if (memcmp(&blas->plan[at].shape, &shape, sizeof shape) == 0)
+            return &blas->plan[at];
+    if (blas->plan_count == PLANS_FULL) {
+        forget_plans(blas);
+        at = hash_of(&shape) % PLANS_MAX;
     }
-    return NULL;
+    plan = &blas->plan[at];
+    blas->plan_count++;
+    plan->is_used = true;
+    plan->shape = shape;
+    make_plan(blas, plan, p);
+    return plan;
 }
 
 /* The product by one algorithm, with its results at `to`. */
@@ -273,7 +284,7 @@ bool blas_run(struct queue *queue, const struct product *p)
     if (!blas || p->a.type != p->b.type || (p->a.type == DTYPE_F32 && p->c.type != DTYPE_F32))
         return false;
     plan = plan_of(blas, p);
-    if (!plan || !plan->is_supported)
+    if (!plan->is_supported)
         return false;
     if (plan->candidate_count > 1)
         tune(blas, plan, p, state->stream);

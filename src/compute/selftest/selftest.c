@@ -144,11 +144,20 @@ void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m)
             }
 }
 
-static void (*const cases[])(struct trial *t) = {
-#define CASE_ROW(name) trial_##name,
+static const struct {
+    const char *name;
+    void (*run)(struct trial *t);
+} cases[] = {
+#define CASE_ROW(name) {#name, trial_##name},
     TRIAL_CASES(CASE_ROW)
 #undef CASE_ROW
 };
+enum { CASE_COUNT = sizeof cases / sizeof cases[0] };
+
+const char *selftest_trial(int index)
+{
+    return index < CASE_COUNT ? cases[index].name : NULL;
+}
 
 static char *take(struct trial *t, size_t bytes)
 {
@@ -205,11 +214,15 @@ int selftest_run(const struct backend *candidate, const struct selftest_options 
     if (!trial_begin(&trial, candidate, options, err))
         return -1;
     for (int round = 0; round < options->rounds; round++)
-        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (int i = 0; i < CASE_COUNT; i++) {
+            if (options->only && strcmp(options->only, cases[i].name) != 0)
+                continue;
             operands_reset(&trial.operands);
-            cases[i](&trial);
+            cases[i].run(&trial);
         }
     for (int op = 0; op < OP_COUNT; op++) {
+        if (options->only && !trial.result[op].comparison_count && !trial.result[op].failure_count)
+            continue;
         failed_count += trial.result[op].failure_count > 0;
         report(context, &trial.result[op]);
     }

@@ -16,7 +16,11 @@ struct selftest_options {
     uint64_t seed;
     int rounds;              /* each has every operation once or more; at least 1 */
     int device;              /* of a backend with several */
+    const char *only;        /* one of selftest_trial; NULL: all of them */
 };
+
+/* Names of the trials, in order, each of one operation or a few; NULL behind the last. */
+const char *selftest_trial(int index);
 
 struct selftest_result {
     enum op op;
@@ -26,7 +30,7 @@ struct selftest_result {
     char failure[256];       /* the first one, with both values; "" for none */
 };
 
-/* Calls `report` once for every operation, in the order of the table, when all rounds are done; then returns how many
+/* Calls `report` once for every operation (with `only` for those that were tried), in the order of the table, when all rounds are done; then returns how many
  * operations failed; -1 with err (which may be NULL) when the candidate's device cannot be opened. */
 int selftest_run(const struct backend *candidate, const struct selftest_options *options,
                  void (*report)(void *context, const struct selftest_result *result), void *context, struct err *err);
