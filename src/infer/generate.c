@@ -31,7 +31,7 @@ struct generator {
     int count, next;        /* next: where the next step begins to take drawn tokens, should not all of them find room */
     int64_t prompts_run;    /* tokens of prompts so far: the clock of their turns */
     float *logits;          /* [SEQUENCES_MAX, vocab] */
-    int32_t *order;         /* [vocab] */
+    uint64_t *order;        /* [2 · vocab] */
     struct kept *kept;
     struct kv_cache *cache; /* [layers · SEQUENCES_MAX] of a step */
     struct arena step;
@@ -50,7 +50,7 @@ struct generator *generator_new(struct model *model, int32_t tokens, int32_t pro
     g->short_most = rope_short_most(config, model_plan_used(model)->positions);
     g->kept = kept_new(model, kept_bytes);
     g->logits = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->vocab, sizeof *g->logits);
-    g->order = mem_alloc_zero((size_t)g->vocab, sizeof *g->order);
+    g->order = mem_alloc_zero(2 * (size_t)g->vocab, sizeof *g->order);
     g->cache = mem_alloc_zero(SEQUENCES_MAX * (size_t)g->layers, sizeof *g->cache);
     return g;
 }

@@ -8,7 +8,7 @@
 
 /* Logits are worked on in vectors of the same width everywhere: a processor with narrower ones takes several steps, and sums
  * have the same order. */
-enum { BLOCK = 1024, WIDE = 16 };
+enum { BLOCK = 1024, WIDE = 16, DIGIT = 11 };
 
 typedef float wide __attribute__((vector_size(4 * WIDE)));
 typedef int32_t wide_i __attribute__((vector_size(4 * WIDE)));
@@ -70,11 +70,6 @@ struct weights {
 ALWAYS_INLINE wide weights_of(const struct weights *w, const float *logits, int32_t count)
 {
     return exp_of_negative((load(logits, count, -INFINITY) - w->best) * w->inverse_temperature);
-}
-
-static float weight_of(const struct weights *w, int32_t i)
-{
-    return weights_of(w, w->logits + i, 1)[0];
 }
 
 /* Weights from + 0 .. from + count - 1, at most BLOCK; their sum. */
@@ -156,16 +151,6 @@ static double weigh_all(const struct weights *w)
     return sum;
 }
 
-static int compare_descending(const void *a, const void *b, void *context)
-{
-    const float *logits = context;
-    int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
-
-    if (logits[i] != logits[j])
-        return logits[i] > logits[j] ? -1 : 1;
-    return (i > j) - (i < j);
-}
-
 /* Uniform on [0, 1) with 53 bits. */
 static double draw(const struct sample_options *options, uint32_t position)
 {
@@ -199,35 +184,115 @@ static int32_t pick(const struct weights *w, double target)
     return last;
 }
 
-/* The same among the likeliest tokens whose weights reach top_p of `sum`. Tokens below an even share of what may be left out
- * sum to less than that: they are not among them and need no sorting. */
-static int32_t pick_likely(const struct weights *w, double sum, double top_p, double uniform, int32_t *order)
+/* A candidate is a key in the high half of a word and the token's id in the low one. Keys ascend where logits descend; both zeros are one. */
+static uint64_t candidate_of(float logit, int32_t id)
+{
+    float value = logit + 0.0f;
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    bits = bits >> 31 ? bits : ~bits & 0x7fffffff;
+    return (uint64_t)bits << 32 | (uint32_t)id;
+}
+
+static float logit_of(uint64_t candidate)
+{
+    uint32_t bits = (uint32_t)(candidate >> 32);
+    float logit;
+
+    bits = bits >> 31 ? bits : ~bits & 0x7fffffff;
+    memcpy(&logit, &bits, sizeof logit);
+    return logit;
+}
+
+/* One pass of a stable sort: by DIGIT bits from `shift` on. */
+static void sort_by_digit(const uint64_t *from, int32_t count, int shift, uint64_t *to)
+{
+    int32_t start[1 << DIGIT] = {0}, at = 0;
+
+    for (int32_t i = 0; i < count; i++)
+        start[from[i] >> shift & ((1 << DIGIT) - 1)]++;
+    for (int32_t d = 0; d < 1 << DIGIT; d++) {
+        int32_t here = start[d];
+        start[d] = at;
+        at += here;
+    }
+    for (int32_t i = 0; i < count; i++)
+        to[start[from[i] >> shift & ((1 << DIGIT) - 1)]++] = from[i];
+}
+
+/* Descending by logit, equals in order of their ids, as they came; the result lies behind them, in room of as many. */
+static uint64_t *sort_candidates(uint64_t *candidates, int32_t count)
+{
+    uint64_t *other = candidates + count;
+
+    sort_by_digit(candidates, count, 32, other);
+    sort_by_digit(other, count, 32 + DIGIT, candidates);
+    sort_by_digit(candidates, count, 32 + 2 * DIGIT, other);
+    return other;
+}
+
+/* Tokens below an even share of what may be left out sum to less than that: they are not among the likeliest and need no sorting. */
+static int32_t list_candidates(const struct weights *w, double sum, double top_p, uint64_t *candidates)
 {
     float weight[BLOCK], least = (float)((1 - top_p) * sum / w->vocab);
-    int32_t candidates = 0, kept = 0;
-    double reached = 0, target;
+    int32_t count = 0;
 
     for (int32_t from = 0; from < w->vocab; from += BLOCK) {
-        int32_t count = block_count(w, from);
-        weigh_block(w, from, count, weight);
-        for (int32_t j = 0; j < count; j++)
+        int32_t block = block_count(w, from);
+        weigh_block(w, from, block, weight);
+        for (int32_t j = 0; j < block; j++)
             if (weight[j] >= least)
-                order[candidates++] = from + j;
+                candidates[count++] = candidate_of(w->logits[from + j], from + j);
     }
-    qsort_r(order, (size_t)candidates, sizeof *order, compare_descending, (void *)(uintptr_t)w->logits);
-    while (kept < candidates && (kept == 0 || reached < top_p * sum))
-        reached += (double)weight_of(w, order[kept++]);
-    target = uniform * reached;
+    return count;
+}
+
+/* Weights of sorted candidates, a block of up to BLOCK. */
+static void weigh_candidates(const struct weights *w, const uint64_t *sorted, int32_t count, float weight[BLOCK])
+{
+    float logit[BLOCK];
+    struct weights block = *w;
+
+    for (int32_t i = 0; i < count; i++)
+        logit[i] = logit_of(sorted[i]);
+    block.logits = logit;
+    weigh_block(&block, 0, count, weight);
+}
+
+/* The token that falls on `target` of the sum of the first `kept` candidates. */
+static int32_t pick_candidate(const struct weights *w, const uint64_t *sorted, int32_t kept, double target)
+{
+    float weight[BLOCK];
+
     for (int32_t i = 0; i < kept; i++) {
-        target -= (double)weight_of(w, order[i]);
+        if (i % BLOCK == 0)
+            weigh_candidates(w, sorted + i, kept - i < BLOCK ? kept - i : BLOCK, weight);
+        target -= (double)weight[i % BLOCK];
         if (target < 0)
-            return order[i];
+            return (int32_t)(uint32_t)sorted[i];
     }
-    return kept ? order[kept - 1] : 0; /* none: the logits are no numbers */
+    return kept ? (int32_t)(uint32_t)sorted[kept - 1] : 0; /* none: the logits are no numbers */
+}
+
+/* pick among the likeliest tokens whose weights reach top_p of `sum`. */
+static int32_t pick_likely(const struct weights *w, double sum, double top_p, double uniform, uint64_t *room)
+{
+    float weight[BLOCK];
+    int32_t count = list_candidates(w, sum, top_p, room), kept = 0;
+    const uint64_t *sorted = sort_candidates(room, count);
+    double reached = 0;
+
+    for (; kept < count && (kept == 0 || reached < top_p * sum); kept++) {
+        if (kept % BLOCK == 0)
+            weigh_candidates(w, sorted + kept, count - kept < BLOCK ? count - kept : BLOCK, weight);
+        reached += (double)weight[kept % BLOCK];
+    }
+    return pick_candidate(w, sorted, kept, uniform * reached);
 }
 
 int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
-                     int32_t *order)
+                     uint64_t *room)
 {
     struct weights w = {logits, vocab, 0, (float)(1 / options->temperature)};
     double sum;
@@ -237,7 +302,7 @@ int32_t sample_token(const float *logits, int32_t vocab, const struct sample_opt
     w.best = largest_value(logits, vocab);
     sum = weigh_all(&w);
     if (options->top_p < 1)
-        return pick_likely(&w, sum, options->top_p, draw(options, position), order);
+        return pick_likely(&w, sum, options->top_p, draw(options, position), room);
     return pick(&w, draw(options, position) * sum);
 }
 
@@ -255,13 +320,10 @@ static void insert(struct sample_alternative *top, int *count, int max, int32_t 
 
 double sample_logprobs(const float *logits, int32_t vocab, int32_t id, int top_count, struct sample_alternative *top)
 {
-    float best = largest_value(logits, vocab);
-    double sum = 0, log_sum;
+    struct weights w = {logits, vocab, largest_value(logits, vocab), 1};
+    double log_sum = w.best + log(weigh_all(&w));
     int count = 0;
 
-    for (int32_t i = 0; i < vocab; i++)
-        sum += exp((double)logits[i] - best);
-    log_sum = best + log(sum);
     for (int32_t i = 0; i < vocab && top_count > 0; i++)
         if (count < top_count || logits[i] - log_sum > top[top_count - 1].logprob)
             insert(top, &count, top_count, i, logits[i] - log_sum);

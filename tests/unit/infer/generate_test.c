@@ -330,7 +330,8 @@ static void check_cache_changes_nothing(struct model *model, int32_t prompt_toke
     struct generator *generator = generator_new(model, STEP_TOKENS, prompt_tokens, 0);
     struct sequence_request request = request_number(2);
     struct reply reply = {0};
-    int32_t tok[STEP_TOKENS + 1], pos[STEP_TOKENS], order[VOCAB];
+    int32_t tok[STEP_TOKENS + 1], pos[STEP_TOKENS];
+    uint64_t order[2 * VOCAB];
     float logits[VOCAB];
 
     request.max_tokens = STEP_TOKENS - request.prompt_count;
