@@ -1,7 +1,10 @@
 /* Panels of weights that are codes. A tile of 64 by up to 64 numbers is looked up into the first-level cache, in the type that
  * the brick multiplies, and packed from there like any matrix.
  *
- * All numbers of a block are one of sixteen: code · absmax, rounded to the weight's type once for the block. */
+ * All numbers of a block are one of sixteen: code · absmax, rounded to the weight's type once for the block.
+ *
+ * Where a byte is what a step takes of a column, whole panels need no tile: sixteen rows of bytes are turned into columns, and each
+ * lane looks up its own (pack_bytes). The same numbers, more than twice as fast. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 #include "compute/nf4.h"
@@ -123,11 +126,110 @@ static void expand_row(const struct side *side, int32_t row, int32_t col, int32_
     }
 }
 
+#if defined(__AVX512BF16__)
+enum { GROUP = 16, BLOCKS_MAX = 64 };
+
+/* The rows of a part, if one tensor has them all. */
+static const struct nf4 *tensor_of(const struct quant *quant, int32_t row, int32_t count, int32_t *tensor_row)
+{
+    int part = 0;
+
+    while (row >= quant->row_end[part])
+        part++;
+    *tensor_row = row - (part > 0 ? quant->row_end[part - 1] : 0);
+    return row + count <= quant->row_end[part] ? &quant->part[part] : NULL;
+}
+
+/* Rows of a block, 32 bytes each, become columns: those of the first 16 in the low halves, the rest in the high ones. Four times
+ * rows i and i + 8 are interleaved. */
+INLINE void turn_bytes(const uint8_t *codes, size_t row_bytes, __m256i out[GROUP])
+{
+    __m256i other[GROUP];
+
+    UNROLL for (int i = 0; i < GROUP; i++)
+        out[i] = _mm256_loadu_si256((const __m256i *)(codes + (size_t)i * row_bytes));
+    UNROLL for (int round = 0; round < 4; round++) {
+        UNROLL for (int i = 0; i < GROUP / 2; i++) {
+            other[2 * i] = _mm256_unpacklo_epi8(out[i], out[i + GROUP / 2]);
+            other[2 * i + 1] = _mm256_unpackhi_epi8(out[i], out[i + GROUP / 2]);
+        }
+        UNROLL for (int i = 0; i < GROUP; i++)
+            out[i] = other[i];
+    }
+}
+
+/* One step of sixteen columns: the high half of a byte is the first number of the pair. */
+INLINE __m512i look_up(__m128i bytes, __m512 code, __m512 scale)
+{
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                           18, 2, 17, 1, 16, 0);
+    __m512i second = _mm512_cvtepu8_epi32(bytes), first = _mm512_srli_epi32(second, 4);
+    __m512bh halves = _mm512_cvtne2ps_pbh(_mm512_mul_ps(_mm512_permutexvar_ps(second, code), scale),
+                                          _mm512_mul_ps(_mm512_permutexvar_ps(first, code), scale));
+
+    return _mm512_permutexvar_epi16(pairs, (__m512i)halves);
+}
+
+INLINE void pack_block(const uint8_t *codes, size_t row_bytes, const float scales[GROUP], uint32_t *to, size_t width)
+{
+    const __m512 code = _mm512_loadu_ps(nf4_code), scale = _mm512_loadu_ps(scales);
+    __m256i column[GROUP];
+
+    turn_bytes(codes, row_bytes, column);
+    UNROLL for (int i = 0; i < GROUP; i++) {
+        _mm512_storeu_si512(to + (size_t)i * width, look_up(_mm256_castsi256_si128(column[i]), code, scale));
+        _mm512_storeu_si512(to + (size_t)(i + GROUP) * width, look_up(_mm256_extracti128_si256(column[i], 1), code, scale));
+    }
+}
+
+/* Sixteen columns of the panel, from k on, up to BLOCKS_MAX blocks. */
+static void pack_group(const struct nf4 *tensor, int32_t row, int32_t cols, int32_t k, int32_t blocks, uint32_t *to, size_t width)
+{
+    float scales[BLOCKS_MAX][GROUP], of_row[BLOCKS_MAX];
+    int64_t first = (int64_t)row * cols + k;
+
+    for (int32_t i = 0; i < GROUP; i++) {
+        nf4_scales(tensor, (first + (int64_t)i * cols) / NF4_BLOCK, blocks, of_row);
+        for (int32_t block = 0; block < blocks; block++)
+            scales[block][i] = of_row[block];
+    }
+    for (int32_t block = 0; block < blocks; block++)
+        pack_block(tensor->codes + (first + block * NF4_BLOCK) / 2, (size_t)cols / 2, scales[block],
+                   to + (size_t)block * (NF4_BLOCK / 2) * width, width);
+}
+
+/* False where rows do not consist of whole blocks, or groups of columns not of rows of one tensor. */
+static bool pack_bytes(const struct side *side, struct part part, uint32_t *to, int32_t width)
+{
+    const struct nf4 *tensor[PANEL / GROUP];
+    int32_t row[PANEL / GROUP], groups = part.count / GROUP, blocks = part.k_count / NF4_BLOCK;
+
+    if (side->is_k_down || side->m.cols % NF4_BLOCK || part.k % NF4_BLOCK || part.k_count % NF4_BLOCK || part.count != width ||
+        part.count % GROUP)
+        return false;
+    for (int32_t i = 0; i < groups; i++)
+        if (!(tensor[i] = tensor_of(side->quant, part.i + i * GROUP, GROUP, &row[i])))
+            return false;
+    for (int32_t i = 0; i < groups; i++)
+        for (int32_t block = 0; block < blocks; block += BLOCKS_MAX)
+            pack_group(tensor[i], row[i], side->m.cols, part.k + block * NF4_BLOCK, smaller(BLOCKS_MAX, blocks - block),
+                       to + (size_t)block * (NF4_BLOCK / 2) * (size_t)width + i * GROUP, (size_t)width);
+    return true;
+}
+#else
+static bool pack_bytes(const struct side *side, struct part part, uint32_t *to, int32_t width)
+{
+    return false;
+}
+#endif
+
 void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
 {
     struct tile tile;
     struct side plain = {.m = {&tile, TILE, TILE, TILE, is_bf16 ? DTYPE_BF16 : DTYPE_F32}, .is_k_down = side->is_k_down};
 
+    if (is_bf16 && pack_bytes(side, part, to, width))
+        return;
     for (int32_t k = 0; k < part.k_count; k += TILE) {
         int32_t k_count = smaller(TILE, part.k_count - k);
         int32_t rows = side->is_k_down ? k_count : part.count, cols = side->is_k_down ? part.count : k_count;
