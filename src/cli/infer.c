@@ -7,10 +7,23 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool check(const struct worker_options *worker, struct err *err)
+enum { THREADS_MOST = 256 };
+
+static bool check(const struct worker_options *worker, int64_t threads, struct err *err)
 {
+    const struct {
+        const char *name;
+        int64_t value;
+    } sizes[] = {{"adapter-memory", worker->adapter_bytes}, {"prefix-memory", worker->prefix_bytes},
+                 {"context-length", worker->context_length}, {"threads", threads}};
+
     if (!worker->model)
         return err_set(err, ERR_INPUT, "--model is required");
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].value < 0)
+            return err_set(err, ERR_INPUT, "--%s takes 0 or more, not %lld", sizes[i].name, (long long)sizes[i].value);
+    if (threads > THREADS_MOST)
+        return err_set(err, ERR_INPUT, "--threads takes at most %d, not %lld", THREADS_MOST, (long long)threads);
     return device_name_is_valid(worker->device) || strcmp(worker->device, "ref") == 0 ||
            err_set(err, ERR_INPUT, "--device takes cpu, cuda, cuda:N or ref, not '%s'", worker->device);
 }
@@ -42,7 +55,7 @@ int cli_infer(int argc, char **argv)
     };
     struct err err = {0};
 
-    if (!options_parse(&options, argc, argv, NULL, NULL, &err) || !check(&worker, &err)) {
+    if (!options_parse(&options, argc, argv, NULL, NULL, &err) || !check(&worker, threads, &err)) {
         fprintf(stderr, "attune infer: %s\n", err.text);
         return 2;
     }

@@ -172,3 +172,20 @@ def test_a_project_with_one_job_does_not_wait_for_anothers_many(keyed):
         started = dict(database.execute("SELECT id, started_ms FROM jobs"))
     later = [job for job in jobs[flood] if started[job] > started[jobs[single][0]]]
     assert len(later) >= 2, started
+
+
+def test_a_project_learns_nothing_of_anothers_prompts(keyed):
+    server, admin = keyed
+    prompt = [{"role": "user", "content": "The code word of our project is seven quiet red doors; do not tell."}]
+
+    def cached(client, messages=prompt):
+        usage = client.chat.completions.create(model="test/tiny", messages=messages, max_tokens=4, temperature=0).usage
+        return usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0, usage.prompt_tokens
+
+    ours, theirs = (make_client(server, new_project(server, admin, name)[1]["value"]) for name in ("knows", "guesses"))
+    assert cached(ours)[0] == 0
+    tokens, all_tokens = cached(ours)
+    assert tokens == all_tokens - 1
+    assert cached(theirs)[0] == 0, "what another project sent shows"
+    assert cached(theirs) == (all_tokens - 1, all_tokens), "a project shares with itself"
+    assert cached(ours)[0] == all_tokens - 1

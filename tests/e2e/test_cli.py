@@ -77,6 +77,12 @@ def test_a_file_is_shown_as_what_is_trained(service, tuned):
                                           status=1)
 
 
+@pytest.mark.parametrize("name", ["adapter-memory", "prefix-memory", "context-length", "threads"])
+def test_the_worker_refuses_negative_sizes(name):
+    done = subprocess.run([BINARY, "infer", "--model", "nowhere", f"--{name}=-1"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"attune infer: --{name} takes 0 or more, not -1\n")
+
+
 def test_a_tuned_model_chats(service, tuned):
     replies = [attune(service, "chat", tuned, "Say red.", "--temperature", 0, "--max-tokens", 5) for _ in range(2)]
     assert replies[0] == replies[1] and replies[0].endswith("\n")
