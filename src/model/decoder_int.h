@@ -139,6 +139,9 @@ struct model {
     int pending_count;
 };
 
+/* Whether the plan put it into memory of the host that the device reaches. */
+bool region_is_on_host(const struct model *m, enum region_id id);
+
 struct probe; /* probe.c */
 
 /* One pass over a micro-batch. */

@@ -8,7 +8,7 @@ static uint64_t plan_total(const struct model *m)
     uint64_t total = 0;
 
     for (int i = 0; i < REGION_COUNT; i++)
-        total += i == REGION_MAPPED ? 0 : m->region_bytes[i];
+        total += i == REGION_MAPPED || region_is_on_host(m, i) ? 0 : m->region_bytes[i];
     return total;
 }
 
@@ -21,6 +21,23 @@ static bool refuse(struct model *m, struct err *err)
                    "the device has no room for %.2f GB: %.2f GB are left. End what else runs there, set a lower limit of memory, or choose "
                    "a smaller context_length, lora, or quantization nf4",
                    (double)plan_total(m) / 1e9, free_gb);
+}
+
+static bool refuse_host(const struct model *m, struct err *err)
+{
+    return err_set(err, ERR_NO_SPACE,
+                   "the host has no room for the optimizer's moments, %.2f GB that the device has none for: choose lora, or optim "
+                   "adamw_8bit",
+                   (double)m->plan.host_bytes / 1e9);
+}
+
+static char *take_zeros_of_host(struct model *m, uint64_t bytes)
+{
+    char *at = m->memory->take_host(&m->queue, bytes);
+
+    if (at)
+        memset(at, 0, bytes);
+    return at;
 }
 
 /* Gradients over activations are one piece with them. */
@@ -41,6 +58,12 @@ bool memory_take_regions(struct model *m, struct err *err)
             continue;
         if (i == REGION_GRADS && m->grads_lie_over)
             continue;
+        if (region_is_on_host(m, i)) {
+            m->region[i] = take_zeros_of_host(m, m->region_bytes[i]);
+            if (!m->region[i] && m->region_bytes[i])
+                return refuse_host(m, err);
+            continue;
+        }
         m->region[i] = memory ? memory->take(&m->queue, m->region_bytes[i]) : mem_alloc_pages(piece_bytes(m, i));
         if (!m->region[i] && m->region_bytes[i])
             return refuse(m, err);
@@ -51,7 +74,9 @@ bool memory_take_regions(struct model *m, struct err *err)
 void memory_give_regions(struct model *m)
 {
     for (int i = 0; i < REGION_COUNT; i++)
-        if (m->memory)
+        if (m->memory && region_is_on_host(m, i))
+            m->memory->give_host(&m->queue, m->region[i]);
+        else if (m->memory)
             m->memory->give(&m->queue, m->region[i]);
         else if (i != REGION_MAPPED && m->region[i])
             mem_free_pages(m->region[i], piece_bytes(m, i));
@@ -82,6 +107,19 @@ void memory_zero(struct model *m, void *at, size_t bytes)
         memset(at, 0, bytes);
 }
 
+/* The memory that `at` is moved to or from; NULL: the host reads and writes it itself, what the device had to do there done. */
+static const struct memory *memory_of(struct model *m, const void *at)
+{
+    for (int i = 0; i < REGION_COUNT; i++) {
+        const char *begin = m->region[i], *byte = at;
+        if (!region_is_on_host(m, i) || byte < begin || byte >= begin + m->region_bytes[i])
+            continue;
+        m->memory->wait(&m->queue);
+        return NULL;
+    }
+    return m->memory;
+}
+
 static struct stretches from_host(const void *at, size_t ld)
 {
     return (struct stretches){(void *)(uintptr_t)at, ld};
@@ -89,16 +127,20 @@ static struct stretches from_host(const void *at, size_t ld)
 
 void memory_write(struct model *m, void *to, const void *from, size_t bytes)
 {
-    if (m->memory)
-        m->memory->put(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
+    const struct memory *memory = memory_of(m, to);
+
+    if (memory)
+        memory->put(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
     else
         memcpy(to, from, bytes);
 }
 
 void memory_read(struct model *m, void *to, const void *from, size_t bytes)
 {
-    if (m->memory)
-        m->memory->get(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
+    const struct memory *memory = memory_of(m, from);
+
+    if (memory)
+        memory->get(&m->queue, (struct stretches){to, bytes}, from_host(from, bytes), bytes, 1);
     else
         memcpy(to, from, bytes);
 }
@@ -130,9 +172,10 @@ void memory_read_later(struct model *m, void *to, const void *from, size_t bytes
 void memory_write_rows(struct model *m, void *to, const void *from, size_t size, int32_t rows, int32_t cols, int32_t ld)
 {
     size_t row_bytes = (size_t)cols * size, ld_bytes = (size_t)ld * size;
+    const struct memory *memory = memory_of(m, to);
 
-    if (m->memory)
-        m->memory->put(&m->queue, (struct stretches){to, ld_bytes}, from_host(from, row_bytes), row_bytes, (size_t)rows);
+    if (memory)
+        memory->put(&m->queue, (struct stretches){to, ld_bytes}, from_host(from, row_bytes), row_bytes, (size_t)rows);
     else
         for (size_t r = 0; r < (size_t)rows; r++)
             memcpy((char *)to + r * ld_bytes, (const char *)from + r * row_bytes, row_bytes);
@@ -142,13 +185,14 @@ struct mat memory_view(struct model *m, struct mat mat, void **copy)
 {
     size_t size = dtype_bytes(mat.type), row_bytes = (size_t)mat.cols * size;
     struct stretches from = {mat.at, (size_t)mat.ld * size};
+    const struct memory *memory = memory_of(m, mat.at);
 
     *copy = NULL;
-    if (!m->memory || !mat.at)
+    if (!memory || !mat.at)
         return mat;
     *copy = mat.at = mem_alloc((size_t)mat.rows * row_bytes + 1);
     mat.ld = mat.cols;
-    m->memory->get(&m->queue, (struct stretches){mat.at, row_bytes}, from, row_bytes, (size_t)mat.rows);
+    memory->get(&m->queue, (struct stretches){mat.at, row_bytes}, from, row_bytes, (size_t)mat.rows);
     return mat;
 }
 

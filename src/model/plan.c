@@ -1,6 +1,7 @@
 #include "model/decoder_int.h"
 
 #include "compute/count/count.h"
+#include "os/process.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -116,6 +117,11 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
         snprintf(text, size, "the largest of any operation");
 }
 
+bool region_is_on_host(const struct model *m, enum region_id id)
+{
+    return m->plan.moments_on_host && (id == REGION_MOMENT_M || id == REGION_MOMENT_V);
+}
+
 static void describe(const struct model *m, struct plan *plan)
 {
     plan->region_count = 0;
@@ -123,8 +129,10 @@ static void describe(const struct model *m, struct plan *plan)
         struct plan_region *region = &plan->region[plan->region_count];
         if (!m->region_bytes[i])
             continue;
-        *region = (struct plan_region){
-            .name = region_kinds[i].name, .part = region_kinds[i].part, .bytes = m->region_bytes[i]};
+        *region = (struct plan_region){.name = region_kinds[i].name,
+                                       .part = region_kinds[i].part,
+                                       .bytes = m->region_bytes[i],
+                                       .is_on_host = region_is_on_host(m, i)};
         region_formula(m, i, region->formula, sizeof region->formula);
         plan->region_count++;
     }
@@ -146,18 +154,24 @@ uint64_t plan_part_bytes(const struct plan *plan, enum plan_part part)
     uint64_t bytes = 0;
 
     for (int i = 0; i < plan->region_count; i++)
-        if (plan->region[i].part == part)
+        if (plan->region[i].part == part && !plan->region[i].is_on_host)
             bytes += plan->region[i].bytes;
     return bytes;
 }
 
-static uint64_t total_bytes(const struct model *m)
+/* Of the host, or of what operations work on. */
+static uint64_t bytes_of(const struct model *m, bool is_on_host)
 {
     uint64_t total = 0;
 
     for (int i = 0; i < REGION_COUNT; i++)
-        total += m->region_bytes[i];
+        total += region_is_on_host(m, i) == is_on_host ? m->region_bytes[i] : 0;
     return total;
+}
+
+static uint64_t total_bytes(const struct model *m)
+{
+    return bytes_of(m, false);
 }
 
 /* Works out the present choice. *fits tells whether it is within the limit; false only when an op refuses. */
@@ -297,7 +311,7 @@ static bool refuse(const struct planner *p, struct err *err)
     uint64_t state = 0, need = total_bytes(m);
 
     for (int i = REGION_MASTERS; i <= REGION_COPY; i++)
-        state += m->region_bytes[i];
+        state += region_is_on_host(m, i) ? 0 : m->region_bytes[i];
     return err_set(
         err, ERR_NO_SPACE,
         "%s %s with rows of %d tokens needs at least %.2f GB but the limit is %.2f GB (%.2f GB are "
@@ -315,24 +329,54 @@ static void settle(const struct planner *p, struct plan *plan)
     *plan = p->model.plan;
     describe(&p->model, plan);
     plan->total_bytes = total_bytes(&p->model);
+    plan->host_bytes = bytes_of(&p->model, true);
     plan->limit_bytes = p->request->limit_bytes;
+}
+
+/* The most that is useful. */
+static void begin_choice(struct planner *p)
+{
+    const struct plan_request *request = p->request;
+    struct plan *choice = &p->model.plan;
+
+    choice->tokens =
+        smallest(largest(request->tokens_wanted, request->row_tokens),
+                 largest(request->row_tokens, p->model.memory ? DEVICE_TOKENS_MOST : TOKENS_MOST));
+    choice->positions = largest(request->positions, request->row_tokens);
+    choice->head_rows = first_head_rows(&p->model, request);
+}
+
+/* For what lies with the host beside a device: half of its memory. */
+static bool host_has_room(uint64_t bytes)
+{
+    int64_t host_bytes;
+
+    return host_memory_bytes(&host_bytes, NULL) && bytes <= (uint64_t)host_bytes / 2;
+}
+
+/* The last resort. */
+static bool move_moments(struct planner *p, bool *fits, struct err *err)
+{
+    struct model *m = &p->model;
+    uint64_t moments = m->region_bytes[REGION_MOMENT_M] + m->region_bytes[REGION_MOMENT_V];
+
+    if (*fits || !m->memory || !m->is_trained || p->request->fixed_keep >= 0 || !host_has_room(moments))
+        return true;
+    m->plan.moments_on_host = true;
+    begin_choice(p);
+    return choose(p, fits, err);
 }
 
 bool plan_make(const struct plan_request *request, struct plan *plan, struct err *err)
 {
     struct planner p;
-    struct plan *choice = &p.model.plan;
     bool fits = false, ok = false;
 
     planner_init(&p, request);
     if (!check_request(request, err))
         goto out;
-    choice->tokens =
-        smallest(largest(request->tokens_wanted, request->row_tokens),
-                 largest(request->row_tokens, p.model.memory ? DEVICE_TOKENS_MOST : TOKENS_MOST));
-    choice->positions = largest(request->positions, request->row_tokens);
-    choice->head_rows = first_head_rows(&p.model, request);
-    if (!choose(&p, &fits, err))
+    begin_choice(&p);
+    if (!choose(&p, &fits, err) || !move_moments(&p, &fits, err))
         goto out;
     settle(&p, plan);
     ok = fits || refuse(&p, err);

@@ -7,8 +7,8 @@
  * and head chunk.
  *
  * To meet a limit it gives up, in this order and only as far as needed: kept norms, tokens down to TOKENS_ENOUGH, head
- * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row; then it refuses and says what to
- * change. */
+ * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row. If that does not suffice on a device, the
+ * optimizer's moments go to the host's memory and it begins anew; then it refuses and says what to change. */
 #pragma once
 
 #include "model/params.h"
@@ -42,6 +42,7 @@ struct plan_region {
     enum plan_part part;
     char formula[96];
     uint64_t bytes;
+    bool is_on_host;
 };
 
 struct plan {
@@ -51,7 +52,9 @@ struct plan {
     uint8_t keep[PLAN_LAYERS_MAX]; /* per layer */
     struct plan_region region[PLAN_REGIONS_MAX];
     int region_count;
-    uint64_t total_bytes;
+    bool moments_on_host;          /* beside a device: pinned memory of the host, which the optimizer reads and writes in place */
+    uint64_t total_bytes;          /* without those of the host, */
+    uint64_t host_bytes;           /* which are these */
     uint64_t limit_bytes;
     uint64_t checkpoint_bytes; /* on disk: of a checkpoint, as checkpoint_bytes tells; set by model_open and model_plan, */
     uint64_t state_bytes;      /* and of a recovery point's state; 0 for a model that is not trained */
@@ -74,7 +77,7 @@ struct plan_request {
 };
 bool plan_make(const struct plan_request *request, struct plan *plan, struct err *err);
 
-uint64_t plan_part_bytes(const struct plan *plan, enum plan_part part);
+uint64_t plan_part_bytes(const struct plan *plan, enum plan_part part); /* without what lies with the host */
 
 /* What a pass over a batch costs, forward and backward, under a plan whose choices are made; with the parameters that
  * there are. Nothing is allocated or computed: the counting backend runs the pass. */

@@ -29,8 +29,8 @@ void plan_print(const struct plan *plan, const struct model_config *config, stru
         strbuf_printf(out, "  limit %.3f GB", (double)plan->limit_bytes / 1e9);
     strbuf_add_text(out, "\n");
     for (int i = 0; i < plan->region_count; i++)
-        strbuf_printf(out, "  %-18s %12.3f MB  %s\n", plan->region[i].name, (double)plan->region[i].bytes / 1e6,
-                      plan->region[i].formula);
+        strbuf_printf(out, "  %-18s %12.3f MB  %s%s\n", plan->region[i].name, (double)plan->region[i].bytes / 1e6,
+                      plan->region[i].formula, plan->region[i].is_on_host ? ", in the host's memory" : "");
     strbuf_printf(out, "  %-18s %12.3f MB\n  recomputed: ", "total", (double)plan->total_bytes / 1e6);
     plan_recomputed(plan, config->layers, out);
     strbuf_add_text(out, "\n");
@@ -48,6 +48,7 @@ void plan_write(const struct plan *plan, const struct model_config *config, stru
     for (int32_t l = 0; l < config->layers; l++)
         json_write_integer(writer, plan->keep[l]);
     json_write_end_array(writer);
+    json_put_bool(writer, "moments_on_host", plan->moments_on_host);
     json_write_key(writer, "regions");
     json_write_begin_array(writer);
     for (int i = 0; i < plan->region_count; i++) {
@@ -59,6 +60,7 @@ void plan_write(const struct plan *plan, const struct model_config *config, stru
     }
     json_write_end_array(writer);
     json_put_integer(writer, "total_bytes", (int64_t)plan->total_bytes);
+    json_put_integer(writer, "host_bytes", (int64_t)plan->host_bytes);
     json_write_end_object(writer);
 }
 
@@ -92,5 +94,6 @@ bool plan_read(const struct json *json, const struct model_config *config, struc
                            KEEP_ALL);
         plan->keep[layer++] = (uint8_t)mask;
     }
+    plan->moments_on_host = json_bool_or(json_get(json, "moments_on_host"), false);
     return true;
 }

@@ -45,6 +45,7 @@ static void put_memory(struct json_writer *w, const struct session *s, const str
     for (int part = 0; part < PLAN_PART_COUNT; part++)
         json_put_integer(w, plan_part_name(part), (int64_t)plan_part_bytes(plan, part));
     json_put_integer(w, "total", (int64_t)plan->total_bytes);
+    json_put_integer(w, "moments_on_host", (int64_t)plan->host_bytes);
     json_write_end_object(w);
     strbuf_deinit(&text);
 }
@@ -187,8 +188,9 @@ bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *dis
         uint32_t train = longest_possible(&s, &s.config.train), valid = longest_possible(&s, &s.config.valid);
         struct model_options options = session_model_options(&s, train > valid ? train : valid);
         ok = model_plan(s.config.model_path, &options, plan, err);
-        *memory_bytes =
-            is_on_device ? host_bytes_beside(s.model_config.vocab, s.model_config.hidden) : plan->total_bytes;
+        *memory_bytes = plan->total_bytes;
+        if (is_on_device)
+            *memory_bytes = host_bytes_beside(s.model_config.vocab, s.model_config.hidden) + plan->host_bytes;
         *disk_bytes = disk_needs_least(&s, plan);
     }
     session_close(&s);

@@ -104,6 +104,7 @@ static void put_device(const struct session *s, struct json_writer *w)
 
     json_put_text(w, "device", s->config.device);
     json_put_text(w, "device_name", is_gpu ? info.name : NULL);
+    json_put_bool(w, "moments_on_host", model_plan_used(s->model)->moments_on_host);
 }
 
 static void put_verdict(struct json_writer *w, enum verdict verdict, enum verdict *worst)

@@ -376,6 +376,77 @@ static void a_resumed_run_ends_with_the_bits_of_one_that_was_not(void **state)
     expect_resumed(PROFILE_BYTE_MOMENTS);
 }
 
+/* The largest limit under which the device has no room for the moments; its plan goes through plan.json. */
+static void plan_without_room(struct arena *arena, const char *folder, struct model_options *options, struct plan *plan)
+{
+    struct strbuf text = {0};
+    struct json_writer writer = {.buf = &text};
+    struct model_config config;
+    struct json *json;
+    struct err err;
+
+    assert_ok(config_read(arena, folder, &config, &err), err);
+    assert_ok(model_plan(folder, options, plan, &err), err);
+    assert_false(plan->moments_on_host || plan->host_bytes);
+    for (options->limit_bytes = plan->total_bytes; !plan->moments_on_host; options->limit_bytes -= 4096)
+        assert_ok(model_plan(folder, options, plan, &err), err);
+    options->limit_bytes += 4096;
+    assert_true(plan->total_bytes <= options->limit_bytes && plan->host_bytes > 0 && plan_part_bytes(plan, PLAN_OPTIMIZER) == 0);
+    plan_write(plan, &config, &writer);
+    json = json_parse(arena, strbuf_view(&text), NULL, &err);
+    assert_ok(json && plan_read(json, &config, plan, &err), err);
+    assert_true(plan->moments_on_host);
+    strbuf_deinit(&text);
+}
+
+static void expect_moments_on_host(enum model_profile profile)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_config(&arena, true, "float32"), *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
+    const char *point = path_join(&arena, fixture_folder(&arena), "state.safetensors");
+    struct model_options options = step_options(profile, 0);
+    struct checkpoint_files files;
+    struct plan plan;
+    char sha256[65];
+    uint64_t bytes;
+    struct err err = {0};
+
+    options.backend = device();
+    options.pool = pool;
+    for (int k = 0; k < 2; k++) {
+        struct model *model = open_on(folder, true, pool, options);
+        assert_true(model_plan_used(model)->moments_on_host == (k == 1));
+        for (int step = 0; step < STEPS; step++) {
+            if (step == STEPS / 2) { /* through a recovery point, to where the moments lie */
+                assert_ok(checkpoint_write_state(model, point, &bytes, sha256, &err), err);
+                train_step(model, &arena, step + 1);
+                assert_ok(checkpoint_read_state(model, point, &err), err);
+            }
+            train_step(model, &arena, step + 1);
+        }
+        assert_ok(checkpoint_write(model, out[k], "", &arena, &files, &err), err);
+        model_close(model);
+        if (k == 0) {
+            plan_without_room(&arena, folder, &options, &plan);
+            options.plan = &plan;
+        }
+    }
+    expect_same_files(&arena, out[0], out[1], "model.safetensors");
+    options.plan = NULL;
+    while (model_plan(folder, &options, &plan, &err))
+        options.limit_bytes -= 4096;
+    assert_int_equal(err.code, ERR_NO_SPACE);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void moments_go_to_the_host_as_a_last_resort_and_change_no_bit(void **state)
+{
+    expect_moments_on_host(PROFILE_F32);
+    expect_moments_on_host(PROFILE_BYTE_MOMENTS);
+}
+
 static void what_was_not_trained_is_written_as_it_was_read(void **state)
 {
     struct arena arena = {0};
@@ -550,6 +621,7 @@ int main(void)
         cmocka_unit_test(weights_of_four_bits_and_dora_give_the_step_of_the_processor),
         cmocka_unit_test(a_run_follows_that_of_the_processor),
         cmocka_unit_test(a_resumed_run_ends_with_the_bits_of_one_that_was_not),
+        cmocka_unit_test(moments_go_to_the_host_as_a_last_resort_and_change_no_bit),
         cmocka_unit_test(what_was_not_trained_is_written_as_it_was_read),
         cmocka_unit_test(merged_products_are_probed_on_the_device),
         cmocka_unit_test(logits_are_those_of_the_processor),
