@@ -76,6 +76,18 @@ static bool is_worth_sharing(const struct product *p)
     return !is_laid_out(p) && p->rows > ROWS_MIN && (size_t)p->panels * panel_bytes(p) <= SHARED_BYTES_MAX;
 }
 
+/* Whether the brick can run over both segments at once: a row of A goes on where the first ends, as an adapter's columns behind
+ * the activations do. */
+static bool can_join(const struct product *p)
+{
+    const struct segment *first = &p->segments[0], *second = &p->segments[1];
+    const struct mat *a = &first->a.m, *next = &second->a.m;
+
+    return p->segment_count == 2 && p->is_shared && !first->is_masked && !first->b.panels && !second->b.panels &&
+           is_direct(first, p->is_bf16) && is_direct(second, p->is_bf16) && a->type == next->type && a->ld == next->ld &&
+           row_of(a, 0, first->k).at == next->at;
+}
+
 /* Rows of a block whose A stays in cache, whole in the number of threads; panels in groups for at least eight tasks a thread where no A is
  * packed for each of them anew. */
 static void cut_shared(struct chain *chain, int thread_count)
@@ -133,6 +145,7 @@ static void chain_cut(struct chain *chain, int thread_count)
         row_bytes = packed_row_bytes(p);
         all_bytes = (size_t)p->panels * panel_bytes(p);
         p->is_shared = is_worth_sharing(p);
+        p->is_joined = can_join(p);
         chain->shared_bytes += p->rows <= ROWS_MIN || is_laid_out(p) ? 0 : all_bytes < SHARED_BYTES_MAX ? all_bytes : SHARED_BYTES_MAX;
         chain->a_bytes = larger(chain->a_bytes, row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) + LANES * row_bytes : 0);
         for (int s = 0; s < p->segment_count; s++)
@@ -318,7 +331,7 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     const struct product *p = task->p;
     struct brick brick = brick_for(task, s);
     struct brick_end end = brick_end_for(task);
-    bool is_finished = s == p->segment_count - 1 && is_last, has_end = is_finished && ends_in_brick(task);
+    bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1), has_end = is_finished && ends_in_brick(task);
 
     brick.a += (size_t)from * brick.a_step;
     brick.b = panel;
@@ -370,16 +383,16 @@ static const uint32_t *packed_panel(const struct task *task, const struct segmen
 static void run_panel(struct task *task, int32_t panel)
 {
     const struct product *p = task->p;
-    int32_t per_step = p->is_bf16 ? 2 : 1;
+    int32_t per_step = p->is_bf16 ? 2 : 1, runs = p->is_joined ? 1 : p->segment_count;
 
     task->col = panel * PANEL;
     task->col_count = smaller(PANEL, p->cols - task->col);
     task->width = panel_width(task->col_count);
-    task->has_one_run = p->segment_count == 1 && p->panel_steps <= CHUNK_STEPS;
-    for (int s = 0; s < p->segment_count; s++) {
+    task->has_one_run = runs == 1 && p->panel_steps <= CHUNK_STEPS;
+    for (int s = 0; s < runs; s++) {
         const struct segment *segment = &p->segments[s];
         const uint32_t *packed = packed_panel(task, segment);
-        int32_t steps = step_count(segment->k, p->is_bf16);
+        int32_t steps = p->is_joined ? p->panel_steps : step_count(segment->k, p->is_bf16);
         for (int32_t from = 0; from < steps; from += CHUNK_STEPS) {
             int32_t here = smaller(CHUNK_STEPS, steps - from), k = from * per_step;
             struct part part = {task->col, task->col_count, k, smaller(here * per_step, segment->k - k)};

@@ -295,7 +295,8 @@ void trial_quantized(struct trial *trial)
 void trial_linear_grad_in(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, random_below(o, 8) ? 150 : 2500), K = random_in(o, 1, 150);
+    bool is_long = random_below(o, 4) == 0; /* a weight of many rows */
+    int32_t T = random_in(o, 1, is_long ? 9 : 90), N = is_long ? random_in(o, 1000, 6500) : random_in(o, 1, 150), K = random_in(o, 1, 150);
     enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
     struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
     bool is_added = random_below(o, 2);
