@@ -11,17 +11,26 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 2000, THREADS_MAX = 256 };
+enum { SPINS = 2000, THREADS_MAX = 256, LINE = 64, FETCH_LINES = 16, FETCH_MOST = 256 << 10 };
+
+/* Memory that threads fetch while they wait. */
+struct ahead {
+    const char *at;
+    size_t bytes, piece_bytes;
+};
 
 struct worker {
     struct pool *pool;
     pthread_t thread;
     int index;
+    struct ahead ahead;        /* the pool's, as it was when the last run began */
+    size_t piece, piece_done, fetched;
 };
 
 struct pool {
     int thread_count;
-    struct worker *workers;   /* thread_count - 1: the caller is thread 0 */
+    struct worker *workers;   /* [thread_count], the caller is the first */
+    struct ahead ahead;
     pool_task *run;
     void *context;
     int task_count;
@@ -41,14 +50,50 @@ static void pause_cpu(void)
 #endif
 }
 
+/* Reads a few more lines of the worker's pieces; false when none are left. Prefetches that come this fast would be dropped. */
+static bool fetch_some(struct worker *worker)
+{
+    const struct ahead *ahead = &worker->ahead;
+    size_t first = worker->piece * ahead->piece_bytes + worker->piece_done;
+
+    if (first + FETCH_LINES * LINE > ahead->bytes || worker->fetched >= FETCH_MOST)
+        return false;
+    for (size_t i = 0; i < FETCH_LINES; i++)
+        (void)*(const volatile char *)(ahead->at + first + i * LINE);
+    worker->fetched += FETCH_LINES * LINE;
+    worker->piece_done += FETCH_LINES * LINE;
+    if (worker->piece_done >= ahead->piece_bytes) {
+        worker->piece += (size_t)worker->pool->thread_count;
+        worker->piece_done = 0;
+    }
+    return true;
+}
+
+/* A run begins: what is fetched may have changed. */
+static void take_ahead(struct worker *worker)
+{
+    const struct ahead *ahead = &worker->pool->ahead;
+
+    if (worker->ahead.at == ahead->at && worker->ahead.bytes == ahead->bytes)
+        return;
+    worker->ahead = *ahead;
+    worker->piece = (size_t)worker->index;
+    worker->piece_done = worker->fetched = 0;
+}
+
 /* Waits until *word differs from `old`. A sleeper counts itself before it looks at the word for the last time, and who
  * changes the word looks at the count behind that; in the one order of these four one of them sees the other. */
-static void wait_change(struct pool *pool, _Atomic uint32_t *word, uint32_t old)
+static void wait_change(struct worker *worker, _Atomic uint32_t *word, uint32_t old)
 {
-    for (int i = 0; i < SPINS; i++) {
+    struct pool *pool = worker->pool;
+
+    for (int i = 0; i < SPINS;) {
         if (atomic_load_explicit(word, memory_order_acquire) != old)
             return;
+        if (fetch_some(worker))
+            continue;
         pause_cpu();
+        i++;
     }
     atomic_fetch_add(&pool->sleeper_count, 1);
     while (atomic_load(word) == old)
@@ -65,11 +110,11 @@ static void wake_all(struct pool *pool, _Atomic uint32_t *word)
 
 static void run_tasks(struct pool *pool, int thread)
 {
-    for (;;) {
-        int task = atomic_fetch_add_explicit(&pool->next_task, 1, memory_order_relaxed);
-        if (task >= pool->task_count)
-            return;
+    int task = thread;
+
+    while (task < pool->task_count) {
         pool->run(pool->context, task, thread);
+        task = atomic_fetch_add_explicit(&pool->next_task, 1, memory_order_relaxed);
     }
 }
 
@@ -80,10 +125,11 @@ static void *work(void *argument)
     uint32_t seen = 0;
 
     for (;;) {
-        wait_change(pool, &pool->generation, seen);
+        wait_change(worker, &pool->generation, seen);
         seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (atomic_load(&pool->is_closing))
             return NULL;
+        take_ahead(worker);
         run_tasks(pool, worker->index);
         if (atomic_fetch_sub(&pool->busy_count, 1) == 1)
             wake_all(pool, &pool->busy_count);
@@ -106,10 +152,10 @@ struct pool *pool_new(int thread_count)
         die("out of memory for the thread pool");
     *pool = (struct pool){.thread_count = thread_count > 0 ? thread_count : pool_cores()};
     pool->workers = mem_alloc_zero((size_t)pool->thread_count, sizeof *pool->workers);
-    for (int i = 1; i < pool->thread_count; i++) {
-        struct worker *worker = &pool->workers[i - 1];
+    for (int i = 0; i < pool->thread_count; i++) {
+        struct worker *worker = &pool->workers[i];
         *worker = (struct worker){.pool = pool, .index = i};
-        if (pthread_create(&worker->thread, NULL, work, worker) != 0)
+        if (i > 0 && pthread_create(&worker->thread, NULL, work, worker) != 0)
             die("cannot start thread %d of %d", i + 1, pool->thread_count);
     }
     return pool;
@@ -123,7 +169,7 @@ void pool_free(struct pool *pool)
     atomic_fetch_add(&pool->generation, 1);
     wake_all(pool, &pool->generation);
     for (int i = 1; i < pool->thread_count; i++)
-        pthread_join(pool->workers[i - 1].thread, NULL);
+        pthread_join(pool->workers[i].thread, NULL);
     free(pool->workers);
     free(pool);
 }
@@ -145,11 +191,25 @@ void pool_run(struct pool *pool, int task_count, pool_task *run, void *context)
     pool->run = run;
     pool->context = context;
     pool->task_count = task_count;
-    atomic_store_explicit(&pool->next_task, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->next_task, pool->thread_count, memory_order_relaxed);
     atomic_store_explicit(&pool->busy_count, (uint32_t)pool->thread_count - 1, memory_order_relaxed);
     atomic_fetch_add(&pool->generation, 1);
     wake_all(pool, &pool->generation);
+    take_ahead(&pool->workers[0]);
     run_tasks(pool, 0);
     while ((busy = atomic_load_explicit(&pool->busy_count, memory_order_acquire)) != 0)
-        wait_change(pool, &pool->busy_count, busy);
+        wait_change(&pool->workers[0], &pool->busy_count, busy);
+}
+
+static void do_nothing(void *context, int task, int thread)
+{
+}
+
+void pool_fetch(struct pool *pool, const void *at, size_t bytes, size_t piece_bytes)
+{
+    bool was_reading = pool->ahead.bytes > 0;
+
+    pool->ahead = (struct ahead){at, bytes, piece_bytes};
+    if (was_reading && bytes == 0)
+        pool_run(pool, pool->thread_count, do_nothing, NULL);
 }

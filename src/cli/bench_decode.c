@@ -1,8 +1,9 @@
 /* attune bench decode - how fast replies come, as a share of what memory and processor allow.
  *
  * A token drawn alone reads every weight once, so its measure is a loop that only reads; a prompt is products, so its
- * measure is the loop of multiply-adds. Each alternates with its measure, on the same threads, and medians are
- * compared: neighbours disturb both alike. */
+ * measure is the loop of multiply-adds. Each alternates with its measure, on the same threads: neighbours disturb both
+ * alike. The share of a step in the reading right before it has a median of its own; so a machine whose memory is
+ * faster at one time than at another does not move it. */
 #include "base/arena.h"
 #include "cli/bench.h"
 #include "cli/options.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BYTES = 256 << 20, READ_TASKS = 512, SAMPLES_MAX = 4096, STEP_TOKENS = 512, READ_EVERY = 16 };
+enum { READ_BYTES = 256 << 20, READ_TASKS = 512, SAMPLES_MAX = 4096, STEP_TOKENS = 512 };
 
 /* Medians of what was timed, in units of work per second. */
 struct samples {
@@ -32,7 +33,7 @@ struct bench {
     int32_t prompt_tokens, reply_tokens;
     uint64_t weight_bytes; /* that a step reads */
     double weight_count;
-    struct samples prefill, peak, step, read;
+    struct samples prefill, peak, step, read, share;
 };
 
 static void keep(struct samples *samples, double rate)
@@ -69,8 +70,6 @@ static void read_task(void *context, int task, int thread)
     wide a = {0}, b = {0}, c = {0}, d = {0};
 
     for (; at < end; at += 4) {
-        for (int i = 0; i < 4; i++)
-            __builtin_prefetch((const void *)((uintptr_t)(at + i) + 4096));
         a |= at[0];
         b |= at[1];
         c |= at[2];
@@ -131,13 +130,13 @@ static void run_prompts(struct bench *bench, int count)
 
 static void run_replies(struct bench *bench, int count)
 {
-    for (int step = 0; generator_count(bench->generator) > 0; step++) {
-        double begin;
-        if (step % READ_EVERY == 0)
-            keep(&bench->read, read_rate(bench));
-        begin = clock_monotonic();
+    while (generator_count(bench->generator) > 0) {
+        double read = read_rate(bench), begin = clock_monotonic(), seconds;
         generator_step(bench->generator);
-        keep(&bench->step, count / (clock_monotonic() - begin));
+        seconds = clock_monotonic() - begin;
+        keep(&bench->read, read);
+        keep(&bench->step, count / seconds);
+        keep(&bench->share, (double)bench->weight_bytes / seconds / read);
     }
 }
 
@@ -145,7 +144,7 @@ static void measure(struct bench *bench, int count, double seconds)
 {
     double begin = clock_monotonic(), tokens, read, step_bytes;
 
-    bench->prefill.count = bench->peak.count = bench->step.count = bench->read.count = 0;
+    bench->prefill.count = bench->peak.count = bench->step.count = bench->read.count = bench->share.count = 0;
     do {
         add_sequences(bench, count);
         run_prompts(bench, count);
@@ -155,7 +154,7 @@ static void measure(struct bench *bench, int count, double seconds)
     read = median(&bench->read);
     step_bytes = tokens / count * (double)bench->weight_bytes;
     printf("%9d  %9.1f  %9.2f %9.2f %5.0f%%  %9.1f %5.0f%%\n", count, tokens, step_bytes * 1e-9, read * 1e-9,
-           100 * step_bytes / read, median(&bench->prefill),
+           100 * median(&bench->share), median(&bench->prefill),
            100 * median(&bench->prefill) * 2 * bench->weight_count / median(&bench->peak));
     fflush(stdout);
 }

@@ -215,6 +215,7 @@ struct op_linear {
     struct mat add;        /* [T, N], optional: the residual; may be y */
     float softcap;         /* 0: none. Of logits: op_loss takes it into the gradient */
     struct dropout dropout; /* used when w->lora_dropout > 0 */
+    const struct weight *next; /* optional: what the next product will read, so that who waits can begin. A later one says NULL */
 };
 /* dt = lora_scale · dy·B, written behind dy (dy.ld >= N + R);  dx (+)= dy·W + drop'(dt·A). */
 struct op_linear_grad_in {

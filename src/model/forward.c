@@ -120,6 +120,18 @@ static void list_adapters(const struct pass *pass, int32_t l, enum linear linear
         list[i] = (struct adapter_rows){adapter_weight(pass->ranges[i].adapter, l, linear), pass->ranges[i].row_end};
 }
 
+/* What the product behind this one reads; NULL at the end, and where experts are not known yet. */
+static const struct weight *next_weight(const struct model *m, int32_t l, enum linear linear)
+{
+    const struct layer *layer = &m->layer[l];
+
+    if (linear == LINEAR_DOWN)
+        return l + 1 < m->config.layers ? &layer[1].linear[LINEAR_QKV].weight : NULL;
+    if (linear == LINEAR_O && m->config.layer[l].is_moe)
+        return NULL;
+    return &layer->linear[linear + 1].weight;
+}
+
 /* y = x·Wᵀ + bias, and y += for a residual `add`. */
 static void run_linear(struct model *m, int32_t l, enum linear linear, struct mat x, struct mat y, struct mat add,
                        const struct pass *pass)
@@ -131,7 +143,8 @@ static void run_linear(struct model *m, int32_t l, enum linear linear, struct ma
                            .w = &weight,
                            .bias = m->layer[l].vector[linear_bias(linear)].w,
                            .add = add.at ? mat_rows(add, T) : add,
-                           .dropout = pass_dropout(pass, l, linear)};
+                           .dropout = pass_dropout(pass, l, linear),
+                           .next = next_weight(m, l, linear)};
     struct adapter_rows adapters[ADAPTER_RANGES_MAX];
 
     if (pass->ranges) {

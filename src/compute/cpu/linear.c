@@ -58,6 +58,7 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
         CPU(linear_thin)(queue, op);
         return;
     }
+    pool_fetch(queue->pool, NULL, 0, 0); /* ends what a thin product in front began */
     if (op->adapters) {
         adapter_rows_linear(queue, op, CPU(linear));
         return;

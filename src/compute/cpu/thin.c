@@ -1,12 +1,13 @@
 /* Products with few rows, as in decoding: the weight passes once through the processor and that is all the time there is.
  *
- * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end and asks for
- * what it reads 4 KB later. Sums of all rows are taken along k at once. An element is the same chain of
+ * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end: the longer, the
+ * better the processor foresees it (prefetches of our own took bandwidth away). Threads that have nothing to do begin with the next
+ * weight (pool_fetch). Sums of all rows are taken along k at once. An element is the same chain of
  * multiply-adds as in the brick: its bits do not tell how many rows there were. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 
-enum { PASS_ROWS = THIN_ROWS, AHEAD = 4096, GROUP_MAX = 8 };
+enum { PASS_ROWS = THIN_ROWS, GROUP_MAX = 8 };
 
 /* Up to PASS_ROWS rows of C [rows, PANEL] = or += A·B over `steps`; B's steps are b_step words apart. */
 struct thin {
@@ -43,10 +44,8 @@ INLINE void thin_shaped(const struct thin *thin, int rows, int vectors, bool is_
             sum[i][v] = thin->is_added ? lanes_load(thin->c + i * PANEL + v * LANES) : (lanes){0};
     for (int32_t step = thin->steps; step > 0; step--) {
         lanes_u panel[PANEL_VECTORS];
-        UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int v = 0; v < vectors; v++)
             panel[v] = (lanes_u)lanes_load((const float *)b + v * LANES);
-            __builtin_prefetch((const void *)((uintptr_t)(b + v * LANES) + AHEAD));
-        }
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[i][v] = thin_add(sum[i][v], a + (size_t)i * a_row, panel[v], is_bf16);
@@ -109,24 +108,34 @@ struct span {
     int32_t col, count, width; /* width: of the panel that they are in */
 };
 
-/* Whole panels come in groups that lie one behind the other: a new stretch of memory begins slowly. */
+/* Each thread first takes one long stretch of panels, for a new stretch of memory begins slowly; then whoever is ready takes groups of
+ * panels, and at last halves of one, so that all end together. */
 struct cut {
-    int32_t group, group_count;
+    int32_t threads, first;      /* panels of each thread's stretch */
+    int32_t group, group_count;  /* panels of a group */
 };
 
 static struct cut cut_of(const struct thin_product *p)
 {
-    int32_t panels = p->y.cols / PANEL, group = panels / (8 * p->thread_count);
+    int32_t n = p->thread_count, panels = p->y.cols / PANEL, first = (int32_t)((int64_t)panels * 3 / (4 * (int64_t)n));
+    int32_t rest = panels - first * n, group = rest / (4 * n);
+    struct cut cut = {.threads = first ? n : 0, .first = first, .group = group < 1 ? 1 : smaller(group, GROUP_MAX)};
 
-    group = group < 1 ? 1 : smaller(group, GROUP_MAX);
-    return (struct cut){group, (panels - (group == 1 ? panels % p->thread_count : 0)) / group};
+    cut.group_count = rest > n ? (rest - n) / cut.group : 0;
+    return cut;
+}
+
+/* The panels that halves are made of begin here. */
+static int32_t halves_from(const struct cut *cut)
+{
+    return (cut->threads * cut->first + cut->group_count * cut->group) * PANEL;
 }
 
 static int32_t task_count(const struct thin_product *p)
 {
     struct cut cut = cut_of(p);
 
-    return cut.group_count + ceil_div(p->y.cols - cut.group_count * cut.group * PANEL, PANEL / 2);
+    return cut.threads + cut.group_count + ceil_div(p->y.cols - halves_from(&cut), PANEL / 2);
 }
 
 static struct span span_of(const struct thin_product *p, int32_t col, int32_t count)
@@ -176,16 +185,37 @@ static void run_span(const struct thin_product *p, struct span span)
         finish(p, sums + row * PANEL, row, span);
 }
 
+static void run_panels(const struct thin_product *p, int32_t panel, int32_t count)
+{
+    for (int32_t i = panel; i < panel + count; i++)
+        run_span(p, span_of(p, i * PANEL, PANEL));
+}
+
 static void thin_task(void *context, int task, int thread)
 {
     const struct thin_product *p = context;
     struct cut cut = cut_of(p);
+    int32_t group = task - cut.threads;
 
-    if (task < cut.group_count)
-        for (int32_t i = 0; i < cut.group; i++)
-            run_span(p, span_of(p, (task * cut.group + i) * PANEL, PANEL));
+    if (task < cut.threads)
+        run_panels(p, task * cut.first, cut.first);
+    else if (group < cut.group_count)
+        run_panels(p, cut.threads * cut.first + group * cut.group, cut.group);
     else
-        run_span(p, span_of(p, cut.group_count * cut.group * PANEL + (task - cut.group_count) * (PANEL / 2), PANEL / 2));
+        run_span(p, span_of(p, halves_from(&cut) + (group - cut.group_count) * (PANEL / 2), PANEL / 2));
+}
+
+/* Threads that wait begin with their stretches of the next product. */
+static void fetch_next(struct queue *queue, const struct weight *next, bool is_bf16)
+{
+    struct thin_product p = {.y = {.cols = next ? next->w.rows : 0}, .thread_count = pool_thread_count(queue->pool)};
+    struct cut cut = cut_of(&p);
+    size_t panel_bytes = next ? 4 * PANEL * (size_t)step_count(next->w.cols, is_bf16) : 0;
+
+    if (next && next->panels && cut.first > 0)
+        pool_fetch(queue->pool, next->panels, (size_t)(cut.threads * cut.first) * panel_bytes, (size_t)cut.first * panel_bytes);
+    else
+        pool_fetch(queue->pool, NULL, 0, 0);
 }
 
 static void thin_run(struct queue *queue, struct thin_product *p)
@@ -268,6 +298,7 @@ void CPU(linear_thin)(struct queue *queue, const struct op_linear *op)
     add_adapter(op, op->w, 0, op->x.rows, &in, &p);
     for (int32_t i = 0, from = 0; op->adapters && i < op->adapter_count; from = op->adapters[i++].row_end)
         add_adapter(op, op->adapters[i].weight, from, op->adapters[i].row_end - from, &in, &p);
+    fetch_next(queue, op->next, p.is_bf16);
     if (in.count)
         thin_products_run(queue, &in);
     thin_run(queue, &p);
