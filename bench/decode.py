@@ -5,7 +5,7 @@ usage: decode.py [--shape 15M|135M] [--part engine,nf4,http] [--at-once 1,2,4,8,
                  [--out FILE.csv]
 
 engine: `attune bench decode` gives tokens per second for so many replies at once, the share of a read loop's speed that the reading of the weights
-reaches, and the share of the peak loop that prompts reach, both loops alternating with what they measure. The peer runs behind it on the same cores:
+reaches (each step beside the loop right before it), and the share of the peak loop that prompts reach, both loops alternating with what they measure. The peer runs behind it on the same cores:
 generate of the same shape, the same numbers of prompt and reply tokens, greedy, SDPA attention, in bf16 and in f32, each with a growing and with a
 static cache (--compile: the static one compiled, too); the fastest counts. Ours runs --rounds times for each number of replies, all numbers in turn: rows have the
 medians.
