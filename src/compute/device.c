@@ -111,6 +111,13 @@ const struct backend *device_find(const char *name, int *index, struct err *err)
     return module->backend;
 }
 
+const struct aside *device_aside(const struct backend *backend)
+{
+    const struct cuda_module *module = backend->memory ? open_module(NULL) : NULL;
+
+    return module && module->backend == backend ? module->aside : NULL;
+}
+
 int device_count(struct err *err)
 {
     const struct cuda_module *module = open_module(err);

@@ -24,7 +24,7 @@ static void add_scales(const struct model *m, struct safetensors_entry entries[]
         entries[(*count)++] = (struct safetensors_entry){.name = names[i], .type = DTYPE_F32, .rank = 1, .shape = {blocks}};
 }
 
-static int make_entries(const struct model *m, struct arena *arena, struct safetensors_entry **entries)
+int state_entries(const struct model *m, struct arena *arena, struct safetensors_entry **entries)
 {
     int count = 0;
 
@@ -45,8 +45,7 @@ static int make_entries(const struct model *m, struct arena *arena, struct safet
     return count;
 }
 
-/* Where an entry's numbers are in the memory of operations. */
-static struct mat entry_mat(struct model *m, const struct safetensors_entry *entry)
+struct mat state_mat(struct model *m, const struct safetensors_entry *entry)
 {
     const struct param *param = entry->context;
     int32_t blocks = (int32_t)params_scale_count(&m->params);
@@ -62,7 +61,7 @@ uint64_t checkpoint_state_bytes(const struct model *m)
 {
     struct safetensors_entry *entries;
     struct arena arena = {0};
-    int count = make_entries(m, &arena, &entries);
+    int count = state_entries(m, &arena, &entries);
     uint64_t bytes = safetensors_file_bytes(entries, count);
 
     arena_deinit(&arena);
@@ -74,7 +73,7 @@ bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, 
     struct safetensors_writer writer = {0};
     struct safetensors_entry *entries;
     struct arena arena = {0};
-    int count = make_entries(m, &arena, &entries);
+    int count = state_entries(m, &arena, &entries);
     bool ok = false;
 
     ASSERT(m->is_trained && m->params.master_type == DTYPE_F32);
@@ -82,7 +81,7 @@ bool checkpoint_write_state(struct model *m, const char *path, uint64_t *bytes, 
         goto out;
     for (int i = 0; i < count; i++) {
         void *copy;
-        struct mat mat = memory_view(m, entry_mat(m, &entries[i]), &copy);
+        struct mat mat = memory_view(m, state_mat(m, &entries[i]), &copy);
         bool is_written = write_rows(&writer, mat.at, mat.type, mat.type, mat.rows, mat.cols, mat.ld, err);
         free(copy);
         if (!is_written)
@@ -117,7 +116,7 @@ bool checkpoint_read_state(struct model *m, const char *path, struct err *err)
     struct safetensors_set set = {0};
     struct safetensors_entry *entries;
     struct arena arena = {0};
-    int count = make_entries(m, &arena, &entries);
+    int count = state_entries(m, &arena, &entries);
     bool ok = false;
 
     ASSERT(m->is_trained && m->params.master_type == DTYPE_F32);
@@ -125,7 +124,7 @@ bool checkpoint_read_state(struct model *m, const char *path, struct err *err)
         goto out;
     for (int i = 0; i < count; i++) {
         const char *from = safetensors_set_find(&set, entries[i].name)->data;
-        struct mat to = entry_mat(m, &entries[i]);
+        struct mat to = state_mat(m, &entries[i]);
         memory_write_rows(m, to.at, from, dtype_bytes(to.type), to.rows, to.cols, to.ld);
     }
     model_masters_changed(m);

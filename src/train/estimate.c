@@ -1,4 +1,5 @@
 /* What a job would be: everything that is known before it runs. */
+#include "model/state_copy.h"
 #include "train/train_int.h"
 
 enum { TEMPLATE_TOKENS = 1024 };
@@ -190,7 +191,8 @@ bool train_plan_bytes(struct str job_json, uint64_t *memory_bytes, uint64_t *dis
         ok = model_plan(s.config.model_path, &options, plan, err);
         *memory_bytes = plan->total_bytes;
         if (is_on_device)
-            *memory_bytes = host_bytes_beside(s.model_config.vocab, s.model_config.hidden) + plan->host_bytes;
+            *memory_bytes = host_bytes_beside(s.model_config.vocab, s.model_config.hidden) + plan->host_bytes +
+                            state_copy_bytes(plan);
         *disk_bytes = disk_needs_least(&s, plan);
     }
     session_close(&s);

@@ -1,3 +1,4 @@
+#include "model/state_copy.h"
 #include "os/clock.h"
 #include "train/train_int.h"
 
@@ -7,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECOVERY_SECONDS = 120 };
+/* Writing them takes a twentieth of a run at most. */
+enum { RECOVERY_SECONDS = 120, RECOVERY_SHARE = 20 };
 static const float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-8f;
 
 static bool tell_start(struct session *s, struct err *err)
@@ -57,6 +59,7 @@ void session_update(struct session *s, const double *sumsq, double rate, int64_t
                             .step = step,
                             .seed = (uint64_t)s->config.seed};
 
+    state_copy_hold(s->state_copy);
     model_update(s->model, s->range, s->range_count, &rule);
 }
 
@@ -136,6 +139,8 @@ static bool run_step(struct session *s, struct step_numbers *n, struct err *err)
     session_update(s, model_queue_grad_sumsq(s->model), n->rate, k + 1);
     if (k + 1 < s->total_steps)
         prepare_step(s, k + 1);
+    if (!recovery_go_on(s, err))
+        return false;
     settle_step(s, n);
     if (!check_finite(s, n, err))
         return false;
@@ -374,9 +379,10 @@ static bool after_step(struct session *s, struct err *err)
         return false;
     if (step == s->total_steps)
         return true;
-    if (s->config.recovery_steps ? is_due(step, s->config.recovery_steps)
-                                 : clock_monotonic() - s->last_recovery_at >= RECOVERY_SECONDS)
-        return recovery_write(s, err);
+    if (s->config.recovery_steps
+            ? is_due(step, s->config.recovery_steps)
+            : clock_monotonic() - s->last_recovery_at >= fmax(RECOVERY_SECONDS, RECOVERY_SHARE * s->recovery_seconds))
+        return recovery_begin(s, err);
     return true;
 }
 

@@ -1,4 +1,5 @@
 #include "train/train_int.h"
+#include "model/state_copy.h"
 #include "os/clock.h"
 
 #include <inttypes.h>
@@ -87,59 +88,180 @@ static bool remove_old(struct session *s, struct arena *arena, struct err *err)
     return true;
 }
 
-static bool write_folder(struct session *s, struct arena *arena, struct err *err)
+/* A recovery point under construction. */
+struct unfinished_point {
+    struct arena arena;
+    const char *path, *temporary;
+    struct checkpoint_file file[2]; /* state.json, state.safetensors */
+    struct checkpoint_files files;
+    struct folder_label label;
+};
+
+static bool point_begin(struct session *s, struct unfinished_point *point, struct err *err)
 {
-    const char *path =
-        path_join(arena, recovery_dir(arena, s, s->run.attempt), folder_step_name(arena, s->progress.step));
-    struct checkpoint_file file[2];
-    struct checkpoint_files files = {.file = file};
-    struct folder_label label = {s->config.id, "recovery", s->run.attempt, s->progress.step};
     struct strbuf state = {0};
-    const char *temporary;
     bool ok;
 
+    point->path = path_join(&point->arena, recovery_dir(&point->arena, s, s->run.attempt),
+                            folder_step_name(&point->arena, s->progress.step));
+    point->files.file = point->file;
+    point->label = (struct folder_label){s->config.id, "recovery", s->run.attempt, s->progress.step};
     write_state(s, &state);
-    ok = folder_begin(arena, path, checkpoint_state_bytes(s->model), &temporary, err) &&
-         folder_add_file(arena, temporary, "state.json", strbuf_view(&state), &files, err);
-    if (ok) {
-        struct checkpoint_file *weights = &file[files.count++];
-        weights->name = "state.safetensors";
-        ok = checkpoint_write_state(s->model, path_join(arena, temporary, weights->name), &weights->bytes,
-                                    weights->sha256, err) &&
-             folder_commit(temporary, path, &label, &files, err);
-    }
-    if (!ok)
-        folder_abort(temporary);
+    ok = folder_begin(&point->arena, point->path, checkpoint_state_bytes(s->model), &point->temporary, err) &&
+         folder_add_file(&point->arena, point->temporary, "state.json", strbuf_view(&state), &point->files, err);
+    point->file[1].name = "state.safetensors";
     strbuf_deinit(&state);
     return ok;
 }
 
-/* A run goes on without: were it to die, it would begin at an earlier point again. */
-static bool do_without(struct session *s, const struct err *why, struct err *err)
+static const char *weights_path(struct unfinished_point *point)
 {
-    return run_message(&s->run, "warn", "recovery_point_skipped", s->progress.step, err,
-                       "The recovery point of step %" PRId64 " is left out: %s", s->progress.step, why->text);
+    return path_join(&point->arena, point->temporary, point->file[1].name);
+}
+
+static bool point_commit(struct unfinished_point *point, struct err *err)
+{
+    point->files.count++;
+    return folder_commit(point->temporary, point->path, &point->label, &point->files, err);
+}
+
+/* A run goes on without: were it to die, it would begin at an earlier point again. */
+static bool do_without(struct session *s, int64_t step, const struct err *why, struct err *err)
+{
+    return run_message(&s->run, "warn", "recovery_point_skipped", step, err,
+                       "The recovery point of step %" PRId64 " is left out: %s", step, why->text);
+}
+
+/* Behind a point that is there, or is not, for `problem`; its memory goes. */
+static bool point_end(struct session *s, struct unfinished_point *point, bool is_there, const struct err *problem,
+                      struct err *err)
+{
+    int64_t step = point->label.step;
+    bool ok;
+
+    if (is_there) {
+        ok = remove_old(s, &point->arena, err);
+    } else {
+        folder_abort(point->temporary);
+        ok = problem->code == ERR_NO_SPACE ? do_without(s, step, problem, err)
+                                           : err_set(err, problem->code, "%s", problem->text);
+    }
+    arena_deinit(&point->arena);
+    ok = ok && run_beat(&s->run, err);
+    return ok || err_prefix(err, "recovery point of step %" PRId64, step);
+}
+
+/* What is durable before the point that stands for it. */
+static bool events_are_there(struct session *s, struct err *err)
+{
+    s->last_recovery_at = clock_monotonic();
+    s->recovery_step = s->progress.step;
+    return (run_sync(&s->run, err) && board_sync(s, err)) ||
+           err_prefix(err, "recovery point of step %" PRId64, s->progress.step);
 }
 
 bool recovery_write(struct session *s, struct err *err)
 {
-    struct arena arena = {0};
+    struct unfinished_point point = {0};
     struct err problem = {0};
-    bool ok;
+    bool is_there;
 
+    if (!recovery_settle(s, err))
+        return false;
     if (s->recovery_step == s->progress.step)
         return true;
-    s->last_recovery_at = clock_monotonic();
-    s->recovery_step = s->progress.step;
-    ok = run_sync(&s->run, err) && board_sync(s, err);
-    if (ok && write_folder(s, &arena, &problem))
-        ok = remove_old(s, &arena, err);
-    else if (ok)
-        ok = problem.code == ERR_NO_SPACE ? do_without(s, &problem, err)
-                                          : err_set(err, problem.code, "%s", problem.text);
-    ok = ok && run_beat(&s->run, err);
-    arena_deinit(&arena);
-    return ok || err_prefix(err, "recovery point of step %" PRId64, s->progress.step);
+    if (!events_are_there(s, err))
+        return false;
+    is_there =
+        point_begin(s, &point, &problem) &&
+        checkpoint_write_state(s->model, weights_path(&point), &point.file[1].bytes, point.file[1].sha256, &problem) &&
+        point_commit(&point, &problem);
+    s->recovery_seconds = clock_monotonic() - s->last_recovery_at;
+    return point_end(s, &point, is_there, &problem, err);
+}
+
+/* --- beside the steps that follow --- */
+
+static bool end_unfinished(struct session *s, bool is_there, const struct err *problem, struct err *err)
+{
+    struct unfinished_point *point = s->unfinished;
+    bool ok;
+
+    if (!is_there)
+        state_copy_abort(s->state_copy);
+    s->unfinished = NULL;
+    ok = point_end(s, point, is_there, problem, err);
+    free(point);
+    return ok;
+}
+
+bool recovery_begin(struct session *s, struct err *err)
+{
+    struct err problem = {0};
+
+    if (!recovery_settle(s, err))
+        return false;
+    if (!s->state_copy)
+        s->state_copy = state_copy_new(s->model);
+    if (!s->state_copy)
+        return recovery_write(s, err);
+    if (!events_are_there(s, err))
+        return false;
+    s->unfinished = mem_alloc_zero(1, sizeof *s->unfinished);
+    if (point_begin(s, s->unfinished, &problem) &&
+        state_copy_begin(s->state_copy, weights_path(s->unfinished), &problem))
+        return true;
+    return end_unfinished(s, false, &problem, err);
+}
+
+/* Tensors while `may_go_on` says so, one at least; then the rest of the point. */
+static bool write_some(struct session *s, bool (*may_go_on)(const struct session *), struct err *err)
+{
+    struct unfinished_point *point = s->unfinished;
+    struct err problem = {0};
+    bool ok = true;
+
+    while (ok && state_copy_left(s->state_copy)) {
+        ok = state_copy_write(s->state_copy, &problem);
+        if (ok && state_copy_left(s->state_copy) && !may_go_on(s))
+            return true;
+    }
+    ok = ok && state_copy_end(s->state_copy, &point->file[1].bytes, point->file[1].sha256, &problem) &&
+         point_commit(point, &problem);
+    return end_unfinished(s, ok, &problem, err);
+}
+
+static bool is_device_busy(const struct session *s)
+{
+    return state_copy_is_device_busy(s->state_copy);
+}
+
+static bool always(const struct session *s)
+{
+    return true;
+}
+
+bool recovery_go_on(struct session *s, struct err *err)
+{
+    return !s->unfinished || write_some(s, is_device_busy, err);
+}
+
+bool recovery_settle(struct session *s, struct err *err)
+{
+    return !s->unfinished || write_some(s, always, err);
+}
+
+void recovery_drop(struct session *s)
+{
+    if (s->unfinished) {
+        state_copy_abort(s->state_copy);
+        folder_abort(s->unfinished->temporary);
+        arena_deinit(&s->unfinished->arena);
+    }
+    free(s->unfinished);
+    state_copy_free(s->state_copy);
+    s->unfinished = NULL;
+    s->state_copy = NULL;
 }
 
 struct point {

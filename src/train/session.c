@@ -467,6 +467,7 @@ struct dpo_batch session_pairs(struct session *s, const struct micro_batch *micr
 
 void session_close(struct session *s)
 {
+    recovery_drop(s);
     model_close(s->model);
     dataset_close(&s->train);
     dataset_close(&s->valid);

@@ -74,6 +74,9 @@ struct session {
     int64_t recovery_step;               /* of the last recovery point that this attempt wrote; -1: none */
     const char *last_checkpoint;         /* relative to the run directory */
     double started_at, last_recovery_at; /* monotonic seconds */
+    double recovery_seconds;             /* that the last one held up the run */
+    struct state_copy *state_copy;       /* for recovery points beside the steps; NULL: there was none yet */
+    struct unfinished_point *unfinished; /* one of them; NULL: none */
     int64_t steps_here;                  /* of this attempt */
     const char *param;                   /* what a failure is about: "training_file"; NULL: nothing in particular */
 };
@@ -148,8 +151,15 @@ uint64_t disk_needs_least(const struct session *session, const struct plan *plan
 /* retention.c: checkpoints of the run directory go but for the newest `keep`. */
 bool checkpoints_prune(const char *dir, int64_t keep, struct err *err);
 
-/* recovery.c */
+/* recovery.c: a point of the steps so far, whole when this returns. */
 bool recovery_write(struct session *session, struct err *err);
+/* The same beside the steps that follow, where the model lies on a device and the host has room for its state: `begin`
+ * takes the state, `go_on`, called while a step is queued, writes as long as the device is busy, `settle` the rest.
+ * Else begin writes it whole. */
+bool recovery_begin(struct session *session, struct err *err);
+bool recovery_go_on(struct session *session, struct err *err);
+bool recovery_settle(struct session *session, struct err *err);
+void recovery_drop(struct session *session); /* what is unfinished goes; before the model does */
 /* Loads the newest valid recovery point of any attempt; none is fine. */
 bool recovery_resume(struct session *session, struct err *err);
 /* Half-written folders of earlier attempts. */

@@ -75,6 +75,12 @@ def losses_of(out):
     return [seen[step] for step in sorted(seen)]
 
 
+def resumed_from(out):
+    """The step behind which the second attempt went on."""
+    events = [json.loads(line) for line in (out / "run/attempts/0002/events.jsonl").read_text().splitlines()]
+    return next(event["resumed_from_step"] for event in events if event["kind"] == "start")
+
+
 def train(o, folder, device, out, *more):
     shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run(command(o, folder, device, out, *more), capture_output=True, text=True)
@@ -136,23 +142,24 @@ def compare_nf4(o):
     return tell(o, "nf4", len(got), got[0], got[-1], want[-1], worst, len(got) == len(want) == o.steps and worst <= 5e-3)
 
 
-def resume(o):
-    """SIGTERM has the trainer write a recovery point; the next attempt goes on from there."""
+def resume(o, name, how):
+    """SIGTERM has the trainer write a recovery point, SIGKILL leaves what it wrote beside its steps; the next attempt goes on from there."""
     folder = o.work / "llama"
-    whole = train(o, folder, o.device, folder / "whole", "--lora", "--lora-dropout", "0.1")
-    out = folder / "stopped"
+    more = ("--lora", "--lora-dropout", "0.1", "--recovery-steps", "5")
+    whole = train(o, folder, o.device, folder / f"whole-{name}", *more)
+    out = folder / name
     shutil.rmtree(out, ignore_errors=True)
-    process = subprocess.Popen(command(o, folder, o.device, out, "--lora", "--lora-dropout", "0.1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(o, folder, o.device, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and len(losses_of(out)) < o.steps // 3:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(how)
     process.wait()
     first = len(losses_of(out))
-    done = subprocess.run(command(o, folder, o.device, out, "--lora", "--lora-dropout", "0.1"), capture_output=True, text=True)
+    done = subprocess.run(command(o, folder, o.device, out, *more), capture_output=True, text=True)
     both = losses_of(out)
-    ok = done.returncode == 0 and both == whole and 0 < first < o.steps
+    ok = done.returncode == 0 and both == whole and 0 < first < o.steps and bool(resumed_from(out))
     worst = max(abs(a / b - 1) for a, b in zip(both, whole))
-    return tell(o, "resumed", len(both), both[0], both[-1], whole[-1], worst, ok, f"stopped behind step {first} {done.stderr[-300:] if done.returncode else ''}")
+    return tell(o, name, len(both), both[0], both[-1], whole[-1], worst, ok, f"stopped behind step {first} {done.stderr[-300:] if done.returncode else ''}")
 
 
 def attempt(o, name, run):
@@ -180,7 +187,7 @@ def main():
     o.until = time.monotonic() + o.budget
     turns = [(family, lambda family=family: compare(o, family)) for family in ([o.only] if o.only else FAMILIES)]
     turns.append(("nf4", lambda: compare_nf4(o)))
-    of_llama = [("resumed", lambda: resume(o))] + [(optim, lambda optim=optim: compare_short(o, optim)) for optim in ("adamw_bf16", "adamw_8bit")]
+    of_llama = [("resumed", lambda: resume(o, "resumed", signal.SIGTERM)), ("killed", lambda: resume(o, "killed", signal.SIGKILL))] + [(optim, lambda optim=optim: compare_short(o, optim)) for optim in ("adamw_bf16", "adamw_8bit")]
     if o.only and o.only != "llama":
         turns, of_llama = turns[:1], []
     with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:

@@ -8,6 +8,7 @@
 #include "infer/generate.h"
 #include "model/adapter.h"
 #include "model/merge.h"
+#include "model/state_copy.h"
 
 enum { ROUNDS = 2, T = 40, STEPS = 12, REPLY_TOKENS = 20, REPLIES = 4 };
 
@@ -328,15 +329,20 @@ static void a_run_follows_that_of_the_processor(void **state)
     expect_same_run(PROFILE_BYTE_MOMENTS, 2e-2);
 }
 
-static void expect_same_files(struct arena *arena, const char *a, const char *b, const char *name)
+static void expect_same_file(struct arena *arena, const char *a, const char *b)
 {
     struct str x, y;
     struct err err;
 
-    assert_ok(file_read(arena, path_join(arena, a, name), 1 << 22, &x, &err), err);
-    assert_ok(file_read(arena, path_join(arena, b, name), 1 << 22, &y, &err), err);
+    assert_ok(file_read(arena, a, 1 << 22, &x, &err), err);
+    assert_ok(file_read(arena, b, 1 << 22, &y, &err), err);
     if (!str_equal(x, y))
-        fail_msg("%s is not the same", name);
+        fail_msg("%s is not the same", a);
+}
+
+static void expect_same_files(struct arena *arena, const char *a, const char *b, const char *name)
+{
+    expect_same_file(arena, path_join(arena, a, name), path_join(arena, b, name));
 }
 
 /* In BF16, so that the compute copy must follow the masters too. */
@@ -374,6 +380,55 @@ static void a_resumed_run_ends_with_the_bits_of_one_that_was_not(void **state)
     expect_resumed(PROFILE_BF16);
     expect_resumed(PROFILE_BF16_STATE);
     expect_resumed(PROFILE_BYTE_MOMENTS);
+}
+
+/* A state that is taken after STEPS / 2 steps and written during the two that follow. */
+static void write_beside(struct model *model, struct arena *arena, const char *path)
+{
+    struct state_copy *copy = state_copy_new(model);
+    char sha256[65];
+    uint64_t bytes;
+    struct err err;
+
+    assert_non_null(copy);
+    assert_ok(state_copy_begin(copy, path, &err), err);
+    state_copy_hold(copy);
+    train_step(model, arena, STEPS / 2 + 1);
+    for (int left = state_copy_left(copy); state_copy_left(copy) > left / 2;)
+        assert_ok(state_copy_write(copy, &err), err);
+    train_step(model, arena, STEPS / 2 + 2);
+    while (state_copy_left(copy))
+        assert_ok(state_copy_write(copy, &err), err);
+    assert_ok(state_copy_end(copy, &bytes, sha256, &err), err);
+    assert_int_equal(bytes, checkpoint_state_bytes(model));
+    state_copy_free(copy);
+}
+
+static void expect_state_written_beside(enum model_profile profile)
+{
+    struct arena arena = {0};
+    struct pool *pool = pool_new(1);
+    const char *folder = fixture_config(&arena, true, "float32"), *point = fixture_folder(&arena);
+    struct model_options options = step_options(profile, 0);
+    struct model *model = open_on(folder, true, pool, options);
+    char sha256[65];
+    uint64_t bytes;
+    struct err err;
+
+    for (int step = 0; step < STEPS / 2; step++)
+        train_step(model, &arena, step + 1);
+    assert_ok(checkpoint_write_state(model, path_join(&arena, point, "whole"), &bytes, sha256, &err), err);
+    write_beside(model, &arena, path_join(&arena, point, "beside"));
+    expect_same_file(&arena, path_join(&arena, point, "whole"), path_join(&arena, point, "beside"));
+    model_close(model);
+    pool_free(pool);
+    arena_deinit(&arena);
+}
+
+static void a_state_written_beside_steps_is_that_before_them(void **state)
+{
+    expect_state_written_beside(PROFILE_BF16);
+    expect_state_written_beside(PROFILE_BYTE_MOMENTS);
 }
 
 /* The largest limit under which the device has no room for the moments; its plan goes through plan.json. */
@@ -621,6 +676,7 @@ int main(void)
         cmocka_unit_test(weights_of_four_bits_and_dora_give_the_step_of_the_processor),
         cmocka_unit_test(a_run_follows_that_of_the_processor),
         cmocka_unit_test(a_resumed_run_ends_with_the_bits_of_one_that_was_not),
+        cmocka_unit_test(a_state_written_beside_steps_is_that_before_them),
         cmocka_unit_test(moments_go_to_the_host_as_a_last_resort_and_change_no_bit),
         cmocka_unit_test(what_was_not_trained_is_written_as_it_was_read),
         cmocka_unit_test(merged_products_are_probed_on_the_device),

@@ -302,6 +302,20 @@ static void open_arena(bool is_open)
     was_bytes = arena.used_bytes;
 }
 
+/* Streams run in the order of the calls, but what one copies to the host that waits for another: that is put off. */
+struct emulated_stream {
+    bool is_aside;
+    struct {
+        void *to;
+        const void *from;
+        size_t bytes;
+    } late[16];
+    int late_count;
+};
+struct emulated_event {
+    cudaStream_t stream; /* that recorded it */
+};
+
 /* On its way to pinned memory. */
 struct delivery {
     struct delivery *next;
@@ -385,10 +399,86 @@ cudaError_t cudaFreeHost(void *at)
     return cudaSuccess;
 }
 
+/* What a stream has put off. */
+static void catch_up(cudaStream_t stream)
+{
+    for (int i = 0; i < stream->late_count; i++) {
+        open_arena(true);
+        memcpy(stream->late[i].to, stream->late[i].from, stream->late[i].bytes);
+    }
+    stream->late_count = 0;
+}
+
+static void put_off(cudaStream_t stream, void *to, const void *from, size_t bytes)
+{
+    if (stream->late_count == 16)
+        abort();
+    memset(to, 0xff, bytes);
+    stream->late[stream->late_count++] = {to, from, bytes};
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    *stream = (cudaStream_t)calloc(1, sizeof **stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    free(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    *event = (cudaEvent_t)calloc(1, sizeof **event);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    free(event);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    event->stream = stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    pthread_mutex_lock(&device.lock);
+    if (event->stream)
+        catch_up(event->stream);
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    pthread_mutex_lock(&device.lock);
+    if (event->stream && event->stream->is_aside)
+        catch_up(event->stream);
+    else
+        stream->is_aside = true;
+    pthread_mutex_unlock(&device.lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    static int asked;
+
+    return ++asked % 3 ? cudaErrorNotReady : cudaSuccess;
+}
+
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     pthread_mutex_lock(&device.lock);
     deliver();
+    catch_up(stream);
     open_arena(false);
     pthread_mutex_unlock(&device.lock);
     return cudaSuccess;
@@ -478,7 +568,9 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t f
 {
     pthread_mutex_lock(&device.lock);
     open_arena(true);
-    if (kind == cudaMemcpyDeviceToHost && rows == 1 && is_pinned(to))
+    if (kind == cudaMemcpyDeviceToHost && rows == 1 && is_pinned(to) && stream->is_aside)
+        put_off(stream, to, from, row_bytes);
+    else if (kind == cudaMemcpyDeviceToHost && rows == 1 && is_pinned(to))
         deliver_later(to, from, row_bytes);
     for (size_t r = 0; r < rows && !(rows == 1 && is_pinned(to)); r++)
         memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);

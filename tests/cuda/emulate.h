@@ -5,7 +5,8 @@
  * kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on their
  * order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of cudaMalloc
  * faults when the host touches it behind a synchronization; when it is fresh it is not zero. What is copied to memory of
- * cudaHostAlloc comes with the next synchronization and is not a number until then. */
+ * cudaHostAlloc comes with the next synchronization and is not a number until then; on a stream that has waited for another
+ * it is read and comes as late as the waits for its events allow. */
 #pragma once
 
 #include <math.h>
@@ -120,7 +121,7 @@ static inline float multiply_then_add(float a, float b, float c)
 
 /* --- the runtime --- */
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100, cudaErrorNotReady = 600 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
 typedef struct emulated_stream *cudaStream_t;
@@ -164,35 +165,17 @@ static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, in
     properties->major = properties->minor = 0;
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
-{
-    *stream = (cudaStream_t)1;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventCreate(cudaEvent_t *event)
-{
-    *event = (cudaEvent_t)1;
-    return cudaSuccess;
-}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamQuery(cudaStream_t stream); /* ready at every third question */
+cudaError_t cudaEventCreate(cudaEvent_t *event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     return cudaEventCreate(event);
-}
-static inline cudaError_t cudaEventDestroy(cudaEvent_t event)
-{
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
-{
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventSynchronize(cudaEvent_t event)
-{
-    return cudaSuccess;
 }
 /* Less every time: the last candidate is the fastest. */
 static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)

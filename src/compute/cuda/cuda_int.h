@@ -20,6 +20,8 @@ struct cuda_state { /* of a queue */
     struct blas *blas; /* cuBLASLt with its workspace; NULL: products take kernels of our own */
     void *workspace;
     struct staging *staging; /* NULL: puts wait */
+    cudaStream_t aside;      /* of copies beside the stream; NULL: there were none yet */
+    cudaEvent_t begun, over; /* what they wait for, and the last of them */
     bool is_checked; /* ATTUNE_CUDA_CHECK is set: the host waits behind every launch, so that an error names its kernel */
 };
 

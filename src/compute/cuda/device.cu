@@ -71,6 +71,16 @@ static struct staging *staging_open(void)
     return NULL;
 }
 
+static void aside_close(struct cuda_state *state)
+{
+    if (!state->aside)
+        return;
+    cudaStreamSynchronize(state->aside);
+    cudaEventDestroy(state->begun);
+    cudaEventDestroy(state->over);
+    cudaStreamDestroy(state->aside);
+}
+
 static void queue_close(struct queue *queue)
 {
     struct cuda_state *state = cuda_state_of(queue);
@@ -80,6 +90,7 @@ static void queue_close(struct queue *queue)
     cudaSetDevice(state->device);
     if (state->stream)
         cudaStreamSynchronize(state->stream);
+    aside_close(state);
     staging_close(state->staging);
     blas_close(state->blas);
     if (state->workspace)
@@ -216,6 +227,55 @@ static void memory_get_later(struct queue *queue, void *to, const void *from, si
         cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_state_of(queue)->stream), "moving memory");
 }
 
+static void aside_open(struct cuda_state *state)
+{
+    cuda_check(cudaStreamCreateWithFlags(&state->aside, cudaStreamNonBlocking), "opening a second stream");
+    cuda_check(cudaEventCreateWithFlags(&state->begun, cudaEventDisableTiming), "opening a second stream");
+    cuda_check(cudaEventCreateWithFlags(&state->over, cudaEventDisableTiming), "opening a second stream");
+}
+
+static void aside_get(struct queue *queue, void *to, const void *from, size_t bytes)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (!bytes)
+        return;
+    cudaSetDevice(state->device);
+    if (!state->aside)
+        aside_open(state);
+    cuda_check(cudaEventRecord(state->begun, state->stream), "copying aside");
+    cuda_check(cudaStreamWaitEvent(state->aside, state->begun, 0), "copying aside");
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, state->aside), "copying aside");
+    cuda_check(cudaEventRecord(state->over, state->aside), "copying aside");
+}
+
+static void aside_hold(struct queue *queue)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (state->aside)
+        cuda_check(cudaStreamWaitEvent(state->stream, state->over, 0), "waiting for copies aside");
+}
+
+static void aside_wait(struct queue *queue)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (state->aside)
+        cuda_check(cudaEventSynchronize(state->over), "waiting for copies aside");
+}
+
+static bool queue_is_idle(struct queue *queue)
+{
+    cudaError_t error = cudaStreamQuery(cuda_state_of(queue)->stream);
+
+    if (error == cudaErrorNotReady)
+        cudaGetLastError(); /* which is no error: launches look for those */
+    else
+        cuda_check(error, "asking the device");
+    return error == cudaSuccess;
+}
+
 static void *memory_take_host(struct queue *queue, size_t bytes)
 {
     void *at = NULL;
@@ -248,6 +308,8 @@ static size_t memory_free_bytes(struct queue *queue)
 static const struct memory cuda_memory = {queue_open, queue_close, memory_take,      memory_take_shared, memory_give,      memory_zero,
                                           memory_put, memory_get,  memory_get_later, memory_take_host,   memory_give_host, queue_wait,
                                           memory_free_bytes};
+
+static const struct aside cuda_aside = {aside_get, aside_hold, aside_wait, queue_is_idle};
 
 /* --- the table --- */
 
@@ -342,7 +404,7 @@ static bool device_describe(int device, struct device_info *info, struct err *er
     return true;
 }
 
-static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend, device_count,
+static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend, &cuda_aside, device_count,
                                           device_describe};
 
 extern "C" __attribute__((visibility("default"))) const struct cuda_module *attune_cuda_module(void);

@@ -1,7 +1,7 @@
 /* compute/cuda/module.h - what libattune_cuda.so shows to the program that opens it. */
 #pragma once
 
-#include "compute/backend.h"
+#include "compute/aside.h"
 
 struct device_info {
     char name[128];
@@ -16,6 +16,7 @@ struct cuda_module {
     const char *layout;  /* ATTUNE_LAYOUT */
     const char *version; /* of attune */
     const struct backend *backend;
+    const struct aside *aside;
     int (*device_count)(struct err *err); /* 0: none, or no driver; the reason in err */
     bool (*device_info)(int device, struct device_info *info, struct err *err);
 };
