@@ -5,6 +5,7 @@
 #include "compute/stochastic.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void *element(const struct model *m, enum region_id region, uint64_t at)
 {
@@ -152,7 +153,17 @@ const double *model_grad_sumsq(struct model *m, double *value)
 void model_grads_read(struct model *m, float *grads)
 {
     ASSERT(m->params.short_from == m->params.arena_count);
-    memory_read(m, grads, element(m, REGION_GRADS, 0), m->params.arena_count * sizeof *grads);
+    for (int i = 0; i < m->params.count; i++) {
+        struct param_view view = model_param_view(m, i);
+        void *copy;
+        struct mat from;
+        if (!m->params.param[i].is_trained)
+            continue;
+        from = memory_view(m, (struct mat){view.grad, view.rows, view.cols, view.ld, DTYPE_F32}, &copy);
+        for (int32_t r = 0; r < view.rows; r++, grads += view.cols)
+            memcpy(grads, (const float *)from.at + (size_t)r * (size_t)from.ld, (size_t)view.cols * sizeof *grads);
+        free(copy);
+    }
 }
 
 void model_zero_grads(struct model *m)

@@ -140,7 +140,8 @@ const double *model_grad_sumsq(struct model *model, double *value);
 /* The same without waiting: model_sumsq_value is the number behind model_finish, of a step that had a pass. */
 const double *model_queue_grad_sumsq(struct model *model);
 double model_sumsq_value(const struct model *model);
-/* Copies the gradient arena for the host, where all of it is f32: float[count] of the caller. */
+/* The gradients of all trained params, one behind the other in their order, whatever that of the arena is, where all of them are
+ * f32: float[trained_count] of the caller. */
 void model_grads_read(struct model *model, float *grads);
 void model_zero_grads(struct model *model);
 

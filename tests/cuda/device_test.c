@@ -136,10 +136,9 @@ static double pass(struct model *model, struct arena *arena, int k)
 
 static float *gradient_of(struct model *model, struct arena *arena, uint64_t *count)
 {
-    double *partial;
     float *values;
 
-    model_grads(model, count, &partial);
+    *count = model_params(model)->trained_count;
     values = arena_new_array(arena, float, *count);
     model_grads_read(model, values);
     return values;
@@ -198,7 +197,7 @@ static void a_step_of_every_family_is_that_of_the_processor(void **state)
         const char *folder = fixture_family(&arena, &tiny_families[i]), *name = tiny_families[i].name;
         bool has_experts = strstr(tiny_families[i].config, "experts") != NULL;
         struct model_options full = step_options(PROFILE_F32, 0), lora = step_options(PROFILE_F32, 3);
-        struct model_options half = step_options(PROFILE_BF16, 3);
+        struct model_options half = step_options(PROFILE_BF16, i % 2 ? 3 : 0);
         full.fixed_keep_plus_one = i % 2; /* everything is computed again */
         expect_same_step(name, folder, &full, 2e-5);
         if (has_experts)
