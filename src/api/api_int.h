@@ -204,6 +204,10 @@ void usage_book_add(struct usage_book *book, const struct tenant *tenant, const 
 
 /* Id of the job that the path names, for what lies below it; NULL: answered that it is not there. */
 const char *call_find_job(struct call *call);
+/* The job as it is now, with its place in the queue. */
+void job_answer(struct call *call, const struct store_job *job);
+/* Why a job could not be had or changed: 404 names it, a conflict is 400 invalid_state. */
+void job_answer_missing_or(struct call *call, const struct err *err);
 
 /* --- projects (organization.c) --- */
 
