@@ -187,7 +187,8 @@ static void read_lora_option(struct reader *r, const struct json *value)
     else if (str_starts(value->key, STR("use_")))
         wanted = value->type == JSON_BOOL ? NULL : "must be true or false";
     else
-        wanted = job_request_is_name_list(value) ? NULL : "must be a list of module names, such as [\"q_proj\", \"v_proj\"]";
+        wanted =
+            job_request_is_name_list(value) ? NULL : "must be a list of module names, such as [\"q_proj\", \"v_proj\"]";
     if (wanted) {
         wrong(r, "value_error", value->key, wanted);
         return;

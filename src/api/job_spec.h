@@ -1,5 +1,5 @@
-/* api/job_spec.h - a request that has passed all checks as what the queue keeps of it: columns, and the parts of job.json
- * that the trainer reads (docs/formats.md). */
+/* api/job_spec.h - a request that has passed all checks as what the queue keeps of it: columns, and the parts of
+ * job.json that the trainer reads (docs/formats.md). */
 #pragma once
 
 #include "api/integrations.h"

@@ -3,8 +3,8 @@
 #include "cli/certificates.h"
 #include "cli/cli.h"
 #include "cli/job_waiting.h"
-#include "cli/options.h"
 #include "cli/secret_key.h"
+#include "cli/serve_options.h"
 #include "cli/training_check.h"
 #include "http/access_log.h"
 #include "http/loop.h"
@@ -31,15 +31,6 @@
 #define HUB       "https://huggingface.co"
 
 enum { DESCRIPTORS = 4096, CONNECTIONS_MAX = 1024, BACKGROUND_THREADS = 4, STOP_GRACE_MS = 5000 };
-
-struct serve_options {
-    const char *data, *models, *host, *public_host, *tls_cert, *tls_key, *access_log, *devices;
-    int64_t port, jobs, memory, recovery_steps, disk_free_min, connections_per_address, auth_failures, audit_days, nice,
-        hung_seconds, hub_bytes_max;
-    bool is_open;
-    const char *secret_key_file, *outgoing, *wandb_url;
-    int64_t secret_key_fd;
-};
 
 struct serve {
     struct serve_options options;
@@ -220,11 +211,6 @@ static bool open_jobs(struct serve *s, struct err *err)
     return s->jobs && job_manager_start(s->jobs, err);
 }
 
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
-}
-
 /* Without any key nobody could use the API, and one made with 'attune keys' would need the server to stop. */
 static bool make_first_key(struct serve *s, struct err *err)
 {
@@ -313,7 +299,7 @@ static bool open_api(struct serve *s, struct err *err)
                                           .recovery_steps = s->options.recovery_steps,
                                           .audit_days = s->options.audit_days,
                                           .auth_failures_per_minute = none_at_zero(s->options.auth_failures),
-                                          .is_local = is_loopback(s->options.host),
+                                          .is_local = serve_is_local(&s->options),
                                           .public_host = s->options.public_host,
                                           .origins = s->origins,
                                           .outgoing = s->options.outgoing,
@@ -395,7 +381,7 @@ static void print_place(const struct serve *s)
 
     printf("attune is listening on %s://%s%s%s:%d%s\n", s->certificates ? "https" : "http", is_v6 ? "[" : "",
            s->options.host, is_v6 ? "]" : "", http_server_port(s->server),
-           s->certificates || is_loopback(s->options.host)
+           s->certificates || serve_is_local(&s->options)
                ? ""
                : ", without TLS: whoever is on the way can read keys and data (--tls-cert, or a proxy in front)");
 }
@@ -419,144 +405,19 @@ static bool run(struct serve *s, struct err *err)
     return http_loop_run(s->loop, err);
 }
 
-static bool check_ranges(const struct serve_options *o, struct err *err)
+int cli_serve(int argc, char **argv)
 {
-    const struct {
-        const char *option;
-        int64_t value, min, max;
-    } ranges[] = {
-        {"port", o->port, 0, 65535},
-        {"jobs", o->jobs, 1, 1024},
-        {"nice", o->nice, 0, 19},
-        {"recovery-steps", o->recovery_steps, 0, INT64_MAX},
-        {"hung-seconds", o->hung_seconds, 1, 24 * 60 * 60},
-        {"memory", o->memory, 0, INT64_MAX},
-        {"disk-free-min", o->disk_free_min, -1, INT64_MAX},
-        {"hub-bytes-max", o->hub_bytes_max, 0, INT64_MAX},
-        {"connections-per-address", o->connections_per_address, 0, 1024},
-        {"audit-days", o->audit_days, 1, 100 * 366},
-        {"auth-failures", o->auth_failures, 0, 1000000},
-        {"secret-key-fd", o->secret_key_fd, -1, INT32_MAX},
-    };
-
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
-        const char *option = ranges[i].option;
-        long long value = ranges[i].value, min = ranges[i].min, max = ranges[i].max;
-
-        if (value < min && max == INT64_MAX)
-            return err_set(err, ERR_INPUT, "--%s must be at least %lld, not %lld", option, min, value);
-        if (value < min || value > max)
-            return err_set(err, ERR_INPUT, "--%s must be from %lld to %lld, not %lld", option, min, max, value);
-    }
-    return true;
-}
-
-static bool check_options(const struct serve_options *o, struct err *err)
-{
-    if (!o->data)
-        return err_set(err, ERR_INPUT, "--data is required: the folder for the database, files and runs");
-    if (o->is_open && !is_loopback(o->host))
-        return err_set(
-            err, ERR_INPUT,
-            "--no-auth works on loopback only (127.0.0.1 or ::1): on %s everybody who reaches the port could use it",
-            o->host);
-    return check_ranges(o, err);
-}
-
-/* The exit status: 2 when the options do not fit together. */
-static int serve(struct serve *s)
-{
+    struct serve s = {0};
     struct err err = {0};
     bool ok;
 
-    if (!check_options(&s->options, &err) || !process_forbid_core(&err)) {
+    if (!serve_options_read(&s.options, argc, argv, &err) || !process_forbid_core(&err)) {
         fprintf(stderr, "attune serve: %s\n", err.text);
         return 2;
     }
-    ok = open_all(s, &err) && run(s, &err);
+    ok = open_all(&s, &err) && run(&s, &err);
     if (!ok)
         fprintf(stderr, "attune serve: %s\n", err.text);
-    close_all(s);
+    close_all(&s);
     return ok ? 0 : 1;
-}
-
-static const struct serve_options serve_defaults = {
-    .host = "127.0.0.1",
-    .port = 8080,
-    .jobs = 1,
-    .nice = 10,
-    .hung_seconds = 600,
-    .disk_free_min = -1,
-    .connections_per_address = 64,
-    .auth_failures = 10,
-    .audit_days = 365,
-    .secret_key_fd = -1,
-};
-
-int cli_serve(int argc, char **argv)
-{
-    struct serve s = {.options = serve_defaults};
-    bool has_auth = true;
-    const struct option list[] = {
-        {"data", OPTION_TEXT, &s.options.data, "DIR", "database, files and runs; made when absent", NULL},
-        {"models", OPTION_TEXT, &s.options.models, "DIR", "base models: org/name below it, each a Hugging Face folder",
-         NULL},
-        {"host", OPTION_TEXT, &s.options.host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)",
-         NULL},
-        {"public-host", OPTION_TEXT, &s.options.public_host, "NAME",
-         "on loopback: also take requests whose Host is NAME, a proxy's", NULL},
-        {"port", OPTION_INT, &s.options.port, "N", "0: any free one (default 8080)", NULL},
-        {"auth", OPTION_FLAG, &has_auth, NULL, "requests need an API key; --no-auth works on loopback only", NULL},
-        {"jobs", OPTION_INT, &s.options.jobs, "N",
-         "fine-tuning jobs at once on the processor (default 1); a GPU has one", NULL},
-        {"devices", OPTION_TEXT, &s.options.devices, "LIST",
-         "what jobs and chats run on: cpu, cuda (every GPU), cuda:1 … (default: cpu,cuda where there is a GPU)", NULL},
-        {"nice", OPTION_INT, &s.options.nice, "N", "niceness of trainers, 0 to 19: the server goes first (default 10)",
-         NULL},
-        {"recovery-steps", OPTION_INT, &s.options.recovery_steps, "N",
-         "a recovery point every N steps (default: every two minutes)", NULL},
-        {"hung-seconds", OPTION_INT, &s.options.hung_seconds, "N",
-         "a trainer that gives no sign of life for so long is killed and its job resumed (default 600)", NULL},
-        {"memory", OPTION_INT, &s.options.memory, "BYTES",
-         "that all jobs and chat workers may take together (default: nine tenths of the machine's)", NULL},
-        {"disk-free-min", OPTION_INT, &s.options.disk_free_min, "BYTES",
-         "that uploads and jobs leave free on the data folder's disk (default: 1 GiB or a twentieth of it)", NULL},
-        {"access-log", OPTION_TEXT, &s.options.access_log, "FILE",
-         "a line of JSON for each request: when, from where, method, path, status, bytes, time", NULL},
-        {"tls-cert", OPTION_TEXT, &s.options.tls_cert, "FILE",
-         "speak HTTPS alone, with this certificate and its chain (PEM; SIGHUP loads it anew)", NULL},
-        {"tls-key", OPTION_TEXT, &s.options.tls_key, "FILE", "the certificate's key (PEM, not encrypted)", NULL},
-        {"connections-per-address", OPTION_INT, &s.options.connections_per_address, "N",
-         "connections that one client address may have open (default 64; 0: no limit, as behind a proxy)", NULL},
-        {"audit-days", OPTION_INT, &s.options.audit_days, "N", "how long the audit log is kept (default 365)", NULL},
-        {"auth-failures", OPTION_INT, &s.options.auth_failures, "N",
-         "wrong keys a minute from one address, after five at once (default 10; 0: no limit)", NULL},
-        {"hub-bytes-max", OPTION_INT, &s.options.hub_bytes_max, "BYTES",
-         "that models of the Hub may take on the disk in all (default: down to --disk-free-min)", NULL},
-        {"outgoing", OPTION_TEXT, &s.options.outgoing, "ORIGINS",
-         "that jobs' integrations and downloads of models may reach: https://host, https://anywhere, "
-         "internal:http://10.0.0.5:5000 (default: none)",
-         NULL},
-        {"wandb-url", OPTION_TEXT, &s.options.wandb_url, "URL",
-         "the W&B server (default: WANDB_BASE_URL, else https://api.wandb.ai); --outgoing has to list it, too", NULL},
-        {"secret-key-file", OPTION_TEXT, &s.options.secret_key_file, "FILE",
-         "master key of secrets (default: attune/secret.key in the user's configuration folder, made when absent)",
-         NULL},
-        {"secret-key-fd", OPTION_INT, &s.options.secret_key_fd, "N", "read the master key from this descriptor", NULL},
-    };
-    const struct options options = {
-        .usage = "attune serve --data DIR [--models DIR] [options]",
-        .about = "The fine-tuning API. A data folder without any API key gets a first one, in DIR/first-key. Jobs "
-                 "run on when the server stops, and a new server goes on with them.",
-        .list = list,
-        .count = sizeof list / sizeof *list,
-    };
-    struct err err = {0};
-
-    if (!options_parse(&options, argc, argv, NULL, NULL, &err)) {
-        fprintf(stderr, "attune serve: %s\n", err.text);
-        return 2;
-    }
-    s.options.is_open = !has_auth;
-    return serve(&s);
 }

@@ -1,14 +1,10 @@
-#include "track/tracker.h"
+#include "track/tracker_int.h"
 
 #include "base/json.h"
 #include "base/log.h"
 #include "os/clock.h"
 #include "os/file.h"
-#include "os/process.h"
-#include "track/entrusted.h"
-#include "track/result.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,201 +20,13 @@ enum {
     GIVE_UP_MS = 86400000, /* after the job's end */
     SENDER_MS = 600000,    /* one that says nothing for so long is killed */
     PATIENCE_MS = 60000,   /* between two notes that it may take longer */
-    EVENTS_MAX = 1000,
     LINE_BYTES_MAX = 64 << 10,
     MESSAGE_BYTES_MAX = 600,
 };
 
-struct sender {
-    struct tracker *tracker;
-    struct sender *next;
-    struct arena arena; /* of the delivery and its job */
-    struct store_delivery delivery;
-    struct store_job job;
-    bool is_last, is_export;
-    int64_t patience_ms; /* when that was noted last */
-    struct process process;
-    int out_fd;
-    struct http_watch *watch;
-    struct http_timer *timer;
-    struct strbuf line;
-    const char *end, *message; /* as it told them; NULL: not yet */
-    int64_t wait_ms, again_ms;
-};
-
-struct tracker {
-    struct tracker_config config;
-    char program[PATH_MAX];
-    struct arena arena;
-    const char *log_path;
-    struct http_timer *timer;
-    struct sender *first;
-    int count, export_count;
-    const char *exports_dir;
-};
-
-static struct tenant tenant_of(const struct store_delivery *delivery)
-{
-    struct tenant tenant = {0};
-
-    snprintf(tenant.organization_id, sizeof tenant.organization_id, "%s", delivery->organization_id);
-    snprintf(tenant.project_id, sizeof tenant.project_id, "%s", delivery->project_id);
-    return tenant;
-}
-
 static void complain(const struct store_delivery *delivery, const char *what, const struct err *err)
 {
     log_line("job %s: integration %lld: %s: %s", delivery->job_id, (long long)delivery->position, what, err->text);
-}
-
-static struct store *store_of(const struct sender *sender)
-{
-    return sender->tracker->config.store;
-}
-
-/* --- the document --- */
-
-static void put_raw(struct json_writer *w, const char *key, const char *json)
-{
-    json_write_key(w, key);
-    json_write_raw(w, str_of(json ? json : "null"));
-}
-
-static void put_job(struct json_writer *w, struct arena *arena, const struct store_job *job)
-{
-    const struct json *method = job->method_json ? json_parse(arena, str_of(job->method_json), NULL, NULL) : NULL;
-
-    json_write_key(w, "job");
-    json_write_begin_object(w);
-    json_put_text(w, "id", job->id);
-    json_put_text(w, "state", job_state_name(job->state));
-    json_put_integer(w, "started_ms", job->started_ms ? job->started_ms : job->created_ms);
-    json_put_integer(w, "finished_ms", job->finished_ms);
-    json_put_text(w, "model", job->model);
-    json_put_str(w, "method", json_string_or(json_get(method, "type"), STR("supervised")));
-    json_put_text(w, "training_file", job->training_file);
-    json_put_text(w, "validation_file", job->validation_file);
-    json_put_text(w, "suffix", job->suffix);
-    json_put_integer(w, "seed", job->seed);
-    put_raw(w, "hyperparameters", job->hyperparameters_json);
-    json_write_end_object(w);
-}
-
-static void put_events(struct json_writer *w, const struct store_event_list *events)
-{
-    json_write_key(w, "events");
-    json_write_begin_array(w);
-    for (size_t i = 0; i < events->count; i++) {
-        const struct store_event *event = &events->at[i];
-
-        json_write_begin_object(w);
-        json_put_integer(w, "seq", event->seq);
-        json_put_text(w, "kind", event->kind);
-        json_put_text(w, "code", event->code);
-        json_put_text(w, "type", event->type);
-        json_put_text(w, "level", event->level);
-        json_put_text(w, "message", event->message);
-        json_put_integer(w, "step", event->step);
-        json_put_integer(w, "time_ms", event->created_ms);
-        put_raw(w, "data", event->data_json);
-        json_write_end_object(w);
-    }
-    json_write_end_array(w);
-}
-
-static bool is_webhook(const struct sender *sender)
-{
-    return strcmp(sender->delivery.kind, "webhook") == 0;
-}
-
-/* Where a webhook goes is looked up when it goes. */
-static bool put_webhook(struct json_writer *w, struct sender *sender, struct store_webhook *webhook, struct err *err)
-{
-    struct tenant tenant = tenant_of(&sender->delivery);
-    const struct json *config = json_parse(&sender->arena, str_of(sender->delivery.config_json), NULL, err);
-    struct str id = json_string_or(json_get(config, "endpoint"), STR_NONE);
-
-    if (!config || !store_webhook_get(store_of(sender), &tenant, str_copy(&sender->arena, id), &sender->arena, webhook,
-                                      err))
-        return false;
-    json_write_key(w, "webhook");
-    json_write_begin_object(w);
-    json_put_text(w, "url", webhook->url);
-    json_write_end_object(w);
-    return true;
-}
-
-/* And the webhook that they are of. */
-static bool put_secrets(struct json_writer *w, struct sender *sender, struct err *err)
-{
-    struct store_webhook webhook;
-    bool ok, is_hook = is_webhook(sender);
-
-    if (is_hook && !put_webhook(w, sender, &webhook, err))
-        return false;
-    json_write_key(w, "secrets");
-    json_write_begin_object(w);
-    ok = entrusted_put(w, store_of(sender), &sender->delivery, is_hook ? &webhook : NULL, &sender->arena, err);
-    json_write_end_object(w);
-    return ok;
-}
-
-/* What a Hub export knows of its parts outlives its sender, and goes with its end. */
-static const char *parts_path(const struct sender *sender, struct arena *arena)
-{
-    return path_join(arena, sender->tracker->exports_dir,
-                     arena_printf(arena, "%lld.parts", (long long)sender->delivery.number));
-}
-
-/* What the last sender of a job needs to hand its result on. */
-static bool put_result(struct json_writer *w, struct sender *sender, struct err *err)
-{
-    const struct tracker_config *config = &sender->tracker->config;
-    const struct tenant tenant = tenant_of(&sender->delivery);
-
-    if (!sender->is_last || is_webhook(sender))
-        return true;
-    json_write_key(w, "result");
-    return result_write(w, &(struct result_place){config->store, config->data_dir, &tenant, &sender->job},
-                        &sender->arena, err);
-}
-
-static bool write_document(struct sender *sender, struct strbuf *text, struct err *err)
-{
-    const struct tracker *tracker = sender->tracker;
-    const struct store_delivery *delivery = &sender->delivery;
-    struct tenant tenant = tenant_of(delivery);
-    struct json_writer w = {.buf = text};
-    struct store_event_list events;
-
-    if (!store_job_get(tracker->config.store, &tenant, delivery->job_id, &sender->arena, &sender->job, err) ||
-        !store_event_since(tracker->config.store, &tenant, delivery->job_id, delivery->after_seq, EVENTS_MAX,
-                           &sender->arena, &events, err))
-        return false;
-    if (sender->is_export || is_webhook(sender)) /* they tell how the job ended */
-        events.count = 0;
-    sender->is_last = job_state_is_final(sender->job.state) && events.count < EVENTS_MAX;
-    strbuf_reserve(text, 1 << 20); /* a buffer that does not move leaves no copies of secrets behind */
-    json_write_begin_object(&w);
-    json_put_text(&w, "kind", delivery->kind);
-    json_put_integer(&w, "after_seq", delivery->after_seq);
-    json_put_bool(&w, "is_uncertain", delivery->is_uncertain);
-    json_put_bool(&w, "is_last", sender->is_last);
-    put_raw(&w, "config", delivery->config_json);
-    put_raw(&w, "external", delivery->external_json);
-    put_job(&w, &sender->arena, &sender->job);
-    json_write_key(&w, "operator");
-    json_write_begin_object(&w);
-    json_put_text(&w, "origins", tracker->config.origins);
-    json_put_text(&w, "wandb_url", tracker->config.wandb_url);
-    json_put_text(&w, "hub_url", tracker->config.hub_url);
-    json_put_text(&w, "parts_path", parts_path(sender, &sender->arena));
-    json_write_end_object(&w);
-    put_events(&w, &events);
-    if (!put_result(&w, sender, err) || !put_secrets(&w, sender, err))
-        return false;
-    json_write_end_object(&w);
-    return true;
 }
 
 /* --- the end of a sender --- */
@@ -259,7 +67,7 @@ static const char *name_of(struct sender *sender)
     const struct store_delivery *delivery = &sender->delivery;
     const struct json *config = json_parse(&sender->arena, str_of(delivery->config_json), NULL, NULL);
 
-    if (is_webhook(sender))
+    if (sender_is_webhook(sender))
         return arena_printf(&sender->arena, "webhook endpoint %.*s",
                             STR_ARG(json_string_or(json_get(config, "endpoint"), STR_NONE)));
     return arena_printf(&sender->arena, "integrations.%lld (%s)", (long long)delivery->position, delivery->kind);
@@ -269,7 +77,7 @@ static const char *name_of(struct sender *sender)
 static void warn(struct sender *sender, const char *what)
 {
     struct tracker *tracker = sender->tracker;
-    struct tenant tenant = tenant_of(&sender->delivery);
+    struct tenant tenant = delivery_tenant(&sender->delivery);
     struct err err = {0};
     char text[1024];
 
@@ -277,7 +85,7 @@ static void warn(struct sender *sender, const char *what)
              sender->message ? sender->message : "the sender ended without a word");
     log_redact(text);
     if (!store_event_add(tracker->config.store, &tenant, sender->delivery.job_id, "warn",
-                         arena_printf(&sender->arena, "%s_%lld", is_webhook(sender) ? "webhook" : "integration",
+                         arena_printf(&sender->arena, "%s_%lld", sender_is_webhook(sender) ? "webhook" : "integration",
                                       (long long)sender->delivery.position),
                          text, NULL, &err))
         complain(&sender->delivery, "cannot warn", &err);
@@ -318,7 +126,7 @@ static void sender_end(struct sender *sender)
     if (!store_delivery_end(tracker->config.store, &sender->delivery, &end, &err))
         complain(&sender->delivery, "cannot store how a delivery ended", &err);
     else if (sender->is_export && strcmp(end.state, "pending") != 0)
-        file_remove(parts_path(sender, &sender->arena), NULL);
+        file_remove(sender_parts_path(sender, &sender->arena), NULL);
     sender_free(sender);
     tracker_wake(tracker);
 }
@@ -328,7 +136,7 @@ static void sender_end(struct sender *sender)
 static bool add_event(struct sender *sender, const struct json *event, struct err *err)
 {
     const struct tracker_config *config = &sender->tracker->config;
-    const struct tenant tenant = tenant_of(&sender->delivery);
+    const struct tenant tenant = delivery_tenant(&sender->delivery);
     const char *code = arena_printf(&sender->arena, "integration_%lld_%.*s", (long long)sender->delivery.position,
                                     STR_ARG(str_clip(json_string_or(json_get(event, "code"), STR("told")), 32)));
     char *message =
@@ -345,7 +153,7 @@ static bool add_event(struct sender *sender, const struct json *event, struct er
 static void pass_stop(struct sender *sender)
 {
     const struct tracker_config *config = &sender->tracker->config;
-    const struct tenant tenant = tenant_of(&sender->delivery);
+    const struct tenant tenant = delivery_tenant(&sender->delivery);
 
     if (config->on_stop)
         config->on_stop(config->callback_context, &tenant, sender->delivery.job_id);
@@ -362,7 +170,7 @@ static void take_line(struct sender *sender, struct str text)
     if (external && external->type == JSON_OBJECT)
         json_write_value(&(struct json_writer){.buf = &copy}, external);
     if (ok && json_get(line, "delivered"))
-        ok = store_delivery_progress(store_of(sender), sender->delivery.number, copy.at,
+        ok = store_delivery_progress(sender->tracker->config.store, sender->delivery.number, copy.at,
                                      json_integer_or(json_get(line, "delivered"), 0), &err);
     if (ok && json_get(line, "event"))
         ok = add_event(sender, json_get(line, "event"), &err);
@@ -461,7 +269,8 @@ static bool start(struct sender *sender, struct err *err)
     int in_fd = -1;
     bool ok;
 
-    ok = write_document(sender, &text, err) && (in_fd = fd_in_memory("a delivery", strbuf_view(&text), err)) >= 0 &&
+    ok = sender_document_write(sender, &text, err) &&
+         (in_fd = fd_in_memory("a delivery", strbuf_view(&text), err)) >= 0 &&
          store_delivery_begin(tracker->config.store, sender->delivery.number, clock_unix_ms() + 2 * (int64_t)SENDER_MS,
                               err) &&
          launch(sender, in_fd, err);
