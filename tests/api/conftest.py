@@ -17,7 +17,8 @@ from tiny_model import make_tiny_model
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("ATTUNE_BIN", ROOT / "build/test/attune" if (ROOT / "build/test/attune").exists() else ROOT / "build/attune"))
 CONTRACT = Contract()
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="attune-config-")  # where servers make their master key
+CONFIG = tempfile.TemporaryDirectory(prefix="attune-config-")  # where servers make their master key; gone with the tests
+os.environ["XDG_CONFIG_HOME"] = CONFIG.name
 os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
 
 
@@ -127,14 +128,28 @@ def training_file(client):
     return client.files.create(file=("train.jsonl", chat_lines(24).encode()), purpose="fine-tune")
 
 
-def wait_for_job(client, job_id, timeout=180):
+def wait_for(condition, what=lambda: "", timeout=600):
+    """What the condition gives when it holds. The time says nothing about attune: it is for a machine that is busy."""
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        job = client.fine_tuning.jobs.retrieve(job_id)
-        if job.status in ("succeeded", "failed", "cancelled"):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"job {job_id} is still {job.status} after {timeout} s")
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what()}"
+        time.sleep(0.05)
+    return value
+
+
+def job_in(client, job_id, *states):
+    """The job, when it is in one of these states."""
+    job = client.fine_tuning.jobs.retrieve(job_id)
+    return job if job.status in states else None
+
+
+def wait_for_job(client, job_id):
+    return wait_for(lambda: job_in(client, job_id, "succeeded", "failed", "cancelled"), lambda: client.fine_tuning.jobs.retrieve(job_id))
+
+
+def make_key(data, *options):
+    """Of a data folder that needs no server."""
+    return subprocess.run([BINARY, "keys", "create", "--data", data, *options], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")

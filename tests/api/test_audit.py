@@ -1,11 +1,10 @@
 """Who wrote what: on record before the answer, for the organisation's own admins, without secrets."""
 import json
-import subprocess
 import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client
+from conftest import Server, ask, chat_lines, make_client, make_key
 from test_tenants import call, new_project
 
 LOGS = "/v1/organization/audit_logs"
@@ -14,7 +13,7 @@ LOGS = "/v1/organization/audit_logs"
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory, models):
     data = tmp_path_factory.mktemp("audit") / "data"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "admin")
     server = Server(data, models).start()
     yield server, admin
     assert server.stop() == 0

@@ -3,11 +3,10 @@ import os
 import pathlib
 import signal
 import socket
-import time
 
 import openai
 import pytest
-from conftest import Server, ask, make_client
+from conftest import Server, ask, make_client, wait_for
 
 MESSAGES = [{"role": "user", "content": "Say red."}]
 
@@ -184,10 +183,7 @@ def test_a_server_that_ends_takes_its_workers_along(tmp_path, models, how, statu
     next(stream)
     worker = worker_of(server)
     assert server.stop(how) == status
-    deadline = time.monotonic() + 60
-    while is_running(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not is_running(worker))
 
 
 def test_a_client_that_does_not_read_is_let_go(client, server):

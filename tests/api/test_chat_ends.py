@@ -9,7 +9,7 @@ import time
 
 import openai
 import pytest
-from conftest import Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, ask, chat_lines, make_client, wait_for, wait_for_job
 from test_chat import MESSAGES, worker_of
 
 LONG = {"model": "test/tiny", "messages": MESSAGES, "max_tokens": 200, "n": 64, "temperature": 1}
@@ -28,13 +28,6 @@ def begun(server, **options):
     stream = iter(make_client(server).chat.completions.create(**LONG | options, stream=True))
     next(stream)
     return stream
-
-
-def wait_for(condition, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ticks(process_id):

@@ -1,10 +1,9 @@
 """The disk of old jobs: checkpoints that are deleted go with their files, models and bytes, and not while something needs them."""
 import pathlib
-import time
 
 import openai
 import pytest
-from conftest import Server, chat_lines, make_client, wait_for_job
+from conftest import Server, chat_lines, make_client, wait_for, wait_for_job
 
 HYPERPARAMETERS = {"n_epochs": 2, "batch_size": 4}
 
@@ -44,11 +43,7 @@ def test_a_checkpoint_goes_with_its_files_its_models_and_its_bytes(world):
     delete(client, job, last)
     assert job.fine_tuned_model not in [model.id for model in client.models.list()]
     assert not [file for file in client.files.list(purpose="fine-tune-results") if file.id in last.result_files]
-    for _ in range(200):
-        if not weights(server, job):
-            break
-        time.sleep(0.05)
-    assert not weights(server, job)
+    wait_for(lambda: not weights(server, job), lambda: weights(server, job))
     told = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if "was deleted" in event.message]
     assert len(told) == 2 and client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
 
@@ -73,8 +68,7 @@ def test_what_is_needed_stays(world):
         delete(client, adapter, made)
     delete(client, job, checkpoint)
     running = client.fine_tuning.jobs.create(model="test/tiny", training_file=file.id, hyperparameters={"n_epochs": 100, "batch_size": 4})
-    while not (made := client.fine_tuning.jobs.checkpoints.list(running.id).data):
-        time.sleep(0.05)
+    made = wait_for(lambda: client.fine_tuning.jobs.checkpoints.list(running.id).data)
     with pytest.raises(openai.BadRequestError) as why:
         delete(client, running, made[0])
     assert "its job has not ended" in why.value.message

@@ -2,11 +2,10 @@
 import json
 import os
 import pathlib
-import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import BINARY, Server, ask, chat_lines, job_in, make_client, wait_for, wait_for_job
 
 needs_gpu = pytest.mark.skipif(not (pathlib.Path(BINARY).resolve().parent / "libattune_cuda.so").exists(), reason="this build has no libattune_cuda.so")
 
@@ -54,8 +53,7 @@ def test_a_job_runs_on_the_gpu_that_it_asks_for(gpus):
     assert job.device == "cuda:1"
     with pytest.raises(openai.UnprocessableEntityError, match="no cuda:2 here, only cpu, cuda:0, cuda:1"):
         create(client, file, 1, device="cuda:2")
-    while client.fine_tuning.jobs.retrieve(job.id).status == "queued":
-        time.sleep(0.02)
+    wait_for(lambda: not job_in(client, job.id, "queued"))
     listed = {device["id"]: device for device in devices(gpus)["data"]}
     assert (listed["cuda:1"]["name"], listed["cuda:1"]["jobs_max"]) == ("emulated", 1) and listed["cuda:0"]["jobs"] == []
     done = wait_for_job(client, job.id)

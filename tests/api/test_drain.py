@@ -1,10 +1,9 @@
 """Maintenance: no job starts, those at work finish or stop at a recovery point, a restart keeps it so."""
 import json
-import time
 
 import openai
 import pytest
-from conftest import Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, ask, chat_lines, make_client, wait_for, wait_for_job
 
 DRAIN = "/v1/organization/drain"
 LONG = {"n_epochs": 100}
@@ -23,13 +22,6 @@ def drain(server, method="GET", body=None, status=200):
     answer = ask(server, method, DRAIN, json.dumps(body).encode() if body is not None else None)
     assert answer[0] == status, answer
     return json.loads(answer[2])
-
-
-def wait_for(condition, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ready(server):

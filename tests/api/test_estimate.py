@@ -2,11 +2,10 @@
 import json
 import socket
 import threading
-import time
 import urllib.parse
 
 import pytest
-from conftest import Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, ask, chat_lines, make_client, wait_for, wait_for_job
 
 HYPERPARAMETERS = {"n_epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "context_length": 64, "packing": False}
 
@@ -150,9 +149,7 @@ def test_a_client_that_goes_away_frees_its_place(server, training_file):
     for _ in range(4):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(b"POST /v1/fine_tuning/jobs?dry_run=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    deadline = time.monotonic() + 30
-    while estimate(server, json.loads(body))[0] != 200:
-        assert time.monotonic() < deadline
+    wait_for(lambda: estimate(server, json.loads(body))[0] == 200)
 
 
 def test_without_memory_for_it_the_answer_says_so(models, tmp_path):

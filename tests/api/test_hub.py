@@ -8,11 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, chat_lines, check_response, wait_for_job
+from conftest import BINARY, Server, chat_lines, check_response, wait_for, wait_for_job
 from tiny_model import adapter_for, make_tiny_model, sharded
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "hub"))
@@ -89,14 +88,6 @@ def sites(tmp_path, models, hub):
             assert site.server.stop() == 0
 
 
-def until(condition, what, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-    return value
-
-
 def test_a_model_that_is_not_here_is_fetched_and_trained(hub, sites, tiny):
     commit = hub.put("org/tiny", sharded(tiny))
     site = sites()
@@ -147,7 +138,7 @@ def test_what_a_token_opens_is_its_projects_alone(hub, sites, tiny):
     assert "token" not in job.model_extra["from_checkpoint"]
     assert site.wait(job).status == "succeeded", site.messages(job)
     assert "/hub-of-projects/" in site.plan_of(job)["model"]["path"] and not (site.folder / "hf/hub/models--org--secret/snapshots").exists()
-    until(lambda: site.secrets() == 0, "the token is still kept")
+    wait_for(lambda: site.secrets() == 0, lambda: "the token is still kept")
     assert TOKEN.encode() not in b"".join(f.read_bytes() for f in site.folder.rglob("*") if f.is_file())
 
 
@@ -190,12 +181,12 @@ def test_cancelling_ends_the_download_and_a_new_server_goes_on_with_it(hub, site
         hub.fault("/vocab.json", "hold", event=release)
     site = sites()
     cancelled, kept = site.create("org/tiny"), site.create("org/tiny")
-    until(lambda: hub.served("hub", "vocab.json$"), "nothing is fetched")
+    wait_for(lambda: hub.served("hub", "vocab.json$"), lambda: "nothing is fetched")
     assert site.client.fine_tuning.jobs.cancel(cancelled.id).status == "cancelled"
-    until(lambda: len(hub.served("hub", "vocab.json$")) == 2, "the next job's download does not begin")
+    wait_for(lambda: len(hub.served("hub", "vocab.json$")) == 2, lambda: "the next job's download does not begin")
     site.server.stop(signal.SIGKILL)
     site.start()
-    until(lambda: len(hub.served("hub", "vocab.json$")) == 3, "the new server does not go on")
+    wait_for(lambda: len(hub.served("hub", "vocab.json$")) == 3, lambda: "the new server does not go on")
     assert site.client.fine_tuning.jobs.retrieve(kept.id).status == "queued"
     release.set()
     assert site.wait(kept).status == "succeeded"
@@ -228,10 +219,10 @@ def test_a_disk_that_fills_up_in_the_middle_gets_its_room_back_and_the_job_one_m
     hub.fault("/vocab.json", "hold", event=release)
     site = sites()
     job = site.create("org/tiny")
-    until(lambda: any(path.stat().st_size for path in small_disk.rglob("*.incomplete")), "nothing comes")
+    wait_for(lambda: any(path.stat().st_size for path in small_disk.rglob("*.incomplete")), lambda: "nothing comes")
     filler = fill(small_disk)
     release.set()
-    until(lambda: any("No space left on device. It is tried again in 5 s" in m for m in site.messages(job)), lambda: site.messages(job))
+    wait_for(lambda: any("No space left on device. It is tried again in 5 s" in m for m in site.messages(job)), lambda: site.messages(job))
     assert not list(small_disk.rglob("*.incomplete")), "they take the room of others"
     if is_room_again:
         filler.unlink()

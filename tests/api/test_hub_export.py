@@ -7,11 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, chat_lines, check_response, wait_for_job
+from conftest import BINARY, Server, chat_lines, check_response, wait_for, wait_for_job
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "hub"))
 from fake_upload import UploadHub  # noqa: E402
@@ -54,11 +53,8 @@ def state_of(server, job_id):
         return database.execute("SELECT state FROM deliveries WHERE job_id=?", (job_id,)).fetchone()[0]
 
 
-def wait_for_state(server, job_id, state="done", timeout=60):
-    deadline = time.monotonic() + timeout
-    while state_of(server, job_id) != state:
-        assert time.monotonic() < deadline, (state_of(server, job_id), (server.data / "send.log").read_text())
-        time.sleep(0.1)
+def wait_for_state(server, job_id, state="done"):
+    wait_for(lambda: state_of(server, job_id) == state, lambda: (state_of(server, job_id), (server.data / "send.log").read_text()))
 
 
 def checkpoint_files(server, job_id):

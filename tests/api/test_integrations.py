@@ -5,11 +5,10 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
-import time
 
 import openai
 import pytest
-from conftest import ROOT, Server, chat_lines, check_response, wait_for_job
+from conftest import ROOT, Server, chat_lines, check_response, wait_for, wait_for_job
 
 sys.path.insert(0, str(ROOT / "tests/track"))
 from fake_mlflow import FakeMlflow  # noqa: E402
@@ -51,11 +50,8 @@ def state_of(server, job_id):
             database.execute("SELECT COUNT(*) FROM secrets WHERE owner=?", (job_id,)).fetchone()[0]
 
 
-def wait_for_state(server, job_id, state, timeout=60):
-    deadline = time.monotonic() + timeout
-    while state_of(server, job_id)[0][0] != state and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert state_of(server, job_id)[0][0] == state, state_of(server, job_id)
+def wait_for_state(server, job_id, state):
+    wait_for(lambda: state_of(server, job_id)[0][0] == state, lambda: state_of(server, job_id))
 
 
 @pytest.mark.parametrize("misbehaviour, code", [("401", "UNAUTHENTICATED"), ("garbage", "something else than JSON")])
@@ -90,10 +86,8 @@ def test_a_certificate_of_ones_own_is_trusted_when_it_is_given_and_not_else(tmp_
     wait_for_state(server, trusted.id, "done")
     (run,) = fake.runs.values()
     assert run["tags"]["attune.job_id"] == trusted.id and sorted(run["metrics"]) == stored_metrics(server, trusted.id)
-    deadline = time.monotonic() + 60
-    while not [event for event in client.fine_tuning.jobs.list_events(untrusted.id) if "certificate" in event.message] and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert state_of(server, untrusted.id)[0][0] == "pending" and time.monotonic() < deadline
+    wait_for(lambda: [event for event in client.fine_tuning.jobs.list_events(untrusted.id) if "certificate" in event.message])
+    assert state_of(server, untrusted.id)[0][0] == "pending"
     fake.close()
     assert server.stop() == 0
 

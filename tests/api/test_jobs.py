@@ -1,10 +1,11 @@
 import csv
 import json
-import time
 
 import openai
 import pytest
-from conftest import chat_lines, wait_for_job
+from conftest import job_in, wait_for, wait_for_job
+
+LONG = {"n_epochs": 100, "batch_size": 1}  # for what is paused or cancelled at once
 
 
 def test_a_job_runs_from_queued_to_succeeded(client, finished_job):
@@ -98,10 +99,7 @@ def test_what_peft_calls_its_options_reaches_the_adapter(client, training_file):
 def test_a_running_job_is_cancelled_within_a_step(client, training_file):
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 50, "batch_size": 1})
     assert job.status == "queued"
-    deadline = time.monotonic() + 60
-    while client.fine_tuning.jobs.retrieve(job.id).trained_tokens is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).trained_tokens is not None)
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     job = wait_for_job(client, job.id)
     assert job.status == "cancelled" and job.fine_tuned_model is None
@@ -109,20 +107,12 @@ def test_a_running_job_is_cancelled_within_a_step(client, training_file):
         client.fine_tuning.jobs.pause(job.id)
 
 
-def wait_for_status(client, job_id, status):
-    deadline = time.monotonic() + 60
-    while (job := client.fine_tuning.jobs.retrieve(job_id)).status != status:
-        assert time.monotonic() < deadline, f"{job.status}, not {status}"
-        time.sleep(0.02)
-    return job
-
-
 def test_a_running_job_pauses_goes_on_and_tells_every_step_once(client, training_file):
-    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 20, "batch_size": 1})
-    wait_for_status(client, job.id, "running")
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters={"n_epochs": 40, "batch_size": 1})
+    wait_for(lambda: job_in(client, job.id, "running"))
     paused = client.fine_tuning.jobs.pause(job.id)
     assert paused.model_dump()["paused"] and paused.status in ("running", "queued")
-    assert wait_for_status(client, job.id, "queued").model_dump()["paused"]
+    assert wait_for(lambda: job_in(client, job.id, "queued")).model_dump()["paused"]
     resumed = client.fine_tuning.jobs.resume(job.id)
     assert not resumed.model_dump()["paused"]
     job = wait_for_job(client, job.id)
@@ -160,7 +150,7 @@ def test_a_queued_job_that_is_paused_waits_for_its_resumption(client, training_f
     assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"
     client.fine_tuning.jobs.resume(job.id)
     assert wait_for_job(client, job.id).status == "succeeded"
-    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id)
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters=LONG)
     client.fine_tuning.jobs.pause(job.id)
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     assert not client.fine_tuning.jobs.retrieve(job.id).model_dump()["paused"]
@@ -236,7 +226,7 @@ def test_a_finished_job_has_a_receipt_whose_probes_pass(client, finished_job):
 
 
 def test_a_job_that_did_not_succeed_has_no_receipt(client, training_file):
-    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id)
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, hyperparameters=LONG)
     client.fine_tuning.jobs.cancel(job.id)
     with pytest.raises(openai.BadRequestError) as refused:
         client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)
@@ -300,8 +290,7 @@ def test_waiting_jobs_tell_their_place_in_the_queue(client, training_file):
         return [listed[job.id] for job in jobs]
 
     try:
-        while client.fine_tuning.jobs.retrieve(jobs[0].id).status == "queued":
-            time.sleep(0.05)
+        wait_for(lambda: not job_in(client, jobs[0].id, "queued"))
         assert places() == [None, 2, 3, 1]
         assert client.fine_tuning.jobs.pause(jobs[3].id).queue_position is None
         assert places() == [None, 1, 2, None]

@@ -5,7 +5,7 @@ import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import BINARY, Server, ask, chat_lines, make_client, make_key, wait_for_job
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def keyed(tmp_path_factory, models):
     data = tmp_path_factory.mktemp("keyed") / "data"
 
     def key(*options):
-        return subprocess.run([BINARY, "keys", "create", "--data", data, *options], check=True, capture_output=True, text=True).stdout.strip()
+        return make_key(data, *options)
 
     keys = {"write": key("--name", "ci"), "read": key("--scopes", "read")}
     running = Server(data, models).start()

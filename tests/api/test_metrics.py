@@ -1,16 +1,15 @@
 """GET /metrics, read by Prometheus' own parser."""
 import json
-import subprocess
 
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, ask, chat_lines, make_client, make_key, wait_for_job
 from prometheus_client.parser import text_string_to_metric_families
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, models):
     data = tmp_path_factory.mktemp("metrics") / "data"
-    keys = {scopes: subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", scopes], check=True, capture_output=True, text=True).stdout.strip()
+    keys = {scopes: make_key(data, "--scopes", scopes)
             for scopes in ("read write", "metrics", "admin")}
     server = Server(data, models).start()
     yield server, keys

@@ -1,11 +1,10 @@
 """Which projects may use a model: checkpoint permissions, with the calls of the SDK."""
 import json
-import subprocess
 import urllib.parse
 
 import openai
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, ask, chat_lines, make_client, make_key, wait_for_job
 from test_tenants import call, new_project
 
 
@@ -13,7 +12,7 @@ from test_tenants import call, new_project
 def shared(tmp_path_factory, models):
     """A server, an admin's client, and a project with a finished job."""
     data = tmp_path_factory.mktemp("permissions") / "data"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "admin")
     server = Server(data, models).start()
     _, key = new_project(server, admin, "owner")
     owner = make_client(server, key["value"])
@@ -29,7 +28,7 @@ def may_use(client, model):
     listed = model in [m.id for m in client.models.list()]
     file = client.files.create(file=("t.jsonl", chat_lines(1).encode()), purpose="fine-tune")
     for use in (lambda: client.models.retrieve(model), lambda: client.chat.completions.create(model=model, max_tokens=1, messages=[{"role": "user", "content": "x"}]),
-                lambda: client.fine_tuning.jobs.cancel(client.fine_tuning.jobs.create(model=model, training_file=file.id, hyperparameters={"n_epochs": 1}).id)):
+                lambda: client.fine_tuning.jobs.cancel(client.fine_tuning.jobs.create(model=model, training_file=file.id, hyperparameters={"n_epochs": 100}).id)):
         try:
             use()
             assert listed

@@ -1,10 +1,9 @@
 """What holds on every route that docs/openapi.yaml lists."""
 import json
 import sqlite3
-import subprocess
 
 import pytest
-from conftest import BINARY, CONTRACT, Server, ask
+from conftest import CONTRACT, Server, ask, make_key
 
 OPEN = ["/healthz", "/readyz"]  # to everybody
 ROUTES = [(method.upper(), template) for template, item in CONTRACT.ours.document["paths"].items() for method in ("get", "post", "delete") if method in item and template not in OPEN]
@@ -26,8 +25,7 @@ def organize(server, key, below, body):
 def keyed(tmp_path_factory, models):
     """A server that wants keys, and one key of each scope."""
     data = tmp_path_factory.mktemp("keyed") / "data"
-    keys = {scope: subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", scope], check=True, capture_output=True,
-                                  text=True).stdout.strip() for scope in ("read", "write", "admin")}
+    keys = {scope: make_key(data, "--scopes", scope) for scope in ("read", "write", "admin")}
     running = Server(data, models, "--auth-failures", "0").start()
     project = organize(running, keys["admin"], "", {"name": "slow", "limits": {"requests_per_minute": 1}})
     keys["slow"] = organize(running, keys["admin"], f"/{project['id']}/api_keys", {"scopes": ["read", "write", "admin"]})["value"]

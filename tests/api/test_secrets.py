@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import BINARY, Server, ask, chat_lines, make_client, make_key, wait_for_job
 
 SECRETS = "/v1/organization/projects/proj-default/secrets"
 KEY_A, KEY_B = "0123456789abcdef" * 4, "fedcba9876543210" * 4
@@ -23,7 +23,7 @@ def canary(kind):
 def keyed_server(folder, models, *options):
     """A server with its own key file, and an admin's key."""
     data, key_file = folder / "data", folder / "master.key"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "read write admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "read write admin")
     return Server(data, models, "--secret-key-file", key_file, *options), admin, key_file
 
 

@@ -2,10 +2,9 @@
 import json
 import re
 import sqlite3
-import subprocess
 
 import pytest
-from conftest import BINARY, CONTRACT, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import CONTRACT, Server, ask, chat_lines, make_client, make_key, wait_for_job
 from test_tenants import call, new_project
 
 BODIES = {"/webhook_endpoints": {"name": "x", "url": "https://hooks.example.com/", "event_types": ["fine_tuning.job.failed"]}, "/permissions": {"project_ids": ["proj-x"]}, "/secrets": {"name": "X", "value": "y"}}
@@ -17,7 +16,7 @@ OPERATIONS = [(method, template) for template, item in CONTRACT.ours.document["p
 def world(tmp_path_factory, models):
     """One owner with one of everything, and whoever else may ask."""
     data = tmp_path_factory.mktemp("matrix") / "data"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "admin")
     server = Server(data, models, "--outgoing", "https://anywhere").start()
     project, mine = new_project(server, admin, "mine")
     _, theirs = new_project(server, admin, "theirs")

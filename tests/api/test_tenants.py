@@ -2,18 +2,17 @@
 import json
 import re
 import sqlite3
-import subprocess
 
 import openai
 import pytest
-from conftest import BINARY, CONTRACT, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import CONTRACT, Server, ask, chat_lines, make_client, make_key, wait_for_job
 
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory, models):
     """A server, an admin's key, and a client each for two projects."""
     data = tmp_path_factory.mktemp("tenants") / "data"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "read write admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "read write admin")
     running = Server(data, models).start()
     yield running, admin
     assert running.stop() == 0
@@ -140,7 +139,7 @@ def test_limits_of_storage_jobs_and_requests(keyed):
     assert [f.id for f in client.files.list()] == [small.id]
     call(server, admin, "POST", path, {"limits": {"storage_bytes": None}})
 
-    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=small.id, hyperparameters={"n_epochs": 1})
+    job = client.fine_tuning.jobs.create(model="test/tiny", training_file=small.id, hyperparameters={"n_epochs": 100})
     client.fine_tuning.jobs.pause(job.id)
     with pytest.raises(openai.RateLimitError) as refused:
         client.fine_tuning.jobs.create(model="test/tiny", training_file=small.id)

@@ -9,11 +9,10 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, chat_lines
+from conftest import BINARY, Server, chat_lines, wait_for
 
 
 def make_certificate(folder, name="localhost"):
@@ -175,26 +174,20 @@ def test_a_hangup_loads_the_certificate_anew_and_keeps_it_when_the_new_one_is_wr
         with connect(secure, ssl._create_unverified_context()) as connection:
             return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True))
 
-    def until(condition):
-        for _ in range(600):
-            if condition():
-                return True
-            time.sleep(0.05)
-
     before, kept = name(), [(secure.certificate / file).read_bytes() for file in ("cert.pem", "key.pem")]
     with connect(secure) as old:
         make_certificate(secure.certificate, "renewed")
         secure.process.send_signal(signal.SIGHUP)
-        assert until(lambda: name() != before)
+        wait_for(lambda: name() != before)
         old.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert old.recv(65536).startswith(b"HTTP/1.1 200")
     renewed = name()
     (secure.certificate / "key.pem").write_bytes(kept[1])
     secure.process.send_signal(signal.SIGHUP)
-    assert until(lambda: "stays in use" in (secure.data.parent / "server.log").read_text()) and name() == renewed
+    wait_for(lambda: "stays in use" in (secure.data.parent / "server.log").read_text()) and name() == renewed
     (secure.certificate / "cert.pem").write_bytes(kept[0])
     secure.process.send_signal(signal.SIGHUP)
-    assert until(lambda: name() == before)
+    wait_for(lambda: name() == before)
 
 
 @pytest.mark.parametrize("options, said", [

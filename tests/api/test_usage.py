@@ -1,12 +1,10 @@
 """What projects used: counted in the store, told by the day."""
-import json
 import sqlite3
-import subprocess
 import time
 
 import openai
 import pytest
-from conftest import BINARY, Server, ask, chat_lines, make_client, wait_for_job
+from conftest import Server, chat_lines, make_client, make_key, wait_for_job
 from test_tenants import call, new_project
 
 USAGE = "/v1/organization/usage/"
@@ -17,7 +15,7 @@ DAY = 86400
 def used(tmp_path_factory, models):
     """A server, an admin's key, and two projects of which the first trained and chatted."""
     data = tmp_path_factory.mktemp("usage") / "data"
-    admin = subprocess.run([BINARY, "keys", "create", "--data", data, "--scopes", "admin"], check=True, capture_output=True, text=True).stdout.strip()
+    admin = make_key(data, "--scopes", "admin")
     server = Server(data, models).start()
     (busy, key), (idle, _) = new_project(server, admin, "busy"), new_project(server, admin, "idle")
     client = make_client(server, key["value"])

@@ -9,7 +9,7 @@ import time
 
 import openai
 import pytest
-from conftest import ROOT, Server, chat_lines, check_response, wait_for_job
+from conftest import ROOT, Server, chat_lines, check_response, wait_for, wait_for_job
 from openai import InvalidWebhookSignatureError
 
 sys.path.insert(0, str(ROOT / "tests/track"))
@@ -50,10 +50,8 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def wait(self, count, timeout=60):
-        deadline = time.monotonic() + timeout
-        while len(self.requests) < count and time.monotonic() < deadline:
-            time.sleep(0.05)
+    def wait(self, count):
+        wait_for(lambda: len(self.requests) >= count, lambda: self.requests)
         assert len(self.requests) == count, self.requests
 
     def close(self):
@@ -84,8 +82,7 @@ def clean(world, receiver):
     yield
     for endpoint in list(world[1].webhooks.list()):
         world[1].webhooks.delete(endpoint.id)
-    while senders(world[0].process.pid):
-        time.sleep(0.05)
+    wait_for(lambda: not senders(world[0].process.pid))
     receiver.requests.clear()
     receiver.answers.clear()
 
@@ -201,10 +198,7 @@ def test_an_event_that_was_not_taken_is_sent_again_under_the_same_id(world, rece
         client.webhooks.unwrap(body, headers, secret=made.signing_secret)
     stamps = [int(headers["webhook-timestamp"]) for _, headers, _ in receiver.requests]
     assert stamps == sorted(stamps) and stamps[-1] > stamps[0]
-    deadline = time.monotonic() + 20
-    while rows(server, "SELECT state FROM deliveries WHERE job_id=?", job.id) != [("done",)] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert rows(server, "SELECT state FROM deliveries WHERE job_id=?", job.id) == [("done",)]
+    wait_for(lambda: rows(server, "SELECT state FROM deliveries WHERE job_id=?", job.id) == [("done",)])
     warnings = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn" and made.id in event.message]
     assert len(warnings) == 1, "the third failure in a row is told"
 
@@ -214,9 +208,7 @@ def test_an_endpoint_that_is_gone_is_told_of_once_and_given_up(world, receiver):
     made = client.webhooks.create(name="x", url=receiver.url + "/secret-path", event_types=TYPES)
     receiver.answers = [410]
     job = run(client, file)
-    deadline = time.monotonic() + 20
-    while rows(server, "SELECT state FROM deliveries WHERE job_id=?", job.id) != [("failed",)] and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: rows(server, "SELECT state FROM deliveries WHERE job_id=?", job.id) == [("failed",)])
     (warning,) = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if made.id in event.message]
     assert "410" in warning and "secret-path" not in warning and len(receiver.requests) == 1
 

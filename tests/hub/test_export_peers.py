@@ -84,7 +84,7 @@ def export(hub, tmp_path, monkeypatch):
         job = client.fine_tuning.jobs.create(model=model, training_file=file.id,
                                              hyperparameters={"n_epochs": 1, "batch_size": 8, **hyperparameters},
                                              extra_body={"integrations": [{"type": "hf", "hf": to}]})
-        assert api.wait_for_job(client, job.id, timeout=300).status == "succeeded"
+        assert api.wait_for_job(client, job.id).status == "succeeded"
         deadline = time.monotonic() + 120
         while not [event for event in client.fine_tuning.jobs.list_events(job.id, limit=100).data
                    if event.message.startswith("Exported to")]:

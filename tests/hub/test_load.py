@@ -2,7 +2,6 @@
 parity` (build/venv-parity)."""
 import json
 import os
-import pathlib
 import subprocess
 
 import pytest

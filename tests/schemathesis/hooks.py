@@ -2,7 +2,6 @@
 import itertools
 import os
 import pathlib
-import sys
 
 import schemathesis
 from hypothesis import strategies
