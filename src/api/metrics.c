@@ -230,7 +230,8 @@ static void write_loop(struct strbuf *out, struct http_loop_turns turns)
             (double)turns.longest_ms / 1000);
 }
 
-bool metrics_write(struct api *api, struct strbuf *out, struct err *err)
+/* The whole text. */
+static bool write_metrics(struct api *api, struct strbuf *out, struct err *err)
 {
     struct store_statistics statistics;
     struct arena arena = {0};
@@ -259,7 +260,7 @@ void metrics_get(struct call *call)
 
     if (!call_check_operator(call))
         return;
-    if (metrics_write(call->api, &body, &err))
+    if (write_metrics(call->api, &body, &err))
         http_answer_bytes(
             call->exchange,
             &(struct http_response){.status = 200, .content_type = "text/plain; version=0.0.4; charset=utf-8"},

@@ -7,7 +7,6 @@
 #include "base/str.h"
 #include "http/server.h"
 
-struct api;
 struct metrics;
 
 struct metrics *metrics_new(void);
@@ -18,5 +17,3 @@ void metrics_note_request(struct metrics *metrics, const char *route, enum http_
                           const struct http_outcome *outcome);
 /* A 429 or 503 and why; code lives as long as the program. */
 void metrics_note_refusal(struct metrics *metrics, int status, const char *code);
-/* The whole text. */
-bool metrics_write(struct api *api, struct strbuf *out, struct err *err);

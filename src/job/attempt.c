@@ -69,7 +69,8 @@ static bool store_identity(struct attempt *attempt, struct err *err)
     return store_queue_running(attempt->manager->config.store, attempt->job.id, attempt->job.attempt, &process, err);
 }
 
-bool attempt_is_on_gpu(const struct attempt *attempt)
+/* Claimed for a GPU: job.placed_on. */
+static bool is_on_gpu(const struct attempt *attempt)
 {
     return attempt->job.placed_on && strcmp(attempt->job.placed_on, "cpu") != 0;
 }
@@ -79,7 +80,7 @@ bool attempt_launch(struct attempt *attempt, struct err *err)
     const struct job_launcher *launcher = attempt->manager->config.launcher;
     struct job_launch launch = {.program = attempt->manager->program,
                                 .run_dir = attempt->run_dir,
-                                .device = attempt_is_on_gpu(attempt) ? attempt->job.placed_on : NULL,
+                                .device = is_on_gpu(attempt) ? attempt->job.placed_on : NULL,
                                 .log_path = path_join(&attempt->arena, attempt->dir, "log.txt"),
                                 .attempt = attempt->job.attempt,
                                 .nice = attempt->manager->config.nice};

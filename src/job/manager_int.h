@@ -69,8 +69,6 @@ void manager_changed(struct job_manager *manager, const struct tenant *tenant, c
 
 /* Reads the row, without a process. */
 struct attempt *attempt_open(struct job_manager *manager, const char *job_id, struct err *err);
-/* It was claimed for a GPU: job.placed_on. */
-bool attempt_is_on_gpu(const struct attempt *attempt);
 /* Starts the process: everything is stored before it runs. */
 bool attempt_launch(struct attempt *attempt, struct err *err);
 /* Finds the process that an earlier server started; one that is gone is `has_ended`. */

@@ -3,7 +3,7 @@
 
 #define FILE_COLUMN(type, name) COLUMN_ENTRY(store_file, type, name)
 static const struct column columns[] = {STORE_FILE_COLUMNS(FILE_COLUMN)};
-const struct row_type store_file_row = ROW_TYPE(columns, store_file);
+static const struct row_type file_row = ROW_TYPE(columns, store_file);
 
 bool file_insert(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err)
 {
@@ -11,7 +11,7 @@ bool file_insert(struct store *store, const struct tenant *tenant, const struct 
                                                SQL_NAME) ") VALUES (?,?" STORE_FILE_COLUMNS(SQL_MARK) ")");
 
     query_tenant(&query, tenant);
-    row_bind(&query, &store_file_row, file);
+    row_bind(&query, &file_row, file);
     return query_run(&query, NULL, err);
 }
 
@@ -31,7 +31,7 @@ bool store_file_get(struct store *store, const struct tenant *tenant, const char
 
     query_tenant(&query, tenant);
     query_text(&query, id);
-    return row_get_one(&query, &store_file_row, arena, file, "File object", id, err);
+    return row_get_one(&query, &file_row, arena, file, "File object", id, err);
 }
 
 bool store_file_list(struct store *store, const struct tenant *tenant, const char *purpose,
@@ -40,7 +40,7 @@ bool store_file_list(struct store *store, const struct tenant *tenant, const cha
     static const struct list_sql sql =
         LIST_OF(STORE_FILE_COLUMNS, "files", "id", "?3 IS NULL OR purpose=?3", "File object");
 
-    return row_list(store, tenant, purpose, page, &sql, &store_file_row, arena, (void **)&list->at, &list->count,
+    return row_list(store, tenant, purpose, page, &sql, &file_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);
 }
 

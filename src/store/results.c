@@ -9,9 +9,9 @@
 static const struct column event_columns[] = {STORE_EVENT_COLUMNS(EVENT_COLUMN)};
 static const struct column checkpoint_columns[] = {STORE_CHECKPOINT_COLUMNS(CHECKPOINT_COLUMN)};
 static const struct column model_columns[] = {STORE_MODEL_COLUMNS(MODEL_COLUMN)};
-const struct row_type store_event_row = ROW_TYPE(event_columns, store_event);
+static const struct row_type event_row = ROW_TYPE(event_columns, store_event);
 const struct row_type store_checkpoint_row = ROW_TYPE(checkpoint_columns, store_checkpoint);
-const struct row_type store_model_row = ROW_TYPE(model_columns, store_model);
+static const struct row_type model_row = ROW_TYPE(model_columns, store_model);
 
 static bool job_exists(struct store *store, const struct tenant *tenant, const char *job_id, struct err *err)
 {
@@ -73,7 +73,7 @@ bool store_event_list(struct store *store, const struct tenant *tenant, const ch
     static const struct list_sql sql = LIST_OF(STORE_EVENT_COLUMNS, "job_events", "id", "job_id=?3", "event");
 
     return job_exists(store, tenant, job_id, err) &&
-           row_list(store, tenant, job_id, page, &sql, &store_event_row, arena, (void **)&list->at, &list->count,
+           row_list(store, tenant, job_id, page, &sql, &event_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);
 }
 
@@ -91,7 +91,7 @@ bool store_event_since(struct store *store, const struct tenant *tenant, const c
     query_integer(&query, after_seq);
     query_integer(&query, limit);
     while (query_step(&query))
-        row_get(&query, &store_event_row, arena, &list->at[list->count++]);
+        row_get(&query, &event_row, arena, &list->at[list->count++]);
     list->has_more = list->count == (size_t)limit;
     return query_close(&query, err);
 }
@@ -142,7 +142,7 @@ bool model_insert(struct store *store, const struct tenant *tenant, const struct
                                                SQL_NAME) ") VALUES (?,?" STORE_MODEL_COLUMNS(SQL_MARK) ")");
 
     query_tenant(&query, tenant);
-    row_bind(&query, &store_model_row, model);
+    row_bind(&query, &model_row, model);
     return query_run(&query, NULL, err);
 }
 
@@ -162,7 +162,7 @@ bool store_model_get(struct store *store, const struct tenant *tenant, const cha
 
     query_tenant(&query, tenant);
     query_text(&query, name);
-    return row_get_one(&query, &store_model_row, arena, model, "model", name, err);
+    return row_get_one(&query, &model_row, arena, model, "model", name, err);
 }
 
 bool store_model_list(struct store *store, const struct tenant *tenant, const struct store_page *page,
@@ -175,7 +175,7 @@ bool store_model_list(struct store *store, const struct tenant *tenant, const st
         .what = "model",
     };
 
-    return row_list(store, tenant, NULL, page, &sql, &store_model_row, arena, (void **)&list->at, &list->count,
+    return row_list(store, tenant, NULL, page, &sql, &model_row, arena, (void **)&list->at, &list->count,
                     &list->has_more, err);
 }
 

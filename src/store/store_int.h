@@ -114,7 +114,7 @@ bool row_list(struct store *store, const struct tenant *tenant, const char *scop
               bool *has_more, struct err *err);
 
 /* Tables whose rows more than one file writes. */
-extern const struct row_type store_file_row, store_job_row, store_event_row, store_checkpoint_row, store_model_row;
+extern const struct row_type store_job_row, store_checkpoint_row;
 bool file_insert(struct store *store, const struct tenant *tenant, const struct store_file *file, struct err *err);
 /* Nothing is written when an event of this identity is there. */
 bool event_insert(struct store *store, const struct tenant *tenant, const char *job_id, const struct store_event *event,

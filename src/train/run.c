@@ -28,7 +28,7 @@ void run_catch_signals(void)
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_wake}, NULL);
 }
 
-const char *run_status_name(enum run_status status)
+static const char *status_name(enum run_status status)
 {
     static const char *const names[] = {
 #define RUN_STATUS_NAME(name, text) text,
@@ -226,7 +226,7 @@ bool run_sync(struct run *run, struct err *err)
 
 static void put_end(struct json_writer *w, enum run_status status, const struct err *failure, const char *param)
 {
-    json_put_text(w, "status", run_status_name(status));
+    json_put_text(w, "status", status_name(status));
     json_write_key(w, "error");
     if (status != RUN_FAILED) {
         json_write_null(w);

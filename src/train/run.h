@@ -43,7 +43,6 @@ enum run_status {
     RUN_STATUSES(RUN_STATUS_ENUM)
 #undef RUN_STATUS_ENUM
 };
-const char *run_status_name(enum run_status status);
 
 /* Makes the attempt's folder, writes identity.json and opens events and heartbeat. ERR_CONFLICT when this attempt
  * already has events: an attempt is one process. */
