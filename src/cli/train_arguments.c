@@ -304,11 +304,10 @@ bool train_arguments_settle(struct arena *arena, struct train_arguments *a, cons
         c->device = "cpu";
     if (!a->model || !a->train)
         return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
-    if (!find_model(arena, a, err) ||
-        !absolute_file(arena, "train", a->train, &c->train, err) ||
+    if (!find_model(arena, a, err) || !absolute_file(arena, "train", a->train, &c->train, err) ||
         (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
-        (a->adapter && !train_arguments_path(arena, "adapter", a->adapter, &c->adapter_path, err)) || !name_choices(a, err) ||
-        !choose_method(a, err))
+        (a->adapter && !train_arguments_path(arena, "adapter", a->adapter, &c->adapter_path, err)) ||
+        !name_choices(a, err) || !choose_method(a, err))
         return false;
     if (!make_lora(arena, a, &c->lora, err))
         return false;

@@ -83,8 +83,8 @@ static bool put_webhook(struct json_writer *w, struct sender *sender, struct sto
     const struct json *config = json_parse(&sender->arena, str_of(sender->delivery.config_json), NULL, err);
     struct str id = json_string_or(json_get(config, "endpoint"), STR_NONE);
 
-    if (!config || !store_webhook_get(sender->tracker->config.store, &tenant, str_copy(&sender->arena, id), &sender->arena, webhook,
-                                      err))
+    if (!config || !store_webhook_get(sender->tracker->config.store, &tenant, str_copy(&sender->arena, id),
+                                      &sender->arena, webhook, err))
         return false;
     json_write_key(w, "webhook");
     json_write_begin_object(w);
@@ -103,7 +103,8 @@ static bool put_secrets(struct json_writer *w, struct sender *sender, struct err
         return false;
     json_write_key(w, "secrets");
     json_write_begin_object(w);
-    ok = entrusted_put(w, sender->tracker->config.store, &sender->delivery, is_hook ? &webhook : NULL, &sender->arena, err);
+    ok = entrusted_put(w, sender->tracker->config.store, &sender->delivery, is_hook ? &webhook : NULL, &sender->arena,
+                       err);
     json_write_end_object(w);
     return ok;
 }

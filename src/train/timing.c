@@ -1,9 +1,9 @@
 /* How long a run would take.
  *
  * A micro-batch of the run's own data goes forward and backward through a model of the same shapes whose weights are
- * zero, and its optimizer makes a step. Where that model or that batch would take too much memory or time, it is a slice:
- * the first tokens of the batch, and one in 2, 4, 8 … of the layers and of the vocabulary, so that every kind of work
- * keeps its share. What was measured is then scaled by the floating point operations of the whole, which the counting
+ * zero, and its optimizer makes a step. Where that model or that batch would take too much memory or time, it is a
+ * slice: the first tokens of the batch, and one in 2, 4, 8 … of the layers and of the vocabulary, so that every kind of
+ * work keeps its share. What was measured is then scaled by the floating point operations of the whole, which the counting
  * backend tells. */
 #include "os/clock.h"
 #include "train/train_int.h"
@@ -46,7 +46,8 @@ static struct batch cut_batch(struct arena *arena, const struct batch *whole, in
 }
 
 /* Describes the slice; false when there is none of this size. *fits: within memory and time. */
-static bool weigh(struct probe *p, const struct session *s, const struct batch *whole, uint64_t memory_bytes, bool *fits)
+static bool weigh(struct probe *p, const struct session *s, const struct batch *whole, uint64_t memory_bytes,
+                  bool *fits)
 {
     struct err err;
 

@@ -5,10 +5,20 @@
 static void trial_rope_grad(struct trial *trial, const struct op_qk_rope *op)
 {
     struct operands *o = &trial->operands;
-    struct op_qk_rope_grad grad = {.dqkv = mat_random(o, op->qkv.rows, op->qkv.cols, 0, random_type(o)), .raw = op->raw, .q_norm = op->q_norm,
-                                   .k_norm = op->k_norm, .qk_norm = op->qk_norm, .kind = op->kind, .eps = op->eps, .batch = op->batch,
-                                   .cos_sin = op->cos_sin, .heads = op->heads, .kv_heads = op->kv_heads, .head_dim = op->head_dim,
-                                   .rot = op->rot}, wide;
+    struct op_qk_rope_grad grad = {.dqkv = mat_random(o, op->qkv.rows, op->qkv.cols, 0, random_type(o)),
+                                   .raw = op->raw,
+                                   .q_norm = op->q_norm,
+                                   .k_norm = op->k_norm,
+                                   .qk_norm = op->qk_norm,
+                                   .kind = op->kind,
+                                   .eps = op->eps,
+                                   .batch = op->batch,
+                                   .cos_sin = op->cos_sin,
+                                   .heads = op->heads,
+                                   .kv_heads = op->kv_heads,
+                                   .head_dim = op->head_dim,
+                                   .rot = op->rot},
+                           wide;
 
     if (op->qk_norm && random_below(o, 4))
         grad.dq_norm = mat_random(o, 1, op->q_norm.cols, 0, DTYPE_F32);
@@ -29,15 +39,26 @@ static void trial_rope_grad(struct trial *trial, const struct op_qk_rope *op)
 void trial_rope(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 90), kv = random_in(o, 1, 3), heads = kv * random_in(o, 1, 3), d = 2 * random_in(o, 1, 70);
-    int32_t rot = random_below(o, 2) ? d : d >= 8 && random_below(o, 2) ? 8 * random_in(o, 1, d / 8) : 2 * random_in(o, 1, d / 2);
+    int32_t T = random_in(o, 1, 90), kv = random_in(o, 1, 3), heads = kv * random_in(o, 1, 3),
+            d = 2 * random_in(o, 1, 70);
+    int32_t rot = random_below(o, 2)             ? d
+                  : d >= 8 && random_below(o, 2) ? 8 * random_in(o, 1, d / 8)
+                                                 : 2 * random_in(o, 1, d / 2);
     struct batch batch = batch_random(o, T, 5);
     enum dtype type = random_type(o);
     float *angles = operands_take(o, (size_t)T * (size_t)rot * sizeof(float));
-    struct op_qk_rope op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type), .raw = mat_output(o, T, (heads + kv) * d, 0, type, false),
-                            .qk_norm = (enum qk_norm)random_below(o, 3), .kind = (enum norm_kind)random_below(o, 3), .eps = 1e-5f,
-                            .batch = &batch, .cos_sin = random_below(o, 4) ? angles : NULL, .heads = heads, .kv_heads = kv, .head_dim = d,
-                            .rot = rot}, wide;
+    struct op_qk_rope op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type),
+                            .raw = mat_output(o, T, (heads + kv) * d, 0, type, false),
+                            .qk_norm = (enum qk_norm)random_below(o, 3),
+                            .kind = (enum norm_kind)random_below(o, 3),
+                            .eps = 1e-5f,
+                            .batch = &batch,
+                            .cos_sin = random_below(o, 4) ? angles : NULL,
+                            .heads = heads,
+                            .kv_heads = kv,
+                            .head_dim = d,
+                            .rot = rot},
+                      wide;
 
     for (int32_t i = 0; i < T * rot; i++)
         angles[i] = (float)random_value(o);
@@ -63,17 +84,26 @@ void trial_rope(struct trial *trial)
 void trial_attend(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t shape = (int32_t)random_below(o, 4), d = shape == 0 ? 32 * random_in(o, 1, 8) : shape == 1 ? 8 * random_in(o, 1, 32) : random_in(o, 1, 100);
+    int32_t shape = (int32_t)random_below(o, 4), d = shape == 0   ? 32 * random_in(o, 1, 8)
+                                                     : shape == 1 ? 8 * random_in(o, 1, 32)
+                                                                  : random_in(o, 1, 100);
     int32_t T = random_in(o, 1, d <= 128 ? 200 : 90);
     int32_t kv = random_in(o, 1, 2), heads = kv * random_in(o, 1, d <= 100 ? 3 : 2);
     struct batch batch = batch_random(o, T, 5);
     enum dtype type = shape == 1 && random_below(o, 4) ? DTYPE_BF16 : random_type(o); /* often what tensor cores take */
     float *lse = operands_take(o, (size_t)(heads * T) * 4);
     double *wide_lse = arena_new_array(&o->wide, double, (size_t)(heads * T)), bound = type == DTYPE_BF16 ? 2e-2 : 2e-6;
-    struct op_attend op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type), .out = mat_output(o, T, heads * d, 0, type, false),
-                           .lse = lse, .batch = &batch, .heads = heads, .kv_heads = kv, .head_dim = d,
-                           .window = random_below(o, 2) ? random_in(o, 1, 100) : 0, .scale = 2 / sqrtf((float)d),
-                           .softcap = random_below(o, 2) ? 1.5f : 0}, wide;
+    struct op_attend op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type),
+                           .out = mat_output(o, T, heads * d, 0, type, false),
+                           .lse = lse,
+                           .batch = &batch,
+                           .heads = heads,
+                           .kv_heads = kv,
+                           .head_dim = d,
+                           .window = random_below(o, 2) ? random_in(o, 1, 100) : 0,
+                           .scale = 2 / sqrtf((float)d),
+                           .softcap = random_below(o, 2) ? 1.5f : 0},
+                     wide;
     struct op_attend_grad grad, wide_grad;
 
     if (random_below(o, 2))
@@ -88,9 +118,19 @@ void trial_attend(struct trial *trial)
         trial_close_value(trial, "lse", i, lse[i], wide_lse[i], 1e-5 * (1 + fabs(wide_lse[i])));
     trial_gaps_whole(trial, "out", &op.out);
 
-    grad = (struct op_attend_grad){.qkv = op.qkv, .out = op.out, .dout = mat_random(o, T, heads * d, 0, type), .lse = lse, .batch = &batch,
-                                   .dqkv = mat_output(o, T, (heads + 2 * kv) * d, 0, type, false), .heads = heads, .kv_heads = kv,
-                                   .head_dim = d, .window = op.window, .scale = op.scale, .softcap = op.softcap, .sinks = op.sinks};
+    grad = (struct op_attend_grad){.qkv = op.qkv,
+                                   .out = op.out,
+                                   .dout = mat_random(o, T, heads * d, 0, type),
+                                   .lse = lse,
+                                   .batch = &batch,
+                                   .dqkv = mat_output(o, T, (heads + 2 * kv) * d, 0, type, false),
+                                   .heads = heads,
+                                   .kv_heads = kv,
+                                   .head_dim = d,
+                                   .window = op.window,
+                                   .scale = op.scale,
+                                   .softcap = op.softcap,
+                                   .sinks = op.sinks};
     if (op.sinks.at && random_below(o, 2))
         grad.dsinks = mat_random(o, 1, heads, 0, DTYPE_F32);
     wide_grad = grad;
@@ -104,8 +144,9 @@ void trial_attend(struct trial *trial)
     trial_gaps_whole(trial, "dqkv", &grad.dqkv);
 }
 
-/* Tokens fed one by one and in pieces behind a cache give the bits of all at once; on a device, which has other kernels for the
- * two, they agree to rounding. With a window the cache is a ring that holds no more than the largest piece needs. */
+/* Tokens fed one by one and in pieces behind a cache give the bits of all at once; on a device, which has other kernels
+ * for the two, they agree to rounding. With a window the cache is a ring that holds no more than the largest piece
+ * needs. */
 void trial_cache(struct trial *trial)
 {
     struct operands *o = &trial->operands;
@@ -114,9 +155,15 @@ void trial_cache(struct trial *trial)
     int32_t *whole = operands_indices(o, 2), *piece = operands_indices(o, 2);
     enum dtype type = random_type(o);
     struct batch all = {.T = T, .doc_count = 1, .cu_seqlens = whole};
-    struct op_attend op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type), .out = mat_output(o, T, heads * d, 0, type, false),
-                           .batch = &all, .heads = heads, .kv_heads = kv, .head_dim = d, .scale = 0.3f,
-                           .window = random_below(o, 2) ? random_in(o, 1, 90) : 0, .softcap = random_below(o, 2) ? 1.5f : 0};
+    struct op_attend op = {.qkv = mat_random(o, T, (heads + 2 * kv) * d, 0, type),
+                           .out = mat_output(o, T, heads * d, 0, type, false),
+                           .batch = &all,
+                           .heads = heads,
+                           .kv_heads = kv,
+                           .head_dim = d,
+                           .scale = 0.3f,
+                           .window = random_below(o, 2) ? random_in(o, 1, 90) : 0,
+                           .softcap = random_below(o, 2) ? 1.5f : 0};
     struct kv_cache cache = {.capacity = kv_cache_capacity(T, op.window, piece_max), .type = type};
     size_t bytes = kv_cache_bytes(trial->candidate, &cache, kv, d);
     struct mat pieces = mat_output(o, T, heads * d, 0, type, false);

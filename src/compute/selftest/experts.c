@@ -16,7 +16,8 @@ static struct routing routing_take(struct operands *o, int32_t T, int32_t E, int
     size_t bytes[] = {(size_t)(T * top) * 4, (size_t)E * 4};
 
     if (is_wide)
-        return (struct routing){arena_alloc(&o->wide, bytes[0]), arena_alloc(&o->wide, bytes[0]), arena_alloc(&o->wide, bytes[1])};
+        return (struct routing){arena_alloc(&o->wide, bytes[0]), arena_alloc(&o->wide, bytes[0]),
+                                arena_alloc(&o->wide, bytes[1])};
     return (struct routing){operands_take(o, bytes[0]), operands_take(o, bytes[0]), operands_take(o, bytes[1])};
 }
 
@@ -26,11 +27,19 @@ void trial_route(struct trial *trial)
     int32_t T = random_in(o, 1, random_below(o, 4) ? 60 : 700), E = random_in(o, 1, random_below(o, 4) ? 20 : 140);
     int32_t top = random_in(o, 1, E < 8 ? E : 8), D = random_in(o, 1, 90);
     struct routing at = routing_take(o, T, E, top, false), expected = routing_take(o, T, E, top, true);
-    struct op_route op = {.logits = mat_random(o, T, E, 0, random_type(o)), .weight = mat_output(o, T, top, 0, DTYPE_F32, false),
-                          .row_weight = mat_output(o, 1, T * top, 0, DTYPE_F32, false), .row = at.row, .token = at.token,
-                          .row_end = at.row_end, .is_normalized = random_below(o, 2)}, wide;
-    struct op_route_grad grad = {.dlogits = mat_output(o, T, E, 0, random_type(o), false), .y = mat_random(o, T * top, D, 0, random_type(o)),
-                                 .dout = mat_random(o, T, D, 0, random_type(o)), .is_normalized = op.is_normalized}, wide_grad;
+    struct op_route op = {.logits = mat_random(o, T, E, 0, random_type(o)),
+                          .weight = mat_output(o, T, top, 0, DTYPE_F32, false),
+                          .row_weight = mat_output(o, 1, T * top, 0, DTYPE_F32, false),
+                          .row = at.row,
+                          .token = at.token,
+                          .row_end = at.row_end,
+                          .is_normalized = random_below(o, 2)},
+                    wide;
+    struct op_route_grad grad = {.dlogits = mat_output(o, T, E, 0, random_type(o), false),
+                                 .y = mat_random(o, T * top, D, 0, random_type(o)),
+                                 .dout = mat_random(o, T, D, 0, random_type(o)),
+                                 .is_normalized = op.is_normalized},
+                         wide_grad;
 
     if (random_below(o, 2))
         op.load = mat_random(o, 2, E, 0, DTYPE_F32);
@@ -66,17 +75,23 @@ void trial_gather(struct trial *trial)
     int32_t rows = random_in(o, 1, 60), count = random_in(o, 1, 60), D = random_in(o, 1, 100), fan = random_in(o, 1, 4);
     int32_t *index = operands_indices(o, count * fan);
     enum dtype type = random_type(o);
-    struct op_rows op = {.x = mat_random(o, rows, D, 0, random_type(o)), .y = mat_output(o, count, D, 0, type, false), .index = index,
-                         .count = count, .fan = fan}, wide;
+    struct op_rows op = {.x = mat_random(o, rows, D, 0, random_type(o)),
+                         .y = mat_output(o, count, D, 0, type, false),
+                         .index = index,
+                         .count = count,
+                         .fan = fan},
+                   wide;
 
     for (int32_t i = 0; i < count * fan; i++)
         index[i] = random_in(o, 0, rows - 1);
     if (random_below(o, 2))
         op.scale = mat_random(o, 1, count * fan, 0, DTYPE_F32);
     if (random_below(o, 2))
-        op.add = random_below(o, 2) ? (op.y = mat_random(o, count, D, 0, type)) : mat_random(o, count, D, 0, random_type(o));
+        op.add =
+            random_below(o, 2) ? (op.y = mat_random(o, count, D, 0, type)) : mat_random(o, count, D, 0, random_type(o));
     wide = op;
-    wide.x = mat_wide(o, &op.x, false), wide.scale = mat_wide(o, &op.scale, false), wide.add = mat_wide(o, &op.add, false);
+    wide.x = mat_wide(o, &op.x, false), wide.scale = mat_wide(o, &op.scale, false),
+    wide.add = mat_wide(o, &op.add, false);
     wide.y = mat_wide(o, &op.y, false);
     trial_run(trial, OP_rows, &op);
     trial_oracle(OP_rows, &wide);
@@ -88,7 +103,8 @@ void trial_gather(struct trial *trial)
 static struct weight experts_random(struct operands *o, int32_t E, int32_t N, int32_t K, enum dtype type)
 {
     struct weight w = {.w = mat_random(o, E * N, K, 0, type), .lora_scale = 0.5f};
-    int32_t *rows = arena_new_array(&o->wide, int32_t, 3), *cols = arena_new_array(&o->wide, int32_t, 3), r = random_in(o, 1, 8);
+    int32_t *rows = arena_new_array(&o->wide, int32_t, 3), *cols = arena_new_array(&o->wide, int32_t, 3),
+            r = random_in(o, 1, 8);
 
     if (random_below(o, 2))
         return w;
@@ -112,28 +128,45 @@ static struct weight experts_wide(struct operands *o, const struct weight *w, bo
 {
     struct weight wide = *w;
 
-    wide.w = mat_wide(o, &w->w, is_absolute), wide.a = mat_wide(o, &w->a, is_absolute), wide.b = mat_wide(o, &w->b, is_absolute);
+    wide.w = mat_wide(o, &w->w, is_absolute), wide.a = mat_wide(o, &w->a, is_absolute),
+    wide.b = mat_wide(o, &w->b, is_absolute);
     return wide;
 }
 
-/* The three products of experts; Σ|a||b| comes from the reference itself, run on magnitudes. Some experts have no rows. */
+/* The three products of experts; Σ|a||b| comes from the reference itself, run on magnitudes. Some experts have no
+ * rows. */
 void trial_experts(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t E = random_in(o, 1, 5), N = random_in(o, 1, 70), K = random_in(o, 1, 70), *row_end = operands_indices(o, 5), T = 0;
+    int32_t E = random_in(o, 1, 5), N = random_in(o, 1, 70), K = random_in(o, 1, 70), *row_end = operands_indices(o, 5),
+            T = 0;
     enum dtype type = random_type(o);
-    struct weight w = experts_random(o, E, N, K, type), wides[2] = {experts_wide(o, &w, false), experts_wide(o, &w, true)};
+    struct weight w = experts_random(o, E, N, K, type),
+                  wides[2] = {experts_wide(o, &w, false), experts_wide(o, &w, true)};
     int32_t R = w.a.rows / E;
 
     for (int32_t e = 0; e < E; e++)
         row_end[e] = T += random_below(o, 3) ? random_in(o, 1, 40) : 0;
-    struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
-                           .row_end = row_end, .bias = mat_random(o, E, N, 0, random_type(o))}, wide[2];
-    struct op_linear_grad_in in = {.dy = mat_random(o, T, N, R, type), .dx = mat_output(o, T, K, 0, random_type(o), false), .w = &w,
-                                   .row_end = row_end}, wide_in[2];
-    struct op_linear_grad_w grad = {.x = op.x, .dy = in.dy, .w = &w, .row_end = row_end, .dw = mat_random(o, E * N, K, 0, DTYPE_F32),
-                                    .dbias = mat_random(o, E, N, 0, DTYPE_F32), .da = mat_random(o, E * R, K, 0, DTYPE_F32),
-                                    .db = mat_random(o, E * N, R, 0, DTYPE_F32)}, wide_grad[2];
+    struct op_linear op = {.x = mat_random(o, T, K, R, type),
+                           .y = mat_output(o, T, N, 0, random_type(o), false),
+                           .w = &w,
+                           .row_end = row_end,
+                           .bias = mat_random(o, E, N, 0, random_type(o))},
+                     wide[2];
+    struct op_linear_grad_in in = {.dy = mat_random(o, T, N, R, type),
+                                   .dx = mat_output(o, T, K, 0, random_type(o), false),
+                                   .w = &w,
+                                   .row_end = row_end},
+                             wide_in[2];
+    struct op_linear_grad_w grad = {.x = op.x,
+                                    .dy = in.dy,
+                                    .w = &w,
+                                    .row_end = row_end,
+                                    .dw = mat_random(o, E * N, K, 0, DTYPE_F32),
+                                    .dbias = mat_random(o, E, N, 0, DTYPE_F32),
+                                    .da = mat_random(o, E * R, K, 0, DTYPE_F32),
+                                    .db = mat_random(o, E * N, R, 0, DTYPE_F32)},
+                            wide_grad[2];
     if (!R)
         grad.da = mat_none(&grad.da), grad.db = mat_none(&grad.db);
     for (int absolute = 0; absolute < 2; absolute++) {
@@ -145,8 +178,10 @@ void trial_experts(struct trial *trial)
         trial_oracle(OP_linear, &wide[absolute]);
         trial_oracle(OP_linear_grad_in, &wide_in[absolute]);
         wide_grad[absolute].x = wide[absolute].x, wide_grad[absolute].dy = wide_in[absolute].dy;
-        wide_grad[absolute].dw = mat_wide(o, &grad.dw, absolute), wide_grad[absolute].dbias = mat_wide(o, &grad.dbias, absolute);
-        wide_grad[absolute].da = mat_wide(o, &grad.da, absolute), wide_grad[absolute].db = mat_wide(o, &grad.db, absolute);
+        wide_grad[absolute].dw = mat_wide(o, &grad.dw, absolute),
+        wide_grad[absolute].dbias = mat_wide(o, &grad.dbias, absolute);
+        wide_grad[absolute].da = mat_wide(o, &grad.da, absolute),
+        wide_grad[absolute].db = mat_wide(o, &grad.db, absolute);
         trial_oracle(OP_linear_grad_w, &wide_grad[absolute]);
     }
     double bound = 4e-6 + (R ? trial_rounding(type) : 0), grad_bound = 2e-5 + (R ? trial_rounding(type) : 0);

@@ -18,8 +18,16 @@ void trial_embed(struct trial *trial)
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 60), D = random_in(o, 1, 150), V = random_in(o, 1, 20);
     struct batch batch = batch_random(o, T, V);
-    struct op_embed op = {mat_output(o, T, D, 0, random_type(o), false), mat_random(o, V, D, 0, random_type(o)), &batch, 1.5f}, wide = op;
-    struct op_embed_grad grad = {mat_random(o, T, D, 0, random_type(o)), mat_random(o, V, D, 0, DTYPE_F32), &batch, 0.75f, random_in(o, 0, 1), random_in(o, 0, V - 1)}, wide_grad;
+    struct op_embed op = {mat_output(o, T, D, 0, random_type(o), false), mat_random(o, V, D, 0, random_type(o)), &batch,
+                          1.5f},
+                    wide = op;
+    struct op_embed_grad grad = {mat_random(o, T, D, 0, random_type(o)),
+                                 mat_random(o, V, D, 0, DTYPE_F32),
+                                 &batch,
+                                 0.75f,
+                                 random_in(o, 0, 1),
+                                 random_in(o, 0, V - 1)},
+                         wide_grad;
 
     if (trial_gradient_type(trial) == DTYPE_BF16)
         grad.dtable = mat_random(o, V, D, 0, DTYPE_BF16);
@@ -43,15 +51,21 @@ void trial_norm(struct trial *trial)
     enum dtype residual = random_type(o);
     float *rstd = operands_take(o, (size_t)T * 4);
     double *wide_rstd = arena_new_array(&o->wide, double, (size_t)T);
-    struct op_norm op = {.a = mat_random(o, T, D, 0, residual), .y = mat_output(o, T, D, 0, random_type(o), false), .rstd = rstd, .eps = 1e-5f,
-                         .w = mat_random(o, 1, D, 0, random_type(o)), .kind = (enum norm_kind)random_below(o, 3)}, wide;
+    struct op_norm op = {.a = mat_random(o, T, D, 0, residual),
+                         .y = mat_output(o, T, D, 0, random_type(o), false),
+                         .rstd = rstd,
+                         .eps = 1e-5f,
+                         .w = mat_random(o, 1, D, 0, random_type(o)),
+                         .kind = (enum norm_kind)random_below(o, 3)},
+                   wide;
 
     if (random_below(o, 3)) {
         op.b = mat_random(o, T, D, 0, random_type(o));
         op.r = random_below(o, 2) ? op.a : mat_output(o, T, D, 0, residual, false);
     }
     if (random_below(o, 2))
-        op.add = random_below(o, 2) ? (op.y = mat_random(o, T, D, 0, random_type(o))) : mat_random(o, T, D, 0, random_type(o));
+        op.add = random_below(o, 2) ? (op.y = mat_random(o, T, D, 0, random_type(o)))
+                                    : mat_random(o, T, D, 0, random_type(o));
     wide = op;
     wide.rstd = wide_rstd;
     wide.a = mat_wide(o, &op.a, false), wide.b = mat_wide(o, &op.b, false), wide.w = mat_wide(o, &op.w, false);
@@ -75,9 +89,15 @@ void trial_norm_grad(struct trial *trial)
     bool is_fresh = random_below(o, 2), has_dw = random_below(o, 2);
     float *rstd = operands_take(o, (size_t)T * 4);
     double *wide_rstd = arena_new_array(&o->wide, double, (size_t)T);
-    struct op_norm_grad op = {.dy = mat_random(o, T, D, 0, random_type(o)), .r = mat_random(o, T, D, 0, random_type(o)), .rstd = rstd, .eps = 1e-5f,
-                              .dr = mat_output(o, T, D, 0, random_type(o), !is_fresh), .w = mat_random(o, 1, D, 0, random_type(o)),
-                              .kind = (enum norm_kind)random_below(o, 3), .is_fresh = is_fresh}, wide;
+    struct op_norm_grad op = {.dy = mat_random(o, T, D, 0, random_type(o)),
+                              .r = mat_random(o, T, D, 0, random_type(o)),
+                              .rstd = rstd,
+                              .eps = 1e-5f,
+                              .dr = mat_output(o, T, D, 0, random_type(o), !is_fresh),
+                              .w = mat_random(o, 1, D, 0, random_type(o)),
+                              .kind = (enum norm_kind)random_below(o, 3),
+                              .is_fresh = is_fresh},
+                        wide;
 
     for (int32_t t = 0; t < T; t++)
         wide_rstd[t] = rstd[t] = (float)(1.5 + random_value(o));
@@ -100,15 +120,18 @@ void trial_glu(struct trial *trial)
     int32_t T = random_in(o, 1, 40), F = random_in(o, 1, 100);
     enum act act = (enum act)random_below(o, ACT_OSS + 1);
     enum dtype type = random_type(o);
-    struct op_glu op = {mat_random(o, T, 2 * F, 0, type), mat_output(o, T, F, 0, random_type(o), false), act, 0.7f}, wide = op;
-    struct op_glu_grad grad = {op.gate_up, mat_random(o, T, F, 0, random_type(o)), mat_output(o, T, F, 0, random_type(o), false), act, 0.7f};
+    struct op_glu op = {mat_random(o, T, 2 * F, 0, type), mat_output(o, T, F, 0, random_type(o), false), act, 0.7f},
+                  wide = op;
+    struct op_glu_grad grad = {op.gate_up, mat_random(o, T, F, 0, random_type(o)),
+                               mat_output(o, T, F, 0, random_type(o), false), act, 0.7f};
     struct op_glu_grad wide_grad = grad;
 
     set(&op.gate_up, 0, 0, 90), set(&op.gate_up, T - 1, F - 1, -90);
     if (random_below(o, 2))
         grad.h = mat_none(&grad.h);
     wide.gate_up = mat_wide(o, &op.gate_up, false), wide.h = mat_wide(o, &op.h, false);
-    wide_grad.dh = mat_wide(o, &grad.dh, false), wide_grad.h = mat_wide(o, &grad.h, false), wide_grad.gate_up = wide.gate_up;
+    wide_grad.dh = mat_wide(o, &grad.dh, false), wide_grad.h = mat_wide(o, &grad.h, false),
+    wide_grad.gate_up = wide.gate_up;
     trial_run(trial, OP_glu, &op);
     trial_oracle(OP_glu, &wide);
     trial_close(trial, "h", &op.h, &wide.h, NULL, 1e-6);
@@ -120,7 +143,8 @@ void trial_glu(struct trial *trial)
     trial_gaps_whole(trial, "h again", &grad.h), trial_gaps_whole(trial, "gate_up", &op.gate_up);
 }
 
-/* How far rounding moves the inverse of a norm, which cancellation makes small: ‖|W| + scale·|B|·|A|‖ / ‖W + scale·B·A‖². */
+/* How far rounding moves the inverse of a norm, which cancellation makes small:
+ * ‖|W| + scale·|B|·|A|‖ / ‖W + scale·B·A‖². */
 static struct mat inverse_sizes(struct operands *o, const struct op_dora *dora, const struct mat *inverse)
 {
     struct op_dora sizes = *dora;
@@ -138,17 +162,28 @@ static struct mat inverse_sizes(struct operands *o, const struct op_dora *dora, 
 void trial_gain(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, random_below(o, 6) ? 40 : 600), N = random_in(o, 1, 90), K = random_in(o, 1, 600), R = random_in(o, 1, 9);
+    int32_t T = random_in(o, 1, random_below(o, 6) ? 40 : 600), N = random_in(o, 1, 90), K = random_in(o, 1, 600),
+            R = random_in(o, 1, 9);
     enum dtype type = random_type(o);
-    struct op_dora dora = {.w = mat_random(o, N, K, 0, type), .a = mat_random(o, R, K, 0, type), .b = mat_random(o, N, R, 0, type),
-                           .magnitude = mat_random(o, 1, N, 0, DTYPE_F32), .inverse = mat_output(o, 1, N, 0, DTYPE_F32, false),
-                           .gain = mat_output(o, 1, N, 0, DTYPE_F32, false), .scale = 0.5f}, wide = dora;
-    struct op_gain gain = {.x = mat_random(o, T, N, 0, type), .y = mat_output(o, T, N, 0, random_type(o), false)}, wide_gain;
-    struct op_gain_grad grad = {.dy = mat_random(o, T, N, 0, type), .x = gain.x, .dmagnitude = mat_random(o, 1, N, 0, DTYPE_F32)}, wide_grad;
+    struct op_dora dora = {.w = mat_random(o, N, K, 0, type),
+                           .a = mat_random(o, R, K, 0, type),
+                           .b = mat_random(o, N, R, 0, type),
+                           .magnitude = mat_random(o, 1, N, 0, DTYPE_F32),
+                           .inverse = mat_output(o, 1, N, 0, DTYPE_F32, false),
+                           .gain = mat_output(o, 1, N, 0, DTYPE_F32, false),
+                           .scale = 0.5f},
+                   wide = dora;
+    struct op_gain gain = {.x = mat_random(o, T, N, 0, type), .y = mat_output(o, T, N, 0, random_type(o), false)},
+                   wide_gain;
+    struct op_gain_grad grad = {.dy = mat_random(o, T, N, 0, type),
+                                .x = gain.x,
+                                .dmagnitude = mat_random(o, 1, N, 0, DTYPE_F32)},
+                        wide_grad;
     struct mat sizes;
 
     wide.w = mat_wide(o, &dora.w, false), wide.a = mat_wide(o, &dora.a, false), wide.b = mat_wide(o, &dora.b, false);
-    wide.magnitude = mat_wide(o, &dora.magnitude, false), wide.inverse = mat_wide(o, &dora.inverse, false), wide.gain = mat_wide(o, &dora.gain, false);
+    wide.magnitude = mat_wide(o, &dora.magnitude, false), wide.inverse = mat_wide(o, &dora.inverse, false),
+    wide.gain = mat_wide(o, &dora.gain, false);
     trial_run(trial, OP_dora, &dora);
     trial_oracle(OP_dora, &wide);
     sizes = inverse_sizes(o, &dora, &wide.inverse);
@@ -158,7 +193,8 @@ void trial_gain(struct trial *trial)
     gain.bias = random_below(o, 2) ? mat_random(o, 1, N, 0, random_type(o)) : mat_none(&gain.x);
     gain.add = random_below(o, 2) ? mat_random(o, T, N, 0, random_type(o)) : mat_none(&gain.x);
     wide_gain = gain;
-    wide_gain.x = mat_wide(o, &gain.x, false), wide_gain.y = mat_wide(o, &gain.y, false), wide_gain.gain = mat_wide(o, &gain.gain, false);
+    wide_gain.x = mat_wide(o, &gain.x, false), wide_gain.y = mat_wide(o, &gain.y, false),
+    wide_gain.gain = mat_wide(o, &gain.gain, false);
     wide_gain.bias = mat_wide(o, &gain.bias, false), wide_gain.add = mat_wide(o, &gain.add, false);
     trial_run(trial, OP_gain, &gain);
     trial_oracle(OP_gain, &wide_gain);
@@ -166,7 +202,8 @@ void trial_gain(struct trial *trial)
     trial_gaps_whole(trial, "columns times gain", &gain.y);
     grad.inverse = dora.inverse;
     wide_grad = grad;
-    wide_grad.dy = mat_wide(o, &grad.dy, false), wide_grad.x = wide_gain.x, wide_grad.inverse = mat_wide(o, &grad.inverse, false);
+    wide_grad.dy = mat_wide(o, &grad.dy, false), wide_grad.x = wide_gain.x,
+    wide_grad.inverse = mat_wide(o, &grad.inverse, false);
     wide_grad.dmagnitude = mat_wide(o, &grad.dmagnitude, false);
     trial_run(trial, OP_gain_grad, &grad);
     trial_oracle(OP_gain_grad, &wide_grad);
@@ -183,7 +220,9 @@ void trial_rows(struct trial *trial)
     struct mat few = mat_output(o, count, D, 0, random_type(o), is_scatter);
     struct op_rows op = {.x = is_scatter ? few : many, .y = is_scatter ? many : few, .index = index, .count = count,
                          .is_scatter = is_scatter}, wide = op;
-    struct op_copy copy = {mat_random(o, rows, D, 0, random_type(o)), mat_output(o, rows, D, 0, random_type(o), is_scatter), is_scatter}, wide_copy = copy;
+    struct op_copy copy = {mat_random(o, rows, D, 0, random_type(o)),
+                           mat_output(o, rows, D, 0, random_type(o), is_scatter), is_scatter},
+                   wide_copy = copy;
 
     for (int32_t i = 0; i < rows && next < count; i++)
         if ((int32_t)random_below(o, (uint32_t)(rows - i)) < count - next)
@@ -208,7 +247,8 @@ static struct mat loss_grad(struct trial *trial, const struct op_loss *op)
     struct err err;
 
     with.grad = (struct mat){logits->at, logits->rows, logits->cols, 2 * logits->ld, DTYPE_BF16};
-    if (!op->coef || logits->type != DTYPE_F32 || random_below(&trial->operands, 2) || !trial->candidate->can(OP_loss, &with, &err))
+    if (!op->coef || logits->type != DTYPE_F32 || random_below(&trial->operands, 2) ||
+        !trial->candidate->can(OP_loss, &with, &err))
         with.grad = (struct mat){0};
     return with.grad;
 }
@@ -234,7 +274,8 @@ void trial_loss(struct trial *trial)
     op.label = label, op.coef = random_below(o, 4) ? coef : NULL, op.nll = nll, op.hit = hit;
     op.grad = loss_grad(trial, &op);
     wide = op;
-    wide.grad.at = NULL, wide.logits = mat_wide(o, &op.logits, false), wide.nll = (float *)wide_nll, wide.hit = wide_hit;
+    wide.grad.at = NULL, wide.logits = mat_wide(o, &op.logits, false), wide.nll = (float *)wide_nll,
+    wide.hit = wide_hit;
     trial_run(trial, OP_loss, &op);
     trial_oracle(OP_loss, &wide);
     trial_close(trial, "gradient", op.grad.at ? &op.grad : &op.logits, &wide.logits, NULL, 1e-6);
@@ -255,7 +296,8 @@ static enum dtype state_type(struct trial *trial)
     return type == DTYPE_BF16 && trial->candidate->can(OP_adamw, &op, &err) ? DTYPE_BF16 : DTYPE_F32;
 }
 
-/* Chance rounds the reference's bf16 alike; sums that differ in the last bits of f32 rarely go to the other neighbour. */
+/* Chance rounds the reference's bf16 alike; sums that differ in the last bits of f32 rarely go to the other
+ * neighbour. */
 static void close_state(struct trial *trial, const char *what, const struct mat *got, const struct mat *want)
 {
     int32_t differing = 0;
@@ -274,9 +316,10 @@ static void close_state(struct trial *trial, const char *what, const struct mat 
     trial->result[OP_adamw].comparison_count++;
 }
 
-/* Bytes count places in the map: neighbours where sums differ in the last bits of f32, which is rare. Scales go along. */
-static void close_codes(struct trial *trial, const char *what, const uint8_t *got, const uint8_t *want, const float *got_scale, const float *want_scale,
-                        int32_t count)
+/* Bytes count places in the map: neighbours where sums differ in the last bits of f32, which is rare. Scales go
+ * along. */
+static void close_codes(struct trial *trial, const char *what, const uint8_t *got, const uint8_t *want,
+                        const float *got_scale, const float *want_scale, int32_t count)
 {
     int32_t differing = 0;
 
@@ -329,7 +372,8 @@ static void trial_codes(struct trial *trial, struct op_adamw op)
 static void trial_sumsq(struct trial *trial, const struct mat *grad, double *sum)
 {
     double want_partial[4], want, *partial = operands_take(&trial->operands, 8 * 4);
-    struct op_sumsq op = {grad->at, grad->type, random_below(&trial->operands, 2), (uint64_t)grad->cols, partial, sum}, wide = op;
+    struct op_sumsq op = {grad->at, grad->type, random_below(&trial->operands, 2), (uint64_t)grad->cols, partial, sum},
+                    wide = op;
 
     want = *sum = 2.5;
     wide.partial = want_partial, wide.sum = &want;
@@ -345,12 +389,27 @@ void trial_adamw(struct trial *trial)
     int32_t count = random_in(o, 1, random_below(o, 3) ? 300 : 150000);
     enum dtype type = state_type(trial);
     size_t bytes = (size_t)count * dtype_bytes(type);
-    struct mat grad = mat_random(o, 1, count, 0, type), state[3], copy = mat_output(o, 1, count, 0, random_type(o), false), wide[3];
+    struct mat grad = mat_random(o, 1, count, 0, type), state[3],
+               copy = mat_output(o, 1, count, 0, random_type(o), false), wide[3];
     double *sum = operands_take(o, 8);
-    struct op_adamw op = {.grad = grad.at, .copy = type == DTYPE_F32 ? copy.at : NULL, .copy_type = copy.type, .count = (uint64_t)count,
-                          .master_type = type, .moment_type = type, .grad_type = type, .sumsq = sum, .lr = 1e-2f,
-                          .max_norm = random_below(o, 2) ? 0.7f : 0, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.1f,
-                          .step = random_in(o, 1, 50), .seed = (uint64_t)random_in(o, 0, 99) << 30, .first = 128 * (uint64_t)random_in(o, 0, 1 << 30)}, slow;
+    struct op_adamw op = {.grad = grad.at,
+                          .copy = type == DTYPE_F32 ? copy.at : NULL,
+                          .copy_type = copy.type,
+                          .count = (uint64_t)count,
+                          .master_type = type,
+                          .moment_type = type,
+                          .grad_type = type,
+                          .sumsq = sum,
+                          .lr = 1e-2f,
+                          .max_norm = random_below(o, 2) ? 0.7f : 0,
+                          .beta1 = 0.9f,
+                          .beta2 = 0.999f,
+                          .eps = 1e-8f,
+                          .decay = 0.1f,
+                          .step = random_in(o, 1, 50),
+                          .seed = (uint64_t)random_in(o, 0, 99) << 30,
+                          .first = 128 * (uint64_t)random_in(o, 0, 1 << 30)},
+                    slow;
 
     for (int i = 0; i < 3; i++) {
         state[i] = mat_random(o, 1, count, 0, type);

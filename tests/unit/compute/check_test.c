@@ -34,14 +34,29 @@ static void expect_refused(enum op op, const void *args, const char *words)
 
 static void norms_of_queries_and_keys_need_their_weights_and_what_came_in(void **state)
 {
-    struct op_qk_rope head = {.qkv = mat_of(T, (H + 2 * KV) * d, DTYPE_BF16), .raw = mat_of(T, (H + KV) * d, DTYPE_BF16),
-                              .q_norm = mat_of(1, d, DTYPE_F32), .k_norm = mat_of(1, d, DTYPE_F32), .qk_norm = QK_NORM_HEAD, .heads = H,
-                              .kv_heads = KV, .head_dim = d, .rot = d};
+    struct op_qk_rope head = {.qkv = mat_of(T, (H + 2 * KV) * d, DTYPE_BF16),
+                              .raw = mat_of(T, (H + KV) * d, DTYPE_BF16),
+                              .q_norm = mat_of(1, d, DTYPE_F32),
+                              .k_norm = mat_of(1, d, DTYPE_F32),
+                              .qk_norm = QK_NORM_HEAD,
+                              .heads = H,
+                              .kv_heads = KV,
+                              .head_dim = d,
+                              .rot = d};
     struct op_qk_rope whole = head, wrong;
-    struct op_qk_rope_grad grad = {.dqkv = head.qkv, .raw = head.raw, .q_norm = head.q_norm, .k_norm = head.k_norm, .qk_norm = QK_NORM_HEAD,
-                                   .heads = H, .kv_heads = KV, .head_dim = d, .rot = 0}, wrong_grad;
+    struct op_qk_rope_grad grad = {.dqkv = head.qkv,
+                                   .raw = head.raw,
+                                   .q_norm = head.q_norm,
+                                   .k_norm = head.k_norm,
+                                   .qk_norm = QK_NORM_HEAD,
+                                   .heads = H,
+                                   .kv_heads = KV,
+                                   .head_dim = d,
+                                   .rot = 0},
+                           wrong_grad;
 
-    whole.qk_norm = QK_NORM_WHOLE, whole.q_norm.cols = whole.q_norm.ld = H * d, whole.k_norm.cols = whole.k_norm.ld = KV * d;
+    whole.qk_norm = QK_NORM_WHOLE, whole.q_norm.cols = whole.q_norm.ld = H * d,
+    whole.k_norm.cols = whole.k_norm.ld = KV * d;
     expect_taken(OP_qk_rope, &head);
     expect_taken(OP_qk_rope, &whole);
     expect_taken(OP_qk_rope_grad, &grad);
@@ -61,10 +76,26 @@ static void norms_of_queries_and_keys_need_their_weights_and_what_came_in(void *
 
 static void sinks_are_one_f32_a_query_head(void **state)
 {
-    struct op_attend op = {.qkv = mat_of(T, (H + 2 * KV) * d, DTYPE_BF16), .out = mat_of(T, H * d, DTYPE_BF16), .sinks = mat_of(1, H, DTYPE_F32),
-                           .heads = H, .kv_heads = KV, .head_dim = d, .scale = 1, .softcap = 50}, wrong = op;
-    struct op_attend_grad grad = {.qkv = op.qkv, .out = op.out, .dout = op.out, .dqkv = op.qkv, .sinks = op.sinks, .dsinks = op.sinks, .heads = H,
-                                  .kv_heads = KV, .head_dim = d, .scale = 1}, wrong_grad = grad;
+    struct op_attend op = {.qkv = mat_of(T, (H + 2 * KV) * d, DTYPE_BF16),
+                           .out = mat_of(T, H * d, DTYPE_BF16),
+                           .sinks = mat_of(1, H, DTYPE_F32),
+                           .heads = H,
+                           .kv_heads = KV,
+                           .head_dim = d,
+                           .scale = 1,
+                           .softcap = 50},
+                     wrong = op;
+    struct op_attend_grad grad = {.qkv = op.qkv,
+                                  .out = op.out,
+                                  .dout = op.out,
+                                  .dqkv = op.qkv,
+                                  .sinks = op.sinks,
+                                  .dsinks = op.sinks,
+                                  .heads = H,
+                                  .kv_heads = KV,
+                                  .head_dim = d,
+                                  .scale = 1},
+                          wrong_grad = grad;
 
     expect_taken(OP_attend, &op);
     expect_taken(OP_attend_grad, &grad);

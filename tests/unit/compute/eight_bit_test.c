@@ -47,8 +47,20 @@ static void the_first_step_of_any_block_moves_by_the_rate(void **state)
         float weight[COUNT], grad[COUNT], m_scale[3] = {0}, v_scale[3] = {0};
         uint8_t m_code[COUNT] = {0}, v_code[COUNT] = {0};
         double sumsq = 1;
-        struct op_adamw op = {.master = weight, .m = m_code, .v = v_code, .m_scale = m_scale, .v_scale = v_scale, .grad = grad, .moment_type = DTYPE_U8,
-                              .count = COUNT, .sumsq = &sumsq, .lr = 0.5f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-16f, .step = 1};
+        struct op_adamw op = {.master = weight,
+                              .m = m_code,
+                              .v = v_code,
+                              .m_scale = m_scale,
+                              .v_scale = v_scale,
+                              .grad = grad,
+                              .moment_type = DTYPE_U8,
+                              .count = COUNT,
+                              .sumsq = &sumsq,
+                              .lr = 0.5f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-16f,
+                              .step = 1};
         for (int i = 0; i < COUNT; i++) {
             weight[i] = 3;
             grad[i] = sizes[i / EIGHT_BIT_BLOCK] * (float)(i % 2 ? 1 + i % 5 : -1 - i % 7);
@@ -106,8 +118,20 @@ static void three_steps_are_those_of_bitsandbytes(void **state)
         float weight[COUNT], grad[COUNT], m_scale[2] = {0}, v_scale[2] = {0};
         uint8_t m[COUNT] = {0}, v[COUNT] = {0};
         double sumsq = 1;
-        struct op_adamw op = {.master = weight, .m = m, .v = v, .m_scale = m_scale, .v_scale = v_scale, .grad = grad, .moment_type = DTYPE_U8,
-                              .count = COUNT, .sumsq = &sumsq, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.1f};
+        struct op_adamw op = {.master = weight,
+                              .m = m,
+                              .v = v,
+                              .m_scale = m_scale,
+                              .v_scale = v_scale,
+                              .grad = grad,
+                              .moment_type = DTYPE_U8,
+                              .count = COUNT,
+                              .sumsq = &sumsq,
+                              .lr = 1e-2f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-8f,
+                              .decay = 0.1f};
         for (int i = 0; i < COUNT; i++)
             weight[i] = 1;
         for (op.step = 1; op.step <= 3; op.step++) {

@@ -43,7 +43,8 @@ static double weighted(const struct mat *c, const struct mat *y)
 }
 
 /* Compares grad with the slope of the objective along each element of `of`, by central differences. */
-static void expect_slope(const char *what, double (*objective)(const void *), const void *args, const struct mat *of, const struct mat *grad)
+static void expect_slope(const char *what, double (*objective)(const void *), const void *args, const struct mat *of,
+                         const struct mat *grad)
 {
     const double step = 1e-5;
 
@@ -66,7 +67,8 @@ static struct mat c; /* the weights of the objective: the gradient that comes in
 static const int32_t cu_seqlens[] = {0, 3, 4, 11};
 static const int32_t tok[] = {2, 0, 2, 1, 3, 2, 2, 0, 1, 1, 2}, pos[] = {0, 1, 2, 0, 0, 1, 2, 3, 4, 5, 6};
 static const int32_t by_token[] = {1, 7, 3, 8, 9, 0, 2, 5, 6, 10, 4};
-static const struct batch batch = {.T = 11, .doc_count = 3, .cu_seqlens = cu_seqlens, .tok = tok, .pos = pos, .by_token = by_token};
+static const struct batch batch = {
+    .T = 11, .doc_count = 3, .cu_seqlens = cu_seqlens, .tok = tok, .pos = pos, .by_token = by_token};
 
 static double embed_objective(const void *args)
 {
@@ -103,10 +105,24 @@ static void norm_gradient(void **state)
 {
     for (int kind = NORM_LLAMA; kind <= NORM_ONE_PLUS; kind++) {
         double rstd[6];
-        struct op_norm op = {.a = random_mat(6, 9, 0), .b = random_mat(6, 9, 0), .r = zero_mat(6, 9, 0), .y = zero_mat(6, 9, 0),
-                             .w = random_mat(1, 9, 0), .add = random_mat(6, 9, 0), .rstd = rstd, .eps = 1e-5f, .kind = (enum norm_kind)kind};
-        struct op_norm_grad grad = {.dy = c = random_mat(6, 9, 0), .r = op.r, .dr = zero_mat(6, 9, 0), .w = op.w, .dw = zero_mat(1, 9, 0),
-                                    .rstd = rstd, .eps = op.eps, .kind = op.kind, .is_fresh = kind == NORM_F32};
+        struct op_norm op = {.a = random_mat(6, 9, 0),
+                             .b = random_mat(6, 9, 0),
+                             .r = zero_mat(6, 9, 0),
+                             .y = zero_mat(6, 9, 0),
+                             .w = random_mat(1, 9, 0),
+                             .add = random_mat(6, 9, 0),
+                             .rstd = rstd,
+                             .eps = 1e-5f,
+                             .kind = (enum norm_kind)kind};
+        struct op_norm_grad grad = {.dy = c = random_mat(6, 9, 0),
+                                    .r = op.r,
+                                    .dr = zero_mat(6, 9, 0),
+                                    .w = op.w,
+                                    .dw = zero_mat(1, 9, 0),
+                                    .rstd = rstd,
+                                    .eps = op.eps,
+                                    .kind = op.kind,
+                                    .is_fresh = kind == NORM_F32};
         norm_objective(&op);
         if (grad.is_fresh)
             mat_fill(&grad.dr, NAN);
@@ -139,17 +155,38 @@ static void check_rope_gradient(enum qk_norm qk_norm, enum norm_kind kind, int32
     int32_t q_cols = qk_norm == QK_NORM_WHOLE ? H * d : d, k_cols = qk_norm == QK_NORM_WHOLE ? KV * d : d;
     struct mat qkv = random_mat(11, (H + 2 * KV) * d, 0);
     float cos_sin[7 * d];
-    struct op_qk_rope op = {.qkv = copy_of(&qkv), .raw = zero_mat(11, (H + KV) * d, 0), .q_norm = random_mat(1, q_cols, 0),
-                            .k_norm = random_mat(1, k_cols, 0), .qk_norm = qk_norm, .kind = kind, .eps = 1e-5f, .batch = &batch,
-                            .cos_sin = rot ? cos_sin : NULL, .heads = H, .kv_heads = KV, .head_dim = d, .rot = rot};
+    struct op_qk_rope op = {.qkv = copy_of(&qkv),
+                            .raw = zero_mat(11, (H + KV) * d, 0),
+                            .q_norm = random_mat(1, q_cols, 0),
+                            .k_norm = random_mat(1, k_cols, 0),
+                            .qk_norm = qk_norm,
+                            .kind = kind,
+                            .eps = 1e-5f,
+                            .batch = &batch,
+                            .cos_sin = rot ? cos_sin : NULL,
+                            .heads = H,
+                            .kv_heads = KV,
+                            .head_dim = d,
+                            .rot = rot};
     struct rotation rotation = {op, &qkv};
 
     for (int i = 0; i < 7 * d; i++)
         cos_sin[i] = (float)random_value(&operands);
     c = random_mat(11, (H + 2 * KV) * d, 0);
-    struct op_qk_rope_grad grad = {.dqkv = copy_of(&c), .raw = op.raw, .q_norm = op.q_norm, .k_norm = op.k_norm,
-                                   .dq_norm = zero_mat(1, q_cols, 0), .dk_norm = zero_mat(1, k_cols, 0), .qk_norm = qk_norm, .kind = kind,
-                                   .eps = op.eps, .batch = &batch, .cos_sin = op.cos_sin, .heads = H, .kv_heads = KV, .head_dim = d,
+    struct op_qk_rope_grad grad = {.dqkv = copy_of(&c),
+                                   .raw = op.raw,
+                                   .q_norm = op.q_norm,
+                                   .k_norm = op.k_norm,
+                                   .dq_norm = zero_mat(1, q_cols, 0),
+                                   .dk_norm = zero_mat(1, k_cols, 0),
+                                   .qk_norm = qk_norm,
+                                   .kind = kind,
+                                   .eps = op.eps,
+                                   .batch = &batch,
+                                   .cos_sin = op.cos_sin,
+                                   .heads = H,
+                                   .kv_heads = KV,
+                                   .head_dim = d,
                                    .rot = rot};
     rope_objective(&rotation);
     ref->qk_rope_grad(&queue, &grad);
@@ -182,19 +219,38 @@ static void attend_gradient(void **state)
         int32_t heads, kv_heads, window;
         float softcap;
         bool has_sinks;
-    } shapes[] = {{2, 2, 0, 0, false}, {4, 2, 0, 0, false},   {3, 1, 0, 0, false}, {4, 2, 3, 0, false}, {1, 1, 1, 0, false},
-                  {4, 2, 0, 0.5f, false}, {4, 2, 3, 0, true}, {2, 1, 0, 0.8f, true}, {1, 1, 1, 0, true}};
+    } shapes[] = {{2, 2, 0, 0, false}, {4, 2, 0, 0, false},   {3, 1, 0, 0, false},
+                  {4, 2, 3, 0, false}, {1, 1, 1, 0, false},   {4, 2, 0, 0.5f, false},
+                  {4, 2, 3, 0, true},  {2, 1, 0, 0.8f, true}, {1, 1, 1, 0, true}};
 
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         int32_t H = shapes[i].heads, kv = shapes[i].kv_heads, d = 4, width = (H + 2 * kv) * d;
         double lse[4 * 11];
         struct mat sinks = random_mat(1, H, 0), none = mat_none(&sinks);
-        struct op_attend op = {.qkv = random_mat(11, width, 0), .out = zero_mat(11, H * d, 0), .lse = lse, .batch = &batch, .heads = H,
-                               .kv_heads = kv, .head_dim = d, .window = shapes[i].window, .scale = 0.7f, .softcap = shapes[i].softcap,
+        struct op_attend op = {.qkv = random_mat(11, width, 0),
+                               .out = zero_mat(11, H * d, 0),
+                               .lse = lse,
+                               .batch = &batch,
+                               .heads = H,
+                               .kv_heads = kv,
+                               .head_dim = d,
+                               .window = shapes[i].window,
+                               .scale = 0.7f,
+                               .softcap = shapes[i].softcap,
                                .sinks = shapes[i].has_sinks ? sinks : none};
-        struct op_attend_grad grad = {.qkv = op.qkv, .out = op.out, .dout = c = random_mat(11, H * d, 0), .dqkv = zero_mat(11, width, 0),
-                                      .lse = lse, .batch = &batch, .heads = H, .kv_heads = kv, .head_dim = d, .window = op.window,
-                                      .scale = op.scale, .softcap = op.softcap, .sinks = op.sinks,
+        struct op_attend_grad grad = {.qkv = op.qkv,
+                                      .out = op.out,
+                                      .dout = c = random_mat(11, H * d, 0),
+                                      .dqkv = zero_mat(11, width, 0),
+                                      .lse = lse,
+                                      .batch = &batch,
+                                      .heads = H,
+                                      .kv_heads = kv,
+                                      .head_dim = d,
+                                      .window = op.window,
+                                      .scale = op.scale,
+                                      .softcap = op.softcap,
+                                      .sinks = op.sinks,
                                       .dsinks = op.sinks.at ? zero_mat(1, H, 0) : none};
         attend_objective(&op);
         mat_fill(&grad.dqkv, NAN);
@@ -229,13 +285,27 @@ static void check_linear_gradient(int32_t R, bool has_parts, float rate)
     static const int32_t part_rows[] = {0, 3, 4, 8}, part_cols[] = {0, 2, 2, 6};
     static const float part_scale[] = {0.75f, 1, 1.5f};
     enum { T = 5, N = 8, K = 6 };
-    struct weight w = {.w = random_mat(N, K, 0), .a = random_mat(R, K, 0), .b = random_mat(N, R, 0), .lora_scale = 0.75f, .lora_dropout = rate};
+    struct weight w = {.w = random_mat(N, K, 0),
+                       .a = random_mat(R, K, 0),
+                       .b = random_mat(N, R, 0),
+                       .lora_scale = 0.75f,
+                       .lora_dropout = rate};
     struct dropout dropout = {.seed = 77, .step = 3, .layer = 9, .row_offset = 1000};
-    struct op_linear op = {.x = random_mat(T, K, R), .y = zero_mat(T, N, 0), .w = &w, .bias = random_mat(1, N, 0), .add = random_mat(T, N, 0),
+    struct op_linear op = {.x = random_mat(T, K, R),
+                           .y = zero_mat(T, N, 0),
+                           .w = &w,
+                           .bias = random_mat(1, N, 0),
+                           .add = random_mat(T, N, 0),
                            .dropout = dropout};
     struct op_linear_grad_in in = {.dy = c = random_mat(T, N, R), .dx = zero_mat(T, K, 0), .w = &w, .dropout = dropout};
-    struct op_linear_grad_w grad = {.x = op.x, .dy = c, .w = &w, .dw = zero_mat(N, K, 0), .dbias = zero_mat(1, N, 0), .da = zero_mat(R, K, 0),
-                                    .db = zero_mat(N, R, 0), .dropout = dropout};
+    struct op_linear_grad_w grad = {.x = op.x,
+                                    .dy = c,
+                                    .w = &w,
+                                    .dw = zero_mat(N, K, 0),
+                                    .dbias = zero_mat(1, N, 0),
+                                    .da = zero_mat(R, K, 0),
+                                    .db = zero_mat(N, R, 0),
+                                    .dropout = dropout};
 
     if (has_parts) {
         w.part_rows = part_rows, w.part_cols = part_cols, w.part_scale = part_scale, w.part_count = 3;
@@ -255,7 +325,8 @@ static void check_linear_gradient(int32_t R, bool has_parts, float rate)
     for (int32_t i = 0; i < weight_part_count(&w) && R; i++) {
         struct weight_part part = weight_part(&w, i);
         struct mat block = {(double *)w.b.at + part.row * w.b.ld + part.col, part.rows, part.cols, w.b.ld, DTYPE_F64};
-        struct mat slope = {(double *)grad.db.at + part.row * grad.db.ld + part.col, part.rows, part.cols, grad.db.ld, DTYPE_F64};
+        struct mat slope = {(double *)grad.db.at + part.row * grad.db.ld + part.col, part.rows, part.cols, grad.db.ld,
+                            DTYPE_F64};
         expect_slope("b", linear_objective, &op, &block, &slope);
     }
     for (int32_t n = 0; has_parts && n < N; n++)
@@ -278,12 +349,24 @@ static void experts_gradient(void **state)
 {
     static const int32_t part_rows[] = {0, 2, 5}, part_cols[] = {0, 2, 4}, row_end[] = {4, 4, 7};
     enum { E = 3, T = 7, N = 5, K = 6, R = 4 };
-    struct weight w = {.w = random_mat(E * N, K, 0), .a = random_mat(E * R, K, 0), .b = random_mat(E * N, R, 0), .lora_scale = 0.75f,
-                       .part_rows = part_rows, .part_cols = part_cols, .part_count = 2};
-    struct op_linear op = {.x = random_mat(T, K, R), .y = zero_mat(T, N, 0), .w = &w, .row_end = row_end, .bias = random_mat(E, N, 0)};
+    struct weight w = {.w = random_mat(E * N, K, 0),
+                       .a = random_mat(E * R, K, 0),
+                       .b = random_mat(E * N, R, 0),
+                       .lora_scale = 0.75f,
+                       .part_rows = part_rows,
+                       .part_cols = part_cols,
+                       .part_count = 2};
+    struct op_linear op = {
+        .x = random_mat(T, K, R), .y = zero_mat(T, N, 0), .w = &w, .row_end = row_end, .bias = random_mat(E, N, 0)};
     struct op_linear_grad_in in = {.dy = c = random_mat(T, N, R), .dx = zero_mat(T, K, 0), .w = &w, .row_end = row_end};
-    struct op_linear_grad_w grad = {.x = op.x, .dy = c, .w = &w, .row_end = row_end, .dw = zero_mat(E * N, K, 0),
-                                    .dbias = zero_mat(E, N, 0), .da = zero_mat(E * R, K, 0), .db = zero_mat(E * N, R, 0)};
+    struct op_linear_grad_w grad = {.x = op.x,
+                                    .dy = c,
+                                    .w = &w,
+                                    .row_end = row_end,
+                                    .dw = zero_mat(E * N, K, 0),
+                                    .dbias = zero_mat(E, N, 0),
+                                    .da = zero_mat(E * R, K, 0),
+                                    .db = zero_mat(E * N, R, 0)};
 
     for (int32_t n = 0; n < E * N; n++)
         for (int32_t col = 0; col < R; col++)
@@ -318,8 +401,12 @@ static double route_objective(const void *args)
 
     mat_fill(&r->op.load, 0);
     ref->route(&queue, &r->op);
-    ref->rows(&queue, &(struct op_rows){.x = r->y, .y = r->out, .scale = {r->op.weight.at, 1, 6 * top, 6 * top, DTYPE_F64},
-                                        .index = r->op.row, .count = 6, .fan = top});
+    ref->rows(&queue, &(struct op_rows){.x = r->y,
+                                        .y = r->out,
+                                        .scale = {r->op.weight.at, 1, 6 * top, 6 * top, DTYPE_F64},
+                                        .index = r->op.row,
+                                        .count = 6,
+                                        .fan = top});
     for (int32_t e = 0; e < E; e++)
         sum += get(&r->aux, 0, e) * get(&r->op.load, 1, e);
     return sum + weighted(&c, &r->out);
@@ -333,11 +420,24 @@ static void route_gradient(void **state)
         int32_t row[T * TOP], token[T * TOP], row_end[E];
         struct mat weight = zero_mat(T, TOP, 0);
         weight.ld = TOP;
-        struct routing r = {{.logits = random_mat(T, E, 0), .weight = weight, .row_weight = zero_mat(1, T * TOP, 0), .load = zero_mat(2, E, 0),
-                             .row = row, .token = token, .row_end = row_end, .is_normalized = is_normalized},
-                            random_mat(T * TOP, D, 0), zero_mat(T, D, 0), random_mat(1, E, 0)};
-        struct op_route_grad grad = {.logits = r.op.logits, .dlogits = zero_mat(T, E, 0), .weight = weight, .y = r.y, .aux = r.aux,
-                                     .row = row, .is_normalized = is_normalized};
+        struct routing r = {{.logits = random_mat(T, E, 0),
+                             .weight = weight,
+                             .row_weight = zero_mat(1, T * TOP, 0),
+                             .load = zero_mat(2, E, 0),
+                             .row = row,
+                             .token = token,
+                             .row_end = row_end,
+                             .is_normalized = is_normalized},
+                            random_mat(T * TOP, D, 0),
+                            zero_mat(T, D, 0),
+                            random_mat(1, E, 0)};
+        struct op_route_grad grad = {.logits = r.op.logits,
+                                     .dlogits = zero_mat(T, E, 0),
+                                     .weight = weight,
+                                     .y = r.y,
+                                     .aux = r.aux,
+                                     .row = row,
+                                     .is_normalized = is_normalized};
         grad.dout = c = random_mat(T, D, 0);
         route_objective(&r);
         ref->route_grad(&queue, &grad);
@@ -408,7 +508,8 @@ static double head_objective(const void *args)
     return loss_objective(&head->loss);
 }
 
-/* op_linear caps the logits, op_loss takes the cap into their gradient: what comes out belongs to linear's plain product. */
+/* op_linear caps the logits, op_loss takes the cap into their gradient: what comes out belongs to linear's plain
+ * product. */
 static void capped_logits_gradient(void **state)
 {
     struct weight w = {.w = random_mat(7, 4, 0)};
@@ -429,8 +530,13 @@ static void capped_logits_gradient(void **state)
 static void dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch(void **state)
 {
     enum { T = 64, K = 50, R = 1 };
-    struct weight w = {.w = zero_mat(1, K, 0), .a = random_mat(R, K, 0), .b = zero_mat(1, R, 0), .lora_scale = 1, .lora_dropout = 0.25f};
-    struct op_linear op = {.x = zero_mat(T, K, R), .y = zero_mat(T, 1, 0), .w = &w, .dropout = {.seed = 5, .step = 1, .layer = 2}};
+    struct weight w = {.w = zero_mat(1, K, 0),
+                       .a = random_mat(R, K, 0),
+                       .b = zero_mat(1, R, 0),
+                       .lora_scale = 1,
+                       .lora_dropout = 0.25f};
+    struct op_linear op = {
+        .x = zero_mat(T, K, R), .y = zero_mat(T, 1, 0), .w = &w, .dropout = {.seed = 5, .step = 1, .layer = 2}};
     struct mat whole;
     double sum = 0;
 
@@ -444,7 +550,8 @@ static void dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch(void 
     op.x.rows = op.y.rows = T / 2;
     op.dropout.row_offset = T / 2;
     ref->linear(&queue, &op);
-    assert_memory_equal((double *)whole.at + (size_t)(T / 2) * (size_t)whole.ld, op.x.at, (size_t)(T / 2 - 1) * (size_t)op.x.ld * 8);
+    assert_memory_equal((double *)whole.at + (size_t)(T / 2) * (size_t)whole.ld, op.x.at,
+                        (size_t)(T / 2 - 1) * (size_t)op.x.ld * 8);
 }
 
 static int open_fixture(void **state)
@@ -464,9 +571,15 @@ static int close_fixture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(embed_gradient), cmocka_unit_test(norm_gradient),   cmocka_unit_test(rope_gradient), cmocka_unit_test(attend_gradient),
-        cmocka_unit_test(linear_gradient), cmocka_unit_test(experts_gradient), cmocka_unit_test(route_gradient),
-        cmocka_unit_test(glu_gradient), cmocka_unit_test(loss_gradient),
+        cmocka_unit_test(embed_gradient),
+        cmocka_unit_test(norm_gradient),
+        cmocka_unit_test(rope_gradient),
+        cmocka_unit_test(attend_gradient),
+        cmocka_unit_test(linear_gradient),
+        cmocka_unit_test(experts_gradient),
+        cmocka_unit_test(route_gradient),
+        cmocka_unit_test(glu_gradient),
+        cmocka_unit_test(loss_gradient),
         cmocka_unit_test(capped_logits_gradient),
         cmocka_unit_test(dropout_keeps_its_share_and_does_not_depend_on_the_micro_batch),
     };

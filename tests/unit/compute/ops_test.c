@@ -120,7 +120,8 @@ static void expect_caught(const struct backend *wrong, enum op op, const char *w
 
 static void a_backend_that_is_wrong_in_one_thing_is_caught_and_named(void **state)
 {
-    struct backend glu = backend_cpu, copy = backend_cpu, embed = backend_cpu, attend_grad = backend_cpu, loss = backend_cpu, rows = backend_cpu;
+    struct backend glu = backend_cpu, copy = backend_cpu, embed = backend_cpu, attend_grad = backend_cpu,
+                   loss = backend_cpu, rows = backend_cpu;
 
     glu.glu = glu_off_by_a_little;
     expect_caught(&glu, OP_glu, "h [");

@@ -31,12 +31,15 @@ static void the_mean_over_elements_is_the_number(void **state)
     for (int kind = 0; kind < STOCHASTIC_KINDS; kind++)
         for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
             double sum = 0, low = f32_from_bits(f32_bits(values[i]) & 0xffff0000u);
-            double gap = f32_from_bits((f32_bits(values[i]) & 0xffff0000u) + 0x10000) - low, share = (values[i] - low) / gap;
+            double gap = f32_from_bits((f32_bits(values[i]) & 0xffff0000u) + 0x10000) - low,
+                   share = (values[i] - low) / gap;
             for (uint64_t element = 0; element < DRAWS; element++)
-                sum += f32_from_bf16(bf16_from_f32_stochastic(values[i], stochastic_noise(SEED, 7, (enum stochastic_kind)kind, element)));
+                sum += f32_from_bf16(bf16_from_f32_stochastic(
+                    values[i], stochastic_noise(SEED, 7, (enum stochastic_kind)kind, element)));
             double off = (sum / DRAWS - values[i]) / fabs(gap), allowed = 5 * sqrt(share * (1 - share) / DRAWS);
             if (!(fabs(off) < allowed))
-                fail_msg("seed %d, kind %d: %.9g is off by %g steps, allowed are %g", SEED, kind, values[i], off, allowed);
+                fail_msg("seed %d, kind %d: %.9g is off by %g steps, allowed are %g", SEED, kind, values[i], off,
+                         allowed);
         }
 }
 
@@ -49,7 +52,8 @@ static void small_updates_add_up_over_steps(void **state)
     for (uint64_t element = 0; element < ELEMENTS; element++) {
         float weight = 1;
         for (int64_t k = 1; k <= STEPS; k++)
-            weight = f32_from_bf16(bf16_from_f32_stochastic(weight + (float)step, stochastic_noise(SEED, k, STOCHASTIC_WEIGHT, element)));
+            weight = f32_from_bf16(
+                bf16_from_f32_stochastic(weight + (float)step, stochastic_noise(SEED, k, STOCHASTIC_WEIGHT, element)));
         sum += weight - 1;
     }
     double moved = sum / ELEMENTS / (STEPS * step);
@@ -77,7 +81,8 @@ static void the_bits_are_those_of_philox_by_element_step_and_kind(void **state)
 
     philox4x32(counter, key, words);
     for (uint32_t half = 0; half < 8; half++)
-        assert_int_equal(stochastic_noise(0x0123456789abcdefu, 9, STOCHASTIC_V, 5 * 128 + half * 16 + 3), words[half / 2] >> 16 * (half % 2) & 0xffff);
+        assert_int_equal(stochastic_noise(0x0123456789abcdefu, 9, STOCHASTIC_V, 5 * 128 + half * 16 + 3),
+                         words[half / 2] >> 16 * (half % 2) & 0xffff);
     assert_int_not_equal(stochastic_noise(SEED, 1, STOCHASTIC_M, 0), stochastic_noise(SEED, 2, STOCHASTIC_M, 0));
     assert_int_not_equal(stochastic_noise(SEED, 1, STOCHASTIC_M, 0), stochastic_noise(SEED, 1, STOCHASTIC_V, 0));
     assert_int_not_equal(stochastic_noise(SEED, 1, STOCHASTIC_M, 0), stochastic_noise(SEED + 1, 1, STOCHASTIC_M, 0));

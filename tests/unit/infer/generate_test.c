@@ -60,7 +60,10 @@ static struct sequence_request request_number(int number)
     return (struct sequence_request){.prompt = prompt,
                                      .prompt_count = lengths[number],
                                      .max_tokens = 6 + number * 4,
-                                     .sampling = {.temperature = number % 2 ? 1.3 : 0, .top_p = number == 3 ? 0.7 : 1, .seed = 5, .sequence = (uint32_t)number},
+                                     .sampling = {.temperature = number % 2 ? 1.3 : 0,
+                                                  .top_p = number == 3 ? 0.7 : 1,
+                                                  .seed = 5,
+                                                  .sequence = (uint32_t)number},
                                      .logprobs = 1};
 }
 
@@ -69,8 +72,8 @@ static void check_same(const struct reply *reply, const struct reply *expected, 
     assert_int_equal(reply->count, expected->count);
     for (int i = 0; i < reply->count; i++)
         if (reply->id[i] != expected->id[i] || fabs(reply->logprob[i] - expected->logprob[i]) > 1e-5)
-            fail_msg("request %d, token %d: %d at %g together, %d at %g alone", number, i, reply->id[i], reply->logprob[i], expected->id[i],
-                     expected->logprob[i]);
+            fail_msg("request %d, token %d: %d at %g together, %d at %g alone", number, i, reply->id[i],
+                     reply->logprob[i], expected->id[i], expected->logprob[i]);
 }
 
 static void check_together_is_alone(const struct backend *backend, int32_t prompt_tokens)
@@ -252,7 +255,8 @@ static void check_bits(const struct asked *asked, const struct asked *expected, 
 }
 
 /* The next message of a chat: what was asked, what was answered, and more. */
-static struct sequence_request next_message(const struct sequence_request *request, const struct reply *reply, int32_t more)
+static struct sequence_request next_message(const struct sequence_request *request, const struct reply *reply,
+                                            int32_t more)
 {
     struct sequence_request next = *request;
     int32_t *prompt = arena_new_array(&arena, int32_t, (size_t)(request->prompt_count + reply->count + more));
@@ -268,7 +272,8 @@ static struct sequence_request next_message(const struct sequence_request *reque
 
 static void check_chat_goes_on(struct model *model, bool is_in_company)
 {
-    struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0), *sharing = generator_new(model, STEP_TOKENS, 8, KEPT_BYTES);
+    struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0),
+                     *sharing = generator_new(model, STEP_TOKENS, 8, KEPT_BYTES);
     struct sequence_request first = request_number(4), second; /* 17 tokens and a reply of 20 */
     struct asked alone = ask(plain, &first), shared, expected;
 
@@ -320,7 +325,8 @@ static struct model *open_family(const struct tiny_family *family, int32_t posit
     options.positions = positions;
     options.head_rows = SEQUENCES_MAX;
     if (positions > 64)
-        longer.config = arena_printf(&arena, "%.*sembeddings\":%d%s", (int)(at - config), config, positions, at + strlen("embeddings\":64"));
+        longer.config = arena_printf(&arena, "%.*sembeddings\":%d%s", (int)(at - config), config, positions,
+                                     at + strlen("embeddings\":64"));
     return fixture_open(fixture_weights(&arena, pool, fixture_family(&arena, &longer)), &options);
 }
 
@@ -344,7 +350,8 @@ static void check_cache_changes_nothing(struct model *model, int32_t prompt_toke
         struct sample_alternative top;
         for (int32_t t = 0; t < T; t++)
             pos[t] = t;
-        model_forward(model, &(struct batch){.T = T, .doc_count = 1, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL, NULL, &row, 1, logits);
+        model_forward(model, &(struct batch){.T = T, .doc_count = 1, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL,
+                      NULL, &row, 1, logits);
         tok[T] = sample_token(logits, VOCAB, &request.sampling, (uint32_t)i, order);
         assert_int_equal(reply.id[i], tok[T]);
         assert_float_equal(reply.logprob[i], sample_logprobs(logits, VOCAB, tok[T], 1, &top), 1e-5);
@@ -376,7 +383,8 @@ static void a_ring_that_went_round_is_shared_while_the_window_is_there(void **st
 {
     for (size_t i = 0; i < TINY_FAMILY_COUNT; i++) {
         struct model *model = open_family(&tiny_families[i], 256);
-        struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0), *sharing = generator_new(model, STEP_TOKENS, 8, KEPT_BYTES);
+        struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0),
+                         *sharing = generator_new(model, STEP_TOKENS, 8, KEPT_BYTES);
         bool has_window = model_config(model)->layer[0].window > 0 || model_config(model)->layer[1].window > 0;
         struct sequence_request first = request_number(0), second, early;
         int32_t prompt[130];
@@ -408,7 +416,8 @@ static void a_ring_that_went_round_is_shared_while_the_window_is_there(void **st
 static void requests_that_come_together_share_what_the_first_has_run(void **state)
 {
     struct model *model = open_tiny(&backend_cpu);
-    struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0), *sharing = generator_new(model, STEP_TOKENS, 8, 0);
+    struct generator *plain = generator_new(model, STEP_TOKENS, 8, 0),
+                     *sharing = generator_new(model, STEP_TOKENS, 8, 0);
     struct sequence_request request = request_number(1); /* 40 tokens */
     struct asked alone = ask(plain, &request), asked[3] = {0};
 

@@ -5,9 +5,11 @@
 
 /* Byte-level: Ã is the byte C3, © the byte A9; together they are é. */
 #define TOKENIZER                                                                                                      \
-    "{\"added_tokens\":[{\"id\":10,\"content\":\"<end>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"    \
-    "\"special\":true}],\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},"        \
-    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"h\":0,\"e\":1,\"l\":2,\"o\":3,\"st\":4,\"op\":5,\"\304\240\":6,\"\303\203\":7,\"\302\251\":8,\"x\":9},\"merges\":[]}}"
+    "{\"added_tokens\":[{\"id\":10,\"content\":\"<end>\",\"single_word\":false,\"lstrip\":false,"                      \
+    "\"rstrip\":false,\"normalized\":false,\"special\":true}],\"decoder\":{\"type\":\"ByteLevel\","                    \
+    "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},\"model\":{\"type\":\"BPE\","                \
+    "\"vocab\":{\"h\":0,\"e\":1,\"l\":2,\"o\":3,\"st\":4,\"op\":5,\"\304\240\":6,\"\303\203\":7,"                      \
+    "\"\302\251\":8,\"x\":9},\"merges\":[]}}"
 
 enum { h, e, l, o, st, op, space, byte_c3, byte_a9, x, end };
 
@@ -32,7 +34,8 @@ static int close_tokenizer(void **state)
 static void run(const int32_t *ids, int count, const char *const *stops, struct strbuf *out)
 {
     static const int32_t stop_ids[] = {end};
-    struct reply_options options = {.tokenizer = tokenizer, .stop_ids = stop_ids, .stop_id_count = 1, .has_tokens = true};
+    struct reply_options options = {
+        .tokenizer = tokenizer, .stop_ids = stop_ids, .stop_id_count = 1, .has_tokens = true};
     struct reply *reply;
     const char *finish = NULL;
 

@@ -21,7 +21,8 @@ static void draws_follow_the_probabilities(void **state)
     double sum = 0;
 
     for (int i = 0; i < rounds; i++)
-        hits[sample_token(logits, 5, &(struct sample_options){.temperature = 1.5, .top_p = 1, .seed = 7}, (uint32_t)i, order)]++;
+        hits[sample_token(logits, 5, &(struct sample_options){.temperature = 1.5, .top_p = 1, .seed = 7}, (uint32_t)i,
+                          order)]++;
     for (int i = 0; i < 5; i++)
         sum += exp(logits[i] / 1.5);
     for (int i = 0; i < 5; i++) {
@@ -56,14 +57,16 @@ static void large_vocabularies_are_drawn_from_as_small_ones(void **state)
         sum += exp(many[i] / 0.8);
     }
     for (uint32_t i = 0; i < DRAWS; i++)
-        hits[sample_token(many, VOCAB, &(struct sample_options){.temperature = 0.8, .top_p = 1, .seed = 5}, i, order) % GROUPS]++;
+        hits[sample_token(many, VOCAB, &(struct sample_options){.temperature = 0.8, .top_p = 1, .seed = 5}, i, order) %
+             GROUPS]++;
     for (int i = 0; i < GROUPS; i++) {
         double p = share[i] / sum, sigma = sqrt(p * (1 - p) * DRAWS);
         if (fabs(hits[i] - p * DRAWS) > 5 * sigma)
             fail_msg("group %d: %d draws, %.0f expected", i, hits[i], p * DRAWS);
     }
     for (uint32_t i = 0; i < 2000; i++) {
-        int32_t id = sample_token(many, VOCAB, &(struct sample_options){.temperature = 1, .top_p = 0.25, .seed = 5}, i, order);
+        int32_t id =
+            sample_token(many, VOCAB, &(struct sample_options){.temperature = 1, .top_p = 0.25, .seed = 5}, i, order);
         double above = 0, whole = 0;
         for (int k = 0; k < VOCAB; k++) {
             whole += exp(many[k]);
@@ -116,7 +119,8 @@ static void top_p_draws_what_sorting_all_tokens_would(void **state)
     static uint64_t order[2 * MANY];
     const struct {
         double scale, step, top_p;
-    } cases[] = {{0.01, 0, 0.9}, {1, 0.25, 0.95}, {0.3, 0.5, 0.5}, {4, 0, 0.9}, {8, 1, 0.99}, {2, 0, 1e-9}, {0, 1, 0.999}};
+    } cases[] = {{0.01, 0, 0.9}, {1, 0.25, 0.95}, {0.3, 0.5, 0.5}, {4, 0, 0.9},
+                 {8, 1, 0.99},   {2, 0, 1e-9},    {0, 1, 0.999}};
 
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         for (int i = 0; i < MANY; i++) {
@@ -141,7 +145,8 @@ static void the_same_seed_draws_the_same(void **state)
     for (uint32_t i = 0; i < 100; i++) {
         int32_t first = sample_token(logits, 5, &options, i, order);
         assert_int_equal(first, sample_token(logits, 5, &options, i, order));
-        different += first != sample_token(logits, 5, &(struct sample_options){.temperature = 1, .top_p = 1, .seed = 4}, i, order);
+        different += first != sample_token(logits, 5, &(struct sample_options){.temperature = 1, .top_p = 1, .seed = 4},
+                                           i, order);
     }
     assert_true(different > 10);
 }

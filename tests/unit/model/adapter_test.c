@@ -1,4 +1,5 @@
-/* Adapters opened beside each other on one model: a document's logits are those of a model opened with its adapter alone. */
+/* Adapters opened beside each other on one model: a document's logits are those of a model opened with its adapter
+ * alone. */
 #include "fixture.h"
 #include "model/adapter.h"
 
@@ -85,13 +86,13 @@ static void run(struct model *model, const struct adapter *const *adapters, int3
         cu[d + 1] = (d + 1) * DOC_TOKENS;
         rows[d] = cu[d + 1] - 1;
     }
-    model_forward(model, &(struct batch){.T = cu[count], .doc_count = count, .cu_seqlens = cu, .tok = tok, .pos = pos}, NULL,
-                  adapters, rows, count, logits);
+    model_forward(model, &(struct batch){.T = cu[count], .doc_count = count, .cu_seqlens = cu, .tok = tok, .pos = pos},
+                  NULL, adapters, rows, count, logits);
 }
 
 /* Documents meet the first adapter, none, the second and the first again. */
-static void check_beside(const char *base, const char *const folder[ADAPTERS], enum model_profile profile, const struct backend *backend,
-                         const char *name)
+static void check_beside(const char *base, const char *const folder[ADAPTERS], enum model_profile profile,
+                         const struct backend *backend, const char *name)
 {
     static const int meets[DOCS] = {0, -1, 1, 0};
     struct model_options options = inference(profile, backend);
@@ -118,8 +119,8 @@ static void check_beside(const char *base, const char *const folder[ADAPTERS], e
         run(model, NULL, d, 1, alone);
         model_close(model);
         if (memcmp(alone, together[d], sizeof alone) != 0)
-            fail_msg("%s, %s on %s: document %d differs: %.9g together, %.9g alone", name, model_profile_name(profile), backend->name, d,
-                     (double)together[d][0], (double)alone[0]);
+            fail_msg("%s, %s on %s: document %d differs: %.9g together, %.9g alone", name, model_profile_name(profile),
+                     backend->name, d, (double)together[d][0], (double)alone[0]);
     }
 }
 
@@ -182,7 +183,8 @@ static void an_adapter_of_another_base_is_refused(void **state)
 
     options.slot_rank = SLOT_RANK;
     model = fixture_open(base, &options);
-    assert_false(adapter_open(&adapter, model, make_adapter(other, &(struct lora_config){.rank = 2, .alpha = 2}, 1), &err));
+    assert_false(
+        adapter_open(&adapter, model, make_adapter(other, &(struct lora_config){.rank = 2, .alpha = 2}, 1), &err));
     assert_int_not_equal(err.code, ERR_UNSUPPORTED);
     model_close(model);
 }

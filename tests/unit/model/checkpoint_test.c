@@ -291,7 +291,8 @@ static void adapters_go_out_as_pefts_and_come_back(void **state)
     double loss, base_loss;
     struct err err;
 
-    options.lora = (struct lora_config){.rank = 3, .alpha = 6, .dropout = 0.05, .targets = {.name = targets, .count = 2}};
+    options.lora =
+        (struct lora_config){.rank = 3, .alpha = 6, .dropout = 0.05, .targets = {.name = targets, .count = 2}};
     model = fixture_open(base, &options);
     base_loss = loss_of(model, false);
     disturb(model, 0.05f);
@@ -328,7 +329,8 @@ static void foreign_adapters_are_refused_by_name(void **state)
         const char *text, *names;
     } cases[] = {
         {"{\"peft_type\":\"IA3\"}", "IA3"},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"use_dora\":1}", "use_dora"},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"use_dora\":1}",
+         "use_dora"},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"rank_pattern\":[]}",
          "rank_pattern"},
         {"{\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"target_parameters\":[\"experts.w\"]}",

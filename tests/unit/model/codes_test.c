@@ -26,7 +26,8 @@ static struct model_result run(struct model *model)
     return result;
 }
 
-static struct model *open_lora(const char *folder, enum model_profile profile, const struct backend *backend, bool is_nf4)
+static struct model *open_lora(const char *folder, enum model_profile profile, const struct backend *backend,
+                               bool is_nf4)
 {
     struct model_options options = fixture_options(profile, backend, pool);
 
@@ -44,7 +45,8 @@ static bool is_beside_codes(struct str name)
 }
 
 /* What is written for a tensor: the numbers that its codes stand for, or what it is. */
-static struct safetensors_entry plain_entry(struct arena *arena, const struct params *params, const struct safetensor *tensor)
+static struct safetensors_entry plain_entry(struct arena *arena, const struct params *params,
+                                            const struct safetensor *tensor)
 {
     const char *name = str_copy(arena, tensor->name);
     const struct param *param = params_find(params, name);
@@ -104,7 +106,8 @@ static void expect_same(const char *what, struct model *got, struct model *want)
 {
     struct model_result a = run(got), b = run(want);
     uint64_t count, wanted;
-    const float *grads = model_grads(got, &count, &(double *){NULL}), *others = model_grads(want, &wanted, &(double *){NULL});
+    const float *grads = model_grads(got, &count, &(double *){NULL}),
+                *others = model_grads(want, &wanted, &(double *){NULL});
 
     if (memcmp(&a.loss, &b.loss, sizeof a.loss) != 0)
         fail_msg("%s: loss %.17g, expected %.17g", what, a.loss, b.loss);
@@ -228,7 +231,8 @@ static void a_quant_state_says_what_it_must(void **state)
         const char *text, *words;
     } cases[] = {
         {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[3,4]}", NULL},
-        {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[3,4],\"nested_blocksize\":256,\"nested_offset\":0.5}", NULL},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[3,4],\"nested_blocksize\":256,\"nested_offset\":0.5}",
+         NULL},
         {"{\"quant_type\":\"fp4\",\"blocksize\":64,\"shape\":[3,4]}", "quant_type must be nf4"},
         {"{\"quant_type\":\"nf4\",\"blocksize\":128,\"shape\":[3,4]}", "blocksize must be 64"},
         {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[4,3]}", "expected [3, 4]"},

@@ -63,7 +63,8 @@ static void a_merged_model_computes_what_base_and_adapter_do(void **state)
     struct arena arena = {0};
 
     for (int k = 0; k < 6; k++) {
-        const char *base = fixture_model(&arena, pool, k % 2, dtypes[k / 2]), *adapter = make_adapter(&arena, pool, base);
+        const char *base = fixture_model(&arena, pool, k % 2, dtypes[k / 2]),
+                   *adapter = make_adapter(&arena, pool, base);
         const char *merged = path_join(&arena, fixture_folder(&arena), "merged");
         double error;
         struct err err;
@@ -91,7 +92,8 @@ static void each_weight_is_rounded_once_to_its_own_type(void **state)
     assert_ok(merge_write(base, adapter, merged, pool, &err), err);
     assert_ok(safetensors_set_open(&w, &arena, base, &err), err);
     assert_ok(safetensors_set_open(&m, &arena, merged, &err), err);
-    assert_ok(safetensors_set_open_file(&a, &arena, path_join(&arena, adapter, "adapter_model.safetensors"), &err), err);
+    assert_ok(safetensors_set_open_file(&a, &arena, path_join(&arena, adapter, "adapter_model.safetensors"), &err),
+              err);
     assert_int_equal(m.count, w.count);
     for (int i = 0; i < w.count; i++) {
         struct str name = str_slice(w.tensor[i].name, 0, w.tensor[i].name.len - 7);
@@ -110,7 +112,8 @@ static void each_weight_is_rounded_once_to_its_own_type(void **state)
                 double sum = 0, value;
                 float got = f32_from_bf16(after[n * cols + k]);
                 for (size_t r = 0; r < 3; r++)
-                    sum += (double)((const float *)tb->data)[n * 3 + r] * (double)((const float *)ta->data)[r * cols + k];
+                    sum +=
+                        (double)((const float *)tb->data)[n * 3 + r] * (double)((const float *)ta->data)[r * cols + k];
                 value = (double)f32_from_bf16(before[n * cols + k]) + sum * 5 / 3;
                 assert_true(fabs((double)got - value) <= fabs(value) * 0x1.0001p-8 + 1e-7);
             }
@@ -166,8 +169,11 @@ static void split(struct arena *arena, const char *folder)
         int count = 0;
         for (int i = shard; i < set.count; i += 2) {
             struct safetensors_entry *entry = &entries[count++];
-            *entry = (struct safetensors_entry){str_copy(arena, set.tensor[i].name), set.tensor[i].type, set.tensor[i].rank,
-                                                {set.tensor[i].shape[0], set.tensor[i].shape[1]}, &set.tensor[i]};
+            *entry = (struct safetensors_entry){str_copy(arena, set.tensor[i].name),
+                                                set.tensor[i].type,
+                                                set.tensor[i].rank,
+                                                {set.tensor[i].shape[0], set.tensor[i].shape[1]},
+                                                &set.tensor[i]};
             strbuf_printf(&index, "%s\"%s\":\"%s\"", shard + i ? "," : "", entry->name, names[shard]);
         }
         assert_ok(safetensors_write_begin(&writer, path_join(arena, folder, names[shard]), entries, count, &err), err);

@@ -271,8 +271,8 @@ static void assert_same_gradients(struct model *a, struct model *b, const char *
     assert_int_equal(count, other_count);
     for (uint64_t i = 0; i < count; i++)
         if (memcmp(&grads[i], &others[i], sizeof *grads))
-            fail_msg("%s: gradient %d is %.9g over activations, %.9g in memory of its own", family, (int)i, (double)others[i],
-                     (double)grads[i]);
+            fail_msg("%s: gradient %d is %.9g over activations, %.9g in memory of its own", family, (int)i,
+                     (double)others[i], (double)grads[i]);
 }
 
 /* The whole arena, its gaps too; again after a pass that has overwritten it. */

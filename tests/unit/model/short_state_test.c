@@ -1,4 +1,5 @@
-/* Training in 8 bytes a parameter: weights, gradients and moments in bf16, rounded stochastically; and in 6, with moments in bytes. */
+/* Training in 8 bytes a parameter: weights, gradients and moments in bf16, rounded stochastically; and in 6, with
+ * moments in bytes. */
 #include "fixture.h"
 
 #include "compute/cpu/cpu.h"
@@ -32,7 +33,8 @@ static double train_step(struct run *run, struct arena *arena, int64_t k, float 
 
     model_zero_grads(run->model);
     for (int32_t micro = 0; micro < 2; micro++) {
-        struct model_step place = {.seed = 3, .step = (uint32_t)k, .row_offset = (uint64_t)(micro * TOKENS), .tokens = 2 * TOKENS};
+        struct model_step place = {
+            .seed = 3, .step = (uint32_t)k, .row_offset = (uint64_t)(micro * TOKENS), .tokens = 2 * TOKENS};
         for (int32_t t = 0; t < TOKENS; t++) {
             tokens[t] = (t * t + 7 * micro) % model_config(run->model)->vocab;
             weights[t] = 1;
@@ -40,8 +42,15 @@ static double train_step(struct run *run, struct arena *arena, int64_t k, float 
         batch_make(arena, &batch, tokens, cu_seqlens, 2, NULL, weights, 1.0f / (2 * (TOKENS - 2)));
         model_forward_backward(run->model, &batch, true, &place, &result);
     }
-    struct op_adamw rule = {.sumsq = model_grad_sumsq(run->model, &sumsq), .max_norm = 1, .lr = rate, .beta1 = 0.9f, .beta2 = 0.999f,
-                            .eps = 1e-8f, .decay = 0.01f, .step = k, .seed = 11};
+    struct op_adamw rule = {.sumsq = model_grad_sumsq(run->model, &sumsq),
+                            .max_norm = 1,
+                            .lr = rate,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .decay = 0.01f,
+                            .step = k,
+                            .seed = 11};
     model_update(run->model, run->range, run->range_count, &rule);
     return result.loss;
 }
@@ -54,12 +63,14 @@ static void expect_same_state(struct model *a, struct model *b, const char *what
         for (int part = 0; part < 3; part++)
             for (int32_t r = 0; r < x.rows; r++) {
                 size_t size = dtype_bytes(part ? x.moment_type : x.type), bytes = (size_t)x.cols * size;
-                if (memcmp((char *)first[part] + (size_t)r * (size_t)x.ld * size, (char *)second[part] + (size_t)r * (size_t)y.ld * size, bytes) != 0)
+                if (memcmp((char *)first[part] + (size_t)r * (size_t)x.ld * size,
+                           (char *)second[part] + (size_t)r * (size_t)y.ld * size, bytes) != 0)
                     fail_msg("%s: part %d of %s has other bits", what, part, model_params(a)->param[i].name);
             }
     }
     for (int is_v = 0; model_moment_scales(a, false) && is_v < 2; is_v++)
-        assert_memory_equal(model_moment_scales(a, is_v), model_moment_scales(b, is_v), params_scale_count(model_params(a)) * sizeof(float));
+        assert_memory_equal(model_moment_scales(a, is_v), model_moment_scales(b, is_v),
+                            params_scale_count(model_params(a)) * sizeof(float));
 }
 
 static void any_threads_and_a_resumed_run_have_the_same_bits(void **state)
@@ -68,7 +79,8 @@ static void any_threads_and_a_resumed_run_have_the_same_bits(void **state)
 
     for (int family = -1, turn = 0; family < TINY_FAMILY_COUNT; family += 2, turn++) {
         enum model_profile profile = profiles[turn % 2];
-        const char *folder = family < 0 ? fixture_config(&arena, true, "bfloat16") : fixture_family(&arena, &tiny_families[family]);
+        const char *folder =
+            family < 0 ? fixture_config(&arena, true, "bfloat16") : fixture_family(&arena, &tiny_families[family]);
         const char *path = path_join(&arena, folder, "state.safetensors");
         struct run run[3];
         struct err err;
@@ -135,7 +147,9 @@ static void the_loss_follows_that_of_f32_masters(void **state)
         first = k == 1 ? want : first;
         last = want;
     }
-    print_message("the loss falls from %.4f to %.4f; with bf16 state it is at most %.4f away, with moments in bytes %.4f\n", first, last, worst[0], worst[1]);
+    print_message(
+        "the loss falls from %.4f to %.4f; with bf16 state it is at most %.4f away, with moments in bytes %.4f\n",
+        first, last, worst[0], worst[1]);
     assert_true(last < first - 0.5);
     assert_true(worst[0] < 0.02 * (first - last));
     assert_true(worst[1] < 0.05 * (first - last));
@@ -166,7 +180,8 @@ static void expect_bytes(enum model_profile profile, double each, uint64_t slack
         *(param->is_vector ? &vectors : &matrices) += (uint64_t)param->rows * (uint64_t)param->cols;
     }
     assert_true((double)bytes >= each * (double)matrices + 16 * (double)vectors);
-    assert_true((double)bytes <= each * (double)matrices + (double)(16 * vectors + slack * (uint64_t)model_params(model)->count));
+    assert_true((double)bytes <=
+                each * (double)matrices + (double)(16 * vectors + slack * (uint64_t)model_params(model)->count));
     model_close(model);
     pool_free(options.pool);
     arena_deinit(&arena);
