@@ -3,8 +3,8 @@
  * A micro-batch of the run's own data goes forward and backward through a model of the same shapes whose weights are
  * zero, and its optimizer makes a step. Where that model or that batch would take too much memory or time, it is a
  * slice: the first tokens of the batch, and one in 2, 4, 8 … of the layers and of the vocabulary, so that every kind of
- * work keeps its share. What was measured is then scaled by the floating point operations of the whole, which the counting
- * backend tells. */
+ * work keeps its share. What was measured is then scaled by the floating point operations of the whole, which the
+ * counting backend tells. */
 #include "os/clock.h"
 #include "train/train_int.h"
 

@@ -1,6 +1,5 @@
 /* NF4 against bitsandbytes: what its CPU backend made of the same numbers (tests/parity/nf4_goldens.py), and what
- * its codes and
- * middles say of single numbers. */
+ * its codes and middles say of single numbers. */
 #include "test.h"
 
 #include "base/arena.h"
