@@ -50,7 +50,7 @@ static void pause_cpu(void)
 #endif
 }
 
-/* Reads a few more lines of the worker's pieces; false when none are left. Prefetches that come this fast would be dropped. */
+/* Reads a few more lines of the worker's pieces; false when none are left. Prefetches this fast would be dropped. */
 static bool fetch_some(struct worker *worker)
 {
     const struct ahead *ahead = &worker->ahead;

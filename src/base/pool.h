@@ -1,11 +1,11 @@
 /* base/pool.h - threads that share out numbered tasks.
  *
- * pool_run calls run(context, task, thread) once for every task in [0, task_count), on all threads including
- * the caller's, and returns when all are done. Tasks are handed out by an atomic counter, so which thread gets
- * which task is not fixed but for the first: thread i begins with task i. Results stay the same for any number of threads
- * only because each task owns its output. Workers wait by spinning shortly, then sleep. One pool_run at a time.
+ * pool_run calls run(context, task, thread) once for every task in [0, task_count), on all threads including the
+ * caller's, and returns when all are done. Tasks are handed out by an atomic counter, so which thread gets which task is
+ * not fixed but for the first: thread i begins with task i. Results stay the same for any number of threads only because
+ * each task owns its output. Workers wait by spinning shortly, then sleep. One pool_run at a time.
  *
- * Where memory is all that a run waits for, threads that wait can go on reading: pool_fetch names what the next run will read. */
+ * Where a run waits for memory alone, idle threads can go on reading: pool_fetch names what the next run will read. */
 #pragma once
 
 #include <stddef.h>
@@ -20,7 +20,7 @@ void pool_free(struct pool *pool);
 int  pool_thread_count(const struct pool *pool);
 void pool_run(struct pool *pool, int task_count, pool_task *run, void *context);
 
-/* From the next pool_run on, threads that wait read [at, at + bytes) into their caches, so much as these have room for: thread i pieces
- * i, i + thread_count, … in turn. The memory must stay until a later call names other memory and a run of several tasks has
- * begun, or until a call with 0 bytes has returned. Not while a run is on. */
+/* From the next pool_run on, threads that wait read [at, at + bytes) into their caches, so much as these have room for:
+ * thread i pieces i, i + thread_count, … in turn. The memory must stay until a later call names other memory and a run
+ * of several tasks has begun, or until a call with 0 bytes has returned. Not while a run is on. */
 void pool_fetch(struct pool *pool, const void *at, size_t bytes, size_t piece_bytes);
