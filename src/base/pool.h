@@ -1,9 +1,9 @@
 /* base/pool.h - threads that share out numbered tasks.
  *
  * pool_run calls run(context, task, thread) once for every task in [0, task_count), on all threads including the
- * caller's, and returns when all are done. Tasks are handed out by an atomic counter, so which thread gets which task is
- * not fixed but for the first: thread i begins with task i. Results stay the same for any number of threads only because
- * each task owns its output. Workers wait by spinning shortly, then sleep. One pool_run at a time.
+ * caller's, and returns when all are done. An atomic counter hands out tasks, so which thread gets which is not fixed
+ * but for the first: thread i begins with task i. Results stay the same for any number of threads only because each
+ * task owns its output. Workers wait by spinning shortly, then sleep. One pool_run at a time.
  *
  * Where a run waits for memory alone, idle threads can go on reading: pool_fetch names what the next run will read. */
 #pragma once
