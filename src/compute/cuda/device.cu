@@ -8,7 +8,7 @@
 #include "compute/cuda/attend.cu"
 #include "compute/cuda/route.cu"
 #include "compute/cuda/blas.cu"
-#include "compute/cuda/product.cu"
+#include "compute/cuda/linear.cu"
 
 extern "C" {
 #include "compute/cuda/module.h"
