@@ -234,6 +234,7 @@ struct op_linear_grad_w {
     const int32_t *row_end;
     struct mat dw, dbias, da, db;
     struct dropout dropout;
+    bool is_fresh;         /* dW is written, not added to; not of experts */
 };
 
 /* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. ACT_OSS: h = gate·σ(1.702·gate) ∘ (up + 1) of a gate at most act_limit and

@@ -245,6 +245,7 @@ static void check_linear_grad_w(struct check *check, const struct op_linear_grad
     check_mat(check, "dy", &op->dy, T, N, REAL);
     check_optional(check, "dw", &op->dw, E * N, K, REAL);
     check_that(check, !op->dw.at || !op->w->quant.part_count, "a quantized weight is frozen");
+    check_that(check, !op->is_fresh || !op->row_end, "gradients of experts are added to");
     check_optional(check, "dbias", &op->dbias, E, N, F32);
     check_optional(check, "da", &op->da, E * R, K, F32);
     check_optional(check, "db", &op->db, E * N, R, F32);

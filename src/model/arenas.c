@@ -173,14 +173,37 @@ void model_zero_grads(struct model *m)
         memory_zero(m, m->region[REGION_GRADS], params_arena_bytes(&m->params, m->params.arena_count));
 }
 
-void grads_begin(struct model *m, int32_t layer)
+/* Whether a gradient is written whole by the first product of the pass that has it. */
+static bool is_written(const struct params *params, const struct stored *stored, bool has_head_rows)
+{
+    bool has_head = params_stored(params, SLOT_HEAD, -1, PART_W) >= 0;
+
+    if (stored->part != PART_W)
+        return false;
+    switch (stored->slot) {
+    case SLOT_QKV:
+    case SLOT_O:
+    case SLOT_GATE_UP:
+    case SLOT_DOWN:
+        return true;
+    case SLOT_HEAD:
+        return has_head_rows;
+    case SLOT_EMBED:
+        return has_head_rows && !has_head;
+    default:
+        return false;
+    }
+}
+
+void grads_begin(struct model *m, int32_t layer, bool has_head_rows)
 {
     const struct params *params = &m->params;
 
     for (int i = 0; i < params->stored_count; i++) {
         const struct stored *stored = &params->stored[i];
-        uint64_t begin = params_arena_bytes(params, stored->at), end = params_arena_bytes(params, stored->end);
-        if (stored->residence == IN_ARENA && stored->layer == layer)
+        uint64_t written = is_written(params, stored, has_head_rows) ? (uint64_t)stored->rows * (uint64_t)stored->cols : 0;
+        uint64_t begin = params_arena_bytes(params, stored->at + written), end = params_arena_bytes(params, stored->end);
+        if (stored->residence == IN_ARENA && stored->layer == layer && begin < end)
             memory_zero(m, model_grads_base(m) + begin, end - begin);
     }
 }

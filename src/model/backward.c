@@ -57,7 +57,8 @@ static void grad_w(struct model *m, int32_t l, enum linear linear, struct mat x,
                                                              .dbias = dbias,
                                                              .da = state->da,
                                                              .db = state->db,
-                                                             .dropout = pass_dropout(pass, l, linear)});
+                                                             .dropout = pass_dropout(pass, l, linear),
+                                                             .is_fresh = pass->begins_grads});
 }
 
 static void norm_grad(struct model *m, const struct op_norm_grad *at, const struct vector_state *norm, int32_t T)
@@ -235,7 +236,7 @@ void backward_layers(struct model *m, const struct pass *pass)
     for (int32_t l = m->config.layers - 1; l >= 0; l--) {
         forward_restore(m, l, pass);
         if (pass->begins_grads)
-            grads_begin(m, l);
+            grads_begin(m, l, false);
         mlp_grad(m, l, pass);
         attention_grad(m, l, pass);
     }
@@ -261,7 +262,8 @@ static void head_grad(struct model *m, const int32_t *rows, int32_t n, const str
                                                                         .dw = m->head.dw,
                                                                         .da = m->head.da,
                                                                         .db = m->head.db,
-                                                                        .dropout = dropout});
+                                                                        .dropout = dropout,
+                                                                        .is_fresh = pass->begins_grads && at == 0});
     m->backend->norm_grad(&m->queue, &(struct op_norm_grad){.dy = dy,
                                                             .r = mat_rows(m->head_x, n),
                                                             .dr = dx,

@@ -369,7 +369,7 @@ void model_queue_pass(struct model *m, const struct batch *batch, bool has_grads
     if (has_grads) /* rows without a label get nothing from the head */
         memory_zero(m, m->dr.at, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
     if (pass.begins_grads)
-        grads_begin(m, -1);
+        grads_begin(m, -1, batch->head_row_count > 0);
     head_pass(m, &pass, has_grads);
     if (has_grads && m->config.moe.experts)
         result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));

@@ -154,7 +154,7 @@ struct pass {
     } *ranges;                     /* of rows that meet adapters opened beside the model; NULL: all meet the model's own */
     int32_t range_count;
     const struct model_step *step; /* NULL: no dropout */
-    bool begins_grads;             /* gradients become zeros before each layer's, not before the pass */
+    bool begins_grads;             /* gradients become zeros before each layer's, not before the pass; those of products are written */
     struct probe *probe;           /* NULL but in model_probe_merge */
 };
 
@@ -181,8 +181,9 @@ const struct weight *adapter_weight(const struct adapter *adapter, int32_t layer
 /* Queues the products of a pass with the largest adapters that may be opened, and those of the largest odd rank: what plans count. */
 void adapter_probe(struct model *model, const struct pass *pass);
 
-/* arenas.c: zeros for the gradients of a layer, -1: of what belongs to none. */
-void grads_begin(struct model *model, int32_t layer);
+/* arenas.c: zeros for the gradients of a layer, -1: of what belongs to none. Those of dense products stay as they are, their first
+ * linear_grad_w of the pass is_fresh; so is the head's where rows meet it. */
+void grads_begin(struct model *model, int32_t layer, bool has_head_rows);
 
 /* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows of
  * what was laid out in place are gone. */

@@ -120,7 +120,7 @@ static struct op_cost cost_linear_grad_w(const struct op_linear_grad_w *op)
     for (int i = 0; i < 4; i++)
         if (grads[i]->at) {
             cost.flops += 2.0 * op->x.rows * area(grads[i]) / experts;
-            cost.bytes += 2 * mat_bytes(grads[i]);
+            cost.bytes += (op->is_fresh && i == 0 ? 1 : 2) * mat_bytes(grads[i]);
         }
     return cost;
 }

@@ -80,6 +80,7 @@ void CPU(linear_grad_w)(struct queue *queue, const struct op_linear_grad_w *op)
         int32_t count = smaller(GRAD_ROWS, op->x.rows - first);
         if (op->dw.at) {
             p = outer(op->dw, &op->dy, &op->x, first, count, 1);
+            p.is_added = first > 0 || !op->is_fresh;
             CPU(product_run)(queue, &p);
         }
         if (op->da.at) {

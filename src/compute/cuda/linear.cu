@@ -405,11 +405,11 @@ static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scr
     return taken;
 }
 
-/* C[m, n] += alpha · aᵀ·b over all rows, or over those of each expert. */
-static void sum_rows(struct queue *queue, struct mat c, struct mat a, struct mat b, int32_t m, int32_t n, float alpha,
+/* C[m, n] += alpha · aᵀ·b over all rows, or over those of each expert; is_fresh: = instead. */
+static void sum_rows(struct queue *queue, struct mat c, bool is_fresh, struct mat a, struct mat b, int32_t m, int32_t n, float alpha,
                      const int32_t *row_end, int32_t E, int32_t step_rows)
 {
-    struct product p = {a, b, c, true, false, m, n, a.rows, alpha, c};
+    struct product p = {a, b, c, true, false, m, n, a.rows, alpha, is_fresh ? no_mat() : c};
     struct experts experts = experts_of(row_end, E, true, 0, (int64_t)step_rows * c.ld);
 
     product_run(queue, &p, &experts);
@@ -447,14 +447,14 @@ static void cuda_linear_grad_w(struct queue *queue, const struct op_linear_grad_
     if (!op->x.rows)
         return;
     if (op->dw.at)
-        sum_rows(queue, op->dw, op->dy, op->x, N, K, 1, op->row_end, E, N);
+        sum_rows(queue, op->dw, op->is_fresh, op->dy, op->x, N, K, 1, op->row_end, E, N);
     if (op->dbias.at)
         bias_grad(queue, op, E, at.partial);
     if (op->da.at && R)
-        sum_rows(queue, op->da, tail_of(op->dy, 0, R), at.x, R, K, kept_factor(w), op->row_end, E, R);
+        sum_rows(queue, op->da, false, tail_of(op->dy, 0, R), at.x, R, K, kept_factor(w), op->row_end, E, R);
     for (int32_t i = 0; op->db.at && R && i < part_count(w, false); i++) {
         struct weight_part part = part_at(w, i, N, R, false);
-        sum_rows(queue, columns_of(rows_of(op->db, part.row, part.rows), part.col, part.cols),
+        sum_rows(queue, columns_of(rows_of(op->db, part.row, part.rows), part.col, part.cols), false,
                  columns_of(op->dy, part.row, part.rows), tail_of(op->x, part.col, part.cols), part.rows, part.cols, 1,
                  op->row_end, E, N);
     }

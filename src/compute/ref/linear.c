@@ -122,7 +122,7 @@ void ref_linear_grad_w(struct queue *queue, const struct op_linear_grad_w *op)
             double sum = 0;
             for (int32_t t = 0; t < T; t++)
                 sum += get(&op->dy, t, n) * get(&op->x, t, k);
-            add(&op->dw, n, k, sum);
+            set(&op->dw, n, k, sum + (op->is_fresh ? 0 : get(&op->dw, n, k)));
         }
         for (int32_t c = 0; op->db.at && c < R; c++) {
             double sum = 0;

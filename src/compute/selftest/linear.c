@@ -324,7 +324,9 @@ void trial_linear_grad_w(struct trial *trial)
     struct weight w = make_weight(o, N, K, type, type);
     int32_t R = w.a.rows;
     struct mat x = mat_random(o, T, K + R, 0, type), dy = mat_random(o, T, N + R, 0, random_below(o, 4) ? type : random_type(o));
-    struct op_linear_grad_w op = {.x = x, .dy = dy, .w = &w, .dw = mat_random(o, N, K, 0, trial_gradient_type(trial)), .dbias = mat_random(o, 1, N, 0, DTYPE_F32),
+    bool is_fresh = random_below(o, 2);
+    struct op_linear_grad_w op = {.x = x, .dy = dy, .w = &w, .is_fresh = is_fresh, .dw = mat_output(o, N, K, 0, trial_gradient_type(trial), !is_fresh),
+                                  .dbias = mat_random(o, 1, N, 0, DTYPE_F32),
                                   .da = mat_random(o, R, K, 0, DTYPE_F32), .db = mat_random(o, N, R, 0, DTYPE_F32),
                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
 

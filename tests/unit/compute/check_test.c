@@ -119,6 +119,17 @@ static void a_clamped_gate_needs_its_limit(void **state)
     expect_refused(OP_glu_grad, &grad, "glu_grad: the activation needs a limit above 0");
 }
 
+static void gradients_of_experts_are_added_to(void **state)
+{
+    struct weight weight = {.w = mat_of(2 * d, d, DTYPE_F32)};
+    int32_t row_end[2] = {1, T};
+    struct op_linear_grad_w op = {.x = mat_of(T, d, DTYPE_F32), .dy = mat_of(T, d, DTYPE_F32), .w = &weight, .row_end = row_end, .dw = weight.w};
+
+    expect_taken(OP_linear_grad_w, &op);
+    op.is_fresh = true;
+    expect_refused(OP_linear_grad_w, &op, "linear_grad_w: gradients of experts are added to");
+}
+
 static void f64_is_refused_where_it_is_not_allowed(void **state)
 {
     struct op_copy copy = {mat_of(T, d, DTYPE_F64), mat_of(T, d, DTYPE_F64), false};
@@ -134,6 +145,7 @@ int main(void)
         cmocka_unit_test(norms_of_queries_and_keys_need_their_weights_and_what_came_in),
         cmocka_unit_test(sinks_are_one_f32_a_query_head),
         cmocka_unit_test(a_clamped_gate_needs_its_limit),
+        cmocka_unit_test(gradients_of_experts_are_added_to),
         cmocka_unit_test(f64_is_refused_where_it_is_not_allowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
