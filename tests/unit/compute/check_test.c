@@ -123,7 +123,8 @@ static void gradients_of_experts_are_added_to(void **state)
 {
     struct weight weight = {.w = mat_of(2 * d, d, DTYPE_F32)};
     int32_t row_end[2] = {1, T};
-    struct op_linear_grad_w op = {.x = mat_of(T, d, DTYPE_F32), .dy = mat_of(T, d, DTYPE_F32), .w = &weight, .row_end = row_end, .dw = weight.w};
+    struct op_linear_grad_w op = {
+        .x = mat_of(T, d, DTYPE_F32), .dy = mat_of(T, d, DTYPE_F32), .w = &weight, .row_end = row_end, .dw = weight.w};
 
     expect_taken(OP_linear_grad_w, &op);
     op.is_fresh = true;

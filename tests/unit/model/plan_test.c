@@ -281,7 +281,8 @@ static void assert_same_gradients(struct model *a, struct model *b, const char *
                      (double)others[i], (double)grads[i]);
 }
 
-/* The whole arena, its gaps too; again after a pass that has overwritten it, and once without a row that meets the head. */
+/* The whole arena, its gaps too; again after a pass that has overwritten it, and once without a row that meets the
+ * head. */
 static void gradients_over_activations_have_the_same_bits(void **state)
 {
     struct pool *pool = pool_new(2);
