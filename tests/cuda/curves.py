@@ -150,7 +150,11 @@ def resume(o, name, how):
     out = folder / name
     shutil.rmtree(out, ignore_errors=True)
     process = subprocess.Popen(command(o, folder, o.device, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(losses_of(out)) < o.steps // 3:
+    def is_far_enough():
+        has_point = any(not path.name.endswith(".tmp") for path in out.glob("run/attempts/0001/recovery/step-*"))
+        return len(losses_of(out)) >= o.steps // 3 and (how == signal.SIGTERM or has_point)
+
+    while process.poll() is None and not is_far_enough():
         time.sleep(0.02)
     process.send_signal(how)
     process.wait()
