@@ -79,7 +79,7 @@ INLINE void thin_of_type(const struct thin *thin, int rows, int vectors, bool is
         thin_of_rows(thin, count, vectors, is_bf16);                                                                   \
         break;
         THIN_CASE(1) THIN_CASE(2) THIN_CASE(3)
-#if LANES == 16
+#ifdef __AVX512F__ /* PASS_ROWS is 8 */
         THIN_CASE(4) THIN_CASE(5) THIN_CASE(6) THIN_CASE(7)
 #endif
 #undef THIN_CASE
