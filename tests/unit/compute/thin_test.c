@@ -1,5 +1,5 @@
-/* Products with few rows, all counts of them: those that meet adapters of their own have the bits of each range alone, and no
- * row behind the last is read. */
+/* Products with few rows, all counts of them: those that meet adapters of their own have the bits of each range alone,
+ * and no row behind the last is read. */
 #include "fixture.h"
 
 #include "base/arena.h"
