@@ -270,7 +270,6 @@ int cli_data(int argc, char **argv)
         .about = "What a training file holds, and what a model would be trained on, token by token.",
         .list = list,
         .count = sizeof list / sizeof *list,
-        .positional_max = 1 + ACTION_WORDS_MAX,
         .actions = actions,
         .action_count = sizeof actions / sizeof *actions,
     };
@@ -279,7 +278,7 @@ int cli_data(int argc, char **argv)
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
+    if (!(action = options_parse_action(&options, argc, argv, words, &err)) ||
         !check_options(action, &a, has_line, &err)) {
         fprintf(stderr, "attune data: %s\n", err.text);
         return 2;

@@ -104,14 +104,13 @@ int cli_drain(int argc, char **argv)
                  "organisation that runs the server.",
         .list = option,
         .count = sizeof option / sizeof *option,
-        .positional_max = 1 + ACTION_WORDS_MAX,
         .actions = actions,
         .action_count = sizeof actions / sizeof *actions};
     const struct action *action;
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err))) {
+    if (!(action = options_parse_action(&options, argc, argv, words, &err))) {
         fprintf(stderr, "attune drain: %s\n", err.text);
         return 2;
     }

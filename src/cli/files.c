@@ -160,15 +160,13 @@ int cli_files(int argc, char **argv)
                                     .about = "Files of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
-                                    .positional_max = 1 + ACTION_WORDS_MAX,
                                     .actions = actions,
                                     .action_count = sizeof actions / sizeof *actions};
     const struct action *action;
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
-        !check(action, &files, &err)) {
+    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, &files, &err)) {
         fprintf(stderr, "attune files: %s\n", err.text);
         return 2;
     }

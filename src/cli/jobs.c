@@ -293,15 +293,13 @@ int cli_jobs(int argc, char **argv)
                                     .about = "Fine-tuning jobs of a running server.",
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
-                                    .positional_max = 1 + ACTION_WORDS_MAX,
                                     .actions = actions,
                                     .action_count = sizeof actions / sizeof *actions};
     const struct action *action;
     struct err err = {0};
     bool ok;
 
-    if (!options_parse(&options, argc, argv, words, NULL, &err) || !(action = options_action(&options, words, &err)) ||
-        !check(action, o, &err)) {
+    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, o, &err)) {
         fprintf(stderr, "attune jobs: %s\n", err.text);
         return 2;
     }

@@ -172,7 +172,7 @@ struct reader {
 
 static bool take_positional(struct reader *r, const char *word, struct err *err)
 {
-    if (r->positional_count == r->options->positional_max)
+    if (r->positional_count == (r->options->actions ? 1 + ACTION_WORDS_MAX : r->options->positional_max))
         return err_set(err, ERR_INPUT, "unexpected argument '%s' (see --help)", word);
     r->positional[r->positional_count++] = word;
     return true;
@@ -254,18 +254,21 @@ static void refuse_action(const struct options *o, const char *name, struct err 
     strbuf_deinit(&names);
 }
 
-const struct action *options_action(const struct options *o, const char *const *words, struct err *err)
+const struct action *options_parse_action(const struct options *o, int argc, char **argv, const char **words,
+                                          struct err *err)
 {
-    const struct action *action = find_action(o, words[0]);
-    int wanted, given = 0;
+    const struct action *action;
+    int wanted, given;
 
+    if (!options_parse(o, argc, argv, words, &given, err))
+        return NULL;
+    action = find_action(o, words[0]);
     if (!action) {
         refuse_action(o, words[0], err);
         return NULL;
     }
     wanted = words_wanted(action);
-    while (given < ACTION_WORDS_MAX && words[1 + given])
-        given++;
+    given -= given > 0; /* the name itself */
     if (given > wanted)
         err_set(err, ERR_INPUT, "unexpected argument '%s' (see --help)", words[1 + wanted]);
     else if (given < wanted)

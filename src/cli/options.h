@@ -37,8 +37,7 @@ struct options {
     const struct option *list;
     int count;
     int positional_min, positional_max;
-    const struct action *actions; /* NULL: the command does one thing; else positional_max is 1 +
-                                   * ACTION_WORDS_MAX */
+    const struct action *actions; /* NULL: the command does one thing; else positional_max counts for nothing */
     int action_count;
 };
 
@@ -47,9 +46,11 @@ struct options {
 bool options_parse(const struct options *options, int argc, char **argv, const char **positional, int *positional_count,
                    struct err *err);
 
-/* The action that words[0] names, when as many words stand behind it as it wants; words has 1 + ACTION_WORDS_MAX
- * places, NULL where nothing was given. NULL with err set otherwise. */
-const struct action *options_action(const struct options *options, const char *const *words, struct err *err);
+/* The same, and then the action that words[0] names, when as many words stand behind it as it wants; words has 1 +
+ * ACTION_WORDS_MAX places, NULL where nothing is given but for a name in words[0] that is meant then. NULL with err
+ * set otherwise. */
+const struct action *options_parse_action(const struct options *options, int argc, char **argv, const char **words,
+                                          struct err *err);
 
 /* Behind a read of standard input that gave no line: false when that was not its end but an error. */
 bool options_input_ended(struct err *err);

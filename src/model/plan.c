@@ -346,21 +346,13 @@ static void begin_choice(struct planner *p)
     choice->head_rows = first_head_rows(&p->model, request);
 }
 
-/* For what lies with the host beside a device: half of its memory. */
-static bool host_has_room(uint64_t bytes)
-{
-    int64_t host_bytes;
-
-    return host_memory_bytes(&host_bytes, NULL) && bytes <= (uint64_t)host_bytes / 2;
-}
-
-/* The last resort. */
+/* The last resort; they may take half of the host's memory. */
 static bool move_moments(struct planner *p, bool *fits, struct err *err)
 {
     struct model *m = &p->model;
     uint64_t moments = m->region_bytes[REGION_MOMENT_M] + m->region_bytes[REGION_MOMENT_V];
 
-    if (*fits || !m->memory || !m->is_trained || p->request->fixed_keep >= 0 || !host_has_room(moments))
+    if (*fits || !m->memory || !m->is_trained || p->request->fixed_keep >= 0 || !host_has_room(moments, 2))
         return true;
     m->plan.moments_on_host = true;
     begin_choice(p);

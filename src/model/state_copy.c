@@ -31,17 +31,9 @@ static uint64_t bytes_of(const struct model *m)
     return bytes;
 }
 
-/* A quarter of the host's memory. */
-static bool host_has_room(uint64_t bytes)
-{
-    int64_t host_bytes;
-
-    return host_memory_bytes(&host_bytes, NULL) && bytes <= (uint64_t)host_bytes / HOST_SHARE;
-}
-
 uint64_t state_copy_bytes(const struct plan *plan)
 {
-    return !plan->moments_on_host && host_has_room(plan->state_bytes) ? plan->state_bytes : 0;
+    return !plan->moments_on_host && host_has_room(plan->state_bytes, HOST_SHARE) ? plan->state_bytes : 0;
 }
 
 struct state_copy *state_copy_new(struct model *m)
@@ -50,7 +42,7 @@ struct state_copy *state_copy_new(struct model *m)
     struct state_copy *copy;
     char *block, *at;
 
-    if (!aside || m->plan.moments_on_host || !host_has_room(bytes_of(m)))
+    if (!aside || m->plan.moments_on_host || !host_has_room(bytes_of(m), HOST_SHARE))
         return NULL;
     at = block = m->memory->take_host(&m->queue, bytes_of(m));
     if (!block)

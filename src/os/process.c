@@ -241,6 +241,13 @@ bool host_memory_bytes(int64_t *bytes, struct err *err)
     return true;
 }
 
+bool host_has_room(uint64_t bytes, int share)
+{
+    int64_t host_bytes;
+
+    return host_memory_bytes(&host_bytes, NULL) && bytes <= (uint64_t)host_bytes / (uint64_t)share;
+}
+
 int process_reserve_descriptors(int wanted)
 {
     struct rlimit limit = {0};

@@ -61,3 +61,5 @@ bool process_self_path(char *path, size_t cap, struct err *err);
 int process_reserve_descriptors(int wanted);
 /* Memory of the host in bytes. */
 bool host_memory_bytes(int64_t *bytes, struct err *err);
+/* Whether they are at most one `share`th of it; false where that cannot be told. */
+bool host_has_room(uint64_t bytes, int share);

@@ -214,8 +214,8 @@ bool recovery_begin(struct session *s, struct err *err)
     return end_unfinished(s, false, &problem, err);
 }
 
-/* Tensors while `may_go_on` says so, one at least; then the rest of the point. */
-static bool write_some(struct session *s, bool (*may_go_on)(const struct session *), struct err *err)
+/* Tensors, one at least: all of them, or as long as the device is busy. Behind the last the rest of the point. */
+static bool write_some(struct session *s, bool is_all, struct err *err)
 {
     struct unfinished_point *point = s->unfinished;
     struct err problem = {0};
@@ -223,7 +223,7 @@ static bool write_some(struct session *s, bool (*may_go_on)(const struct session
 
     while (ok && state_copy_left(s->state_copy)) {
         ok = state_copy_write(s->state_copy, &problem);
-        if (ok && state_copy_left(s->state_copy) && !may_go_on(s))
+        if (ok && state_copy_left(s->state_copy) && !is_all && !state_copy_is_device_busy(s->state_copy))
             return true;
     }
     ok = ok && state_copy_end(s->state_copy, &point->file[1].bytes, point->file[1].sha256, &problem) &&
@@ -231,24 +231,14 @@ static bool write_some(struct session *s, bool (*may_go_on)(const struct session
     return end_unfinished(s, ok, &problem, err);
 }
 
-static bool is_device_busy(const struct session *s)
-{
-    return state_copy_is_device_busy(s->state_copy);
-}
-
-static bool always(const struct session *s)
-{
-    return true;
-}
-
 bool recovery_go_on(struct session *s, struct err *err)
 {
-    return !s->unfinished || write_some(s, is_device_busy, err);
+    return !s->unfinished || write_some(s, false, err);
 }
 
 bool recovery_settle(struct session *s, struct err *err)
 {
-    return !s->unfinished || write_some(s, always, err);
+    return !s->unfinished || write_some(s, true, err);
 }
 
 void recovery_drop(struct session *s)

@@ -116,7 +116,7 @@ static void the_first_word_names_an_action_with_what_it_wants(void **state)
                                             {"merge", "BASE ADAPTER --out DIR", "", run_none},
                                             {"all", "--yes", "", run_none}};
     static const struct {
-        const char *words[3], *found, *said;
+        const char *given[3], *found, *said;
     } cases[] = {{{"list"}, "list", NULL},
                  {{"merge", "a", "b"}, "merge", NULL},
                  {{"all"}, "all", NULL},
@@ -128,13 +128,20 @@ static void the_first_word_names_an_action_with_what_it_wants(void **state)
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct err err = {0};
-        const struct action *action = options_action(&options, cases[i].words, &err);
+        const char *words[1 + ACTION_WORDS_MAX] = {0};
+        char *argv[5] = {"attune"};
+        const struct action *action;
+        int argc = 1;
+
+        for (int word = 0; word < 3 && cases[i].given[word]; word++)
+            argv[argc++] = (char *)(uintptr_t)cases[i].given[word];
+        action = options_parse_action(&options, argc, argv, words, &err);
 
         assert_int_equal(!action, !cases[i].found);
         if (action)
             assert_string_equal(action->name, cases[i].found);
         else if (!strstr(err.text, cases[i].said))
-            fail_msg("'%s' gives '%s', without '%s'", cases[i].words[0], err.text, cases[i].said);
+            fail_msg("'%s' gives '%s', without '%s'", cases[i].given[0], err.text, cases[i].said);
     }
 }
 
