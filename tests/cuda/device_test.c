@@ -81,13 +81,15 @@ static void put_master(struct model *model, const struct param_view *view, const
 {
     const struct memory *memory = model_backend(model)->memory;
     size_t row_bytes = (size_t)view->cols * sizeof(float);
-    struct stretches to = {view->master, (size_t)view->ld * sizeof(float)}, from = {(void *)(uintptr_t)values, row_bytes};
+    struct stretches to = {view->master, (size_t)view->ld * sizeof(float)};
+    struct stretches from = {(void *)(uintptr_t)values, row_bytes};
 
     if (memory)
         memory->put(model_queue(model), to, from, row_bytes, (size_t)view->rows);
     else
         for (int32_t r = 0; r < view->rows; r++)
-            memcpy((float *)view->master + (size_t)r * (size_t)view->ld, values + (size_t)r * (size_t)view->cols, row_bytes);
+            memcpy((float *)view->master + (size_t)r * (size_t)view->ld, values + (size_t)r * (size_t)view->cols,
+                   row_bytes);
 }
 
 /* Adapters begin with B = 0; any numbers do. */
@@ -172,8 +174,8 @@ static void expect_same_step(const char *name, const char *folder, const struct 
         model_close(model);
     }
     if (relative_error(loss[0], loss[1]) > bound || distance(gradient[0], gradient[1], count) > bound)
-        fail_msg("%s %s: loss %.7f, the processor's %.7f; gradients differ by %.1e", name, model_profile_name(options->profile),
-                 loss[0], loss[1], distance(gradient[0], gradient[1], count));
+        fail_msg("%s %s: loss %.7f, the processor's %.7f; gradients differ by %.1e", name,
+                 model_profile_name(options->profile), loss[0], loss[1], distance(gradient[0], gradient[1], count));
     pool_free(pool);
     arena_deinit(&arena);
 }
@@ -227,7 +229,8 @@ enum { SHAPES = 1100, DEPTH = 48, COLS = 2 };
 static float last_of_product(struct queue *queue, unsigned short *x, unsigned short *w, float *y, int32_t rows)
 {
     struct weight weight = {.w = {w, COLS, DEPTH, DEPTH, DTYPE_BF16}};
-    struct op_linear op = {.x = {x, rows, DEPTH, DEPTH, DTYPE_BF16}, .y = {y, rows, COLS, COLS, DTYPE_F32}, .w = &weight};
+    struct op_linear op = {.x = {x, rows, DEPTH, DEPTH, DTYPE_BF16}, .y = {y, rows, COLS, COLS, DTYPE_F32},
+                           .w = &weight};
 
     device()->linear(queue, &op);
     device()->memory->wait(queue);
@@ -293,7 +296,8 @@ static double train_step(struct model *model, struct arena *arena, int k)
     double loss = pass(model, arena, k), sumsq;
     const double *at = model_grad_sumsq(model, &sumsq);
 
-    struct op_adamw rule = {.sumsq = at, .max_norm = 1, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
+    struct op_adamw rule = {.sumsq = at, .max_norm = 1, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
+                            .step = k};
 
     model_update(model, range, count, &rule);
     return loss;
@@ -315,7 +319,8 @@ static void expect_same_run(enum model_profile profile, double bound)
     }
     for (int step = 0; step < STEPS; step++)
         if (relative_error(loss[0][step], loss[1][step]) > bound)
-            fail_msg("%s, step %d: loss %.6f, the processor's %.6f", model_profile_name(profile), step + 1, loss[0][step], loss[1][step]);
+            fail_msg("%s, step %d: loss %.6f, the processor's %.6f", model_profile_name(profile), step + 1,
+                     loss[0][step], loss[1][step]);
     assert_true(loss[0][STEPS - 1] < loss[0][0] - 0.2);
     pool_free(pool);
     arena_deinit(&arena);
@@ -349,7 +354,8 @@ static void expect_resumed(enum model_profile profile)
 {
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
-    const char *folder = fixture_config(&arena, true, "float32"), *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
+    const char *folder = fixture_config(&arena, true, "float32");
+    const char *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
     const char *point = path_join(&arena, fixture_folder(&arena), "state.safetensors");
     struct model_options options = step_options(profile, 0);
     struct checkpoint_files files;
@@ -445,7 +451,8 @@ static void plan_without_room(struct arena *arena, const char *folder, struct mo
     for (options->limit_bytes = plan->total_bytes; !plan->moments_on_host; options->limit_bytes -= 4096)
         assert_ok(model_plan(folder, options, plan, &err), err);
     options->limit_bytes += 4096;
-    assert_true(plan->total_bytes <= options->limit_bytes && plan->host_bytes > 0 && plan_part_bytes(plan, PLAN_OPTIMIZER) == 0);
+    assert_true(plan->total_bytes <= options->limit_bytes && plan->host_bytes > 0 &&
+                plan_part_bytes(plan, PLAN_OPTIMIZER) == 0);
     plan_write(plan, &config, &writer);
     json = json_parse(arena, strbuf_view(&text), NULL, &err);
     assert_ok(json && plan_read(json, &config, plan, &err), err);
@@ -457,7 +464,8 @@ static void expect_moments_on_host(enum model_profile profile)
 {
     struct arena arena = {0};
     struct pool *pool = pool_new(1);
-    const char *folder = fixture_config(&arena, true, "float32"), *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
+    const char *folder = fixture_config(&arena, true, "float32");
+    const char *out[2] = {fixture_folder(&arena), fixture_folder(&arena)};
     const char *point = path_join(&arena, fixture_folder(&arena), "state.safetensors");
     struct model_options options = step_options(profile, 0);
     struct checkpoint_files files;
@@ -582,19 +590,20 @@ static bool keep(void *context, const struct sequence_token *token, bool is_last
     return !is_last;
 }
 
-/* Prompts from one token to more than a step takes; each reply begins while the others run. adapter: of every second one; NULL:
- * none. */
+/* Prompts from one token to more than a step takes; each reply begins while the others run.
+ * adapter: of every second one; NULL: none. */
 static void run_replies(struct model *model, const struct adapter *adapter, struct reply replies[REPLIES])
 {
     static const int32_t lengths[REPLIES] = {1, 33, 7, 16};
-    struct generator *generator = generator_new(model, model_plan_used(model)->tokens, model_plan_used(model)->tokens, 0);
+    struct generator *generator =
+        generator_new(model, model_plan_used(model)->tokens, model_plan_used(model)->tokens, 0);
     int32_t prompt[33];
 
     memset(replies, 0, REPLIES * sizeof *replies);
     for (int i = 0; i < REPLIES; i++) {
         struct sequence_request request = {.prompt = prompt, .prompt_count = lengths[i], .max_tokens = REPLY_TOKENS,
-                                           .sampling = {.temperature = i == 3 ? 1 : 0, .top_p = 1, .seed = 4}, .logprobs = -1,
-                                           .adapter = i % 2 ? adapter : NULL};
+                                           .sampling = {.temperature = i == 3 ? 1 : 0, .top_p = 1, .seed = 4},
+                                           .logprobs = -1, .adapter = i % 2 ? adapter : NULL};
         for (int32_t t = 0; t < lengths[i]; t++)
             prompt[t] = (t * 7 + i * 11 + 3) % model_config(model)->vocab;
         assert_non_null(generator_add(generator, &request, keep, &replies[i]));

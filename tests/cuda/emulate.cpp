@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { THREADS_MAX = 1024, STACK_BYTES = 128 << 10, WARP = 32, FETCHES_MAX = 256, SHARED_BYTES = 99 << 10 /* the least of all targets */ };
+enum { THREADS_MAX = 1024, STACK_BYTES = 128 << 10, WARP = 32, FETCHES_MAX = 256 };
+enum { SHARED_BYTES = 99 << 10 }; /* the least of all targets */
 
 unsigned char emulate_shared[SHARED_BYTES] __attribute__((aligned(128)));
 
@@ -24,8 +25,8 @@ __asm__(".text\n.globl emulate_switch\n.type emulate_switch, @function\nemulate_
 enum { SAVED_WORDS = 6, RETURN_WORD = 6 };
 #elif defined(__aarch64__)
 __asm__(".text\n.globl emulate_switch\n.type emulate_switch, %function\nemulate_switch:\n"
-        "sub sp, sp, #160\nstp x19, x20, [sp]\nstp x21, x22, [sp, #16]\nstp x23, x24, [sp, #32]\nstp x25, x26, [sp, #48]\n"
-        "stp x27, x28, [sp, #64]\nstp x29, x30, [sp, #80]\nstp d8, d9, [sp, #96]\nstp d10, d11, [sp, #112]\n"
+        "sub sp, sp, #160\nstp x19, x20, [sp]\nstp x21, x22, [sp, #16]\nstp x23, x24, [sp, #32]\n"
+        "stp x25, x26, [sp, #48]\nstp x27, x28, [sp, #64]\nstp x29, x30, [sp, #80]\nstp d8, d9, [sp, #96]\nstp d10, d11, [sp, #112]\n"
         "stp d12, d13, [sp, #128]\nstp d14, d15, [sp, #144]\nmov x9, sp\nstr x9, [x0]\nmov sp, x1\n"
         "ldp x19, x20, [sp]\nldp x21, x22, [sp, #16]\nldp x23, x24, [sp, #32]\nldp x25, x26, [sp, #48]\n"
         "ldp x27, x28, [sp, #64]\nldp x29, x30, [sp, #80]\nldp d8, d9, [sp, #96]\nldp d10, d11, [sp, #112]\n"
@@ -122,8 +123,8 @@ uint64_t emulate_exchange(uint64_t bits, int lane)
     return got;
 }
 
-/* Of the operands' shares: lane 4r + c has rows r and r + 8 of a at columns 2c, 2c + 1, 2c + 8 and 2c + 9; of b those rows of
- * column r; of the sums rows r and r + 8 at columns 2c and 2c + 1. */
+/* Of the operands' shares: lane 4r + c has rows r and r + 8 of a at columns 2c, 2c + 1, 2c + 8 and 2c + 9; of b those
+ * rows of column r; of the sums rows r and r + 8 at columns 2c and 2c + 1. */
 void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2])
 {
     unsigned warp = device.current / WARP * WARP, lane = device.current % WARP;
@@ -272,8 +273,8 @@ static void run_block(bool is_backward)
             released += release(warp, warp + WARP < device.count ? warp + WARP : device.count, WAIT_WARP);
         released += release(0, device.count, WAIT_BLOCK);
         if (!released) {
-            fprintf(stderr, "%s: block %u, %u, %u: its threads wait for each other\n", device.kernel, blockIdx.x, blockIdx.y,
-                    blockIdx.z);
+            fprintf(stderr, "%s: block %u, %u, %u: its threads wait for each other\n", device.kernel, blockIdx.x,
+                    blockIdx.y, blockIdx.z);
             abort();
         }
     }
@@ -290,7 +291,8 @@ static struct {
     size_t used_bytes, count;
 } arena;
 
-/* What operations may touch and the host may not: open from the first launch behind a synchronization to the next one. */
+/* What operations may touch and the host may not: open from the first launch behind a
+ * synchronization to the next one. */
 static void open_arena(bool is_open)
 {
     static bool was_open;
@@ -484,14 +486,16 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess;
 }
 
-void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *), void *context)
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *),
+                    void *context)
 {
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     bool is_backward;
 
-    if (!blocks || !threads || threads > THREADS_MAX || threads % WARP || grid.y > 65535 || grid.z > 65535 || shared_bytes > SHARED_BYTES) {
-        fprintf(stderr, "%s: %u x %u x %u blocks of %u threads with %zu bytes cannot be launched\n", kernel, grid.x, grid.y, grid.z,
-                threads, shared_bytes);
+    if (!blocks || !threads || threads > THREADS_MAX || threads % WARP || grid.y > 65535 || grid.z > 65535 ||
+        shared_bytes > SHARED_BYTES) {
+        fprintf(stderr, "%s: %u x %u x %u blocks of %u threads with %zu bytes cannot be launched\n", kernel, grid.x,
+                grid.y, grid.z, threads, shared_bytes);
         abort();
     }
     pthread_mutex_lock(&device.lock);

@@ -1,12 +1,12 @@
 /* tests/cuda/emulate.h - a device for kernels on the host's processor; see compute/cuda/lang.h.
  *
- * A launch runs its blocks one after the other. The threads of a block are fibers: each runs until it waits at a barrier
- * or a shuffle, then the next one does. When all that are left wait and none can go on, the process ends with the
- * kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on their
- * order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of cudaMalloc
- * faults when the host touches it behind a synchronization; when it is fresh it is not zero. What is copied to memory of
- * cudaHostAlloc comes with the next synchronization and is not a number until then; on a stream that has waited for another
- * it is read and comes as late as the waits for its events allow. */
+ * A launch runs its blocks one after the other. The threads of a block are fibers: each runs until it waits at a
+ * barrier or a shuffle, then the next one does. When all that are left wait and none can go on, the process ends with
+ * the kernel's name. Every other launch runs blocks and threads from the last to the first, so that what depends on
+ * their order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of
+ * cudaMalloc faults when the host touches it behind a synchronization; when it is fresh it is not zero. What is copied
+ * to memory of cudaHostAlloc comes with the next synchronization and is not a number until then; on a stream that has
+ * waited for another it is read and comes as late as the waits for its events allow. */
 #pragma once
 
 #include <math.h>
@@ -74,9 +74,11 @@ template <typename T> static inline T emulate_shuffle(T value, int lane)
 #define SHUFFLE_XOR(value, mask) emulate_shuffle(value, (int)(threadIdx.x % 32) ^ (mask))
 #define SHUFFLE(value, lane) emulate_shuffle(value, lane)
 
-void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *), void *context);
+void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *),
+                    void *context);
 template <typename F>
-static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, F body)
+static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes,
+                                     F body)
 {
     emulate_launch(kernel, grid, threads, shared_bytes, [](void *context) { (*(F *)context)(); }, &body);
 }
@@ -146,7 +148,8 @@ static inline cudaError_t cudaSetDevice(int device)
 {
     return cudaSuccess;
 }
-/* There are as many devices as ATTUNE_EMULATED_GPUS says; none without it, so that a build with tests is as one for people. */
+/* There are as many devices as ATTUNE_EMULATED_GPUS says; none without it, so that a build with
+ * tests is as one for people. */
 static inline cudaError_t cudaGetDeviceCount(int *count)
 {
     const char *text = getenv("ATTUNE_EMULATED_GPUS");

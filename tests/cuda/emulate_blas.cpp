@@ -1,6 +1,6 @@
-/* cuBLASLt as blas.cu calls it, for the emulated device: matrices are column-major, sums are in float from the first to the
- * last. As the real library does it refuses what is not aligned well enough; here that is whatever does not begin and go
- * on at multiples of four bytes, so that the products of odd shapes take our own kernel. */
+/* cuBLASLt as blas.cu calls it, for the emulated device: matrices are column-major, sums are in float from the first to
+ * the last. As the real library does it refuses what is not aligned well enough; here that is whatever does not begin
+ * and go on at multiples of four bytes, so that the products of odd shapes take our own kernel. */
 #include "emulate.h"
 
 #include <stdlib.h>
@@ -98,18 +98,20 @@ static float element(const void *at, const struct layout *layout, bool is_turned
 }
 
 /* d = alpha · op(a)·op(b) + beta · c */
-static int matmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b, void *b_layout,
-                  const void *beta, const void *c, void *c_layout, void *d, void *d_layout, const uint64_t *algorithm,
-                  void *workspace, size_t workspace_bytes, cudaStream_t stream)
+static int matmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b,
+                  void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,
+                  const uint64_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
-    const struct layout *la = (struct layout *)a_layout, *lb = (struct layout *)b_layout, *ld = (struct layout *)d_layout;
+    const struct layout *la = (struct layout *)a_layout, *lb = (struct layout *)b_layout;
+    const struct layout *ld = (struct layout *)d_layout;
     const int *turned = ((struct desc *)desc)->turned;
     uint64_t depth = turned[0] ? la->rows : la->cols;
     float by = *(const float *)alpha, keep = *(const float *)beta;
 
     const struct layout *lc = (struct layout *)c_layout;
 
-    if (lc->type != ld->type || lc->rows != ld->rows || lc->cols != ld->cols || depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
+    if (lc->type != ld->type || lc->rows != ld->rows || lc->cols != ld->cols ||
+        depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
         (turned[1] ? lb->rows : lb->cols) != ld->cols)
         return NOT_SUPPORTED;
     emulate_memory_open(true);

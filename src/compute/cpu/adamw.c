@@ -4,7 +4,9 @@
 #include "compute/stochastic.h"
 
 enum { SUMSQ_BLOCK = 65536, ADAMW_BLOCK = 16384 };
-_Static_assert(ADAMW_BLOCK % STOCHASTIC_STRETCH == 0 && ADAMW_BLOCK % EIGHT_BIT_BLOCK == 0 && STOCHASTIC_CALLS % LANES == 0, "a task has whole stretches, a stretch whole vectors");
+_Static_assert(ADAMW_BLOCK % STOCHASTIC_STRETCH == 0 && ADAMW_BLOCK % EIGHT_BIT_BLOCK == 0 &&
+                   STOCHASTIC_CALLS % LANES == 0,
+               "a task has whole stretches, a stretch whole vectors");
 
 typedef double lanes_d __attribute__((vector_size(8 * LANES)));
 typedef uint64_t lanes_q __attribute__((vector_size(8 * LANES)));
@@ -88,7 +90,8 @@ INLINE void philox_lanes(lanes_u counter, const uint32_t rest[3], uint64_t key, 
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
 
     for (int round = 0; round < 10; round++) {
-        lanes_u high0, high2, low0 = multiply_wide(c0, 0xd2511f53u, &high0), low2 = multiply_wide(c2, 0xcd9e8d57u, &high2);
+        lanes_u high0, high2;
+        lanes_u low0 = multiply_wide(c0, 0xd2511f53u, &high0), low2 = multiply_wide(c2, 0xcd9e8d57u, &high2);
         c0 = high2 ^ c1 ^ k0;
         c1 = low2;
         c2 = high0 ^ c3 ^ k1;
@@ -211,7 +214,8 @@ static void update_codes(const struct step *step, const struct state *at, uint64
 {
     const struct op_adamw *op = step->op;
     uint8_t *m_code = (uint8_t *)op->m + first, *v_code = (uint8_t *)op->v + first;
-    float m[EIGHT_BIT_BLOCK], v[EIGHT_BIT_BLOCK], *m_scale = op->m_scale + first / EIGHT_BIT_BLOCK, *v_scale = op->v_scale + first / EIGHT_BIT_BLOCK;
+    float m[EIGHT_BIT_BLOCK], v[EIGHT_BIT_BLOCK], *m_scale = op->m_scale + first / EIGHT_BIT_BLOCK;
+    float *v_scale = op->v_scale + first / EIGHT_BIT_BLOCK;
     struct state here = *at;
 
     decode(&step->m, m_code, *m_scale, at->count, m);
@@ -243,7 +247,8 @@ static void adamw_task(void *context, int task, int thread)
 {
     const struct step *step = context;
     const struct op_adamw *op = step->op;
-    uint64_t first = (uint64_t)task * ADAMW_BLOCK, end = first + ADAMW_BLOCK < op->count ? first + ADAMW_BLOCK : op->count;
+    uint64_t first = (uint64_t)task * ADAMW_BLOCK;
+    uint64_t end = first + ADAMW_BLOCK < op->count ? first + ADAMW_BLOCK : op->count;
     struct state at;
 
     if (op->moment_type != DTYPE_U8) {
@@ -270,7 +275,8 @@ static void make_map(bool is_signed, struct map *map)
 
 void CPU(adamw)(struct queue *queue, const struct op_adamw *op)
 {
-    double correction1 = 1 - pow(op->beta1, (double)op->step), correction2 = 1 - pow(op->beta2, (double)op->step), clip = 1;
+    double correction1 = 1 - pow(op->beta1, (double)op->step), correction2 = 1 - pow(op->beta2, (double)op->step);
+    double clip = 1;
     struct step step = {.op = op, .keep = 1 - op->lr * op->decay, .root_correction = (float)sqrt(correction2)};
 
     if (!isfinite(*op->sumsq))

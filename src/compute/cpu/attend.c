@@ -1,8 +1,8 @@
 /* Attention without T x T memory, after FlashAttention: tiles of 64 keys, a running maximum and sum per row.
  *
- * A task owns a block of queries of one document and all query heads of one key head, so that a packed tile of keys serves
- * them all. Tiles are counted from the document's first key whatever the task, so a row's sums have one order: alone,
- * in company, or behind a cache. Scores, probabilities' sums and results are f32; with bf16 operands the
+ * A task owns a block of queries of one document and all query heads of one key head, so that a packed tile of keys
+ * serves them all. Tiles are counted from the document's first key whatever the task, so a row's sums have one order:
+ * alone, in company, or behind a cache. Scores, probabilities' sums and results are f32; with bf16 operands the
  * probabilities are rounded to bf16 before they multiply the values. */
 #include "compute/cpu/tile.h"
 
@@ -42,7 +42,8 @@ static struct attend attend_cut(const struct op_attend *op)
     attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16;
     steps = (size_t)step_count(op->head_dim, attend.is_bf16);
     d_wide = (size_t)tile_width(op->head_dim);
-    attend.slab_bytes = whole_lines(4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 1 + LANES)));
+    attend.slab_bytes = whole_lines(
+        4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 1 + LANES)));
     return attend;
 }
 
@@ -70,7 +71,8 @@ static struct side document_side(const struct block *block, bool is_value)
                          .is_k_down = is_value};
 }
 
-/* Packed tiles of keys and values from a position on: those of the cache, or the batch's own rows, packed into the slab. */
+/* Packed tiles of keys and values from a position on: those of the cache, or the batch's
+ * own rows, packed into the slab. */
 static void find_tiles(struct block *block, int32_t key, int32_t key_count)
 {
     const struct op_attend *op = block->attend->op;
@@ -84,7 +86,8 @@ static void find_tiles(struct block *block, int32_t key, int32_t key_count)
     }
     k = document_side(block, false), v = document_side(block, true);
     tile_pack(&k, shape->is_bf16, (struct part){key, key_count, 0, shape->d}, block->packed, TILE);
-    tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->packed + TILE * shape->d_steps, shape->d_wide);
+    tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->packed + TILE * shape->d_steps,
+              shape->d_wide);
 }
 
 static void pack_queries(const struct block *block)
@@ -93,9 +96,11 @@ static void pack_queries(const struct block *block)
     int32_t group = op->heads / op->kv_heads, row = op->batch->cu_seqlens[block->document] + block->first;
 
     for (int32_t g = 0; g < group; g++) {
-        struct side q = {.m = tile_mat(&op->qkv, row, (block->kv_head * group + g) * op->head_dim, block->query_count, op->head_dim)};
+        struct side q = {.m = tile_mat(&op->qkv, row, (block->kv_head * group + g) * op->head_dim, block->query_count,
+                                       op->head_dim)};
         struct part all = {0, block->query_count, 0, op->head_dim};
-        pack_rows(&q, block->shape.is_bf16, all, block->q + (size_t)(g * block->query_count) * (size_t)block->shape.d_steps);
+        pack_rows(&q, block->shape.is_bf16, all,
+                  block->q + (size_t)(g * block->query_count) * (size_t)block->shape.d_steps);
     }
 }
 
@@ -162,7 +167,8 @@ static void attend_rows(const struct block *block, int32_t row, int32_t count, i
 static void attend_tiles(struct block *block)
 {
     const struct op_attend *op = block->attend->op;
-    int32_t last = position_of(block, block->query_count - 1), window = op->window, from = position_of(block, 0) - window + 1;
+    int32_t last = position_of(block, block->query_count - 1), window = op->window;
+    int32_t from = position_of(block, 0) - window + 1;
     int32_t end = earlier_count(block) + document_rows(op->batch, block->document);
 
     for (int32_t key = window > 0 && from > 0 ? from / TILE * TILE : 0; key <= last; key += TILE) {
@@ -185,7 +191,8 @@ static void write_rows(const struct block *block)
         float sum = lanes_sum(lanes_load(block->sum + (size_t)r * LANES)), inverse = 1 / sum;
 
         for (int32_t j = 0; j < op->head_dim; j += LANES)
-            row_store(to, j, op->head_dim, lanes_load(block->out + (size_t)r * (size_t)block->shape.d_wide + j) * inverse);
+            row_store(to, j, op->head_dim,
+                      lanes_load(block->out + (size_t)r * (size_t)block->shape.d_wide + j) * inverse);
         if (op->lse)
             ((float *)op->lse)[(size_t)head * (size_t)op->qkv.rows + (size_t)t] = block->max[r] + logf(sum);
     }
@@ -210,9 +217,9 @@ static void attend_task(void *context, int task, int thread)
     const struct attend *attend = context;
     const struct op_attend *op = attend->op;
     struct document_block place = document_block(op->batch, task / op->kv_heads, attend->queries);
-    struct block block = {.attend = attend, .shape = tile_shape(op->head_dim, attend->is_bf16), .document = place.document,
-                          .kv_head = task % op->kv_heads, .first = place.first, .query_count = place.count,
-                          .rows = place.count * (op->heads / op->kv_heads)};
+    struct block block = {.attend = attend, .shape = tile_shape(op->head_dim, attend->is_bf16),
+                          .document = place.document, .kv_head = task % op->kv_heads, .first = place.first,
+                          .query_count = place.count, .rows = place.count * (op->heads / op->kv_heads)};
     uint32_t *slab = (uint32_t *)(attend->scratch + (size_t)thread * attend->slab_bytes);
 
     block.q = slab;

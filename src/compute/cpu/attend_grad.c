@@ -1,7 +1,7 @@
-/* The gradient of attention in two passes, for threads that documents and key heads alone would leave idle (attend_once.c is for the
- * others), that need no memory between tasks and no atomics: one owns blocks of queries
- * and sums dq over tiles of keys, one owns blocks of keys and sums dk and dv over tiles of queries. Scores are computed in both,
- * seven products instead of five; in return every sum has one owner and one order.
+/* The gradient of attention in two passes, for threads that documents and key heads alone would leave idle
+ * (attend_once.c is for the others), that need no memory between tasks and no atomics: one owns blocks of queries
+ * and sums dq over tiles of keys, one owns blocks of keys and sums dk and dv over tiles of queries. Scores are computed
+ * in both, seven products instead of five; in return every sum has one owner and one order.
  *
  *   s = cap(scale·q·k)    p = exp(s - lse)    dscore = scale·p·(dout·v - delta)·cap', delta = dout·out
  *   dq = Σ dscore·k       dk = Σ dscore·q     dv = Σ p·dout */
@@ -43,16 +43,19 @@ static struct attend_grad grad_cut(const struct op_attend_grad *op)
     rows = (size_t)grad.queries * (size_t)group;
     rows = rows > KEY_ROWS ? rows : KEY_ROWS;
     grad.delta_bytes = whole_lines((size_t)op->heads * (size_t)op->qkv.rows * sizeof(float));
-    grad.slab_bytes = whole_lines(4 * (2 * rows * (steps + d_wide) + 2 * TILE * (steps + d_wide) + 4 * BRICK_ROWS * TILE));
+    grad.slab_bytes =
+        whole_lines(4 * (2 * rows * (steps + d_wide) + 2 * TILE * (steps + d_wide) + 4 * BRICK_ROWS * TILE));
     return grad;
 }
 
 static struct block block_at(const struct attend_grad *grad, struct document_block place, int32_t rows, int thread)
 {
     struct tile_shape shape = tile_shape(grad->op->head_dim, grad->is_bf16);
-    size_t packed = (size_t)rows * (size_t)shape.d_steps, across = TILE * (size_t)shape.d_steps, down = TILE * (size_t)shape.d_wide;
-    struct block block = {.grad = grad, .shape = shape, .document = place.document, .start = grad->op->batch->cu_seqlens[place.document],
-                          .first = place.first, .count = place.count, .length = document_rows(grad->op->batch, place.document)};
+    size_t packed = (size_t)rows * (size_t)shape.d_steps, across = TILE * (size_t)shape.d_steps;
+    size_t down = TILE * (size_t)shape.d_wide;
+    struct block block = {.grad = grad, .shape = shape, .document = place.document,
+                          .start = grad->op->batch->cu_seqlens[place.document], .first = place.first,
+                          .count = place.count, .length = document_rows(grad->op->batch, place.document)};
     size_t sums = (size_t)rows * (size_t)shape.d_wide;
 
     block.x = (uint32_t *)(grad->slabs + (size_t)thread * grad->slab_bytes);
@@ -94,14 +97,16 @@ static void pack_block(const struct block *block, const struct mat *m, int32_t c
     pack_rows(&side, block->shape.is_bf16, (struct part){block->first, block->count, 0, block->shape.d}, to);
 }
 
-static void pack_across_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count, uint32_t *to)
+static void pack_across_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count,
+                             uint32_t *to)
 {
     struct side side = head_side(block, m, col, false);
 
     tile_pack(&side, block->shape.is_bf16, (struct part){tile, count, 0, block->shape.d}, to, TILE);
 }
 
-static void pack_down_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count, uint32_t *to)
+static void pack_down_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count,
+                           uint32_t *to)
 {
     struct side side = head_side(block, m, col, true);
 
@@ -128,12 +133,13 @@ static void slope_row(const struct block *block, int32_t i, struct span span, st
 {
     const struct op_attend_grad *op = block->grad->op;
 
-    tile_slopes(block->scores + i * TILE, block->dp + i * TILE, op->scale, op->softcap, span, at, operand_row(block, block->p, i),
-                operand_row(block, block->dscore, i));
+    tile_slopes(block->scores + i * TILE, block->dp + i * TILE, op->scale, op->softcap, span, at,
+                operand_row(block, block->p, i), operand_row(block, block->dscore, i));
 }
 
 /* dq of a block of queries, all heads of the group: row r is head r / count, query r % count. */
-static void query_rows(const struct block *block, int32_t kv_head, int32_t row, int32_t count, int32_t key, int32_t key_count)
+static void query_rows(const struct block *block, int32_t kv_head, int32_t row, int32_t count, int32_t key,
+                       int32_t key_count)
 {
     const struct op_attend_grad *op = block->grad->op;
     const struct tile_shape *shape = &block->shape;
@@ -161,7 +167,8 @@ static void query_tiles(const struct block *block, int32_t kv_head)
     const struct op_attend_grad *op = block->grad->op;
     int32_t rows = block->count * (op->heads / op->kv_heads), from = block->first - op->window + 1;
 
-    for (int32_t key = op->window > 0 && from > 0 ? from / TILE * TILE : 0; key < block->first + block->count; key += TILE) {
+    for (int32_t key = op->window > 0 && from > 0 ? from / TILE * TILE : 0; key < block->first + block->count;
+         key += TILE) {
         int32_t key_count = smaller(TILE, block->length - key);
         pack_across_tile(block, &op->qkv, key_col(op, kv_head), key, key_count, block->tile_x);
         pack_across_tile(block, &op->qkv, value_col(op, kv_head), key, key_count, block->tile_g);
@@ -186,11 +193,13 @@ static void query_task(void *context, int task, int thread)
     }
     query_tiles(&block, kv_head);
     for (int32_t g = 0; g < group; g++)
-        write_sums(&block, block.sum_x + (size_t)(g * block.count) * (size_t)block.shape.d_wide, (kv_head * group + g) * op->head_dim);
+        write_sums(&block, block.sum_x + (size_t)(g * block.count) * (size_t)block.shape.d_wide,
+                   (kv_head * group + g) * op->head_dim);
 }
 
 /* dk and dv of up to six keys from one tile of queries of one head: rows are keys, elements queries. */
-static void key_rows(const struct block *block, int32_t head, int32_t row, int32_t count, int32_t query, int32_t query_count)
+static void key_rows(const struct block *block, int32_t head, int32_t row, int32_t count, int32_t query,
+                     int32_t query_count)
 {
     const struct op_attend_grad *op = block->grad->op;
     const struct tile_shape *shape = &block->shape;
@@ -207,15 +216,18 @@ static void key_rows(const struct block *block, int32_t head, int32_t row, int32
     tile_scores(shape, block->g + (size_t)row * (size_t)shape->d_steps, count, block->tile_g, block->dp);
     for (int32_t i = 0; i < count; i++)
         slope_row(block, i, spans[i], (struct slopes){(const float *)op->lse + at, block->grad->delta + at, 1});
-    tile_sum(shape, block->dscore, count, seen, query_count, block->down_x, block->sum_x + (size_t)row * (size_t)shape->d_wide);
-    tile_sum(shape, block->p, count, seen, query_count, block->down_g, block->sum_g + (size_t)row * (size_t)shape->d_wide);
+    tile_sum(shape, block->dscore, count, seen, query_count, block->down_x,
+             block->sum_x + (size_t)row * (size_t)shape->d_wide);
+    tile_sum(shape, block->p, count, seen, query_count, block->down_g,
+             block->sum_g + (size_t)row * (size_t)shape->d_wide);
 }
 
 static void key_tiles(const struct block *block, int32_t head)
 {
     const struct op_attend_grad *op = block->grad->op;
-    int32_t end = op->window > 0 && op->window < block->length ? smaller(block->first + block->count + op->window, block->length)
-                                                               : block->length;
+    int32_t end = op->window > 0 && op->window < block->length
+                      ? smaller(block->first + block->count + op->window, block->length)
+                      : block->length;
 
     for (int32_t query = block->first / TILE * TILE; query < end; query += TILE) {
         int32_t query_count = smaller(TILE, block->length - query), col = head * op->head_dim;
@@ -276,14 +288,16 @@ static void sink_task(void *context, int head, int thread)
     const struct attend_grad *grad = context;
     const struct op_attend_grad *op = grad->op;
     int32_t T = op->qkv.rows;
-    struct row lse = {(float *)op->lse + (size_t)head * (size_t)T, DTYPE_F32}, delta = {grad->delta + (size_t)head * (size_t)T, DTYPE_F32};
+    struct row lse = {(float *)op->lse + (size_t)head * (size_t)T, DTYPE_F32};
+    struct row delta = {grad->delta + (size_t)head * (size_t)T, DTYPE_F32};
     float sink = ((const float *)op->sinks.at)[head];
 
     for (int32_t first = 0; first < T; first += SINK_ROWS) {
         struct span rows = {first, smaller(first + SINK_ROWS, T)};
         lanes sum = {0};
         for (int32_t t = first; t < rows.end; t += LANES)
-            sum += span_select(rows, t, lanes_exp(sink - row_load(lse, t, rows.end)), (lanes){0}) * row_load(delta, t, rows.end);
+            sum += span_select(rows, t, lanes_exp(sink - row_load(lse, t, rows.end)), (lanes){0}) *
+                   row_load(delta, t, rows.end);
         ((float *)op->dsinks.at)[head] -= lanes_sum(sum);
     }
 }

@@ -1,9 +1,9 @@
 /* The gradient of attention in one pass: five products instead of the seven of attend_grad.c, with the same bits.
  *
- * A task owns the queries and keys of one document under one key head. For each head of the group and each tile of 64 keys it
- * passes over the tiles of queries that see them: dq waits in f32 for the whole document while tiles of keys add to it in order, as dk
- * and dv do for tiles of queries and heads. There are as many tasks as documents times key heads: attend_grad.c keeps many
- * threads busy where those are too few. */
+ * A task owns the queries and keys of one document under one key head. For each head of the group and each tile of 64
+ * keys it passes over the tiles of queries that see them: dq waits in f32 for the whole document while tiles of keys
+ * add to it in order, as dk and dv do for tiles of queries and heads. There are as many tasks as documents times key
+ * heads: attend_grad.c keeps many threads busy where those are too few. */
 #include "compute/cpu/tile.h"
 
 struct once {
@@ -18,15 +18,15 @@ struct once {
 /* One task's place and memory. */
 struct work {
     const struct once *once;
-    int32_t start, length, kv_head; /* start: the document's first row in the batch */
+    int32_t start, length, kv_head;      /* start: the document's first row in the batch */
     int32_t head;
-    uint32_t *q, *g;                        /* packed rows of the head's queries and of its dout, all of the document's */
-    uint32_t *q_down, *g_down;              /* [steps][d_wide], tile behind tile */
-    uint32_t *keys, *values, *keys_down;    /* a tile, [d_steps][TILE] twice and [steps][d_wide] */
-    uint32_t *p, *dscore;                   /* [TILE][TILE] in operand type, a row for each query */
-    uint32_t *p_down, *dscore_down;         /* [steps][TILE], steps of queries */
-    float *scores, *dp;                     /* [6, TILE] */
-    float *dq, *dk, *dv;                    /* [length, d_wide] */
+    uint32_t *q, *g;                     /* packed rows of the head's queries and of its dout, all of the document's */
+    uint32_t *q_down, *g_down;           /* [steps][d_wide], tile behind tile */
+    uint32_t *keys, *values, *keys_down; /* a tile, [d_steps][TILE] twice and [steps][d_wide] */
+    uint32_t *p, *dscore;                /* [TILE][TILE] in operand type, a row for each query */
+    uint32_t *p_down, *dscore_down;      /* [steps][TILE], steps of queries */
+    float *scores, *dp;                  /* [6, TILE] */
+    float *dq, *dk, *dv;                 /* [length, d_wide] */
 };
 
 static struct once once_for(const struct op_attend_grad *op)
@@ -37,8 +37,9 @@ static struct once once_for(const struct op_attend_grad *op)
     size_t tiles = (size_t)ceil_div(op->qkv.rows, TILE);
 
     once.down_words = (size_t)step_count(TILE, is_bf16) * d_wide;
-    once.slab_bytes = whole_lines(4 * (TILE * (2 * steps + 4 * TILE + 2 * BRICK_ROWS) + once.down_words +
-                                       tiles * (2 * TILE * steps + 2 * once.down_words) + 3 * (size_t)op->qkv.rows * d_wide));
+    once.slab_bytes =
+        whole_lines(4 * (TILE * (2 * steps + 4 * TILE + 2 * BRICK_ROWS) + once.down_words +
+                         tiles * (2 * TILE * steps + 2 * once.down_words) + 3 * (size_t)op->qkv.rows * d_wide));
     return once;
 }
 
@@ -54,8 +55,8 @@ static struct work work_at(const struct once *once, int task, int thread)
 {
     const struct op_attend_grad *op = once->op;
     int32_t document = task / op->kv_heads;
-    struct work work = {.once = once, .start = op->batch->cu_seqlens[document], .length = document_rows(op->batch, document),
-                        .kv_head = task % op->kv_heads};
+    struct work work = {.once = once, .start = op->batch->cu_seqlens[document],
+                        .length = document_rows(op->batch, document), .kv_head = task % op->kv_heads};
     uint32_t *at = (uint32_t *)(once->slabs + (size_t)thread * once->slab_bytes);
     size_t rows = TILE * (size_t)once->shape.d_steps, square = TILE * TILE, tiles = (size_t)ceil_div(work.length, TILE);
     size_t sums = (size_t)work.length * (size_t)once->shape.d_wide;
@@ -78,18 +79,21 @@ static struct side head_side(const struct work *work, const struct mat *m, int32
     return (struct side){.m = tile_mat(m, work->start, head * d, work->length, d), .is_k_down = is_k_down};
 }
 
-static void pack_wide(const struct work *work, const struct mat *m, int32_t head, int32_t tile, int32_t count, uint32_t *to)
+static void pack_wide(const struct work *work, const struct mat *m, int32_t head, int32_t tile, int32_t count,
+                      uint32_t *to)
 {
     struct side side = head_side(work, m, head, false);
 
     tile_pack(&side, work->once->shape.is_bf16, (struct part){tile, count, 0, work->once->shape.d}, to, TILE);
 }
 
-static void pack_down_wide(const struct work *work, const struct mat *m, int32_t head, int32_t tile, int32_t count, uint32_t *to)
+static void pack_down_wide(const struct work *work, const struct mat *m, int32_t head, int32_t tile, int32_t count,
+                           uint32_t *to)
 {
     struct side side = head_side(work, m, head, true);
 
-    tile_pack(&side, work->once->shape.is_bf16, (struct part){0, work->once->shape.d, tile, count}, to, work->once->shape.d_wide);
+    tile_pack(&side, work->once->shape.is_bf16, (struct part){0, work->once->shape.d, tile, count}, to,
+              work->once->shape.d_wide);
 }
 
 /* A head's queries, once for all tiles of keys that they see. */
@@ -111,7 +115,8 @@ static void pack_queries(const struct work *work)
 }
 
 /* p and dscore of up to six queries against a tile of keys, and what that gives to dq. */
-static void query_rows(const struct work *work, int32_t query, int32_t row, int32_t count, int32_t key, int32_t key_count)
+static void query_rows(const struct work *work, int32_t query, int32_t row, int32_t count, int32_t key,
+                       int32_t key_count)
 {
     const struct op_attend_grad *op = work->once->op;
     const struct tile_shape *shape = &work->once->shape;
@@ -134,20 +139,21 @@ static void query_rows(const struct work *work, int32_t query, int32_t row, int3
              work->dq + (size_t)(query + row) * (size_t)shape->d_wide);
 }
 
-/* to [keys, d_wide] += aᵀ·tile, a [query_count][TILE] being turned into [steps][TILE] first. Key i of the tile is seen from
- * query first + i on. */
-static void key_sums(const struct work *work, const uint32_t *a, uint32_t *a_down, int32_t first, int32_t query_count, int32_t key_count,
-                     const uint32_t *tile, float *to)
+/* to [keys, d_wide] += aᵀ·tile, a [query_count][TILE] being turned into [steps][TILE] first. Key i of the tile is seen
+ * from query first + i on. */
+static void key_sums(const struct work *work, const uint32_t *a, uint32_t *a_down, int32_t first, int32_t query_count,
+                     int32_t key_count, const uint32_t *tile, float *to)
 {
     const struct tile_shape *shape = &work->once->shape;
-    struct side side = {.m = {(void *)(uintptr_t)a, TILE, TILE, TILE, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32}, .is_k_down = true};
+    struct side side = {.m = {(void *)(uintptr_t)a, TILE, TILE, TILE, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32},
+                        .is_k_down = true};
     int32_t steps = step_count(query_count, shape->is_bf16);
 
     pack_down(&side, shape->is_bf16, (struct part){0, TILE, 0, query_count}, a_down, TILE);
     for (int32_t row = 0; row < key_count; row += BRICK_ROWS) {
         int32_t from = first + row > 0 ? smaller(first + row, query_count) / (shape->is_bf16 ? 2 : 1) : 0;
-        struct brick brick = {.a = (const char *)(a_down + (size_t)from * TILE + row), .a_row = 4, .a_step = 4 * TILE, .steps = steps - from,
-                              .is_added = true};
+        struct brick brick = {.a = (const char *)(a_down + (size_t)from * TILE + row), .a_row = 4, .a_step = 4 * TILE,
+                              .steps = steps - from, .is_added = true};
         tile_multiply(brick, shape->is_bf16, smaller(BRICK_ROWS, key_count - row), tile, steps, from, shape->d_wide,
                       to + (size_t)row * (size_t)shape->d_wide);
     }
@@ -170,7 +176,8 @@ static void key_tile(const struct work *work, int32_t key)
         size_t down = (size_t)(query / TILE) * work->once->down_words;
         for (int32_t row = 0; row < count; row += BRICK_ROWS)
             query_rows(work, query, row, smaller(BRICK_ROWS, count - row), key, key_count);
-        key_sums(work, work->dscore, work->dscore_down, key - query, count, key_count, work->q_down + down, work->dk + at);
+        key_sums(work, work->dscore, work->dscore_down, key - query, count, key_count, work->q_down + down,
+                 work->dk + at);
         key_sums(work, work->p, work->p_down, key - query, count, key_count, work->g_down + down, work->dv + at);
     }
 }

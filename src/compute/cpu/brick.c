@@ -15,14 +15,16 @@ INLINE struct row end_row(struct row row, size_t bytes, enum dtype type)
     return (struct row){(char *)row.at + bytes, type};
 }
 
-INLINE void end_add(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes, enum dtype type)
+INLINE void end_add(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes,
+                    enum dtype type)
 {
     UNROLL for (int i = 0; i < BRICK_ROWS; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] += row_load(end_row(from, (size_t)i * row_bytes, type), v * LANES, PANEL);
 }
 
-INLINE void end_store(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes, enum dtype type)
+INLINE void end_store(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes,
+                      enum dtype type)
 {
     UNROLL for (int i = 0; i < BRICK_ROWS; i++)
         UNROLL for (int v = 0; v < vectors; v++)
@@ -73,8 +75,8 @@ INLINE void brick_fetch(const struct brick_end *end, int32_t i, int vectors)
         fetch_row(end->add, end->add_row, i, vectors);
 }
 
-/* k runs in as many stretches as there are rows, so that the requests for what the sums will meet do not come all at once: the
- * panel's own lines would wait behind them. */
+/* k runs in as many stretches as there are rows, so that the requests for what the sums will meet do not come all at
+ * once: the panel's own lines would wait behind them. */
 INLINE void brick_shaped(const struct brick *brick, int rows, int vectors, bool is_bf16)
 {
     lanes sum[BRICK_ROWS][PANEL_VECTORS];

@@ -1,8 +1,8 @@
 /* compute/cpu/brick.h - the one product kernel, and the packers that lay out its operands.
  *
  * A brick is up to 6 rows by up to PANEL columns of a result, held in registers while k runs. Work along k goes in
- * steps of 32 bits: one f32, or two neighbouring bf16 (k, k + 1) that one instruction multiplies and sums. So one layout
- * of 32-bit words serves both types:
+ * steps of 32 bits: one f32, or two neighbouring bf16 (k, k + 1) that one instruction multiplies and sums. So one
+ * layout of 32-bit words serves both types:
  *
  *   A  word (i, step) at a + i·a_row + step·a_step: row-major activations as they lie, or packed
  *   B  a panel [steps][width], width a multiple of LANES up to PANEL
@@ -17,7 +17,8 @@
 
 enum { BRICK_ROWS = 6, PANEL = PANEL_VECTORS * LANES };
 
-/* Where finished sums go: y = scale · sum + bias + add (+ y), each with all columns of the brick; rows in bytes apart. */
+/* Where finished sums go: y = scale · sum + bias + add (+ y), each with all columns of the
+ * brick; rows in bytes apart. */
 struct brick_end {
     struct row y, bias, add; /* .at NULL: no bias, nothing to add */
     size_t y_row, add_row;
@@ -61,8 +62,8 @@ INLINE int32_t step_count(int32_t k, bool is_bf16)
     return is_bf16 ? (k + 1) / 2 : k;
 }
 
-/* One operand of a product: element (i, k) is m[i][k], or m[k][i] where k runs down the rows. With a rate, elements that
- * the dropout drops are read as zeros; they are counted by their place in m. */
+/* One operand of a product: element (i, k) is m[i][k], or m[k][i] where k runs down the rows. With a rate, elements
+ * that the dropout drops are read as zeros; they are counted by their place in m. */
 struct side {
     struct mat m;
     const struct quant *quant; /* NULL: m is plain. Else a panel's packer reads codes, through CPU(pack_codes) */
@@ -78,7 +79,8 @@ INLINE bool side_keeps(const struct side *side, int32_t row, int32_t col)
     return side->rate <= 0 || dropout_keeps(&side->dropout, side->rate, row, col, side->m.cols);
 }
 
-/* LANES words from (row, col) on along a row: f32 values, or for a bf16 product pairs of bf16; `count` elements are there. */
+/* LANES words from (row, col) on along a row: f32 values, or for a bf16 product pairs of bf16;
+ * `count` elements are there. */
 INLINE lanes_u load_words(const struct side *side, bool is_bf16, int32_t row, int32_t col, int32_t count)
 {
     struct row from = row_of(&side->m, row, col), words_from = is_bf16 ? (struct row){from.at, DTYPE_F32} : from;
@@ -97,7 +99,8 @@ INLINE lanes_u load_words(const struct side *side, bool is_bf16, int32_t row, in
         else if (is_bf16)
             some.half[i] = ((const uint16_t *)from.at)[i];
         else
-            some.full[i] = from.type == DTYPE_F32 ? ((const float *)from.at)[i] : f32_from_bf16(((const uint16_t *)from.at)[i]);
+            some.full[i] =
+                from.type == DTYPE_F32 ? ((const float *)from.at)[i] : f32_from_bf16(((const uint16_t *)from.at)[i]);
     memcpy(&words, &some, sizeof words);
     return words;
 }
@@ -143,20 +146,22 @@ INLINE void transpose(lanes_u block[LANES])
     TRANSPOSE_STAGE(block, 1)
 }
 
-/* Rows far apart are beyond what the hardware foresees: the packers ask for what they read a few steps later. The address may
- * lie behind the matrix; nothing is read there. */
+/* Rows far apart are beyond what the hardware foresees: the packers ask for what they read a few steps later. The
+ * address may lie behind the matrix; nothing is read there. */
 enum { AHEAD_ROWS = 32, AHEAD_BYTES = 256 };
 
-/* Both packers write words [steps][width] for elements i .. i + count and k .. k + k_count of a side, zeros where there are none. */
+/* Both packers write words [steps][width] for elements i .. i + count and k .. k + k_count of a
+ * side, zeros where there are none. */
 struct part {
     int32_t i, count, k, k_count;
 };
 
-/* LANES words of each of LANES rows that are all there and need no conversion, and the request for what comes 256 bytes later: in
- * the same rows, or at the beginning of the next LANES rows. */
+/* LANES words of each of LANES rows that are all there and need no conversion, and the request for what comes 256 bytes
+ * later: in the same rows, or at the beginning of the next LANES rows. */
 INLINE void load_block(const char *from, size_t row_bytes, size_t at, size_t used_bytes, lanes_u block[LANES])
 {
-    size_t later = at + AHEAD_BYTES < used_bytes ? at + AHEAD_BYTES : LANES * row_bytes + (at + AHEAD_BYTES - used_bytes);
+    size_t later =
+        at + AHEAD_BYTES < used_bytes ? at + AHEAD_BYTES : LANES * row_bytes + (at + AHEAD_BYTES - used_bytes);
 
     UNROLL for (int n = 0; n < LANES; n++) {
         memcpy(&block[n], from + (size_t)n * row_bytes + at, sizeof block[n]);
@@ -174,7 +179,8 @@ static inline void pack_across(const struct side *side, bool is_bf16, struct par
         for (int32_t step = 0; step < steps; step += LANES) {
             lanes_u block[LANES];
             if (is_plain && i + LANES <= part.count && (step + LANES) * per_step <= part.k_count)
-                load_block(row_of(&side->m, part.i + i, part.k).at, row_bytes, 4 * (size_t)step, (size_t)part.k_count * size, block);
+                load_block(row_of(&side->m, part.i + i, part.k).at, row_bytes, 4 * (size_t)step,
+                           (size_t)part.k_count * size, block);
             else
                 for (int32_t n = 0; n < LANES; n++)
                     block[n] = i + n < part.count ? load_words(side, is_bf16, part.i + i + n, part.k + step * per_step,
@@ -186,8 +192,8 @@ static inline void pack_across(const struct side *side, bool is_bf16, struct par
         }
 }
 
-/* The common case without conversion, tails or dropout: `width` elements of each row from (part.k, part.i) on are there, and k_count is even
- * for bf16. */
+/* The common case without conversion, tails or dropout: `width` elements of each row from (part.k, part.i) on are
+ * there, and k_count is even for bf16. */
 INLINE void pack_down_whole(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
 {
     size_t row_bytes = (size_t)side->m.ld * (is_bf16 ? 2 : 4);
@@ -206,7 +212,8 @@ INLINE void pack_down_whole(const struct side *side, bool is_bf16, struct part p
                 memcpy(&words, from + 4 * i, sizeof words);
             }
             memcpy(to + i, &words, sizeof words);
-            __builtin_prefetch((const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes + (is_bf16 ? 2 : 4) * (size_t)i));
+            __builtin_prefetch(
+                (const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes + (is_bf16 ? 2 : 4) * (size_t)i));
         }
         from += is_bf16 ? 2 * row_bytes : row_bytes;
         to += width;
@@ -258,7 +265,8 @@ static inline void pack_rows(const struct side *side, bool is_bf16, struct part 
 
     for (int32_t i = 0; i < part.count; i++)
         for (int32_t step = 0; step < steps; step += LANES) {
-            lanes_u words = load_words(side, is_bf16, part.i + i, part.k + step * per_step, part.k_count - step * per_step);
+            lanes_u words =
+                load_words(side, is_bf16, part.i + i, part.k + step * per_step, part.k_count - step * per_step);
             row_store((struct row){to + (size_t)i * (size_t)steps, DTYPE_F32}, step, steps, (lanes)words);
         }
 }

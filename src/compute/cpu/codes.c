@@ -1,10 +1,10 @@
-/* Panels of weights that are codes. A tile of 64 by up to 64 numbers is looked up into the first-level cache, in the type that
- * the brick multiplies, and packed from there like any matrix.
+/* Panels of weights that are codes. A tile of 64 by up to 64 numbers is looked up into the first-level cache, in the
+ * type that the brick multiplies, and packed from there like any matrix.
  *
  * All numbers of a block are one of sixteen: code · absmax, rounded to the weight's type once for the block.
  *
- * Where a byte is what a step takes of a column, whole panels need no tile: sixteen rows of bytes are turned into columns, and each
- * lane looks up its own (pack_bytes). The same numbers, more than twice as fast. */
+ * Where a byte is what a step takes of a column, whole panels need no tile: sixteen rows of bytes are turned into
+ * columns, and each lane looks up its own (pack_bytes). The same numbers, more than twice as fast. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 #include "compute/nf4.h"
@@ -37,8 +37,8 @@ INLINE struct lookup lookup_make(float scale, enum dtype type)
     return lookup;
 }
 
-/* Both look up as many of `count` numbers as whole vectors take, and return how many. A byte goes into a word of two elements,
- * shifted so that each element has its code in the lowest bits, which are all that a permutation reads. */
+/* Both look up as many of `count` numbers as whole vectors take, and return how many. A byte goes into a word of two
+ * elements, shifted so that each element has its code in the lowest bits, which are all that a permutation reads. */
 INLINE int32_t expand_half(const uint8_t *codes, int32_t count, struct lookup lookup, uint16_t *to)
 {
     int32_t i = 0;
@@ -69,7 +69,8 @@ INLINE int32_t expand_full(const uint8_t *codes, int32_t count, struct lookup lo
         memcpy(&four, codes + i / 2, sizeof four);
         __m256i bytes = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
         __m256i index = _mm256_or_si256(_mm256_srli_epi64(bytes, 4), _mm256_slli_epi64(bytes, 32));
-        __m256 low = _mm256_permutevar8x32_ps((__m256)lookup.full[0], index), high = _mm256_permutevar8x32_ps((__m256)lookup.full[1], index);
+        __m256 low = _mm256_permutevar8x32_ps((__m256)lookup.full[0], index);
+        __m256 high = _mm256_permutevar8x32_ps((__m256)lookup.full[1], index);
         _mm256_storeu_ps(to + i, _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));
     }
 #endif
@@ -77,7 +78,8 @@ INLINE int32_t expand_full(const uint8_t *codes, int32_t count, struct lookup lo
 }
 
 /* One by one, for what vectors leave. */
-static void expand_rest(const struct nf4 *tensor, int64_t first, int32_t count, const struct lookup *lookup, bool is_bf16, void *to)
+static void expand_rest(const struct nf4 *tensor, int64_t first, int32_t count, const struct lookup *lookup,
+                        bool is_bf16, void *to)
 {
     float full[NF4_CODES];
     uint16_t half[NF4_CODES];
@@ -140,8 +142,8 @@ static const struct nf4 *tensor_of(const struct quant *quant, int32_t row, int32
     return row + count <= quant->row_end[part] ? &quant->part[part] : NULL;
 }
 
-/* Rows of a block, 32 bytes each, become columns: those of the first 16 in the low halves, the rest in the high ones. Four times
- * rows i and i + 8 are interleaved. */
+/* Rows of a block, 32 bytes each, become columns: those of the first 16 in the low halves, the rest in the high ones.
+ * Four times rows i and i + 8 are interleaved. */
 INLINE void turn_bytes(const uint8_t *codes, size_t row_bytes, __m256i out[GROUP])
 {
     __m256i other[GROUP];
@@ -161,8 +163,8 @@ INLINE void turn_bytes(const uint8_t *codes, size_t row_bytes, __m256i out[GROUP
 /* One step of sixteen columns: the high half of a byte is the first number of the pair. */
 INLINE __m512i look_up(__m128i bytes, __m512 code, __m512 scale)
 {
-    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                                           18, 2, 17, 1, 16, 0);
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     __m512i second = _mm512_cvtepu8_epi32(bytes), first = _mm512_srli_epi32(second, 4);
     __m512bh halves = _mm512_cvtne2ps_pbh(_mm512_mul_ps(_mm512_permutexvar_ps(second, code), scale),
                                           _mm512_mul_ps(_mm512_permutexvar_ps(first, code), scale));
@@ -178,12 +180,14 @@ INLINE void pack_block(const uint8_t *codes, size_t row_bytes, const float scale
     turn_bytes(codes, row_bytes, column);
     UNROLL for (int i = 0; i < GROUP; i++) {
         _mm512_storeu_si512(to + (size_t)i * width, look_up(_mm256_castsi256_si128(column[i]), code, scale));
-        _mm512_storeu_si512(to + (size_t)(i + GROUP) * width, look_up(_mm256_extracti128_si256(column[i], 1), code, scale));
+        _mm512_storeu_si512(to + (size_t)(i + GROUP) * width,
+                            look_up(_mm256_extracti128_si256(column[i], 1), code, scale));
     }
 }
 
 /* Sixteen columns of the panel, from k on, up to BLOCKS_MAX blocks. */
-static void pack_group(const struct nf4 *tensor, int32_t row, int32_t cols, int32_t k, int32_t blocks, uint32_t *to, size_t width)
+static void pack_group(const struct nf4 *tensor, int32_t row, int32_t cols, int32_t k, int32_t blocks, uint32_t *to,
+                       size_t width)
 {
     float scales[BLOCKS_MAX][GROUP], of_row[BLOCKS_MAX];
     int64_t first = (int64_t)row * cols + k;
@@ -204,8 +208,8 @@ static bool pack_bytes(const struct side *side, struct part part, uint32_t *to, 
     const struct nf4 *tensor[PANEL / GROUP];
     int32_t row[PANEL / GROUP], groups = part.count / GROUP, blocks = part.k_count / NF4_BLOCK;
 
-    if (side->is_k_down || side->m.cols % NF4_BLOCK || part.k % NF4_BLOCK || part.k_count % NF4_BLOCK || part.count != width ||
-        part.count % GROUP)
+    if (side->is_k_down || side->m.cols % NF4_BLOCK || part.k % NF4_BLOCK || part.k_count % NF4_BLOCK ||
+        part.count != width || part.count % GROUP)
         return false;
     for (int32_t i = 0; i < groups; i++)
         if (!(tensor[i] = tensor_of(side->quant, part.i + i * GROUP, GROUP, &row[i])))
@@ -226,7 +230,8 @@ static bool pack_bytes(const struct side *side, struct part part, uint32_t *to, 
 void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
 {
     struct tile tile;
-    struct side plain = {.m = {&tile, TILE, TILE, TILE, is_bf16 ? DTYPE_BF16 : DTYPE_F32}, .is_k_down = side->is_k_down};
+    struct side plain = {.m = {&tile, TILE, TILE, TILE, is_bf16 ? DTYPE_BF16 : DTYPE_F32},
+                         .is_k_down = side->is_k_down};
 
     if (is_bf16 && pack_bytes(side, part, to, width))
         return;
@@ -237,6 +242,7 @@ void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, ui
 
         for (int32_t i = 0; i < rows; i++)
             expand_row(side, row + i, col, cols, is_bf16, is_bf16 ? (void *)tile.half[i] : (void *)tile.full[i]);
-        pack_panel(&plain, is_bf16, (struct part){0, part.count, 0, k_count}, to + (size_t)step_count(k, is_bf16) * (size_t)width, width);
+        pack_panel(&plain, is_bf16, (struct part){0, part.count, 0, k_count},
+                   to + (size_t)step_count(k, is_bf16) * (size_t)width, width);
     }
 }

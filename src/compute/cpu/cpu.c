@@ -10,8 +10,9 @@ static bool has_path(enum cpu_path path)
     case CPU_PATH_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case CPU_PATH_AVX512:
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("fma");
     case CPU_PATH_AVX512BF16:
         return has_path(CPU_PATH_AVX512) && __builtin_cpu_supports("avx512bf16");
     default:

@@ -22,7 +22,8 @@ size_t CPU(attend_grad_once_scratch)(const struct op_attend_grad *op, int thread
 void CPU(attend_grad_once)(struct queue *queue, const struct op_attend_grad *op, const float *delta, void *scratch);
 size_t CPU(route_scratch)(const struct op_route *op, int thread_count);
 
-/* thin.c: `linear` of a weight in panels for up to THIN_ROWS rows, with the bits that it has among more; needs no scratch. */
+/* thin.c: `linear` of a weight in panels for up to THIN_ROWS rows, with the bits that it
+ * has among more; needs no scratch. */
 enum { THIN_ROWS = LANES == 16 ? 8 : 4 };
 bool CPU(linear_is_thin)(const struct op_linear *op);
 void CPU(linear_thin)(struct queue *queue, const struct op_linear *op);
@@ -31,11 +32,13 @@ void CPU(linear_thin)(struct queue *queue, const struct op_linear *op);
 size_t CPU(panel_bytes)(const struct mat *w);
 void CPU(lay_out)(struct queue *queue, const struct mat *w, void *to);
 
-/* keys.c: keys and values behind a cache in the order of attention's tiles: see struct backend. Appends those that one key head of a
- * document has in the batch, and finds the words of a packed tile, of keys or of values, from a position on. */
+/* keys.c: keys and values behind a cache in the order of attention's tiles: see struct backend. Appends those
+ * that one key head of a document has in the batch, and finds the words of a packed tile, of keys or of
+ * values, from a position on. */
 size_t CPU(cache_bytes)(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim);
 void CPU(cache_append)(const struct op_attend *op, int32_t document, int32_t kv_head);
-const uint32_t *CPU(cache_tile)(const struct kv_cache *cache, bool is_value, int32_t head_dim, int32_t kv_head, int32_t position);
+const uint32_t *CPU(cache_tile)(const struct kv_cache *cache, bool is_value, int32_t head_dim, int32_t kv_head,
+                                int32_t position);
 
 INLINE size_t whole_lines(size_t bytes)
 {

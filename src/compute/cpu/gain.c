@@ -88,7 +88,8 @@ static void gain_grad_task(void *context, int task, int thread)
                 sum[v] += row_load(dy, v * LANES, count) * row_load(x, v * LANES, count);
         }
         for (int v = 0; v * LANES < count; v++)
-            row_store(dm, v * LANES, count, row_load(dm, v * LANES, count) + sum[v] * row_load(inverse, v * LANES, count));
+            row_store(dm, v * LANES, count,
+                      row_load(dm, v * LANES, count) + sum[v] * row_load(inverse, v * LANES, count));
     }
 }
 

@@ -8,7 +8,8 @@ static const float gelu_cubic = 0.044715f;
 
 static const float oss_slope = 1.702f;
 
-/* h = act(z)·u and its slopes: by the gate and by up. silu: z·σ, σ(1 + z(1 - σ)). gelu: ½z(1 + τ), τ = tanh(√(2/π)(z + 0.044715 z³)). */
+/* h = act(z)·u and its slopes: by the gate and by up. silu: z·σ, σ(1 + z(1 - σ)). gelu: ½z(1 + τ),
+ * τ = tanh(√(2/π)(z + 0.044715 z³)). */
 struct gated {
     lanes h, by_gate, by_up;
 };
@@ -23,8 +24,9 @@ INLINE struct gated gated_silu(lanes z, lanes u)
 INLINE struct gated gated_gelu(lanes z, lanes u)
 {
     lanes t = lanes_tanh(gelu_scale * (z + gelu_cubic * z * z * z)), value = 0.5f * z * (1 + t);
+    lanes slope = 0.5f * (1 + t) + 0.5f * z * (1 - t * t) * gelu_scale * (1 + 3 * gelu_cubic * z * z);
 
-    return (struct gated){value * u, (0.5f * (1 + t) + 0.5f * z * (1 - t * t) * gelu_scale * (1 + 3 * gelu_cubic * z * z)) * u, value};
+    return (struct gated){value * u, slope * u, value};
 }
 
 INLINE struct gated gated_oss(lanes gate, lanes up, float limit)
@@ -34,7 +36,8 @@ INLINE struct gated gated_oss(lanes gate, lanes up, float limit)
     lanes u = lanes_select(up > limit, lanes_all(limit), lanes_select(up < -limit, lanes_all(-limit), up)) + 1;
     lanes by_gate = sigmoid * (1 + oss_slope * z * (1 - sigmoid)) * u;
 
-    return (struct gated){value * u, lanes_select(is_cut, (lanes){0}, by_gate), lanes_select(is_up_cut, (lanes){0}, value)};
+    return (struct gated){value * u, lanes_select(is_cut, (lanes){0}, by_gate),
+                          lanes_select(is_up_cut, (lanes){0}, value)};
 }
 
 INLINE struct gated gated_of(enum act act, float limit, lanes gate, lanes up)

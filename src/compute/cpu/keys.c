@@ -1,8 +1,8 @@
 /* Keys and values behind a cache, packed when they come: what attention reads for each new token it never packs again.
  *
  * A key head has tiles of 64 positions one behind the other, each as the brick takes it (tile.h): keys as panels of the
- * tile's positions, [d_steps][TILE], values as panels of the head's columns, [steps][d_wide]. Both take as many words as the larger,
- * the values. */
+ * tile's positions, [d_steps][TILE], values as panels of the head's columns, [steps][d_wide]. Both take as many words
+ * as the larger, the values. */
 #include "compute/cpu/tile.h"
 
 static bool is_bf16(enum dtype type)
@@ -20,11 +20,13 @@ size_t CPU(cache_bytes)(const struct kv_cache *cache, int32_t kv_heads, int32_t 
     return 4 * (size_t)kv_heads * (size_t)(cache->capacity / TILE) * tile_words(cache->type, head_dim);
 }
 
-const uint32_t *CPU(cache_tile)(const struct kv_cache *cache, bool is_value, int32_t head_dim, int32_t kv_head, int32_t position)
+const uint32_t *CPU(cache_tile)(const struct kv_cache *cache, bool is_value, int32_t head_dim, int32_t kv_head,
+                                int32_t position)
 {
     size_t tiles = (size_t)(cache->capacity / TILE), tile = (size_t)(position % cache->capacity / TILE);
 
-    return (const uint32_t *)(is_value ? cache->v : cache->k) + ((size_t)kv_head * tiles + tile) * tile_words(cache->type, head_dim);
+    return (const uint32_t *)(is_value ? cache->v : cache->k) +
+           ((size_t)kv_head * tiles + tile) * tile_words(cache->type, head_dim);
 }
 
 /* The key in a row of `side` becomes column `at` of the tile's panels. */
@@ -40,14 +42,16 @@ static void put_key(const struct side *side, const struct tile_shape *shape, int
     }
 }
 
-/* The value becomes a step of the tile's panels, in bf16 half of one: the other half may belong to a position that is still seen. */
+/* The value becomes a step of the tile's panels, in bf16 half of one: the other half may belong to
+ * a position that is still seen. */
 static void put_value(const struct side *side, const struct tile_shape *shape, int32_t row, int32_t at, uint32_t *tile)
 {
     int32_t steps = step_count(TILE, shape->is_bf16), step = shape->is_bf16 ? at / 2 : at;
 
     for (int32_t col = 0; col < shape->d_wide; col += LANES) {
         int32_t panel = col / PANEL * PANEL;
-        uint32_t *to = tile + (size_t)panel * (size_t)steps + (size_t)step * (size_t)tile_panel(shape->d_wide, panel) + (col - panel);
+        uint32_t *to = tile + (size_t)panel * (size_t)steps + (size_t)step * (size_t)tile_panel(shape->d_wide, panel) +
+                       (col - panel);
         lanes_u words = load_elements(side, shape->is_bf16, row, col, shape->d - col), there;
         if (shape->is_bf16) {
             memcpy(&there, to, sizeof there);

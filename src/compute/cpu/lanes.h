@@ -292,8 +292,8 @@ INLINE float lanes_largest(lanes value)
     return LANES_FOLD(value, 1, lanes_max)[0];
 }
 
-/* eˣ as 2ⁿ·eʳ, |r| <= ½ ln 2, eʳ by Cephes' polynomial of degree 7. Relative error at most 2e-7 in [-87.33, 88.37]; 0 below,
- * infinity above, NaN stays NaN. */
+/* eˣ as 2ⁿ·eʳ, |r| <= ½ ln 2, eʳ by Cephes' polynomial of degree 7. Relative error at most 2e-7 in [-87.33, 88.37]; 0
+ * below, infinity above, NaN stays NaN. */
 INLINE lanes lanes_exp(lanes x)
 {
     const float round = 0x1.8p23f;

@@ -14,7 +14,8 @@ static int32_t adapter_in_count(const struct weight *w)
 static struct product adapter_in(const struct op_linear *op, int32_t i)
 {
     const struct weight *w = op->w;
-    struct weight_part all = {.cols = w->a.rows, .scale = w->lora_scale}, part = w->part_scale ? weight_part(w, i) : all;
+    struct weight_part all = {.cols = w->a.rows, .scale = w->lora_scale};
+    struct weight_part part = w->part_scale ? weight_part(w, i) : all;
     struct segment segment = {.a = {.m = op->x, .rate = w->lora_dropout, .dropout = op->dropout},
                               .b = {.m = sub_rows(&w->a, part.col, part.cols)}, .k = op->x.cols};
 
@@ -32,8 +33,9 @@ static struct product forward(const struct op_linear *op)
     struct segment base = {.a = {.m = op->x}, .b = weight_side(w, &op->x), .k = op->x.cols};
     struct segment adapter = {.a = {.m = behind(&op->x, 0, R)}, .b = {.m = w->b, .panels = w->b_panels}, .k = R};
 
-    return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter}, .segment_count = R ? 2 : 1,
-                            .scale = 1, .y = op->y, .bias = op->bias, .add = op->add, .softcap = op->softcap};
+    return (struct product){.rows = op->x.rows, .cols = op->y.cols, .segments = {base, adapter},
+                            .segment_count = R ? 2 : 1, .scale = 1, .y = op->y, .bias = op->bias, .add = op->add,
+                            .softcap = op->softcap};
 }
 
 static struct chain forward_chain(const struct op_linear *op)

@@ -1,7 +1,7 @@
 /* dx = dy·W with the adapter's share: dt behind dy in the same chain.
  *
- * A weight of many rows, such as a head, goes by stretches of them: all but the last are summed in f32 in scratch, which the last
- * adds before it rounds. So each stretch waits in L3 in panels for all tasks, and dy is read once. */
+ * A weight of many rows, such as a head, goes by stretches of them: all but the last are summed in f32 in scratch,
+ * which the last adds before it rounds. So each stretch waits in L3 in panels for all tasks, and dy is read once. */
 #include "compute/cpu/product.h"
 #include "compute/grouped.h"
 #include "compute/parts.h"
@@ -60,20 +60,21 @@ static struct product stretch(const struct op_linear_grad_in *op, struct mat sum
 {
     int32_t count = stretch_rows(op->w);
 
-    return (struct product){.rows = sums.rows, .cols = sums.cols, .segments = {base_segment(op, first, count)}, .segment_count = 1,
-                            .scale = 1, .y = sums, .is_added = first > 0};
+    return (struct product){.rows = sums.rows, .cols = sums.cols, .segments = {base_segment(op, first, count)},
+                            .segment_count = 1, .scale = 1, .y = sums, .is_added = first > 0};
 }
 
-/* dx (+)= drop'(dt·A) + dy·W, of W's last stretch + the sums of the others. With dropout the adapter's part comes first, so
- * that its sums can be masked. */
+/* dx (+)= drop'(dt·A) + dy·W, of W's last stretch + the sums of the others. With dropout the adapter's part comes
+ * first, so that its sums can be masked. */
 static struct product backward(const struct op_linear_grad_in *op, struct mat sums)
 {
     const struct weight *w = op->w;
     int32_t R = w->a.rows, first = last_stretch(w);
     bool is_masked = R && w->lora_dropout > 0;
-    struct segment adapter = {.a = {.m = behind(&op->dy, 0, R)}, .b = {.m = w->a, .is_k_down = true}, .k = R, .is_masked = is_masked};
-    struct product p = {.rows = op->dy.rows, .cols = op->dx.cols, .segment_count = R ? 2 : 1, .scale = 1, .y = op->dx, .add = sums,
-                        .is_added = op->is_added, .rate = w->lora_dropout, .dropout = op->dropout};
+    struct segment adapter = {.a = {.m = behind(&op->dy, 0, R)}, .b = {.m = w->a, .is_k_down = true}, .k = R,
+                              .is_masked = is_masked};
+    struct product p = {.rows = op->dy.rows, .cols = op->dx.cols, .segment_count = R ? 2 : 1, .scale = 1, .y = op->dx,
+                        .add = sums, .is_added = op->is_added, .rate = w->lora_dropout, .dropout = op->dropout};
 
     p.segments[is_masked ? 1 : 0] = base_segment(op, first, op->dy.cols - first);
     p.segments[is_masked ? 0 : 1] = adapter;
@@ -99,7 +100,8 @@ static void zero_dt_of_empty_parts(const struct op_linear_grad_in *op)
         struct mat dt = behind(&op->dy, part.col, part.cols);
 
         for (int32_t row = 0; part.rows == 0 && row < dt.rows; row++)
-            memset((char *)dt.at + (size_t)row * (size_t)dt.ld * dtype_bytes(dt.type), 0, (size_t)dt.cols * dtype_bytes(dt.type));
+            memset((char *)dt.at + (size_t)row * (size_t)dt.ld * dtype_bytes(dt.type), 0,
+                   (size_t)dt.cols * dtype_bytes(dt.type));
     }
 }
 

@@ -1,4 +1,5 @@
-/* Gradients of a weight, its bias and its adapter: sums over tokens, so both operands of a product come from columns. */
+/* Gradients of a weight, its bias and its adapter: sums over tokens, so both operands of a
+ * product come from columns. */
 #include "compute/cpu/product.h"
 #include "compute/grouped.h"
 #include "compute/parts.h"
@@ -9,13 +10,14 @@ enum {
 };
 
 /* grad += scale · leftᵀ·right over rows [first, first + count). */
-static struct product outer(struct mat grad, const struct mat *left, const struct mat *right, int32_t first, int32_t count, float scale)
+static struct product outer(struct mat grad, const struct mat *left, const struct mat *right, int32_t first,
+                            int32_t count, float scale)
 {
     struct segment segment = {.a = {.m = sub_rows(left, first, count), .is_k_down = true},
                               .b = {.m = sub_rows(right, first, count), .is_k_down = true}, .k = count};
 
-    return (struct product){.rows = grad.rows, .cols = grad.cols, .segments = {segment}, .segment_count = 1, .scale = scale, .y = grad,
-                            .is_added = true};
+    return (struct product){.rows = grad.rows, .cols = grad.cols, .segments = {segment}, .segment_count = 1,
+                            .scale = scale, .y = grad, .is_added = true};
 }
 
 /* dA += dtᵀ·drop(x) */

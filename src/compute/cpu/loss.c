@@ -1,5 +1,5 @@
-/* Cross-entropy of rows of logits, and its gradient in place or at their front in a shorter type. exp is lanes_exp of x - max; its sum goes to double every
- * 64 vectors, so that it holds 1e-6 for any vocabulary. */
+/* Cross-entropy of rows of logits, and its gradient in place or at their front in a shorter type. exp is lanes_exp of
+ * x - max; its sum goes to double every 64 vectors, so that it holds 1e-6 for any vocabulary. */
 #include "compute/cpu/cpu_int.h"
 
 enum { BLOCK = 64 * LANES };
@@ -91,7 +91,8 @@ static void loss_task(void *context, int i, int thread)
     else
         row_grad(row, grad, V, max, factor, per_cap, false);
     at_label *= per_cap;
-    row_store(grad, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label))); /* p - 1 without cancellation */
+    /* p - 1 without cancellation. */
+    row_store(grad, label, label + 1, lanes_all((float)(op->coef[i] * expm1(-nll)) * (1 - at_label * at_label)));
 }
 
 void CPU(loss)(struct queue *queue, const struct op_loss *op)

@@ -1,5 +1,5 @@
-/* RMSNorm with the residual's addition, and its gradient. One pass over memory each way; sums in f32 lanes. Held to 4e-6
- * relative to Σ|terms| against the reference at D <= 8192. */
+/* RMSNorm with the residual's addition, and its gradient. One pass over memory each way; sums in f32 lanes. Held to
+ * 4e-6 relative to Σ|terms| against the reference at D <= 8192. */
 #include "compute/cpu/cpu_int.h"
 #include "compute/cpu/norm.h"
 
@@ -53,7 +53,8 @@ void CPU(norm)(struct queue *queue, const struct op_norm *op)
 static void grad_row(const struct op_norm_grad *op, int32_t t)
 {
     int32_t D = op->dy.cols;
-    struct row dy = row_of(&op->dy, t, 0), r = row_of(&op->r, t, 0), dr = row_of(&op->dr, t, 0), w = row_of(&op->w, 0, 0);
+    struct row dy = row_of(&op->dy, t, 0), r = row_of(&op->r, t, 0), dr = row_of(&op->dr, t, 0);
+    struct row w = row_of(&op->w, 0, 0);
     float rstd = ((const float *)op->rstd)[t], factor;
     lanes sum = {0};
 
@@ -77,7 +78,8 @@ static void dw_block(const struct op_norm_grad *op, int32_t col)
         for (int32_t t = first; t < smaller(first + DW_ROWS, T); t++) {
             struct row dy = row_of(&op->dy, t, col), r = row_of(&op->r, t, col);
             for (int v = 0; v * LANES < count; v++)
-                sum[v] += row_load(dy, v * LANES, count) * (row_load(r, v * LANES, count) * ((const float *)op->rstd)[t]);
+                sum[v] +=
+                    row_load(dy, v * LANES, count) * (row_load(r, v * LANES, count) * ((const float *)op->rstd)[t]);
         }
         for (int v = 0; v * LANES < count; v++)
             row_store(dw, v * LANES, count, row_load(dw, v * LANES, count) + sum[v]);

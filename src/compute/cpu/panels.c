@@ -1,7 +1,7 @@
 /* Weights in panels before any product asks: what product.c packs for each task, once for all.
  *
- * Panel after panel of PANEL columns, each [steps][width] words; the last is as wide as panel_width says. A whole panel takes
- * what its rows took, so a matrix without gaps is laid out in place. */
+ * Panel after panel of PANEL columns, each [steps][width] words; the last is as wide as panel_width says. A whole panel
+ * takes what its rows took, so a matrix without gaps is laid out in place. */
 #include "base/arena.h"
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"

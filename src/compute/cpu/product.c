@@ -1,8 +1,8 @@
 /* How products run.
  *
- * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them. A B too
- * large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps, and six
- * rows at a time are finished while they are in cache: scale, bias, addition, one rounding. */
+ * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them.
+ * A B too large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps,
+ * and six rows at a time are finished while they are in cache: scale, bias, addition, one rounding. */
 #include "compute/cpu/product.h"
 
 enum {
@@ -33,7 +33,8 @@ static size_t packed_row_bytes(const struct product *p)
     return bytes;
 }
 
-/* Blocks of rows are whole bricks; where A comes from columns, whole vectors too, which its packer takes without looking. */
+/* Blocks of rows are whole bricks; where A comes from columns, whole vectors too, which its
+ * packer takes without looking. */
 static int32_t row_unit(const struct product *p)
 {
     return p->segments[0].a.is_k_down ? ROWS_MIN : BRICK_ROWS;
@@ -48,7 +49,8 @@ static void product_describe(struct product *p)
 {
     p->is_bf16 = HAS_BF16_PRODUCTS;
     for (int s = 0; s < p->segment_count; s++)
-        p->is_bf16 &= p->segments[s].a.m.type == DTYPE_BF16 && (p->segments[s].b.m.type == DTYPE_BF16 || p->segments[s].b.is_rounded);
+        p->is_bf16 &= p->segments[s].a.m.type == DTYPE_BF16 &&
+                      (p->segments[s].b.m.type == DTYPE_BF16 || p->segments[s].b.is_rounded);
     p->panels = ceil_div(p->cols, PANEL);
     p->panel_steps = 0;
     for (int s = 0; s < p->segment_count; s++)
@@ -76,20 +78,20 @@ static bool is_worth_sharing(const struct product *p)
     return !is_laid_out(p) && p->rows > ROWS_MIN && (size_t)p->panels * panel_bytes(p) <= SHARED_BYTES_MAX;
 }
 
-/* Whether the brick can run over both segments at once: a row of A goes on where the first ends, as an adapter's columns behind
- * the activations do. */
+/* Whether the brick can run over both segments at once: a row of A goes on where the first ends, as an adapter's
+ * columns behind the activations do. */
 static bool can_join(const struct product *p)
 {
     const struct segment *first = &p->segments[0], *second = &p->segments[1];
     const struct mat *a = &first->a.m, *next = &second->a.m;
 
     return p->segment_count == 2 && p->is_shared && !first->is_masked && !first->b.panels && !second->b.panels &&
-           is_direct(first, p->is_bf16) && is_direct(second, p->is_bf16) && a->type == next->type && a->ld == next->ld &&
-           row_of(a, 0, first->k).at == next->at;
+           is_direct(first, p->is_bf16) && is_direct(second, p->is_bf16) && a->type == next->type &&
+           a->ld == next->ld && row_of(a, 0, first->k).at == next->at;
 }
 
-/* Rows of a block whose A stays in cache, whole in the number of threads; panels in groups for at least eight tasks a thread where no A is
- * packed for each of them anew. */
+/* Rows of a block whose A stays in cache, whole in the number of threads; panels in groups for at least eight tasks a
+ * thread where no A is packed for each of them anew. */
 static void cut_shared(struct chain *chain, int thread_count)
 {
     const struct product *p = &chain->p[chain->count - 1];
@@ -120,7 +122,8 @@ static void cut_own(struct chain *chain, int thread_count)
         int32_t rows = block_rows(p, blocks), groups = chain->count > 1 ? 1 : p->panels, time;
         if (row_bytes && chain->count == 1)
             groups = smaller(p->panels, ceil_div(4 * thread_count, blocks));
-        time = ceil_div(ceil_div(p->rows, rows) * groups, thread_count) * ceil_div(p->panels, groups) * (rows + PACK_ROWS);
+        time =
+            ceil_div(ceil_div(p->rows, rows) * groups, thread_count) * ceil_div(p->panels, groups) * (rows + PACK_ROWS);
         if (time < best) {
             best = time;
             chain->row_block = rows;
@@ -131,8 +134,8 @@ static void cut_own(struct chain *chain, int thread_count)
     chain->groups = ceil_div(p->panels, chain->panel_group);
 }
 
-/* Chooses types and tasks, and tells the scratch. It is not what this cut needs but what any cut of fewer rows may need: a plan
- * asks for its largest micro-batch alone. */
+/* Chooses types and tasks, and tells the scratch. It is not what this cut needs but what any cut of fewer rows may
+ * need: a plan asks for its largest micro-batch alone. */
 static void chain_cut(struct chain *chain, int thread_count)
 {
     int32_t chunk_steps = 0;
@@ -146,10 +149,14 @@ static void chain_cut(struct chain *chain, int thread_count)
         all_bytes = (size_t)p->panels * panel_bytes(p);
         p->is_shared = is_worth_sharing(p);
         p->is_joined = can_join(p);
-        chain->shared_bytes += p->rows <= ROWS_MIN || is_laid_out(p) ? 0 : all_bytes < SHARED_BYTES_MAX ? all_bytes : SHARED_BYTES_MAX;
-        chain->a_bytes = larger(chain->a_bytes, row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) + LANES * row_bytes : 0);
+        chain->shared_bytes += p->rows <= ROWS_MIN || is_laid_out(p) ? 0
+                               : all_bytes < SHARED_BYTES_MAX        ? all_bytes
+                                                                     : SHARED_BYTES_MAX;
+        chain->a_bytes =
+            larger(chain->a_bytes, row_bytes ? larger(A_BYTES_MAX, ROWS_MIN * row_bytes) + LANES * row_bytes : 0);
         for (int s = 0; s < p->segment_count; s++)
-            chunk_steps = (int32_t)larger((size_t)chunk_steps, (size_t)smaller(CHUNK_STEPS, step_count(p->segments[s].k, p->is_bf16)));
+            chunk_steps = (int32_t)larger((size_t)chunk_steps,
+                                          (size_t)smaller(CHUNK_STEPS, step_count(p->segments[s].k, p->is_bf16)));
     }
     if (chain->p[chain->count - 1].is_shared || is_laid_out(&chain->p[chain->count - 1]))
         cut_shared(chain, thread_count);
@@ -206,7 +213,8 @@ static struct brick brick_for(const struct task *task, int s)
     char *packed = task->a;
 
     if (is_direct(segment, p->is_bf16))
-        return (struct brick){.a = row_of(&segment->a.m, task->row, 0).at, .a_row = (size_t)segment->a.m.ld * (p->is_bf16 ? 2 : 4),
+        return (struct brick){.a = row_of(&segment->a.m, task->row, 0).at,
+                              .a_row = (size_t)segment->a.m.ld * (p->is_bf16 ? 2 : 4),
                               .a_step = 4};
     for (int i = 0; i < s; i++)
         if (!is_direct(&p->segments[i], p->is_bf16))
@@ -255,7 +263,8 @@ INLINE void finish_row(struct ending end, const float *sums, int32_t cols)
 static void finish(const struct task *task, int32_t row, int32_t count)
 {
     const struct product *p = task->p;
-    struct ending end = {.scale = p->scale, .softcap = p->softcap, .has_bias = p->bias.at, .has_add = p->add.at, .is_added = p->is_added};
+    struct ending end = {.scale = p->scale, .softcap = p->softcap, .has_bias = p->bias.at, .has_add = p->add.at,
+                         .is_added = p->is_added};
     bool is_plain = !end.has_bias && !end.has_add && !end.is_added && end.softcap <= 0 && task->col_count == PANEL;
 
     for (int32_t i = row; i < row + count; i++) {
@@ -295,8 +304,8 @@ static void fetch_result(const struct task *task, int32_t row, int32_t count)
     }
 }
 
-/* Whole bricks finish in registers, with the bits of finish(): where a product is scaled and added to, a compiler may fuse the two in
- * one place and not in the other. */
+/* Whole bricks finish in registers, with the bits of finish(): where a product is scaled and added to, a compiler may
+ * fuse the two in one place and not in the other. */
 static bool ends_in_brick(const struct task *task)
 {
     const struct product *p = task->p;
@@ -314,7 +323,8 @@ static size_t row_bytes_of(const struct mat *m)
 static struct brick_end brick_end_for(const struct task *task)
 {
     const struct product *p = task->p;
-    struct brick_end end = {.y = row_of(&p->y, task->row, task->col), .y_row = row_bytes_of(&p->y), .scale = p->scale, .is_added = p->is_added};
+    struct brick_end end = {.y = row_of(&p->y, task->row, task->col), .y_row = row_bytes_of(&p->y), .scale = p->scale,
+                            .is_added = p->is_added};
 
     if (p->bias.at)
         end.bias = row_of(&p->bias, 0, task->col);
@@ -331,7 +341,8 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     const struct product *p = task->p;
     struct brick brick = brick_for(task, s);
     struct brick_end end = brick_end_for(task);
-    bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1), has_end = is_finished && ends_in_brick(task);
+    bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1);
+    bool has_end = is_finished && ends_in_brick(task);
 
     brick.a += (size_t)from * brick.a_step;
     brick.b = panel;
@@ -356,7 +367,8 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     }
 }
 
-static void pack_b(const struct product *p, const struct segment *segment, struct part part, uint32_t *to, int32_t width)
+static void pack_b(const struct product *p, const struct segment *segment, struct part part, uint32_t *to,
+                   int32_t width)
 {
     if (segment->b.quant)
         CPU(pack_codes)(&segment->b, p->is_bf16, part, to, width);
@@ -377,7 +389,8 @@ static const uint32_t *packed_panel(const struct task *task, const struct segmen
     if (!p->is_shared)
         return NULL;
     panel = p->shared + (size_t)(task->col / PANEL) * (size_t)p->panel_steps * PANEL;
-    return segment == p->segments ? panel : panel + (size_t)step_count(p->segments[0].k, p->is_bf16) * (size_t)task->width;
+    return segment == p->segments ? panel
+                                  : panel + (size_t)step_count(p->segments[0].k, p->is_bf16) * (size_t)task->width;
 }
 
 static void run_panel(struct task *task, int32_t panel)
@@ -398,7 +411,8 @@ static void run_panel(struct task *task, int32_t panel)
             struct part part = {task->col, task->col_count, k, smaller(here * per_step, segment->k - k)};
             if (!packed)
                 pack_b(p, segment, part, task->panel, task->width);
-            run_rows(task, s, from, here, packed ? packed + (size_t)from * (size_t)task->width : task->panel, from + here == steps);
+            run_rows(task, s, from, here, packed ? packed + (size_t)from * (size_t)task->width : task->panel,
+                     from + here == steps);
         }
     }
 }
@@ -412,7 +426,8 @@ static void chain_task(void *context, int index, int thread)
     for (int i = 0; i < chain->count; i++) {
         const struct product *p = &chain->p[i];
         struct task task = {.p = p, .row = block * chain->row_block, .a = slab};
-        int32_t first = chain->count > 1 ? 0 : group * chain->panel_group, end = chain->count > 1 ? p->panels : first + chain->panel_group;
+        int32_t first = chain->count > 1 ? 0 : group * chain->panel_group;
+        int32_t end = chain->count > 1 ? p->panels : first + chain->panel_group;
         task.row_count = smaller(chain->row_block, p->rows - task.row);
         task.sums = (float *)(slab + chain->a_bytes);
         task.panel = (uint32_t *)(task.sums + OWN_ROWS_MAX * PANEL);

@@ -1,11 +1,12 @@
 /* compute/cpu/product.h - products of matrices, and several of them over the same rows.
  *
- * A product is a result, one or two pairs of operands that are summed into it, and what is done to a sum before its one rounding.
- * linear.c, linear_grad_in.c and linear_grad_w.c write their operations in such products; product.c cuts them into tasks. How
- * the rows and columns are cut may depend on the number of threads; the order of each sum does not.
+ * A product is a result, one or two pairs of operands that are summed into it, and what is done to a sum before its one
+ * rounding. linear.c, linear_grad_in.c and linear_grad_w.c write their operations in such products; product.c cuts them
+ * into tasks. How the rows and columns are cut may depend on the number of threads; the order of each sum does not.
  *
- * Products that read the same rows form a chain: a task runs them one after the other for its block. So an adapter's thin
- * product takes no pass over the activations of its own, and a later product may read what an earlier one wrote. */
+ * Products that read the same rows form a chain: a task runs them one after the other for its
+ * block. So an adapter's thin product takes no pass over the activations of its own, and a later
+ * product may read what an earlier one wrote. */
 #pragma once
 
 #include "compute/cpu/brick.h"

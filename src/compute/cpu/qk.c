@@ -1,11 +1,13 @@
-/* Norms and rotation of queries and keys, and their gradient. A row's heads go through f32 lanes once: scaled by the norm, rotated,
- * rounded. Heads that share a norm's mean are a group: each head by itself, or all of q and all of k; without a norm all are one.
+/* Norms and rotation of queries and keys, and their gradient. A row's heads go through f32 lanes once: scaled by the
+ * norm, rotated, rounded. Heads that share a norm's mean are a group: each head by itself, or all of q and all of k;
+ * without a norm all are one.
  *
  * The gradient of a group is rotated back into f32 in the thread's slab before it is used:
  *
  *   draw = rstd·(g∘w) - raw·rstd³·mean(g∘w∘raw)    dw = Σ g∘raw·rstd
  *
- * dw is summed by tasks of 32 rows and then task by task. Held to 1e-6 (rotation) and 4e-6·√d (norm) of f32 values of 1. */
+ * dw is summed by tasks of 32 rows and then task by task. Held to 1e-6 (rotation) and 4e-6·√d
+ * (norm) of f32 values of 1. */
 #include "compute/cpu/cpu_int.h"
 #include "compute/cpu/norm.h"
 
@@ -133,7 +135,8 @@ static struct rope_grad grad_cut(const struct op_qk_rope_grad *op)
     if (op->qk_norm == QK_NORM_NONE)
         return grad;
     if (op->dq_norm.at || op->dk_norm.at)
-        grad.partial_bytes = whole_lines((size_t)ceil_div(op->dqkv.rows, GRAD_ROWS) * (size_t)(grad.q_cols + grad.k_cols) * sizeof(float));
+        grad.partial_bytes = whole_lines((size_t)ceil_div(op->dqkv.rows, GRAD_ROWS) *
+                                         (size_t)(grad.q_cols + grad.k_cols) * sizeof(float));
     grad.slab_bytes = whole_lines((size_t)grad.q_cols * sizeof(float));
     return grad;
 }

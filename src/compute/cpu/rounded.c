@@ -1,5 +1,5 @@
-/* Panels of an f32 weight for products with bf16: each number is rounded as it is read, so that a weight in training needs no
- * copy in bf16 beside it. The words are those that a copy would have given. */
+/* Panels of an f32 weight for products with bf16: each number is rounded as it is read, so that a weight in training
+ * needs no copy in bf16 beside it. The words are those that a copy would have given. */
 #include "compute/cpu/brick.h"
 
 /* Elements j to j + LANES, zeros behind the end. */
@@ -58,7 +58,8 @@ static void pack_down_rounded(const struct side *side, struct part part, uint32_
 /* LANES words of each of LANES rows, and the request for what comes 256 bytes later. */
 INLINE void load_rounded(const float *from, size_t ld, int32_t at, int32_t end, lanes_u block[LANES])
 {
-    size_t later = at + AHEAD_BYTES / 4 < end ? (size_t)at + AHEAD_BYTES / 4 : LANES * ld + (size_t)(at + AHEAD_BYTES / 4 - end);
+    size_t later =
+        at + AHEAD_BYTES / 4 < end ? (size_t)at + AHEAD_BYTES / 4 : LANES * ld + (size_t)(at + AHEAD_BYTES / 4 - end);
 
     UNROLL for (int n = 0; n < LANES; n++) {
         const float *row = from + (size_t)n * ld;
@@ -81,7 +82,8 @@ static void pack_across_rounded(const struct side *side, struct part part, uint3
                 load_rounded(from, ld, 2 * step, part.k_count, block);
             else
                 for (int32_t n = 0; n < LANES; n++)
-                    block[n] = i + n < part.count ? load_last_pairs(from + (size_t)n * ld, 2 * step, part.k_count) : (lanes_u){0};
+                    block[n] = i + n < part.count ? load_last_pairs(from + (size_t)n * ld, 2 * step, part.k_count)
+                                                  : (lanes_u){0};
             transpose(block);
             for (int32_t n = 0; n < LANES && step + n < steps; n++)
                 memcpy(to + (size_t)(step + n) * (size_t)width + i, &block[n], sizeof block[n]);

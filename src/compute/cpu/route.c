@@ -1,5 +1,5 @@
-/* Mixture of experts: the choice of a token's experts and its gradient. Blocks of 256 tokens are the tasks; each leaves the
- * sum of its probabilities in scratch, and the blocks are added in order. */
+/* Mixture of experts: the choice of a token's experts and its gradient. Blocks of 256 tokens are the tasks; each leaves
+ * the sum of its probabilities in scratch, and the blocks are added in order. */
 #include "compute/cpu/cpu_int.h"
 #include "compute/route.h"
 

@@ -1,9 +1,10 @@
-/* Products with few rows, as in decoding: the weight passes once through the processor and that is all the time there is.
+/* Products with few rows, as in decoding: the weight passes once through the processor and
+ * that is all the time there is.
  *
- * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end: the longer, the
- * better the processor foresees it (prefetches of our own took bandwidth away). Threads that have nothing to do begin with the next
- * weight (pool_fetch). Sums of all rows are taken along k at once. An element is the same chain of
- * multiply-adds as in the brick: its bits do not tell how many rows there were. */
+ * The weight lies in panels (panels.c), so each task reads one stretch of memory from its beginning to its end: the
+ * longer, the better the processor foresees it (prefetches of our own took bandwidth away). Threads that have nothing
+ * to do begin with the next weight (pool_fetch). Sums of all rows are taken along k at once. An element is the same
+ * chain of multiply-adds as in the brick: its bits do not tell how many rows there were. */
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 
@@ -108,8 +109,8 @@ struct span {
     int32_t col, count, width; /* width: of the panel that they are in */
 };
 
-/* Each thread first takes one long stretch of panels, for a new stretch of memory begins slowly; then whoever is ready takes groups of
- * panels, and at last halves of one, so that all end together. */
+/* Each thread first takes one long stretch of panels, for a new stretch of memory begins slowly; then whoever is ready
+ * takes groups of panels, and at last halves of one, so that all end together. */
 struct cut {
     int32_t threads, first;      /* panels of each thread's stretch */
     int32_t group, group_count;  /* panels of a group */
@@ -145,15 +146,16 @@ static struct span span_of(const struct thin_product *p, int32_t col, int32_t co
     return (struct span){col, smaller(count, p->y.cols - col), panel_width(smaller(PANEL, p->y.cols - panel))};
 }
 
-static void run(const struct thin_product *p, struct span span, const struct mat *x, const uint32_t *panels, float *sums,
-                bool is_added)
+static void run(const struct thin_product *p, struct span span, const struct mat *x, const uint32_t *panels,
+                float *sums, bool is_added)
 {
     int32_t panel = span.col / PANEL * PANEL, steps = step_count(x->cols, p->is_bf16);
 
     for (int32_t row = 0; row < x->rows; row += PASS_ROWS) {
         struct thin thin = {.a = row_of(x, row, 0).at, .a_row = (size_t)x->ld * (p->is_bf16 ? 2 : 4),
                             .b = panels + (size_t)panel * (size_t)steps + (size_t)(span.col - panel),
-                            .b_step = (size_t)span.width, .steps = steps, .c = sums + row * PANEL, .is_added = is_added};
+                            .b_step = (size_t)span.width, .steps = steps, .c = sums + row * PANEL,
+                            .is_added = is_added};
         thin_of_type(&thin, smaller(PASS_ROWS, x->rows - row), ceil_div(span.count, LANES), p->is_bf16);
     }
 }
@@ -213,7 +215,8 @@ static void fetch_next(struct queue *queue, const struct weight *next, bool is_b
     size_t panel_bytes = next ? 4 * PANEL * (size_t)step_count(next->w.cols, is_bf16) : 0;
 
     if (next && next->panels && cut.first > 0)
-        pool_fetch(queue->pool, next->panels, (size_t)(cut.threads * cut.first) * panel_bytes, (size_t)cut.first * panel_bytes);
+        pool_fetch(queue->pool, next->panels, (size_t)(cut.threads * cut.first) * panel_bytes,
+                   (size_t)cut.first * panel_bytes);
     else
         pool_fetch(queue->pool, NULL, 0, 0);
 }
@@ -259,7 +262,8 @@ static bool has_thin_adapter(const struct op_linear *op, const struct weight *w)
 {
     struct mat t = {.cols = w->a.rows, .type = op->x.type};
 
-    return !w->a.rows || (w->a_panels && w->b_panels && !w->part_scale && w->lora_dropout <= 0 && is_readable(&t, &w->b));
+    return !w->a.rows ||
+           (w->a_panels && w->b_panels && !w->part_scale && w->lora_dropout <= 0 && is_readable(&t, &w->b));
 }
 
 bool CPU(linear_is_thin)(const struct op_linear *op)
@@ -273,8 +277,8 @@ bool CPU(linear_is_thin)(const struct op_linear *op)
 }
 
 /* Rows from `row` on meet the adapter of w. */
-static void add_adapter(const struct op_linear *op, const struct weight *w, int32_t row, int32_t rows, struct thin_products *in,
-                        struct thin_product *out)
+static void add_adapter(const struct op_linear *op, const struct weight *w, int32_t row, int32_t rows,
+                        struct thin_products *in, struct thin_product *out)
 {
     struct mat x = op->x, t = op->x;
 
@@ -291,8 +295,8 @@ static void add_adapter(const struct op_linear *op, const struct weight *w, int3
 
 void CPU(linear_thin)(struct queue *queue, const struct op_linear *op)
 {
-    struct thin_product p = {.x = op->x, .y = op->y, .bias = op->bias, .add = op->add, .panels = op->w->panels, .scale = 1,
-                             .softcap = op->softcap, .is_bf16 = op->x.type == DTYPE_BF16};
+    struct thin_product p = {.x = op->x, .y = op->y, .bias = op->bias, .add = op->add, .panels = op->w->panels,
+                             .scale = 1, .softcap = op->softcap, .is_bf16 = op->x.type == DTYPE_BF16};
     struct thin_products in = {.count = 0};
 
     add_adapter(op, op->w, 0, op->x.rows, &in, &p);

@@ -1,5 +1,5 @@
-/* compute/cpu/tile.h - what attention and its gradient share: tiles of 64 keys or queries, packed for the brick, and which
- * pairs of a tile see each other. */
+/* compute/cpu/tile.h - what attention and its gradient share: tiles of 64 keys or queries, packed for the brick, and
+ * which pairs of a tile see each other. */
 #pragma once
 
 #include "compute/cpu/brick.h"
@@ -45,9 +45,10 @@ static inline void tile_pack(const struct side *side, bool is_bf16, struct part 
     }
 }
 
-/* c (+)= A·tile with the A and the number of steps of a brick; of a packed tile [tile_steps][width], the steps from `first` on. */
-static inline void tile_multiply(struct brick brick, bool is_bf16, int32_t rows, const uint32_t *tile, int32_t tile_steps, int32_t first,
-                                 int32_t width, float *c)
+/* c (+)= A·tile with the A and the number of steps of a brick; of a packed tile
+ * [tile_steps][width], the steps from `first` on. */
+static inline void tile_multiply(struct brick brick, bool is_bf16, int32_t rows, const uint32_t *tile,
+                                 int32_t tile_steps, int32_t first, int32_t width, float *c)
 {
     brick.c_ld = (size_t)width;
     for (int32_t col = 0; col < width; col += PANEL) {
@@ -59,9 +60,11 @@ static inline void tile_multiply(struct brick brick, bool is_bf16, int32_t rows,
 }
 
 /* scores [rows, TILE] = a·tile, both over the head size; a is packed. */
-static inline void tile_scores(const struct tile_shape *shape, const uint32_t *a, int32_t rows, const uint32_t *tile, float *scores)
+static inline void tile_scores(const struct tile_shape *shape, const uint32_t *a, int32_t rows, const uint32_t *tile,
+                               float *scores)
 {
-    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)shape->d_steps, .a_step = 4, .steps = shape->d_steps};
+    struct brick brick = {.a = (const char *)a, .a_row = 4 * (size_t)shape->d_steps, .a_step = 4,
+                          .steps = shape->d_steps};
 
     tile_multiply(brick, shape->is_bf16, rows, tile, shape->d_steps, 0, TILE, scores);
 }
@@ -98,14 +101,14 @@ INLINE struct span span_join(struct span a, struct span b)
     return (struct span){smaller(a.begin, b.begin), a.end > b.end ? a.end : b.end};
 }
 
-/* to [rows, d_wide] += p·tile, a tile of `count` keys or queries; p is [rows][TILE] in operand type, with zeros outside of
- * `seen`, which take no time. */
-static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, struct span seen, int32_t count,
-                            const uint32_t *tile, float *to)
+/* to [rows, d_wide] += p·tile, a tile of `count` keys or queries; p is [rows][TILE] in operand type, with zeros outside
+ * of `seen`, which take no time. */
+static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, struct span seen,
+                            int32_t count, const uint32_t *tile, float *to)
 {
     int32_t first = seen.begin / (shape->is_bf16 ? 2 : 1);
-    struct brick brick = {.a = (const char *)(p + first), .a_row = 4 * (size_t)step_count(TILE, shape->is_bf16), .a_step = 4,
-                          .steps = step_count(seen.end, shape->is_bf16) - first, .is_added = true};
+    struct brick brick = {.a = (const char *)(p + first), .a_row = 4 * (size_t)step_count(TILE, shape->is_bf16),
+                          .a_step = 4, .steps = step_count(seen.end, shape->is_bf16) - first, .is_added = true};
 
     tile_multiply(brick, shape->is_bf16, rows, tile, step_count(count, shape->is_bf16), first, shape->d_wide, to);
 }
@@ -144,12 +147,13 @@ struct slopes {
 };
 
 /* A row of scores and of dp becomes p and dscore. */
-INLINE void tile_slopes(const float *scores, const float *dp, float scale, float softcap, struct span span, struct slopes at,
-                        struct row p, struct row dscore)
+INLINE void tile_slopes(const float *scores, const float *dp, float scale, float softcap, struct span span,
+                        struct slopes at, struct row p, struct row dscore)
 {
     UNROLL for (int32_t j = 0; j < TILE; j += LANES) {
         lanes lse = at.stride ? row_load((struct row){(float *)at.lse, DTYPE_F32}, j, span.end) : lanes_all(*at.lse);
-        lanes delta = at.stride ? row_load((struct row){(float *)at.delta, DTYPE_F32}, j, span.end) : lanes_all(*at.delta);
+        lanes delta =
+            at.stride ? row_load((struct row){(float *)at.delta, DTYPE_F32}, j, span.end) : lanes_all(*at.delta);
         struct score score = score_capped(lanes_load(scores + j) * scale, softcap);
         lanes probability = span_select(span, j, lanes_exp(score.value - lse), (lanes){0});
 
@@ -183,5 +187,6 @@ INLINE struct document_block document_block(const struct batch *batch, int32_t i
 
     for (; index >= (blocks = ceil_div(document_rows(batch, document), block_rows)); document++)
         index -= blocks;
-    return (struct document_block){document, index * block_rows, smaller(block_rows, document_rows(batch, document) - index * block_rows)};
+    return (struct document_block){document, index * block_rows,
+                                   smaller(block_rows, document_rows(batch, document) - index * block_rows)};
 }

@@ -1,5 +1,5 @@
-/* The gradient's norm and the optimizer, over flat arenas whose numbers are F32 or BF16; see compute/stochastic.h for the rounding of the
- * latter. The clip is worked out on the device, from the sum of squares that lies there. */
+/* The gradient's norm and the optimizer, over flat arenas whose numbers are F32 or BF16; see compute/stochastic.h for
+ * the rounding of the latter. The clip is worked out on the device, from the sum of squares that lies there. */
 #include "compute/cuda/cuda_int.h"
 
 extern "C" {
@@ -16,7 +16,8 @@ enum { SUMSQ_BLOCK = 65536 };
 
 static __global__ void sumsq_kernel(struct op_sumsq op)
 {
-    uint64_t first = (uint64_t)blockIdx.x * SUMSQ_BLOCK, end = first + SUMSQ_BLOCK < op.count ? first + SUMSQ_BLOCK : op.count;
+    uint64_t first = (uint64_t)blockIdx.x * SUMSQ_BLOCK;
+    uint64_t end = first + SUMSQ_BLOCK < op.count ? first + SUMSQ_BLOCK : op.count;
     double sum = 0;
 
     for (uint64_t i = first + threadIdx.x; i < end; i += blockDim.x) {
@@ -66,7 +67,8 @@ static __device__ struct noise noise_of(const struct op_adamw &op, enum stochast
     return noise;
 }
 
-static __device__ __forceinline__ void state_set(void *at, enum dtype type, uint64_t i, float value, const struct noise &noise, int half)
+static __device__ __forceinline__ void state_set(void *at, enum dtype type, uint64_t i, float value,
+                                                 const struct noise &noise, int half)
 {
     uint32_t bits = bits_of(value);
 
@@ -97,8 +99,9 @@ static __device__ __forceinline__ uint64_t call_of(const struct op_adamw &op, ui
 }
 
 /* m and v come in as they were and leave as they are; the weight is kept. */
-static __device__ __forceinline__ void adamw_element(const struct op_adamw &op, const struct adamw_factors &f, float clip, uint64_t i,
-                                                     const struct noise &for_weight, int half, float &m, float &v)
+static __device__ __forceinline__ void adamw_element(const struct op_adamw &op, const struct adamw_factors &f,
+                                                     float clip, uint64_t i, const struct noise &for_weight, int half,
+                                                     float &m, float &v)
 {
     float grad = clip * state_get(op.grad, op.grad_type, i), p;
     struct mat copy = {op.copy, 1, 0, 0, op.copy_type};
@@ -113,7 +116,8 @@ static __device__ __forceinline__ void adamw_element(const struct op_adamw &op, 
 
 static __global__ void adamw_kernel(struct op_adamw op, struct adamw_factors f)
 {
-    uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, call = call_of(op, thread), begin = first_of(thread);
+    uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, call = call_of(op, thread);
+    uint64_t begin = first_of(thread);
     double sumsq = *op.sumsq;
     float clip = clip_of(sumsq, op.max_norm);
     struct noise for_weight = {}, for_m = {}, for_v = {};
@@ -171,8 +175,8 @@ static __device__ int place_of(const float edge[EIGHT_BIT_CODES], float x)
 }
 
 /* A warp's 256 new moments, eight a thread; its lanes come together to their largest. */
-static __device__ void keep_codes(const float edge[EIGHT_BIT_CODES], int zero, const float fresh[ADAMW_EIGHT], void *codes, float *scales,
-                                  uint64_t begin, uint64_t count)
+static __device__ void keep_codes(const float edge[EIGHT_BIT_CODES], int zero, const float fresh[ADAMW_EIGHT],
+                                  void *codes, float *scales, uint64_t begin, uint64_t count)
 {
     float largest = 0;
 
@@ -186,7 +190,8 @@ static __device__ void keep_codes(const float edge[EIGHT_BIT_CODES], int zero, c
     for (int half = 0; half < ADAMW_EIGHT; half++) {
         uint64_t i = begin + (uint64_t)half * STOCHASTIC_CALLS;
         if (i < count)
-            ((unsigned char *)codes)[i] = (unsigned char)(place_of(edge, largest > 0 ? fresh[half] / largest : 0) - zero);
+            ((unsigned char *)codes)[i] =
+                (unsigned char)(place_of(edge, largest > 0 ? fresh[half] / largest : 0) - zero);
     }
 }
 

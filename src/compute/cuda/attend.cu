@@ -37,8 +37,8 @@ static __device__ int32_t end_of_queries(const struct attention &a, int32_t s)
     return a.window > 0 && s + a.window < end ? s + a.window : end;
 }
 
-static __device__ float dot(const struct mat &a, int32_t a_row, int32_t a_col, const struct mat &b, int32_t b_row, int32_t b_col,
-                            int32_t count)
+static __device__ float dot(const struct mat &a, int32_t a_row, int32_t a_col, const struct mat &b, int32_t b_row,
+                            int32_t b_col, int32_t count)
 {
     float sum = 0;
 
@@ -49,7 +49,8 @@ static __device__ float dot(const struct mat &a, int32_t a_row, int32_t a_col, c
 
 static __global__ void attend_kernel(struct attention a, struct mat out, const float *sinks, float *lse)
 {
-    int32_t t = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, head = blockIdx.y, lane = threadIdx.x % WARP, d = a.head_dim;
+    int32_t t = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, head = blockIdx.y, lane = threadIdx.x % WARP;
+    int32_t d = a.head_dim;
     int32_t k_col = key_col(a, head), v_col = k_col + a.kv_heads * d;
     float max = sinks ? sinks[head] : -INFINITY, sum = sinks ? 1 : 0, acc[LANE_COLS];
 
@@ -113,12 +114,12 @@ static void cuda_attend(struct queue *queue, const struct op_attend *op)
         attend_sizes_of(op->head_dim).attend(queue, a, op->out, (const float *)op->sinks.at, (float *)op->lse);
         return;
     }
-    LAUNCH(queue, attend_kernel, dim3(blocks_of(op->qkv.rows, ATTEND_WARPS), op->heads), ATTEND_WARPS * WARP, a, op->out,
-           (const float *)op->sinks.at, (float *)op->lse);
+    LAUNCH(queue, attend_kernel, dim3(blocks_of(op->qkv.rows, ATTEND_WARPS), op->heads), ATTEND_WARPS * WARP, a,
+           op->out, (const float *)op->sinks.at, (float *)op->lse);
 }
 
-static __device__ struct pair pair_grad(const struct attention &a, const struct mat &dout, const float *lse, const float *delta,
-                                        int32_t head, int32_t t, int32_t s)
+static __device__ struct pair pair_grad(const struct attention &a, const struct mat &dout, const float *lse,
+                                        const float *delta, int32_t head, int32_t t, int32_t s)
 {
     int32_t d = a.head_dim, k_col = key_col(a, head);
     int64_t at = (int64_t)head * a.qkv.rows + t;
@@ -132,9 +133,11 @@ static __device__ struct pair pair_grad(const struct attention &a, const struct 
     return pair;
 }
 
-static __global__ void query_grad_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
+static __global__ void query_grad_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse,
+                                         const float *delta)
 {
-    int32_t t = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, head = blockIdx.y, lane = threadIdx.x % WARP, d = a.head_dim;
+    int32_t t = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, head = blockIdx.y, lane = threadIdx.x % WARP;
+    int32_t d = a.head_dim;
     int32_t k_col = key_col(a, head);
     float dq[LANE_COLS];
 
@@ -157,9 +160,11 @@ static __global__ void query_grad_kernel(struct attention a, struct mat dout, st
 }
 
 /* A key and its value, over the query heads of its group and the rows that see it. */
-static __global__ void key_grad_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
+static __global__ void key_grad_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse,
+                                       const float *delta)
 {
-    int32_t s = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, kv_head = blockIdx.y, lane = threadIdx.x % WARP, d = a.head_dim;
+    int32_t s = blockIdx.x * ATTEND_WARPS + threadIdx.x / WARP, kv_head = blockIdx.y, lane = threadIdx.x % WARP;
+    int32_t d = a.head_dim;
     int32_t group = a.heads / a.kv_heads, end;
     float dk[LANE_COLS], dv[LANE_COLS];
 
@@ -190,7 +195,8 @@ static __global__ void key_grad_kernel(struct attention a, struct mat dout, stru
 }
 
 /* dsinks[h] -= Σ exp(sinks[h] - lse)·delta, a block a head. */
-static __global__ void sink_grad_kernel(struct mat dsinks, const float *sinks, const float *lse, const float *delta, int32_t T)
+static __global__ void sink_grad_kernel(struct mat dsinks, const float *sinks, const float *lse, const float *delta,
+                                        int32_t T)
 {
     int32_t head = blockIdx.x;
     float sum = 0;
@@ -227,8 +233,8 @@ static void cuda_attend_grad(struct queue *queue, const struct op_attend_grad *o
     scratch_check(queue, &scratch);
     LAUNCH(queue, delta_kernel, dim3(blocks, op->heads), ATTEND_WARPS * WARP, op->out, op->dout, op->head_dim, delta);
     if (op->dsinks.at)
-        LAUNCH(queue, sink_grad_kernel, dim3(op->heads), THREADS * 2, op->dsinks, (const float *)op->sinks.at, lse, delta,
-               op->qkv.rows);
+        LAUNCH(queue, sink_grad_kernel, dim3(op->heads), THREADS * 2, op->dsinks, (const float *)op->sinks.at, lse,
+               delta, op->qkv.rows);
     if (takes_mma(&a, &op->dqkv, &op->dout)) {
         attend_sizes_of(op->head_dim).grad(queue, a, op->dout, op->dqkv, lse, delta);
         return;

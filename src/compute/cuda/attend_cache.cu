@@ -1,7 +1,7 @@
 /* Attention of rows behind caches of keys and values. A block has a row of one query head. The keys of its document are
- * taken in stretches of a warp's lanes, counted from the first position: warp w has the stretches w, w + CACHE_WARPS, …,
- * each as attend_kernel has it, and the warps' shares are joined in their order. So a row has the same bits in whatever
- * pieces its document came. Part of attend.cu. */
+ * taken in stretches of a warp's lanes, counted from the first position: warp w has the stretches w, w + CACHE_WARPS,
+ * …, each as attend_kernel has it, and the warps' shares are joined in their order. So a row has the same bits in
+ * whatever pieces its document came. Part of attend.cu. */
 
 enum { CACHE_WARPS = 8, CACHES_AT_ONCE = 64 };
 
@@ -51,8 +51,9 @@ struct cache_share {
 };
 
 /* Positions begin .. begin + WARP, the keys and values of which lie in the cache's rows from `row` on. */
-static __device__ void cache_stretch(const struct attention &a, const struct mat &k, const struct mat &v, int32_t t, int32_t head,
-                                     int32_t begin, int32_t row, int32_t first, int32_t position, struct cache_share *share)
+static __device__ void cache_stretch(const struct attention &a, const struct mat &k, const struct mat &v, int32_t t,
+                                     int32_t head, int32_t begin, int32_t row, int32_t first, int32_t position,
+                                     struct cache_share *share)
 {
     int32_t lane = threadIdx.x % WARP, d = a.head_dim, col = head / (a.heads / a.kv_heads) * d, s = begin + lane;
     bool is_seen = s >= first && s <= position;
@@ -72,10 +73,12 @@ static __device__ void cache_stretch(const struct attention &a, const struct mat
     }
 }
 
-static __global__ void attend_cache_kernel(struct attention a, struct caches c, struct mat out, const float *sinks, float *lse)
+static __global__ void attend_cache_kernel(struct attention a, struct caches c, struct mat out, const float *sinks,
+                                           float *lse)
 {
     __shared__ float acc[CACHE_WARPS][HEAD_MAX], maxes[CACHE_WARPS], sums[CACHE_WARPS];
-    int32_t t = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, d = a.head_dim, position = 0;
+    int32_t t = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, d = a.head_dim;
+    int32_t position = 0;
     int32_t cache = cache_of(a, c, t, &position);
     int32_t first = a.window > 0 && position >= a.window ? position - a.window + 1 : 0;
     struct cache_share share = {-INFINITY, 0, {}};
@@ -85,8 +88,8 @@ static __global__ void attend_cache_kernel(struct attention a, struct caches c, 
         return;
     for (int32_t begin = warp * WARP; begin <= position; begin += CACHE_WARPS * WARP)
         if (begin + WARP > first)
-            cache_stretch(a, cached(a, c, c.k[cache]), cached(a, c, c.v[cache]), t, head, begin, begin % c.capacity[cache], first,
-                          position, &share);
+            cache_stretch(a, cached(a, c, c.k[cache]), cached(a, c, c.v[cache]), t, head, begin,
+                          begin % c.capacity[cache], first, position, &share);
     for (int i = 0; i < LANE_COLS && i * WARP + lane < d; i++)
         acc[warp][i * WARP + lane] = share.acc[i];
     if (lane == 0) {
@@ -125,7 +128,7 @@ static void attend_cached(struct queue *queue, const struct attention &a, const 
             c.capacity[i] = op->cache[first + i].capacity;
         }
         LAUNCH(queue, cache_append_kernel, dim3(T, blocks_of(width, THREADS)), THREADS, a, c);
-        LAUNCH(queue, attend_cache_kernel, dim3(T, a.heads), CACHE_WARPS * WARP, a, c, op->out, (const float *)op->sinks.at,
-               (float *)op->lse);
+        LAUNCH(queue, attend_cache_kernel, dim3(T, a.heads), CACHE_WARPS * WARP, a, c, op->out,
+               (const float *)op->sinks.at, (float *)op->lse);
     }
 }

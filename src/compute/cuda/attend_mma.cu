@@ -1,30 +1,34 @@
-/* Attention in BF16 on tensor cores, for heads of up to 256 in steps of 8: the arithmetic of attend.cu in tiles of 64 queries by 64 or
- * fewer keys, the head's columns filled up with zeros to the next of 64, 96, 128, 192 and 256.
+/* Attention in BF16 on tensor cores, for heads of up to 256 in steps of 8: the arithmetic of attend.cu in tiles of 64
+ * queries by 64 or fewer keys, the head's columns filled up with zeros to the next of 64, 96, 128, 192 and 256.
  *
- * A block has 64 rows of one side, 16 a warp, and goes over the tiles of the other side that its rows can see, which arrive
- * (cp.async) while it computes. Masks are looked at only in tiles that cross the diagonal, a window or a document. The backward
- * pass goes over the tiles twice, for the gradients of queries and for those of keys and values, 7 products in place of
- * 5: nothing is added by atomics, so equal shapes give equal bits. */
+ * A block has 64 rows of one side, 16 a warp, and goes over the tiles of the other side that its rows can see, which
+ * arrive (cp.async) while it computes. Masks are looked at only in tiles that cross the diagonal, a window or a
+ * document. The backward pass goes over the tiles twice, for the gradients of queries and for those of keys and values,
+ * 7 products in place of 5: nothing is added by atomics, so equal shapes give equal bits. */
 #include "compute/cuda/mma.cu"
 
 static const float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-/* Scores as the exponential of 2 takes them: factor · raw, of raw as the tensor cores leave it or, with a soft cap, bent. */
+/* Scores as the exponential of 2 takes them: factor · raw, of raw as the tensor cores leave
+ * it or, with a soft cap, bent. */
 static __device__ __forceinline__ float score_factor(const struct attention &a)
 {
     return a.softcap > 0 ? LOG2_E : a.scale * LOG2_E;
 }
 
-/* out = softmax(scale · q·kᵀ)·v. Keys and values have one tile each: keys of the next tile come while these are weighed, values
- * while their keys are met. */
+/* out = softmax(scale · q·kᵀ)·v. Keys and values have one tile each: keys of the next tile come while these are
+ * weighed, values while their keys are met. */
 template <int D>
-static __global__ void __launch_bounds__(MMA_THREADS) attend_mma_kernel(struct attention a, struct mat out, const float *sinks, float *lse)
+static __global__ void __launch_bounds__(MMA_THREADS)
+    attend_mma_kernel(struct attention a, struct mat out, const float *sinks, float *lse)
 {
     const int KEYS = D <= 128 ? 64 : 32;
     __shared__ __align__(16) struct tile<D, KEYS> k_tile, v_tile;
     struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
-    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T, v_col = k_col + a.kv_heads * d;
+    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y;
+    int32_t k_col = key_col(a, head);
+    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T;
+    int32_t v_col = k_col + a.kv_heads * d;
     int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2], last_from, first = first_key(a, q0);
     bool can_fetch = is_fetchable(a.qkv);
     float factor = score_factor(a), top[2], sum[2], acc[D / 8][4];
@@ -116,9 +120,10 @@ template <int D> struct grad_tile {
     enum { ROWS = D <= 128 ? 32 : 16 };
 };
 
-/* p and the gradient of the score behind it over the scale, of one pair; see pair_grad. lse is in the exponential of 2. */
-static __device__ __forceinline__ struct pair pair_of_sums(const struct attention &a, float factor, float score, float dp, float lse, float delta,
-                                                           bool is_seen)
+/* p and the gradient of the score behind it over the scale, of one pair; see pair_grad. lse
+ * is in the exponential of 2. */
+static __device__ __forceinline__ struct pair pair_of_sums(const struct attention &a, float factor, float score,
+                                                           float dp, float lse, float delta, bool is_seen)
 {
     struct pair pair;
     float bend = 0;
@@ -146,8 +151,10 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     const int KEYS = grad_tile<D>::ROWS;
     SHARED_MEMORY(struct query_grad_shared<D>, shared);
     struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y, k_col = key_col(a, head);
-    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T, v_col = k_col + a.kv_heads * d;
+    int32_t T = a.qkv.rows, d = a.head_dim, q0 = (gridDim.x - 1 - blockIdx.x) * MMA_ROWS, head = blockIdx.y;
+    int32_t k_col = key_col(a, head);
+    int32_t row = q0 + (int32_t)(threadIdx.x / WARP) * 16, last = q0 + MMA_ROWS < T ? q0 + MMA_ROWS : T;
+    int32_t v_col = k_col + a.kv_heads * d;
     int32_t t[2] = {row + lane.row, row + lane.row + 8}, from[2], last_from, first = first_key(a, q0);
     bool can_fetch = is_fetchable(a.qkv), can_fetch_g = is_fetchable(dout);
     float factor = score_factor(a), row_lse[2], row_delta[2], dq[D / 8][4];
@@ -209,8 +216,8 @@ template <int ROWS> struct query_facts {
 };
 
 template <int ROWS>
-static __device__ __forceinline__ void facts_load(struct query_facts<ROWS> *facts, const struct attention &a, int32_t head, int32_t q0,
-                                                  const float *lse, const float *delta)
+static __device__ __forceinline__ void facts_load(struct query_facts<ROWS> *facts, const struct attention &a,
+                                                  int32_t head, int32_t q0, const float *lse, const float *delta)
 {
     int32_t i = threadIdx.x, t = q0 + i, T = a.qkv.rows;
 
@@ -230,8 +237,8 @@ template <int D> struct key_grad_shared {
     struct query_facts<grad_tile<D>::ROWS> facts[2];
 };
 
-/* dk[s] = scale · Σ_t slope[t, s]·q[t], dv[s] = Σ_t p[t, s]·dout[t], over the queries of the group's heads that see s: heads in
- * order, their tiles in order. */
+/* dk[s] = scale · Σ_t slope[t, s]·q[t], dv[s] = Σ_t p[t, s]·dout[t], over the queries of the group's heads that see s:
+ * heads in order, their tiles in order. */
 template <int D, int WHICH>
 static __global__ void __launch_bounds__(MMA_THREADS)
     key_grad_mma_kernel(struct attention a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
@@ -239,7 +246,8 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     const int QUERIES = grad_tile<D>::ROWS;
     SHARED_MEMORY(struct key_grad_shared<D>, shared);
     struct lane_place lane = lane_place();
-    int32_t T = a.qkv.rows, d = a.head_dim, s0 = blockIdx.x * MMA_ROWS, kv_head = blockIdx.y, group = a.heads / a.kv_heads;
+    int32_t T = a.qkv.rows, d = a.head_dim, s0 = blockIdx.x * MMA_ROWS, kv_head = blockIdx.y;
+    int32_t group = a.heads / a.kv_heads;
     int32_t row = s0 + (int32_t)(threadIdx.x / WARP) * 16, s[2] = {row + lane.row, row + lane.row + 8};
     int32_t end = end_of_queries(a, s0 + MMA_ROWS < T ? s0 + MMA_ROWS - 1 : T - 1), col = (a.heads + kv_head) * d;
     int32_t v_col = col + a.kv_heads * d, per_head = (end - s0 + QUERIES - 1) / QUERIES, tiles = group * per_head;
@@ -255,7 +263,8 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     else if (WHICH != GRAD_VALUES)
         tile_fetch(&shared.v, a.qkv, s0, T, v_col, d, can_fetch);
     for (int32_t i = -1, stage = 1; i < tiles; i++, stage ^= 1) { /* fetches tile i + 1, computes with tile i */
-        int32_t next_head = kv_head * group + (i + 1) / per_head, next_q0 = s0 + (i + 1) % per_head * QUERIES, q0 = s0 + i % per_head * QUERIES;
+        int32_t next_head = kv_head * group + (i + 1) / per_head, next_q0 = s0 + (i + 1) % per_head * QUERIES;
+        int32_t q0 = s0 + i % per_head * QUERIES;
         bool is_whole;
         if (i + 1 < tiles) {
             tile_fetch(&shared.q[stage ^ 1], a.qkv, next_q0, T, next_head * d, d, can_fetch);
@@ -281,7 +290,8 @@ static __global__ void __launch_bounds__(MMA_THREADS)
                 int q = n + j / 4 * 8 + lane.pair + j % 2, h = j % 4 / 2;
                 float *at = &score[j / 4][j % 4], *dp_at = &dp[j / 4][j % 4];
                 bool is_seen = is_whole || (s[h] <= q0 + q && s[h] >= shared.facts[stage].from[q]);
-                struct pair pair = pair_of_sums(a, factor, *at, *dp_at, shared.facts[stage].lse[q], shared.facts[stage].delta[q], is_seen);
+                struct pair pair = pair_of_sums(a, factor, *at, *dp_at, shared.facts[stage].lse[q],
+                                                shared.facts[stage].delta[q], is_seen);
                 *at = pair.slope;
                 *dp_at = pair.p;
             }
@@ -306,24 +316,28 @@ static __global__ void __launch_bounds__(MMA_THREADS)
 
 static bool takes_mma(const struct attention *a, const struct mat *out, const struct mat *dout)
 {
-    return a->head_dim % 8 == 0 && a->head_dim <= 256 && a->scale > 0 && a->qkv.type == DTYPE_BF16 && out->type == DTYPE_BF16 &&
-           (!dout || dout->type == DTYPE_BF16);
-}
-
-template <int D> static void attend_mma(struct queue *queue, const struct attention &a, struct mat out, const float *sinks, float *lse)
-{
-    LAUNCH(queue, attend_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_THREADS, a, out, sinks, lse);
-}
-
-template <int D, int WHICH>
-static void key_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
-{
-    LAUNCH_SHARED(queue, (key_grad_mma_kernel<D, WHICH>), dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.kv_heads), MMA_THREADS,
-                  sizeof(struct key_grad_shared<D>), a, dout, dqkv, lse, delta);
+    return a->head_dim % 8 == 0 && a->head_dim <= 256 && a->scale > 0 && a->qkv.type == DTYPE_BF16 &&
+           out->type == DTYPE_BF16 && (!dout || dout->type == DTYPE_BF16);
 }
 
 template <int D>
-static void attend_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv, const float *lse, const float *delta)
+static void attend_mma(struct queue *queue, const struct attention &a, struct mat out, const float *sinks, float *lse)
+{
+    LAUNCH(queue, attend_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_THREADS, a, out, sinks,
+           lse);
+}
+
+template <int D, int WHICH>
+static void key_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv,
+                         const float *lse, const float *delta)
+{
+    LAUNCH_SHARED(queue, (key_grad_mma_kernel<D, WHICH>), dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.kv_heads),
+                  MMA_THREADS, sizeof(struct key_grad_shared<D>), a, dout, dqkv, lse, delta);
+}
+
+template <int D>
+static void attend_grad_mma(struct queue *queue, const struct attention &a, struct mat dout, struct mat dqkv,
+                            const float *lse, const float *delta)
 {
     LAUNCH_SHARED(queue, query_grad_mma_kernel<D>, dim3(blocks_of(a.qkv.rows, MMA_ROWS), a.heads), MMA_THREADS,
                   sizeof(struct query_grad_shared<D>), a, dout, dqkv, lse, delta);
@@ -334,7 +348,8 @@ static void attend_grad_mma(struct queue *queue, const struct attention &a, stru
 
 struct attend_sizes {
     void (*attend)(struct queue *, const struct attention &, struct mat out, const float *sinks, float *lse);
-    void (*grad)(struct queue *, const struct attention &, struct mat dout, struct mat dqkv, const float *lse, const float *delta);
+    void (*grad)(struct queue *, const struct attention &, struct mat dout, struct mat dqkv, const float *lse,
+                 const float *delta);
 };
 
 /* Of the smallest size that has room for the head. */

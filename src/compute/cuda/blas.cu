@@ -152,34 +152,41 @@ static struct mat added_of(const struct product *p)
 /* The library's matrices are column-major: it is asked for Cᵀ = op(B)ᵀ·op(A)ᵀ, so B comes first. */
 static void make_plan(struct blas *blas, struct blas_plan *plan, const struct product *p)
 {
-    int turn_first = p->is_b_turned ? OP_TURNED : OP_PLAIN, turn_second = p->is_a_turned ? OP_TURNED : OP_PLAIN, count = 0;
+    int turn_first = p->is_b_turned ? OP_TURNED : OP_PLAIN, turn_second = p->is_a_turned ? OP_TURNED : OP_PLAIN;
+    int count = 0;
     uint64_t workspace = BLAS_WORKSPACE;
     uint32_t reduction = REDUCTION_COMPUTE_TYPE;
     struct mat added = added_of(p);
     const struct mat *operands[] = {&p->b, &p->a, &added, &p->c};
     void *preference = NULL;
-    bool ok = blas->cublasLtMatmulDescCreate(&plan->desc, COMPUTE_32F, TYPE_R_32F) == 0 &&
-              blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSA, &turn_first, sizeof turn_first) == 0 &&
-              blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSB, &turn_second, sizeof turn_second) == 0 &&
-              blas->cublasLtMatrixLayoutCreate(&plan->b, blas_type(p->b.type), (uint64_t)(p->is_b_turned ? p->k : p->n),
-                                               (uint64_t)(p->is_b_turned ? p->n : p->k), p->b.ld) == 0 &&
-              blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type), (uint64_t)(p->is_a_turned ? p->m : p->k),
-                                               (uint64_t)(p->is_a_turned ? p->k : p->m), p->a.ld) == 0 &&
-              blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m, p->c.ld) == 0 &&
-              blas->cublasLtMatrixLayoutCreate(&plan->d, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m, added.ld) == 0 &&
-              blas->cublasLtMatmulPreferenceCreate(&preference) == 0 &&
-              blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace, sizeof workspace) == 0 &&
-              blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction, sizeof reduction) == 0;
+    bool ok =
+        blas->cublasLtMatmulDescCreate(&plan->desc, COMPUTE_32F, TYPE_R_32F) == 0 &&
+        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSA, &turn_first, sizeof turn_first) == 0 &&
+        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSB, &turn_second, sizeof turn_second) == 0 &&
+        blas->cublasLtMatrixLayoutCreate(&plan->b, blas_type(p->b.type), (uint64_t)(p->is_b_turned ? p->k : p->n),
+                                         (uint64_t)(p->is_b_turned ? p->n : p->k), p->b.ld) == 0 &&
+        blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type), (uint64_t)(p->is_a_turned ? p->m : p->k),
+                                         (uint64_t)(p->is_a_turned ? p->k : p->m), p->a.ld) == 0 &&
+        blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m,
+                                         p->c.ld) == 0 &&
+        blas->cublasLtMatrixLayoutCreate(&plan->d, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m,
+                                         added.ld) == 0 &&
+        blas->cublasLtMatmulPreferenceCreate(&preference) == 0 &&
+        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace,
+                                                   sizeof workspace) == 0 &&
+        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction,
+                                                   sizeof reduction) == 0;
 
     for (int i = 0; ok && i < 4; i++) {
         uint32_t alignment = (uint32_t)alignment_of(*operands[i]);
-        ok = blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_ALIGNMENT_A + i, &alignment, sizeof alignment) == 0;
+        ok = blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_ALIGNMENT_A + i, &alignment,
+                                                        sizeof alignment) == 0;
     }
-    plan->is_supported = ok &&
-                         blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->d, plan->c,
-                                                              preference, blas->is_tuned ? CANDIDATES_MAX : 1, plan->candidate,
-                                                              &count) == 0 &&
-                         count > 0 && plan->candidate[0].state == 0;
+    plan->is_supported =
+        ok &&
+        blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->d, plan->c, preference,
+                                             blas->is_tuned ? CANDIDATES_MAX : 1, plan->candidate, &count) == 0 &&
+        count > 0 && plan->candidate[0].state == 0;
     plan->result = plan->candidate[0];
     plan->candidate_count = plan->is_supported ? count : 0;
     if (preference)
@@ -199,8 +206,8 @@ static uint32_t hash_of(const struct blas_shape *shape)
 static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
 {
     struct mat added = added_of(p);
-    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, added.ld, (int32_t)p->a.type, (int32_t)p->c.type,
-                               p->is_a_turned, p->is_b_turned,
+    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, added.ld, (int32_t)p->a.type,
+                               (int32_t)p->c.type, p->is_a_turned, p->is_b_turned,
                                {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c), alignment_of(added)}};
     uint32_t at = hash_of(&shape) % PLANS_MAX;
     struct blas_plan *plan;
@@ -221,23 +228,25 @@ static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
 }
 
 /* The product by one algorithm, with its results at `to`. */
-static blas_status run_plan(struct blas *blas, const struct blas_plan *plan, const struct product *p, const struct blas_result *result, void *to,
-                            cudaStream_t stream)
+static blas_status run_plan(struct blas *blas, const struct blas_plan *plan, const struct product *p,
+                            const struct blas_result *result, void *to, cudaStream_t stream)
 {
     struct mat added = added_of(p);
     float beta = p->d.at ? 1 : 0;
 
-    return blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta, added.at, plan->d, to, plan->c,
-                                result->algorithm, blas->workspace, result->workspace_bytes, stream);
+    return blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta,
+                                added.at, plan->d, to, plan->c, result->algorithm, blas->workspace,
+                                result->workspace_bytes, stream);
 }
 
 /* Milliseconds of TUNE_RUNS runs behind one that warms up; infinite if it cannot run. */
-static float time_of(struct blas *blas, const struct blas_plan *plan, const struct product *p, const struct blas_result *result, void *to,
-                     cudaStream_t stream, cudaEvent_t marks[2])
+static float time_of(struct blas *blas, const struct blas_plan *plan, const struct product *p,
+                     const struct blas_result *result, void *to, cudaStream_t stream, cudaEvent_t marks[2])
 {
     float ms = INFINITY;
 
-    if (result->state != 0 || result->workspace_bytes > BLAS_WORKSPACE || run_plan(blas, plan, p, result, to, stream) != 0)
+    if (result->state != 0 || result->workspace_bytes > BLAS_WORKSPACE ||
+        run_plan(blas, plan, p, result, to, stream) != 0)
         return INFINITY;
     cuda_check(cudaEventRecord(marks[0], stream), "timing products");
     for (int i = 0; i < TUNE_RUNS; i++)
@@ -248,8 +257,8 @@ static float time_of(struct blas *blas, const struct blas_plan *plan, const stru
     return ms;
 }
 
-/* Once for a shape: what the heuristic offers is timed on the operands themselves and the fastest kept. Results go to memory of their
- * own, as a product may add to what it writes; without room for it the heuristic's first stays. */
+/* Once for a shape: what the heuristic offers is timed on the operands themselves and the fastest kept. Results go to
+ * memory of their own, as a product may add to what it writes; without room for it the heuristic's first stays. */
 static void tune(struct blas *blas, struct blas_plan *plan, const struct product *p, cudaStream_t stream)
 {
     cudaEvent_t marks[2];

@@ -1,17 +1,18 @@
 /* compute/cuda/blas.h - products by cuBLASLt.
  *
  * The library is opened at run time (its headers are not needed to build); without it products take the kernel in
- * product.cu. Only reductions that have a fixed order are asked for, so equal shapes give equal bits. What the library's
- * heuristic chose for a shape is kept: its first choice, which is the same in every process. With ATTUNE_CUDA_TUNE in the environment
- * its first eight are timed when a shape comes for the first time; another process may then choose otherwise and differ
- * in last bits. */
+ * product.cu. Only reductions that have a fixed order are asked for, so equal shapes give equal bits. What the
+ * library's heuristic chose for a shape is kept: its first choice, which is the same in every process. With
+ * ATTUNE_CUDA_TUNE in the environment its first eight are timed when a shape comes for the first time; another process
+ * may then choose otherwise and differ in last bits. */
 #pragma once
 
 #include "compute/cuda/cuda_int.h"
 
 enum { BLAS_WORKSPACE = 32 << 20 };
 
-/* C[m, n] = alpha · op(A)·op(B) + D, row-major; op(A) is [m, k]. Types are F32 or BF16, that of A and B the same, that of D and C. */
+/* C[m, n] = alpha · op(A)·op(B) + D, row-major; op(A) is [m, k]. Types are F32 or BF16, that of A
+ * and B the same, that of D and C. */
 struct product {
     struct mat a, b, c;
     bool is_a_turned, is_b_turned; /* op is the transpose of what is stored */

@@ -1,7 +1,7 @@
 /* compute/cuda/cuda_int.h - what the files of the CUDA backend share.
  *
- * All of them are one translation unit, device.cu. Every sum has an order that follows from shapes: partial sums are kept
- * in scratch and added in order, nothing is added by atomics. */
+ * All of them are one translation unit, device.cu. Every sum has an order that follows from shapes: partial sums are
+ * kept in scratch and added in order, nothing is added by atomics. */
 #pragma once
 
 #include "compute/cuda/lang.h"
@@ -22,7 +22,7 @@ struct cuda_state { /* of a queue */
     struct staging *staging; /* NULL: puts wait */
     cudaStream_t aside;      /* of copies beside the stream; NULL: there were none yet */
     cudaEvent_t begun, over; /* what they wait for, and the last of them */
-    bool is_checked; /* ATTUNE_CUDA_CHECK is set: the host waits behind every launch, so that an error names its kernel */
+    bool is_checked;         /* ATTUNE_CUDA_CHECK: the host waits behind every launch, so an error names its kernel */
 };
 
 static inline struct cuda_state *cuda_state_of(struct queue *queue)
@@ -111,7 +111,8 @@ static __device__ __forceinline__ float rounded(float value, enum dtype type)
     return type == DTYPE_F32 ? value : wide_of(half_of(value));
 }
 
-/* Four columns at once: how kernels that stream read and write, at the memory's pace where rows begin at whole fours. */
+/* Four columns at once: how kernels that stream read and write, at the memory's pace where
+ * rows begin at whole fours. */
 enum { FOUR = 4 };
 
 struct four {
@@ -122,7 +123,8 @@ static __device__ __forceinline__ bool is_whole_four(const struct mat &m, int32_
 {
     uintptr_t size = m.type == DTYPE_F32 ? 4 : 2;
 
-    return (((uintptr_t)m.at | (uintptr_t)m.ld * size) & (FOUR * size - 1)) == 0 && col % FOUR == 0 && col + FOUR <= m.cols;
+    return (((uintptr_t)m.at | (uintptr_t)m.ld * size) & (FOUR * size - 1)) == 0 && col % FOUR == 0 &&
+           col + FOUR <= m.cols;
 }
 
 /* Zeros behind the last column. */
@@ -217,7 +219,8 @@ static __device__ __forceinline__ void philox(uint32_t c[4], uint64_t seed)
     UNROLL
     for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)c[0] * 0xd2511f53u, b = (uint64_t)c[2] * 0xcd9e8d57u;
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1],
+                            (uint32_t)a};
         for (int i = 0; i < 4; i++)
             c[i] = next[i];
         key[0] += 0x9e3779b9u;

@@ -27,8 +27,8 @@ static bool refuse(struct err *err, const char *what, cudaError_t error)
     return err_set(err, ERR_UNSUPPORTED, "cuda: %s: %s", what, cudaGetErrorString(error));
 }
 
-/* Pinned memory through which small transfers go to the device while the host goes on: slots take turns, and one is taken again when its last transfer
- * is over. */
+/* Pinned memory through which small transfers go to the device while the host goes on: slots take turns, and one is
+ * taken again when its last transfer is over. */
 enum { STAGES = 8 };
 static const size_t STAGE_BYTES = (size_t)2 << 20;
 
@@ -188,7 +188,8 @@ static void memory_move(struct queue *queue, struct stretches to, struct stretch
     queue_wait(queue);
 }
 
-static void put_staged(struct cuda_state *state, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
+static void put_staged(struct cuda_state *state, struct stretches to, struct stretches from, size_t row_bytes,
+                       size_t rows)
 {
     struct staging *staging = state->staging;
     int i;
@@ -196,10 +197,12 @@ static void put_staged(struct cuda_state *state, struct stretches to, struct str
     pthread_mutex_lock(&staging->lock);
     i = staging->next++ % STAGES;
     cudaSetDevice(state->device);
-    cuda_check(cudaEventSynchronize(staging->sent[i]), "waiting for a transfer"); /* of an event that nothing recorded it returns at once */
+    /* Of an event that nothing recorded it returns at once. */
+    cuda_check(cudaEventSynchronize(staging->sent[i]), "waiting for a transfer");
     for (size_t r = 0; r < rows; r++)
         memcpy(staging->slot[i] + r * row_bytes, (const char *)from.at + r * from.ld, row_bytes);
-    cuda_check(cudaMemcpy2DAsync(to.at, rows == 1 ? row_bytes : to.ld, staging->slot[i], row_bytes, row_bytes, rows, cudaMemcpyHostToDevice, state->stream),
+    cuda_check(cudaMemcpy2DAsync(to.at, rows == 1 ? row_bytes : to.ld, staging->slot[i], row_bytes, row_bytes, rows,
+                                 cudaMemcpyHostToDevice, state->stream),
                "moving memory");
     cuda_check(cudaEventRecord(staging->sent[i], state->stream), "moving memory");
     pthread_mutex_unlock(&staging->lock);
@@ -224,7 +227,8 @@ static void memory_get(struct queue *queue, struct stretches to, struct stretche
 static void memory_get_later(struct queue *queue, void *to, const void *from, size_t bytes)
 {
     if (bytes)
-        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_state_of(queue)->stream), "moving memory");
+        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_state_of(queue)->stream),
+                   "moving memory");
 }
 
 static void aside_open(struct cuda_state *state)
@@ -305,9 +309,9 @@ static size_t memory_free_bytes(struct queue *queue)
     return free_bytes;
 }
 
-static const struct memory cuda_memory = {queue_open, queue_close, memory_take,      memory_take_shared, memory_give,      memory_zero,
-                                          memory_put, memory_get,  memory_get_later, memory_take_host,   memory_give_host, queue_wait,
-                                          memory_free_bytes};
+static const struct memory cuda_memory = {queue_open, queue_close, memory_take, memory_take_shared, memory_give,
+                                          memory_zero, memory_put, memory_get, memory_get_later, memory_take_host,
+                                          memory_give_host, queue_wait, memory_free_bytes};
 
 static const struct aside cuda_aside = {aside_get, aside_hold, aside_wait, queue_is_idle};
 
@@ -375,7 +379,8 @@ static int device_count(struct err *err)
     if (!driver)
         err_set(err, ERR_NOT_FOUND, "cuda: there is no NVIDIA driver (libcuda.so.1); 580 or newer is needed");
     else if (driver < DRIVER_LEAST)
-        err_set(err, ERR_UNSUPPORTED, "cuda: the NVIDIA driver is too old: it has CUDA %d.%d, and 13.0 is needed (driver 580 or newer)",
+        err_set(err, ERR_UNSUPPORTED,
+                "cuda: the NVIDIA driver is too old: it has CUDA %d.%d, and 13.0 is needed (driver 580 or newer)",
                 driver / 1000, driver % 1000 / 10);
     else if (error != cudaSuccess)
         refuse(err, "looking for devices", error);
@@ -404,8 +409,8 @@ static bool device_describe(int device, struct device_info *info, struct err *er
     return true;
 }
 
-static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend, &cuda_aside, device_count,
-                                          device_describe};
+static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend,
+                                          &cuda_aside, device_count, device_describe};
 
 extern "C" __attribute__((visibility("default"))) const struct cuda_module *attune_cuda_module(void);
 const struct cuda_module *attune_cuda_module(void)

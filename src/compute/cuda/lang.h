@@ -5,7 +5,7 @@
  * stand-ins for the runtime's calls. So a kernel uses no more of CUDA than what is named here.
  *
  *   LAUNCH(queue, kernel, grid, threads, arguments…)                  no shared memory beyond __shared__ variables
- *   LAUNCH_SHARED(queue, kernel, grid, threads, bytes, arguments…)    with so much of it, which SHARED_MEMORY(type, name) names
+ *   LAUNCH_SHARED(queue, kernel, grid, threads, bytes, arguments…)    with so much, named by SHARED_MEMORY(type, name)
  *
  * Threads of a block are a multiple of 32; a kernel that meets a barrier lets all threads of its block come to it. */
 #pragma once
@@ -45,16 +45,18 @@ static __device__ __forceinline__ uint32_t bits_of(float value)
 {
     return __float_as_uint(value);
 }
-/* sums[16, 8] += a[16, 16]·b[16, 8] by a warp on tensor cores, BF16 with sums in f32; the PTX manual has the places of the lanes'
- * shares (mma.sync, m16n8k16). */
+/* sums[16, 8] += a[16, 16]·b[16, 8] by a warp on tensor cores, BF16 with sums in f32; the PTX manual has the places of
+ * the lanes' shares (mma.sync, m16n8k16). */
 static __device__ __forceinline__ void multiply_16x8x16(float sums[4], const uint32_t a[4], const uint32_t b[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-/* Four matrices of 8 x 8 BF16 from shared memory (ldmatrix): lanes 8i .. 8i + 7 name the rows of matrix i, 16 aligned bytes each.
- * A lane gets columns 2(lane % 4) and the next of row lane / 4 of each; turned: those two rows of column lane / 4. */
+/* Four matrices of 8 x 8 BF16 from shared memory (ldmatrix): lanes 8i .. 8i + 7 name the rows of matrix i, 16
+ * aligned bytes each. A lane gets columns 2(lane % 4) and the next of row lane / 4 of each; turned: those two
+ * rows of column lane / 4. */
 static __device__ __forceinline__ void load_matrices(uint32_t to[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -69,8 +71,8 @@ static __device__ __forceinline__ void load_matrices_turned(uint32_t to[4], cons
                  : "r"((uint32_t)__cvta_generic_to_shared(row))
                  : "memory");
 }
-/* 16 aligned bytes to shared memory, zeros if not is_there, while the thread goes on: they have come when fetch_wait says so of the
- * group that fetch_group closed, to other threads behind a barrier. */
+/* 16 aligned bytes to shared memory, zeros if not is_there, while the thread goes on: they have come when fetch_wait
+ * says so of the group that fetch_group closed, to other threads behind a barrier. */
 static __device__ __forceinline__ void fetch_16(void *to, const void *from, bool is_there)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"

@@ -1,8 +1,8 @@
 /* linear and its gradients as products.
  *
- * An adapter that lies beside its weight, B behind the columns and A below the rows, takes part in the weight's own products; weights of
- * four bits are written out so. Elsewhere terms are added in the result itself, the small ones first; a result in BF16 that would
- * be rounded in between, by bias or residual, is summed in f32 scratch. */
+ * An adapter that lies beside its weight, B behind the columns and A below the rows, takes part in the weight's own
+ * products; weights of four bits are written out so. Elsewhere terms are added in the result itself, the small ones
+ * first; a result in BF16 that would be rounded in between, by bias or residual, is summed in f32 scratch. */
 #include "compute/cuda/nf4.cu"
 #include "compute/cuda/product.cu"
 
@@ -51,12 +51,14 @@ static __global__ void drop_kernel(struct mat x, struct mat y, struct drop drop)
 }
 
 /* dx (+)= what went through the dropout, times factor. */
-static __global__ void drop_back_kernel(struct mat through, struct mat dx, struct drop drop, float factor, bool is_added)
+static __global__ void drop_back_kernel(struct mat through, struct mat dx, struct drop drop, float factor,
+                                        bool is_added)
 {
     int32_t t = blockIdx.x, k = blockIdx.y * blockDim.x + threadIdx.x;
 
     if (k < dx.cols)
-        set(dx, t, k, (is_added ? get(dx, t, k) : 0) + (is_kept(drop, t, k, dx.cols) ? factor * get(through, t, k) : 0));
+        set(dx, t, k,
+            (is_added ? get(dx, t, k) : 0) + (is_kept(drop, t, k, dx.cols) ? factor * get(through, t, k) : 0));
 }
 
 /* y = cap(sum + bias + add); sum may be y or not there; a row's bias is its expert's. */
@@ -125,9 +127,10 @@ struct operand {
     struct mat w, a, b;
 };
 
-/* The weight; or what its codes stand for in scratch, with a copy of the adapter of the type behind it and below, if there is one: one
- * of them is needed. */
-static struct operand plain_weight(struct queue *queue, const struct weight *weight, struct scratch *scratch, bool is_forward)
+/* The weight; or what its codes stand for in scratch, with a copy of the adapter of the type behind it and below, if
+ * there is one: one of them is needed. */
+static struct operand plain_weight(struct queue *queue, const struct weight *weight, struct scratch *scratch,
+                                   bool is_forward)
 {
     struct operand plain = {weight->w, weight->a, weight->b};
     struct mat *w = &plain.w, *joined = is_forward ? &plain.b : &plain.a;
@@ -202,7 +205,8 @@ static struct mat dropped(struct queue *queue, struct mat x, const struct weight
         return x;
     kept = scratch_mat(scratch, x.rows, x.cols, x.type);
     if (kept.at && x.rows)
-        LAUNCH(queue, drop_kernel, dim3(x.rows, blocks_of(x.cols, THREADS)), THREADS, x, kept, drop_of(weight, dropout));
+        LAUNCH(queue, drop_kernel, dim3(x.rows, blocks_of(x.cols, THREADS)), THREADS, x, kept,
+               drop_of(weight, dropout));
     return kept;
 }
 
@@ -219,8 +223,8 @@ static void adapter_in(struct queue *queue, const struct op_linear *op, struct m
 
     for (int32_t i = 0; i < part_count(w, true); i++) {
         struct weight_part part = part_at(w, i, op->y.cols, R, true);
-        struct product p = {x, rows_of(w->a, part.col, part.cols), tail_of(op->x, part.col, part.cols), false, true, op->x.rows,
-                            part.cols, op->x.cols, part.scale * kept_factor(w), no_mat()};
+        struct product p = {x, rows_of(w->a, part.col, part.cols), tail_of(op->x, part.col, part.cols), false, true,
+                            op->x.rows, part.cols, op->x.cols, part.scale * kept_factor(w), no_mat()};
         struct experts experts = experts_of(op->row_end, E, false, (int64_t)R * w->a.ld, 0);
         product_run(queue, &p, &experts);
     }
@@ -230,7 +234,8 @@ static void adapter_in(struct queue *queue, const struct op_linear *op, struct m
 static bool has_wide_sum(const struct op_linear *op)
 {
     bool has_small = op->w->a.rows && op->x.type == DTYPE_BF16; /* t is rounded to as few bits */
-    bool is_exact = !op->add.at && (op->bias.at ? op->bias.type == DTYPE_BF16 && !op->w->a.rows : has_small || !op->w->a.rows);
+    bool is_exact =
+        !op->add.at && (op->bias.at ? op->bias.type == DTYPE_BF16 && !op->w->a.rows : has_small || !op->w->a.rows);
 
     return op->y.type == DTYPE_BF16 && (op->softcap > 0 || !is_exact);
 }
@@ -240,7 +245,8 @@ struct linear_scratch {
     struct mat x, sum;
 };
 
-static struct linear_scratch linear_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear *op)
+static struct linear_scratch linear_scratch_take(struct queue *queue, struct scratch *scratch,
+                                                 const struct op_linear *op)
 {
     struct linear_scratch taken = {};
 
@@ -252,8 +258,8 @@ static struct linear_scratch linear_scratch_take(struct queue *queue, struct scr
     return taken;
 }
 
-/* What a product without f32 scratch adds to: bias and residual, which are put into y first where they are not just a residual of its
- * type. */
+/* What a product without f32 scratch adds to: bias and residual, which are put into y first where they are
+ * not just a residual of its type. */
 static struct mat begin_sum(struct queue *queue, const struct op_linear *op)
 {
     if (!op->bias.at && (!op->add.at || op->add.type == op->y.type))
@@ -267,8 +273,10 @@ static void dense_linear(struct queue *queue, const struct op_linear *op)
     struct scratch scratch = scratch_of(queue);
     struct linear_scratch at = linear_scratch_take(queue, &scratch, op);
     const struct operand *weight = &at.weight;
-    int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
-    bool is_wide = has_wide_sum(op), is_joined = R && !op->row_end && op->x.type == weight->w.type && is_behind(weight->w, weight->b);
+    int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, E = expert_count(op->w, op->row_end, N);
+    int32_t R = op->w->a.rows / E;
+    bool is_wide = has_wide_sum(op);
+    bool is_joined = R && !op->row_end && op->x.type == weight->w.type && is_behind(weight->w, weight->b);
     struct product base = {op->x, weight->w, at.sum, false, true, T, N, is_joined ? K + R : K, 1, no_mat()};
     struct experts w = experts_of(op->row_end, E, false, (int64_t)N * weight->w.ld, 0);
 
@@ -321,8 +329,8 @@ static void adapter_back(struct queue *queue, const struct op_linear_grad_in *op
 
     for (int32_t i = 0; i < part_count(w, true); i++) {
         struct weight_part part = part_at(w, i, N, R, true);
-        struct product p = {op->dy, columns_of(w->b, part.col, part.cols), tail_of(op->dy, part.col, part.cols), false, false,
-                            op->dy.rows, part.cols, N, part.scale, no_mat()};
+        struct product p = {op->dy, columns_of(w->b, part.col, part.cols), tail_of(op->dy, part.col, part.cols), false,
+                            false, op->dy.rows, part.cols, N, part.scale, no_mat()};
         struct experts experts = experts_of(op->row_end, E, false, (int64_t)N * w->b.ld, 0);
         product_run(queue, &p, &experts);
     }
@@ -339,7 +347,8 @@ struct grad_in_scratch {
     struct mat through;
 };
 
-static struct grad_in_scratch grad_in_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear_grad_in *op)
+static struct grad_in_scratch grad_in_scratch_take(struct queue *queue, struct scratch *scratch,
+                                                   const struct op_linear_grad_in *op)
 {
     struct grad_in_scratch taken = {};
 
@@ -355,18 +364,22 @@ static void cuda_linear_grad_in(struct queue *queue, const struct op_linear_grad
     struct scratch scratch = scratch_of(queue);
     struct grad_in_scratch at = grad_in_scratch_take(queue, &scratch, op);
     const struct operand *weight = &at.weight;
-    int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, E = expert_count(op->w, op->row_end, N), R = op->w->a.rows / E;
+    int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, E = expert_count(op->w, op->row_end, N);
+    int32_t R = op->w->a.rows / E;
     bool has_dropout = R && op->w->lora_dropout > 0, is_wide = has_wide_dx(op), is_added = op->is_added && !is_wide;
-    bool is_joined = R && !has_dropout && !op->row_end && op->dy.type == weight->w.type && is_below(weight->w, weight->a);
+    bool is_joined =
+        R && !has_dropout && !op->row_end && op->dy.type == weight->w.type && is_below(weight->w, weight->a);
     struct mat sum = is_wide ? at.through : op->dx;
-    struct product base = {op->dy, weight->w, sum, false, false, T, K, is_joined ? N + R : N, 1, is_added ? sum : no_mat()};
+    struct product base = {op->dy, weight->w, sum, false, false, T, K, is_joined ? N + R : N, 1,
+                           is_added ? sum : no_mat()};
     struct experts w = experts_of(op->row_end, E, false, (int64_t)N * weight->w.ld, 0);
 
     scratch_check(queue, &scratch);
     if (R)
         adapter_back(queue, op, E);
     if (R && !is_joined) {
-        struct product through = {tail_of(op->dy, 0, R), weight->a, at.through, false, false, T, K, R, 1, has_dropout ? no_mat() : base.d};
+        struct product through = {tail_of(op->dy, 0, R), weight->a, at.through, false, false, T, K, R, 1,
+                                  has_dropout ? no_mat() : base.d};
         struct experts a = experts_of(op->row_end, E, false, (int64_t)R * weight->a.ld, 0);
         product_run(queue, &through, &a);
         if (has_dropout && T)
@@ -394,7 +407,8 @@ struct grad_w_scratch {
     float *partial;
 };
 
-static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scratch *scratch, const struct op_linear_grad_w *op)
+static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scratch *scratch,
+                                                 const struct op_linear_grad_w *op)
 {
     struct grad_w_scratch taken = {op->x, NULL};
 
@@ -406,8 +420,8 @@ static struct grad_w_scratch grad_w_scratch_take(struct queue *queue, struct scr
 }
 
 /* C[m, n] += alpha · aᵀ·b over all rows, or over those of each expert; is_fresh: = instead. */
-static void sum_rows(struct queue *queue, struct mat c, bool is_fresh, struct mat a, struct mat b, int32_t m, int32_t n, float alpha,
-                     const int32_t *row_end, int32_t E, int32_t step_rows)
+static void sum_rows(struct queue *queue, struct mat c, bool is_fresh, struct mat a, struct mat b, int32_t m, int32_t n,
+                     float alpha, const int32_t *row_end, int32_t E, int32_t step_rows)
 {
     struct product p = {a, b, c, true, false, m, n, a.rows, alpha, is_fresh ? no_mat() : c};
     struct experts experts = experts_of(row_end, E, true, 0, (int64_t)step_rows * c.ld);
@@ -431,7 +445,8 @@ static __global__ void expert_bias_kernel(struct mat dy, struct mat dbias, const
 static void bias_grad(struct queue *queue, const struct op_linear_grad_w *op, int32_t E, float *partial)
 {
     if (op->row_end)
-        LAUNCH(queue, expert_bias_kernel, dim3(E, blocks_of(op->dy.cols, THREADS)), THREADS, op->dy, op->dbias, op->row_end);
+        LAUNCH(queue, expert_bias_kernel, dim3(E, blocks_of(op->dy.cols, THREADS)), THREADS, op->dy, op->dbias,
+               op->row_end);
     else
         column_sums(queue, op->dbias, op->dy, no_mat(), NULL, NULL, partial);
 }

@@ -12,7 +12,8 @@ static __device__ __forceinline__ struct tally tally_of(const struct tally &a, c
     bool is_b = b.top > a.top || (b.top == a.top && b.at < a.at);
     struct tally both = {is_b ? b.top : a.top, 0, is_b ? b.at : a.at};
 
-    both.sum = a.sum * (a.top == both.top ? 1 : expf(a.top - both.top)) + b.sum * (b.top == both.top ? 1 : expf(b.top - both.top));
+    both.sum = a.sum * (a.top == both.top ? 1 : expf(a.top - both.top)) +
+               b.sum * (b.top == both.top ? 1 : expf(b.top - both.top));
     return both;
 }
 

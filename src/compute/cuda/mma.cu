@@ -1,8 +1,8 @@
 /* Tiles of BF16 in shared memory and products of them by warps on tensor cores, sums in f32.
  *
- * A warp has 16 rows of one side and meets 16 rows of the other side's tile at a time. What leaves one product as sums enters the
- * next as an operand without leaving the registers. Rows of a tile are an odd number of 16 bytes apart, so that the eight
- * rows of a matrix that ldmatrix reads lie in all the banks. */
+ * A warp has 16 rows of one side and meets 16 rows of the other side's tile at a time. What leaves one product as sums
+ * enters the next as an operand without leaving the registers. Rows of a tile are an odd number of 16 bytes apart, so
+ * that the eight rows of a matrix that ldmatrix reads lie in all the banks. */
 #pragma once
 
 #include "compute/cuda/cuda_int.h"
@@ -35,11 +35,11 @@ static __device__ __forceinline__ bool is_fetchable(const struct mat &m)
     return ((uintptr_t)m.at | (uintptr_t)m.ld * 2) % 16 == 0;
 }
 
-/* Begins to bring `cols` columns, a multiple of 8, from `col` on of the rows from `row` on, by all threads of a block of MMA_THREADS; those
- * behind the last of `rows`, and columns behind `cols`, are zero. */
+/* Begins to bring `cols` columns, a multiple of 8, from `col` on of the rows from `row` on, by all threads of a block
+ * of MMA_THREADS; those behind the last of `rows`, and columns behind `cols`, are zero. */
 template <int D, int ROWS>
-static __device__ __forceinline__ void tile_fetch(struct tile<D, ROWS> *tile, const struct mat &m, int32_t row, int32_t rows, int32_t col,
-                                                  int32_t cols, bool can_fetch)
+static __device__ __forceinline__ void tile_fetch(struct tile<D, ROWS> *tile, const struct mat &m, int32_t row,
+                                                  int32_t rows, int32_t col, int32_t cols, bool can_fetch)
 {
     const unsigned short *from = (const unsigned short *)m.at + (int64_t)row * m.ld + col;
 
@@ -64,8 +64,8 @@ template <int D> struct rows_operand {
 
 /* From global memory; see tile_fetch. */
 template <int D>
-static __device__ __forceinline__ void rows_load(struct rows_operand<D> *rows, const struct mat &m, int32_t row, int32_t count, int32_t col,
-                                                 int32_t cols, bool can_fetch)
+static __device__ __forceinline__ void rows_load(struct rows_operand<D> *rows, const struct mat &m, int32_t row,
+                                                 int32_t count, int32_t col, int32_t cols, bool can_fetch)
 {
     const unsigned short *from = (const unsigned short *)m.at + col;
     struct lane_place lane = lane_place();
@@ -92,9 +92,11 @@ static __device__ __forceinline__ void fragment_load(uint32_t to[4], const struc
     load_matrices(to, &tile->at[row + lane % 16][k * 16 + lane / 16 * 8]);
 }
 
-/* sums[16, 16] of rows by the 16 rows of the tile from n on, over the columns of both; sums[0] are those by the first eight. */
+/* sums[16, 16] of rows by the 16 rows of the tile from n on, over the columns of both; sums[0] are
+ * those by the first eight. */
 template <int D, int ROWS>
-static __device__ __forceinline__ void multiply_rows(float sums[2][4], const struct rows_operand<D> &rows, const struct tile<D, ROWS> *tile, int n)
+static __device__ __forceinline__ void multiply_rows(float sums[2][4], const struct rows_operand<D> &rows,
+                                                     const struct tile<D, ROWS> *tile, int n)
 {
     int lane = threadIdx.x % WARP;
 
@@ -109,8 +111,8 @@ static __device__ __forceinline__ void multiply_rows(float sums[2][4], const str
 
 /* The same with rows that lie in shared memory from `row` on. */
 template <int D, int ROWS, int OTHER_ROWS>
-static __device__ __forceinline__ void multiply_tiles(float sums[2][4], const struct tile<D, ROWS> *rows, int row, const struct tile<D, OTHER_ROWS> *tile,
-                                                      int n)
+static __device__ __forceinline__ void multiply_tiles(float sums[2][4], const struct tile<D, ROWS> *rows, int row,
+                                                      const struct tile<D, OTHER_ROWS> *tile, int n)
 {
     int lane = threadIdx.x % WARP;
 
@@ -126,7 +128,8 @@ static __device__ __forceinline__ void multiply_tiles(float sums[2][4], const st
 
 /* sums[16, D] += weights [16, 16] by 16 rows of the tile from n on: products over those rows. */
 template <int D, int ROWS>
-static __device__ __forceinline__ void multiply_down(float sums[D / 8][4], const uint32_t weights[4], const struct tile<D, ROWS> *tile, int n)
+static __device__ __forceinline__ void multiply_down(float sums[D / 8][4], const uint32_t weights[4],
+                                                     const struct tile<D, ROWS> *tile, int n)
 {
     int lane = threadIdx.x % WARP;
 
@@ -159,8 +162,9 @@ template <int D> static __device__ __forceinline__ void sums_clear(float sums[D 
 
 /* The warp's 16 rows, the lane's two of them times a factor each. */
 template <int D>
-static __device__ __forceinline__ void rows_store(const struct mat &m, int32_t row, int32_t rows, int32_t col, int32_t cols, const float sums[D / 8][4],
-                                                  float first_factor, float second_factor, bool can_fetch)
+static __device__ __forceinline__ void rows_store(const struct mat &m, int32_t row, int32_t rows, int32_t col,
+                                                  int32_t cols, const float sums[D / 8][4], float first_factor,
+                                                  float second_factor, bool can_fetch)
 {
     struct lane_place lane = lane_place();
 

@@ -9,8 +9,9 @@ struct device_info {
     int major, minor; /* compute capability */
 };
 
-/* The size says whether the rest can be read at all. `layout` stands for the text of the headers that both sides take their structs
- * from (tools/layout.sh): a library that was built before one of them changed is refused, whatever the version says. */
+/* The size says whether the rest can be read at all. `layout` stands for the text of the headers that both
+ * sides take their structs from (tools/layout.sh): a library that was built before one of them changed is
+ * refused, whatever the version says. */
 struct cuda_module {
     size_t module_bytes;
     const char *layout;  /* ATTUNE_LAYOUT */

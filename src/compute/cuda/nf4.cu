@@ -14,8 +14,10 @@ static __device__ float code_scale(const struct nf4 &tensor, int64_t block)
     return tensor.nested ? multiply_then_add(tensor.map[tensor.nested[block]], absmax, tensor.offset) : absmax;
 }
 
-/* Numbers i .. i + CODES of the tensor to rows of w from `row` on, which begin at whole 16 bytes and have a multiple of CODES columns. */
-static __device__ void dequantize_whole(const struct nf4 &tensor, const float *code, const struct mat &w, int32_t row, int64_t i)
+/* Numbers i .. i + CODES of the tensor to rows of w from `row` on, which begin at whole 16 bytes and have a
+ * multiple of CODES columns. */
+static __device__ void dequantize_whole(const struct nf4 &tensor, const float *code, const struct mat &w, int32_t row,
+                                        int64_t i)
 {
     uint64_t codes = ((const uint64_t *)tensor.codes)[i / CODES];
     float scale = code_scale(tensor, i / NF4_BLOCK);
@@ -32,7 +34,8 @@ static __device__ void dequantize_whole(const struct nf4 &tensor, const float *c
 }
 
 /* What the codes stand for, in the type of w. */
-static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table table, struct mat w, int32_t row, bool is_whole)
+static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table table, struct mat w, int32_t row,
+                                         bool is_whole)
 {
     __shared__ float code[NF4_CODES];
     int64_t first = CODES * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
@@ -46,7 +49,8 @@ static __global__ void dequantize_kernel(struct nf4 tensor, struct nf4_table tab
     }
     for (int64_t i = first; i < first + CODES && i < tensor.count; i++) {
         uint8_t codes = tensor.codes[i / 2];
-        at_set(w, (row + i / w.cols) * w.ld + i % w.cols, code[i % 2 ? codes & 15 : codes >> 4] * code_scale(tensor, i / NF4_BLOCK));
+        at_set(w, (row + i / w.cols) * w.ld + i % w.cols,
+               code[i % 2 ? codes & 15 : codes >> 4] * code_scale(tensor, i / NF4_BLOCK));
     }
 }
 
@@ -60,7 +64,7 @@ static void dequantize(struct queue *queue, const struct quant *quant, struct ma
     for (int32_t i = 0; i < quant->part_count; i++) {
         const struct nf4 *part = &quant->part[i];
         bool is_aligned = is_whole && (uintptr_t)part->codes % 8 == 0 && part->count % CODES == 0;
-        LAUNCH(queue, dequantize_kernel, dim3(blocks_of(part->count, THREADS * 2 * CODES)), THREADS * 2, *part, table, w,
-               i ? quant->row_end[i - 1] : 0, is_aligned);
+        LAUNCH(queue, dequantize_kernel, dim3(blocks_of(part->count, THREADS * 2 * CODES)), THREADS * 2, *part, table,
+               w, i ? quant->row_end[i - 1] : 0, is_aligned);
     }
 }

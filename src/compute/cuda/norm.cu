@@ -107,7 +107,8 @@ static int32_t group_count(enum qk_norm qk_norm, int32_t heads, int32_t kv_heads
     return qk_norm == QK_NORM_WHOLE ? 2 : heads + kv_heads;
 }
 
-static __device__ struct group group_at(enum qk_norm qk_norm, int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t i)
+static __device__ struct group group_at(enum qk_norm qk_norm, int32_t heads, int32_t kv_heads, int32_t head_dim,
+                                        int32_t i)
 {
     struct group group = {i * head_dim, 1, i >= heads};
 
@@ -128,7 +129,8 @@ static __device__ float group_rstd(const struct mat &m, int32_t t, int32_t col, 
     return 1 / sqrtf(block_sum(sum) / cols + eps);
 }
 
-static __device__ float normed_at(const struct op_qk_rope &op, const struct group &group, int32_t t, int32_t j, float rstd)
+static __device__ float normed_at(const struct op_qk_rope &op, const struct group &group, int32_t t, int32_t j,
+                                  float rstd)
 {
     float value = get(op.qkv, t, group.col + j) * rstd;
 
@@ -136,7 +138,8 @@ static __device__ float normed_at(const struct op_qk_rope &op, const struct grou
         return value;
     if (op.kind == NORM_LLAMA)
         value = rounded(value, op.qkv.type);
-    return value * norm_weight(group.is_key ? op.k_norm : op.q_norm, op.kind, op.qk_norm == QK_NORM_HEAD ? j % op.head_dim : j);
+    return value *
+           norm_weight(group.is_key ? op.k_norm : op.q_norm, op.kind, op.qk_norm == QK_NORM_HEAD ? j % op.head_dim : j);
 }
 
 /* A thread has a pair of the rotated columns, or one of those behind them. */
@@ -166,8 +169,8 @@ static __global__ void qk_rope_kernel(struct op_qk_rope op, const int32_t *pos)
 }
 
 /* Rotation alone, of all heads of a row by a block: by the angles, or back by their negatives. */
-static __global__ void rotate_kernel(struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads, int32_t head_dim, int32_t rot,
-                                     float sign)
+static __global__ void rotate_kernel(struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
+                                     int32_t head_dim, int32_t rot, float sign)
 {
     int32_t t = blockIdx.x, half = rot / 2, per_head = half / FOUR;
     const float *cosines = cos_sin + (int64_t)pos[t] * rot;
@@ -192,8 +195,8 @@ static bool rotates_fours(const float *cos_sin, int32_t rot)
     return cos_sin && rot > 0 && rot % (2 * FOUR) == 0;
 }
 
-static void rotate(struct queue *queue, struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads, int32_t head_dim, int32_t rot,
-                   float sign)
+static void rotate(struct queue *queue, struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
+                   int32_t head_dim, int32_t rot, float sign)
 {
     LAUNCH(queue, rotate_kernel, dim3(qkv.rows), THREADS * 2, qkv, cos_sin, pos, heads, head_dim, rot, sign);
 }
@@ -227,7 +230,8 @@ static __global__ void rotate_back_kernel(struct op_qk_rope_grad op, const int32
 enum { QK_ROWS = 32 };
 
 /* Column j of head `col` rotated by the negative angle, unrounded. */
-static __device__ float rotated_back(const struct op_qk_rope_grad &op, const int32_t *pos, int32_t t, int32_t col, int32_t j)
+static __device__ float rotated_back(const struct op_qk_rope_grad &op, const int32_t *pos, int32_t t, int32_t col,
+                                     int32_t j)
 {
     int32_t half = op.cos_sin ? op.rot / 2 : 0, i = j < half ? j : j - half;
     const float *cosines = op.cos_sin + (int64_t)(op.cos_sin ? pos[t] : 0) * op.rot;
@@ -249,8 +253,8 @@ static __global__ void group_rstd_kernel(struct op_qk_rope_grad op, float *rstd)
 }
 
 /* partial[b, j] = Σ g·raw·rstd over QK_ROWS rows and over the heads that share weight j. */
-static __global__ void qk_partials_kernel(struct op_qk_rope_grad op, const int32_t *pos, bool is_key, int32_t cols, const float *rstd,
-                                          int32_t groups, float *partial)
+static __global__ void qk_partials_kernel(struct op_qk_rope_grad op, const int32_t *pos, bool is_key, int32_t cols,
+                                          const float *rstd, int32_t groups, float *partial)
 {
     int32_t j = blockIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * QK_ROWS, d = op.head_dim;
     int32_t end = first + QK_ROWS < op.dqkv.rows ? first + QK_ROWS : op.dqkv.rows;
@@ -267,7 +271,8 @@ static __global__ void qk_partials_kernel(struct op_qk_rope_grad op, const int32
     partial[(int64_t)blockIdx.x * cols + j] = sum;
 }
 
-/* draw = rstd·(g∘w - n·mean(g∘w∘n)) with n = raw·rstd, g rotated back. A thread writes the pair of columns that it read. */
+/* draw = rstd·(g∘w - n·mean(g∘w∘n)) with n = raw·rstd, g rotated back. A thread writes the
+ * pair of columns that it read. */
 static __global__ void norm_back_kernel(struct op_qk_rope_grad op, const int32_t *pos, const float *rstds)
 {
     int32_t t = blockIdx.x, d = op.head_dim, half = op.cos_sin ? op.rot / 2 : 0, per_head = d - half;
@@ -281,7 +286,8 @@ static __global__ void norm_back_kernel(struct op_qk_rope_grad op, const int32_t
                 get(op.raw, t, group.col + j) * rstd;
     mean = block_sum(mean) / cols;
     for (int32_t i = threadIdx.x; i < group.heads * per_head; i += blockDim.x) {
-        int32_t head = i / per_head * d, j = i % per_head, both[] = {j, j + half}, from = j < half ? 0 : 1, to = half ? 2 : 1;
+        int32_t head = i / per_head * d, j = i % per_head, both[] = {j, j + half}, from = j < half ? 0 : 1;
+        int32_t to = half ? 2 : 1;
         float g[2];
         if (!half)
             from = 0;
@@ -306,7 +312,8 @@ static struct qk_scratch qk_scratch_take(struct scratch *scratch, const struct o
 
     if (op->qk_norm == QK_NORM_NONE)
         return taken;
-    taken.rstd = (float *)scratch_take(scratch, T * (size_t)group_count(op->qk_norm, op->heads, op->kv_heads) * sizeof(float));
+    taken.rstd =
+        (float *)scratch_take(scratch, T * (size_t)group_count(op->qk_norm, op->heads, op->kv_heads) * sizeof(float));
     taken.q_partial = (float *)scratch_take(scratch, blocks * (size_t)op->q_norm.cols * sizeof(float));
     taken.k_partial = (float *)scratch_take(scratch, blocks * (size_t)op->k_norm.cols * sizeof(float));
     return taken;
@@ -320,7 +327,8 @@ static size_t qk_rope_grad_scratch(const struct op_qk_rope_grad *op)
     return scratch.used_bytes;
 }
 
-static void qk_weight_grad(struct queue *queue, const struct op_qk_rope_grad *op, bool is_key, const float *rstd, float *partial)
+static void qk_weight_grad(struct queue *queue, const struct op_qk_rope_grad *op, bool is_key, const float *rstd,
+                           float *partial)
 {
     struct mat dw = is_key ? op->dk_norm : op->dq_norm;
     int32_t blocks = blocks_of(op->dqkv.rows, QK_ROWS), across = blocks_of(dw.cols, THREADS);

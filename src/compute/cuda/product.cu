@@ -1,5 +1,5 @@
-/* One product of matrices: by cuBLASLt where it takes it; products of experts (each expert's rows are known on the device alone) and odd
- * shapes by product_mma.cu in BF16 and by the kernel here in F32 and in two types. */
+/* One product of matrices: by cuBLASLt where it takes it; products of experts (each expert's rows are known on the
+ * device alone) and odd shapes by product_mma.cu in BF16 and by the kernel here in F32 and in two types. */
 #include "compute/cuda/blas.h"
 
 /* --- the kernel --- */
@@ -26,10 +26,11 @@ struct expert_place {
     int64_t a, b, c, d;
 };
 
-/* Its rows take the place of m, or of k where rows are summed. a_row and a_col, b_row: elements from one row of op(A), one of its
- * columns, one row of op(B) to the next. */
-static __device__ struct expert_place expert_place(const struct experts &experts, int32_t e, int64_t a_row, int64_t a_col, int64_t b_row,
-                                                   int64_t c_ld, int64_t d_ld, int32_t *m, int32_t *k)
+/* Its rows take the place of m, or of k where rows are summed. a_row and a_col, b_row: elements from one row of op(A),
+ * one of its columns, one row of op(B) to the next. */
+static __device__ struct expert_place expert_place(const struct experts &experts, int32_t e, int64_t a_row,
+                                                   int64_t a_col, int64_t b_row, int64_t c_ld, int64_t d_ld, int32_t *m,
+                                                   int32_t *k)
 {
     struct expert_place place = {0, 0, 0, 0};
     int32_t from;
@@ -45,11 +46,12 @@ static __device__ struct expert_place expert_place(const struct experts &experts
     return place;
 }
 
-static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
-                                      struct mat d, struct experts experts)
+static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k,
+                                      float alpha, struct mat d, struct experts experts)
 {
     __shared__ float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
-    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, x = threadIdx.x % (TILE / PER_THREAD), y = threadIdx.x / (TILE / PER_THREAD);
+    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, x = threadIdx.x % (TILE / PER_THREAD);
+    int32_t y = threadIdx.x / (TILE / PER_THREAD);
     struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, a.row, a.col, b.row, c.ld, d.ld, &m, &k);
     float sum[PER_THREAD][PER_THREAD];
 
@@ -62,8 +64,10 @@ static __global__ void product_kernel(struct factor a, struct factor b, struct m
         for (int at = threadIdx.x; at < TILE * DEPTH; at += TILE_THREADS) {
             int32_t row = at / DEPTH, deep = at % DEPTH;
             bool is_in = k0 + deep < k;
-            a_tile[deep][row] = is_in && i0 + row < m ? at_get(a.m, place.a + (i0 + row) * a.row + (k0 + deep) * a.col) : 0;
-            b_tile[deep][row] = is_in && j0 + row < n ? at_get(b.m, place.b + (k0 + deep) * b.row + (j0 + row) * b.col) : 0;
+            a_tile[deep][row] =
+                is_in && i0 + row < m ? at_get(a.m, place.a + (i0 + row) * a.row + (k0 + deep) * a.col) : 0;
+            b_tile[deep][row] =
+                is_in && j0 + row < n ? at_get(b.m, place.b + (k0 + deep) * b.row + (j0 + row) * b.col) : 0;
         }
         __syncthreads();
         for (int deep = 0; deep < DEPTH; deep++)
@@ -97,6 +101,6 @@ static void product_run(struct queue *queue, const struct product *p, const stru
 
     if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)) || product_mma_run(queue, p, experts, expert_count))
         return;
-    LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned), p->c,
-           p->m, p->n, p->k, p->alpha, p->d, *experts);
+    LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned),
+           p->c, p->m, p->n, p->k, p->alpha, p->d, *experts);
 }

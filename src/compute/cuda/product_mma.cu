@@ -1,6 +1,7 @@
-/* Products in BF16 on tensor cores of what cuBLASLt does not take: the products of experts, whose rows are known on the device
- * alone, and odd shapes. A block has 128 x 128 results, a warp 64 x 64 of them in registers; the operands come 32 deep in three
- * stages (cp.async), laid out in shared memory as they are in memory, and ldmatrix turns them where it must. */
+/* Products in BF16 on tensor cores of what cuBLASLt does not take: the products of experts, whose rows are
+ * known on the device alone, and odd shapes. A block has 128 x 128 results, a warp 64 x 64 of them in
+ * registers; the operands come 32 deep in three stages (cp.async), laid out in shared memory as they are in
+ * memory, and ldmatrix turns them where it must. */
 #include "compute/cuda/mma.cu"
 
 enum { PANEL = 128, PANEL_DEPTH = 32, PANEL_STAGES = 3, WARP_SIDE = 64 };
@@ -17,8 +18,8 @@ template <bool is_a_turned, bool is_b_turned> struct product_shared {
 
 /* Begins to bring what the tile has room for from `from` on, where `rows` and `cols` are left; zeros behind them. */
 template <int COLS, int ROWS>
-static __device__ __forceinline__ void panel_fetch(struct tile<COLS, ROWS> *tile, const unsigned short *from, int32_t ld, int32_t rows, int32_t cols,
-                                                   bool can_fetch)
+static __device__ __forceinline__ void panel_fetch(struct tile<COLS, ROWS> *tile, const unsigned short *from,
+                                                   int32_t ld, int32_t rows, int32_t cols, bool can_fetch)
 {
     for (int i = threadIdx.x; i < ROWS * (COLS / 8); i += MMA_THREADS) {
         int r = i / (COLS / 8), c = i % (COLS / 8) * 8;
@@ -39,15 +40,18 @@ struct side {
     bool can_fetch;
 };
 
-static __device__ __forceinline__ struct side side_of(const struct mat &m, int64_t at, int32_t first, int32_t count, bool is_turned)
+static __device__ __forceinline__ struct side side_of(const struct mat &m, int64_t at, int32_t first, int32_t count,
+                                                      bool is_turned)
 {
-    struct side side = {(const unsigned short *)m.at + at + (is_turned ? first : (int64_t)first * m.ld), m.ld, count - first, is_fetchable(m)};
+    struct side side = {(const unsigned short *)m.at + at + (is_turned ? first : (int64_t)first * m.ld), m.ld,
+                        count - first, is_fetchable(m)};
 
     return side;
 }
 
 template <bool is_turned>
-static __device__ __forceinline__ void side_fetch(struct panel<is_turned> *panel, const struct side &side, int32_t k0, int32_t k)
+static __device__ __forceinline__ void side_fetch(struct panel<is_turned> *panel, const struct side &side, int32_t k0,
+                                                  int32_t k)
 {
     if (is_turned)
         panel_fetch(&panel->tile, side.at + (int64_t)k0 * side.ld, side.ld, k - k0, side.count, side.can_fetch);
@@ -57,7 +61,8 @@ static __device__ __forceinline__ void side_fetch(struct panel<is_turned> *panel
 
 /* The first operand's fragment of 16 rows by 16 deep. */
 template <bool is_turned>
-static __device__ __forceinline__ void first_load(uint32_t to[4], const struct panel<is_turned> *panel, int row, int deep)
+static __device__ __forceinline__ void first_load(uint32_t to[4], const struct panel<is_turned> *panel, int row,
+                                                  int deep)
 {
     int lane = threadIdx.x % WARP;
 
@@ -69,7 +74,8 @@ static __device__ __forceinline__ void first_load(uint32_t to[4], const struct p
 
 /* The second's of 16 columns by 16 deep: two fragments. */
 template <bool is_turned>
-static __device__ __forceinline__ void second_load(uint32_t to[4], const struct panel<is_turned> *panel, int col, int deep)
+static __device__ __forceinline__ void second_load(uint32_t to[4], const struct panel<is_turned> *panel, int col,
+                                                   int deep)
 {
     int lane = threadIdx.x % WARP;
 
@@ -80,7 +86,8 @@ static __device__ __forceinline__ void second_load(uint32_t to[4], const struct 
 }
 
 template <bool is_a_turned, bool is_b_turned>
-static __device__ __forceinline__ void panel_multiply(float sums[WARP_SIDE / 16][WARP_SIDE / 8][4], const struct panel<is_a_turned> *a,
+static __device__ __forceinline__ void panel_multiply(float sums[WARP_SIDE / 16][WARP_SIDE / 8][4],
+                                                      const struct panel<is_a_turned> *a,
                                                       const struct panel<!is_b_turned> *b, int row, int col)
 {
     UNROLL
@@ -105,14 +112,16 @@ static __device__ __forceinline__ void panel_multiply(float sums[WARP_SIDE / 16]
 /* The kernel of product.cu in BF16; see there. */
 template <bool is_a_turned, bool is_b_turned>
 static __global__ void __launch_bounds__(MMA_THREADS)
-    product_mma_kernel(struct mat a, struct mat b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha, struct mat d, struct experts experts)
+    product_mma_kernel(struct mat a, struct mat b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
+                       struct mat d, struct experts experts)
 {
     typedef struct product_shared<is_a_turned, is_b_turned> shared_type;
     SHARED_MEMORY(shared_type, shared);
     struct lane_place lane = lane_place();
-    int32_t i0 = blockIdx.x * PANEL, j0 = blockIdx.y * PANEL, warp = threadIdx.x / WARP, row = warp / 2 * WARP_SIDE, col = warp % 2 * WARP_SIDE;
-    struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, is_a_turned ? 1 : a.ld, is_a_turned ? a.ld : 1,
-                                             is_b_turned ? 1 : b.ld, c.ld, d.ld, &m, &k);
+    int32_t i0 = blockIdx.x * PANEL, j0 = blockIdx.y * PANEL, warp = threadIdx.x / WARP, row = warp / 2 * WARP_SIDE;
+    int32_t col = warp % 2 * WARP_SIDE;
+    struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, is_a_turned ? 1 : a.ld,
+                                             is_a_turned ? a.ld : 1, is_b_turned ? 1 : b.ld, c.ld, d.ld, &m, &k);
     float sums[WARP_SIDE / 16][WARP_SIDE / 8][4];
     struct side first, second;
 
@@ -154,20 +163,24 @@ static __global__ void __launch_bounds__(MMA_THREADS)
 }
 
 template <bool is_a_turned, bool is_b_turned>
-static void product_mma(struct queue *queue, const struct product *p, const struct experts *experts, int32_t expert_count)
+static void product_mma(struct queue *queue, const struct product *p, const struct experts *experts,
+                        int32_t expert_count)
 {
     dim3 grid(blocks_of(p->m, PANEL), blocks_of(p->n, PANEL), expert_count);
 
     LAUNCH_SHARED(queue, (product_mma_kernel<is_a_turned, is_b_turned>), grid, MMA_THREADS,
-                  sizeof(struct product_shared<is_a_turned, is_b_turned>), p->a, p->b, p->c, p->m, p->n, p->k, p->alpha, p->d, *experts);
+                  sizeof(struct product_shared<is_a_turned, is_b_turned>), p->a, p->b, p->c, p->m, p->n, p->k, p->alpha,
+                  p->d, *experts);
 }
 
 /* False: not these types. */
-static bool product_mma_run(struct queue *queue, const struct product *p, const struct experts *experts, int32_t expert_count)
+static bool product_mma_run(struct queue *queue, const struct product *p, const struct experts *experts,
+                            int32_t expert_count)
 {
     if (p->a.type != DTYPE_BF16 || p->b.type != DTYPE_BF16 || (p->is_a_turned && p->is_b_turned))
         return false;
-    (p->is_a_turned ? product_mma<true, false> : p->is_b_turned ? product_mma<false, true> : product_mma<false, false>)(queue, p, experts,
-                                                                                                                       expert_count);
+    (p->is_a_turned   ? product_mma<true, false>
+     : p->is_b_turned ? product_mma<false, true>
+                      : product_mma<false, false>)(queue, p, experts, expert_count);
     return true;
 }

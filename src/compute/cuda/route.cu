@@ -1,4 +1,5 @@
-/* Mixture of experts: who takes which token. The choice is a thread's, a token each; the sort a block's, an expert each. */
+/* Mixture of experts: who takes which token. The choice is a thread's, a token each; the sort a
+ * block's, an expert each. */
 #include "compute/cuda/cuda_int.h"
 
 /* exp(logit - max) / sum is a probability. */
@@ -111,7 +112,8 @@ static __global__ void place_kernel(struct op_route op, const int32_t *choices, 
 /* partial[0, b, e] = choices of e among ROW_BLOCK tokens, partial[1, b, e] = their probabilities of e. */
 static __global__ void load_kernel(struct op_route op, const int32_t *choices, float *partial)
 {
-    int32_t e = blockIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * ROW_BLOCK, E = op.logits.cols, top = op.weight.cols;
+    int32_t e = blockIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * ROW_BLOCK, E = op.logits.cols;
+    int32_t top = op.weight.cols;
     int32_t end = first + ROW_BLOCK < op.logits.rows ? first + ROW_BLOCK : op.logits.rows;
     float chosen = 0, probability = 0;
 
@@ -166,7 +168,8 @@ static void cuda_route(struct queue *queue, const struct op_route *op)
     for (int row = 0; row < 2; row++) {
         struct mat load = {(float *)op->load.at + (size_t)row * (size_t)op->load.ld, 1, E, E, DTYPE_F32};
         const float *partial = at.partial + (size_t)row * (size_t)blocks * (size_t)E;
-        LAUNCH(queue, column_finish_kernel, dim3(blocks_of(E, THREADS)), THREADS, load, partial, blocks, (const float *)NULL);
+        LAUNCH(queue, column_finish_kernel, dim3(blocks_of(E, THREADS)), THREADS, load, partial, blocks,
+               (const float *)NULL);
     }
 }
 
@@ -245,6 +248,7 @@ static void cuda_route_grad(struct queue *queue, const struct op_route_grad *op)
     int32_t T = op->logits.rows;
 
     scratch_check(queue, &scratch);
-    LAUNCH(queue, dweight_kernel, dim3(blocks_of((int64_t)T * op->weight.cols, THREADS / WARP)), THREADS, *op, at.dweights);
+    LAUNCH(queue, dweight_kernel, dim3(blocks_of((int64_t)T * op->weight.cols, THREADS / WARP)), THREADS, *op,
+           at.dweights);
     LAUNCH(queue, route_grad_kernel, dim3(blocks_of(T, THREADS)), THREADS, *op, at.dweights, at.choices);
 }

@@ -1,5 +1,5 @@
-/* What goes row by row: embedding, gather and scatter, conversion, DoRA's gain, the gate. A block has a row's stretch of
- * THREADS columns. */
+/* What goes row by row: embedding, gather and scatter, conversion, DoRA's gain, the gate. A block has a row's
+ * stretch of THREADS columns. */
 #include "compute/cuda/cuda_int.h"
 
 static dim3 row_grid(int32_t rows, int32_t cols)
@@ -34,7 +34,8 @@ static __global__ void embed_kernel(struct mat x, struct mat table, const int32_
 
 static void cuda_embed(struct queue *queue, const struct op_embed *op)
 {
-    LAUNCH(queue, embed_kernel, four_grid(op->x.rows, op->x.cols), THREADS, op->x, op->table, op->batch->tok, op->scale);
+    LAUNCH(queue, embed_kernel, four_grid(op->x.rows, op->x.cols), THREADS, op->x, op->table, op->batch->tok,
+           op->scale);
 }
 
 /* The block of the first row of a token, in the order of by_token, adds up all its rows. */
@@ -203,7 +204,8 @@ static __device__ struct gated gated_oss(float gate, float up, float limit)
 {
     float z = fminf(gate, limit), sigmoid = 1 / (1 + expf(-1.702f * z)), raised = fmaxf(-limit, fminf(up, limit)) + 1;
     float slope = sigmoid * (1 + 1.702f * z * (1 - sigmoid));
-    struct gated gated = {z * sigmoid * raised, gate <= limit ? slope * raised : 0, fabsf(up) <= limit ? z * sigmoid : 0};
+    struct gated gated = {z * sigmoid * raised, gate <= limit ? slope * raised : 0,
+                          fabsf(up) <= limit ? z * sigmoid : 0};
 
     return gated;
 }
