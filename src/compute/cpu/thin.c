@@ -8,7 +8,7 @@
 #include "compute/cpu/brick.h"
 #include "compute/cpu/cpu_int.h"
 
-enum { PASS_ROWS = THIN_ROWS, GROUP_MAX = 8 };
+enum { PASS_ROWS = THIN_ROWS };
 
 /* Up to PASS_ROWS rows of C [rows, PANEL] = or += A·B over `steps`; B's steps are b_step words apart. */
 struct thin {
@@ -67,6 +67,11 @@ INLINE void thin_of_rows(const struct thin *thin, int rows, int vectors, bool is
     case 2:
         thin_shaped(thin, rows, 2, is_bf16);
         break;
+#ifdef __AVX512F__ /* PANEL_VECTORS is 4 */
+    case 3:
+        thin_shaped(thin, rows, 3, is_bf16);
+        break;
+#endif
     default:
         thin_shaped(thin, rows, PANEL_VECTORS, is_bf16);
     }
@@ -104,121 +109,92 @@ struct thin_product {
     int32_t second_count;
 };
 
-/* Columns that are worked on at once: a panel, or half of one of the last, so that threads end together. */
-struct span {
-    int32_t col, count, width; /* width: of the panel that they are in */
-};
-
 /* Each thread first takes one long stretch of panels, for a new stretch of memory begins slowly; then whoever is ready
- * takes groups of panels, and at last halves of one, so that all end together. */
+ * takes one of the rest. Panels are not halved so that all end together: half of each step takes nearly as long to read
+ * as all of it, and who waits reads ahead. */
 struct cut {
-    int32_t threads, first;      /* panels of each thread's stretch */
-    int32_t group, group_count;  /* panels of a group */
+    int32_t threads, stretch; /* panels of each thread's stretch */
 };
 
-static struct cut cut_of(const struct thin_product *p)
+static struct cut cut_of(int32_t cols, int32_t thread_count)
 {
-    int32_t n = p->thread_count, panels = p->y.cols / PANEL, first = (int32_t)((int64_t)panels * 3 / (4 * (int64_t)n));
-    int32_t rest = panels - first * n, group = rest / (4 * n);
-    struct cut cut = {.threads = first ? n : 0, .first = first, .group = group < 1 ? 1 : smaller(group, GROUP_MAX)};
+    int32_t stretch = (int32_t)((int64_t)(cols / PANEL) * 3 / (4 * (int64_t)thread_count));
 
-    cut.group_count = rest > n ? (rest - n) / cut.group : 0;
-    return cut;
-}
-
-/* The panels that halves are made of begin here. */
-static int32_t halves_from(const struct cut *cut)
-{
-    return (cut->threads * cut->first + cut->group_count * cut->group) * PANEL;
+    return (struct cut){stretch ? thread_count : 0, stretch};
 }
 
 static int32_t task_count(const struct thin_product *p)
 {
-    struct cut cut = cut_of(p);
+    struct cut cut = cut_of(p->y.cols, p->thread_count);
 
-    return cut.threads + cut.group_count + ceil_div(p->y.cols - halves_from(&cut), PANEL / 2);
+    return cut.threads + ceil_div(p->y.cols, PANEL) - cut.threads * cut.stretch;
 }
 
-static struct span span_of(const struct thin_product *p, int32_t col, int32_t count)
+static void run(const struct thin_product *p, int32_t col, const struct mat *x, const uint32_t *panels, float *sums,
+                bool is_added)
 {
-    int32_t panel = col / PANEL * PANEL;
-
-    return (struct span){col, smaller(count, p->y.cols - col), panel_width(smaller(PANEL, p->y.cols - panel))};
-}
-
-static void run(const struct thin_product *p, struct span span, const struct mat *x, const uint32_t *panels,
-                float *sums, bool is_added)
-{
-    int32_t panel = span.col / PANEL * PANEL, steps = step_count(x->cols, p->is_bf16);
+    int32_t steps = step_count(x->cols, p->is_bf16), width = panel_width(smaller(PANEL, p->y.cols - col));
 
     for (int32_t row = 0; row < x->rows; row += PASS_ROWS) {
-        struct thin thin = {.a = row_of(x, row, 0).at, .a_row = (size_t)x->ld * (p->is_bf16 ? 2 : 4),
-                            .b = panels + (size_t)panel * (size_t)steps + (size_t)(span.col - panel),
-                            .b_step = (size_t)span.width, .steps = steps, .c = sums + row * PANEL,
+        struct thin thin = {.a = row_of(x, row, 0).at,
+                            .a_row = (size_t)x->ld * (p->is_bf16 ? 2 : 4),
+                            .b = panels + (size_t)col * (size_t)steps,
+                            .b_step = (size_t)width,
+                            .steps = steps,
+                            .c = sums + row * PANEL,
                             .is_added = is_added};
-        thin_of_type(&thin, smaller(PASS_ROWS, x->rows - row), ceil_div(span.count, LANES), p->is_bf16);
+        thin_of_type(&thin, smaller(PASS_ROWS, x->rows - row), width / LANES, p->is_bf16);
     }
 }
 
-static void finish(const struct thin_product *p, const float *sums, int32_t row, struct span span)
+static void finish(const struct thin_product *p, int32_t col, const float *sums, int32_t row)
 {
-    struct row y = row_of(&p->y, row, span.col);
+    struct row y = row_of(&p->y, row, col);
+    int32_t count = smaller(PANEL, p->y.cols - col);
 
-    for (int32_t j = 0; j < span.count; j += LANES) {
+    for (int32_t j = 0; j < count; j += LANES) {
         lanes value = lanes_load(sums + j) * p->scale;
         if (p->bias.at)
-            value += row_load(row_of(&p->bias, 0, span.col), j, span.count);
+            value += row_load(row_of(&p->bias, 0, col), j, count);
         if (p->add.at)
-            value += row_load(row_of(&p->add, row, span.col), j, span.count);
+            value += row_load(row_of(&p->add, row, col), j, count);
         if (p->softcap > 0)
             value = p->softcap * lanes_tanh(value * (1 / p->softcap));
-        row_store(y, j, span.count, value);
+        row_store(y, j, count, value);
     }
 }
 
-static void run_span(const struct thin_product *p, struct span span)
+/* Columns from col to the end of their panel. */
+static void run_panel(const struct thin_product *p, int32_t col)
 {
     float sums[THIN_ROWS * PANEL];
 
-    run(p, span, &p->x, p->panels, sums, false);
+    run(p, col, &p->x, p->panels, sums, false);
     for (int32_t i = 0; i < p->second_count; i++)
-        run(p, span, &p->second[i].t, p->second[i].panels, sums + p->second[i].row * PANEL, true);
+        run(p, col, &p->second[i].t, p->second[i].panels, sums + p->second[i].row * PANEL, true);
     for (int32_t row = 0; row < p->y.rows; row++)
-        finish(p, sums + row * PANEL, row, span);
-}
-
-static void run_panels(const struct thin_product *p, int32_t panel, int32_t count)
-{
-    for (int32_t i = panel; i < panel + count; i++)
-        run_span(p, span_of(p, i * PANEL, PANEL));
+        finish(p, col, sums + row * PANEL, row);
 }
 
 static void thin_task(void *context, int task, int thread)
 {
     const struct thin_product *p = context;
-    struct cut cut = cut_of(p);
-    int32_t group = task - cut.threads;
+    struct cut cut = cut_of(p->y.cols, p->thread_count);
 
-    if (task < cut.threads)
-        run_panels(p, task * cut.first, cut.first);
-    else if (group < cut.group_count)
-        run_panels(p, cut.threads * cut.first + group * cut.group, cut.group);
-    else
-        run_span(p, span_of(p, halves_from(&cut) + (group - cut.group_count) * (PANEL / 2), PANEL / 2));
+    if (task >= cut.threads)
+        run_panel(p, (cut.threads * cut.stretch + task - cut.threads) * PANEL);
+    for (int32_t i = 0; task < cut.threads && i < cut.stretch; i++)
+        run_panel(p, (task * cut.stretch + i) * PANEL);
 }
 
 /* Threads that wait begin with their stretches of the next product. */
 static void fetch_next(struct queue *queue, const struct weight *next, bool is_bf16)
 {
-    struct thin_product p = {.y = {.cols = next ? next->w.rows : 0}, .thread_count = pool_thread_count(queue->pool)};
-    struct cut cut = cut_of(&p);
-    size_t panel_bytes = next ? 4 * PANEL * (size_t)step_count(next->w.cols, is_bf16) : 0;
+    bool is_there = next && next->panels;
+    struct cut cut = cut_of(is_there ? next->w.rows : 0, pool_thread_count(queue->pool));
+    size_t bytes = is_there ? 4 * PANEL * (size_t)step_count(next->w.cols, is_bf16) * (size_t)cut.stretch : 0;
 
-    if (next && next->panels && cut.first > 0)
-        pool_fetch(queue->pool, next->panels, (size_t)(cut.threads * cut.first) * panel_bytes,
-                   (size_t)cut.first * panel_bytes);
-    else
-        pool_fetch(queue->pool, NULL, 0, 0);
+    pool_fetch(queue->pool, bytes ? next->panels : NULL, (size_t)cut.threads * bytes, bytes);
 }
 
 static void thin_run(struct queue *queue, struct thin_product *p)
