@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""No line of C is longer than 120 columns, in the rooms that have been cleaned so far; tables of data may be.
+"""No line of C is longer than 120 columns; tables of data may be.
 With --fold, clang-format breaks those that are, and no others; comments and strings stay for a person."""
 import pathlib
 import subprocess
@@ -7,8 +7,7 @@ import sys
 
 COLUMNS = 120
 NAMES = ("*.c", "*.h", "*.cu", "*.cpp")
-NOT_YET = ("src/compute/", "src/model/", "src/infer/", "src/train/session.c")
-CLEAN = ("src/compute/cpu/", "src/compute/cuda/")
+NOT_YET = ("adapter_rows", "backend", "convert", "dropout", "eight_bit", "grouped", "parts", "route", "stochastic")
 DATA = ("tests/unit/text/template_cases.h", "tests/unit/compute/eight_bit_goldens.h")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -21,7 +20,7 @@ def long_lines(name):
 listed = subprocess.run(["git", "ls-files", *NAMES], cwd=ROOT, capture_output=True, text=True, check=True)
 bad = 0
 for name in listed.stdout.splitlines():
-    if name.startswith(NOT_YET) and not name.startswith(CLEAN) or name in DATA:
+    if name in DATA or name in [f"src/compute/{header}.h" for header in NOT_YET]:
         continue
     if "--fold" in sys.argv and long_lines(name):
         ranges = [f"--lines={number}:{number}" for number, _ in long_lines(name)]

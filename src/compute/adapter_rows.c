@@ -21,7 +21,8 @@ static struct mat rows_of(const struct mat *m, int32_t from, int32_t count)
     return rows;
 }
 
-void adapter_rows_linear(struct queue *queue, const struct op_linear *op, void (*dense)(struct queue *, const struct op_linear *))
+void adapter_rows_linear(struct queue *queue, const struct op_linear *op,
+                         void (*dense)(struct queue *, const struct op_linear *))
 {
     for (int32_t i = 0, from = 0; i < op->adapter_count; from = op->adapters[i++].row_end) {
         int32_t count = op->adapters[i].row_end - from;
@@ -38,7 +39,8 @@ void adapter_rows_linear(struct queue *queue, const struct op_linear *op, void (
     }
 }
 
-size_t adapter_rows_scratch(const struct op_linear *op, int thread_count, size_t (*dense)(const struct op_linear *, int))
+size_t adapter_rows_scratch(const struct op_linear *op, int thread_count,
+                            size_t (*dense)(const struct op_linear *, int))
 {
     size_t most = 0;
 

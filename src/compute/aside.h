@@ -1,7 +1,8 @@
 /* compute/aside.h - copies to the host beside what a device does.
  *
- * A device that has them copies on a stream of its own: of what is there when all that is queued now is done, while what is
- * queued next goes on. What changes the source is queued behind `hold`, before which those copies are over on the device. */
+ * A device that has them copies on a stream of its own: of what is there when all that is queued now is done,
+ * while what is queued next goes on. What changes the source is queued behind `hold`, before which those
+ * copies are over on the device. */
 #pragma once
 
 #include "compute/backend.h"

@@ -19,7 +19,8 @@ static void check_that(struct check *check, bool condition, const char *what)
 }
 
 /* rows or cols below 0: any. */
-static void check_mat(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols, unsigned types)
+static void check_mat(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols,
+                      unsigned types)
 {
     if (!check->is_ok)
         return;
@@ -29,13 +30,15 @@ static void check_mat(struct check *check, const char *name, const struct mat *m
         check->is_ok = err_set(check->err, ERR_UNSUPPORTED, "%s: %s is %s, it must be %s", op_name(check->op), name,
                                m->type < DTYPE_COUNT ? dtype_name(m->type) : "of no known type",
                                types == F64 ? "F64 like the first operand" : types == F32 ? "F32" : "F32 or BF16");
-    else if ((rows >= 0 && m->rows != rows) || (cols >= 0 && m->cols != cols) || m->ld < m->cols || m->rows < 0 || m->cols < 0)
-        check->is_ok = err_set(check->err, ERR_UNSUPPORTED, "%s: %s is [%d, %d] with %d elements a row, it must be [%d, %d]",
-                               op_name(check->op), name, m->rows, m->cols, m->ld, rows < 0 ? m->rows : rows,
-                               cols < 0 ? m->cols : cols);
+    else if ((rows >= 0 && m->rows != rows) || (cols >= 0 && m->cols != cols) || m->ld < m->cols || m->rows < 0 ||
+             m->cols < 0)
+        check->is_ok = err_set(check->err, ERR_UNSUPPORTED,
+                               "%s: %s is [%d, %d] with %d elements a row, it must be [%d, %d]", op_name(check->op),
+                               name, m->rows, m->cols, m->ld, rows < 0 ? m->rows : rows, cols < 0 ? m->cols : cols);
 }
 
-static void check_optional(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols, unsigned types)
+static void check_optional(struct check *check, const char *name, const struct mat *m, int32_t rows, int32_t cols,
+                           unsigned types)
 {
     if (m->at)
         check_mat(check, name, m, rows, cols, types);
@@ -79,7 +82,8 @@ static void check_norm_grad(struct check *check, const struct op_norm_grad *op)
 
 static void check_heads(struct check *check, int32_t heads, int32_t kv_heads, int32_t head_dim)
 {
-    check_that(check, heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "the number of query heads must be a multiple of the number of key heads");
+    check_that(check, heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
+               "the number of query heads must be a multiple of the number of key heads");
     check_that(check, head_dim > 0 && head_dim <= 512, "the head size must be 1 to 512");
 }
 
@@ -111,7 +115,8 @@ static void check_qk_rope(struct check *check, const struct op_qk_rope *op)
 
 static void check_qk_rope_grad(struct check *check, const struct op_qk_rope_grad *op)
 {
-    int32_t d = op->head_dim, q_cols = norm_cols(op->qk_norm, op->heads, d), k_cols = norm_cols(op->qk_norm, op->kv_heads, d);
+    int32_t d = op->head_dim, q_cols = norm_cols(op->qk_norm, op->heads, d);
+    int32_t k_cols = norm_cols(op->qk_norm, op->kv_heads, d);
 
     check_heads(check, op->heads, op->kv_heads, d);
     check_rot(check, op->rot, d);
@@ -182,7 +187,8 @@ static int32_t expert_count(struct check *check, const struct weight *weight, co
 }
 
 /* `wide` is the operand that carries t or dt in the columns behind its own; N outputs of each of E experts. */
-static void check_weight(struct check *check, const struct weight *weight, int32_t E, int32_t N, int32_t K, const struct mat *wide)
+static void check_weight(struct check *check, const struct weight *weight, int32_t E, int32_t N, int32_t K,
+                         const struct mat *wide)
 {
     int32_t R = weight->a.rows / (E > 0 ? E : 1);
 
@@ -195,14 +201,16 @@ static void check_weight(struct check *check, const struct weight *weight, int32
     check_mat(check, "a", &weight->a, E * R, K, REAL);
     check_mat(check, "b", &weight->b, E * N, R, REAL);
     check_that(check, wide->ld >= wide->cols + R, "no room behind the rows for the adapter's columns");
-    check_that(check, !weight->part_rows || are_parts(weight, N, R), "the parts do not share out the adapter's columns");
+    check_that(check, !weight->part_rows || are_parts(weight, N, R),
+               "the parts do not share out the adapter's columns");
 }
 
 static void check_adapters(struct check *check, const struct op_linear *op)
 {
     int32_t from = 0;
 
-    check_that(check, !op->adapters || (!op->row_end && op->w->a.rows == 0), "rows meet adapters of their own or the weight's");
+    check_that(check, !op->adapters || (!op->row_end && op->w->a.rows == 0),
+               "rows meet adapters of their own or the weight's");
     for (int32_t i = 0; op->adapters && i < op->adapter_count; from = op->adapters[i++].row_end) {
         struct weight w = adapter_rows_weight(op, i);
         check_that(check, op->adapters[i].row_end >= from, "the rows of adapters must follow each other");
@@ -219,7 +227,8 @@ static void check_linear(struct check *check, const struct op_linear *op)
     check_mat(check, "x", &op->x, -1, -1, REAL);
     check_mat(check, "y", &op->y, T, -1, REAL);
     check_weight(check, op->w, E, N, op->x.cols, &op->x);
-    check_that(check, !op->w->panels || (op->x.type == op->w->w.type && (!op->w->a.rows || op->x.type == op->w->b.type)),
+    check_that(check,
+               !op->w->panels || (op->x.type == op->w->w.type && (!op->w->a.rows || op->x.type == op->w->b.type)),
                "a weight in panels needs one type");
     check_optional(check, "bias", &op->bias, E, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
@@ -284,7 +293,8 @@ static void check_rows(struct check *check, const struct op_rows *op)
     check_optional(check, "scale", &op->scale, 1, op->count * fan, F32);
     check_optional(check, "add", &op->add, -1, op->x.cols, REAL);
     check_that(check, op->count <= (op->is_scatter ? op->x.rows : op->y.rows), "there are more indices than rows");
-    check_that(check, !op->is_scatter || (fan == 1 && !op->scale.at && !op->add.at), "what is scattered is neither scaled nor gathered");
+    check_that(check, !op->is_scatter || (fan == 1 && !op->scale.at && !op->add.at),
+               "what is scattered is neither scaled nor gathered");
 }
 
 static void check_top(struct check *check, int32_t top, int32_t E)
@@ -380,7 +390,8 @@ static void check_adamw(struct check *check, const struct op_adamw *op)
 {
     check_that(check, is_real(op->master_type) && is_real(op->grad_type), "weights and gradients must be F32 or BF16");
     check_that(check, is_real(op->moment_type) || op->moment_type == DTYPE_U8, "moments must be F32, BF16 or U8");
-    check_that(check, op->moment_type != DTYPE_U8 || !op->count || (op->m_scale && op->v_scale), "moments of U8 need scales");
+    check_that(check, op->moment_type != DTYPE_U8 || !op->count || (op->m_scale && op->v_scale),
+               "moments of U8 need scales");
     check_that(check, !op->copy || is_real(op->copy_type), "the copy must be F32 or BF16");
     check_that(check, !op->copy || op->master_type == DTYPE_F32, "weights of BF16 have no copy");
     check_that(check, op->first % STOCHASTIC_STRETCH == 0, "the first element's number must be a multiple of 128");

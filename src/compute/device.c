@@ -31,7 +31,8 @@ bool device_module_check(const struct cuda_module *module, struct err *err)
     if (module && module->module_bytes == sizeof *module && strcmp(module->layout, ATTUNE_LAYOUT) == 0 &&
         strcmp(module->version, ATTUNE_VERSION) == 0)
         return true;
-    return err_set(err, ERR_CONFLICT, "%s belongs to another build of attune: build it again with make cuda", library_name);
+    return err_set(err, ERR_CONFLICT, "%s belongs to another build of attune: build it again with make cuda",
+                   library_name);
 }
 
 static const struct cuda_module *open_module(struct err *err)
@@ -40,7 +41,8 @@ static const struct cuda_module *open_module(struct err *err)
     void *library = open_library();
 
     if (!library) {
-        err_set(err, ERR_NOT_FOUND, "there is no %s beside the program: make cuda builds it (%s)", library_name, dlerror());
+        err_set(err, ERR_NOT_FOUND, "there is no %s beside the program: make cuda builds it (%s)", library_name,
+                dlerror());
         return NULL;
     }
     *(void **)(void *)&find = dlsym(library, CUDA_MODULE_SYMBOL);

@@ -1,7 +1,7 @@
 /* compute/device.h - which devices there are to compute on.
  *
- * The processor is always there. GPUs come with libattune_cuda.so, which is looked for beside the program, then where the
- * system looks for libraries. It is opened when somebody asks; a program without it runs on the processor alone. */
+ * The processor is always there. GPUs come with libattune_cuda.so, which is looked for beside the program, then where
+ * the system looks for libraries. It is opened when somebody asks; a program without it runs on the processor alone. */
 #pragma once
 
 #include "compute/cuda/module.h"

@@ -100,11 +100,12 @@ static float quantize_block(const float *values, int64_t count, uint8_t *codes)
 void nf4_quantize(const float *values, int64_t count, uint8_t *codes, float *absmax)
 {
     for (int64_t i = 0; i < count; i += NF4_BLOCK)
-        absmax[i / NF4_BLOCK] = quantize_block(values + i, count - i < NF4_BLOCK ? count - i : NF4_BLOCK, codes + i / 2);
+        absmax[i / NF4_BLOCK] =
+            quantize_block(values + i, count - i < NF4_BLOCK ? count - i : NF4_BLOCK, codes + i / 2);
 }
 
-/* torch's sum of contiguous f32 on one thread: vectors of eight lanes go round four rows; each row is summed in a cascade of
- * four levels, a level passing its sum on after 2^power additions. */
+/* torch's sum of contiguous f32 on one thread: vectors of eight lanes go round four rows; each row is summed in a
+ * cascade of four levels, a level passing its sum on after 2^power additions. */
 enum { SUM_LANES = 8, SUM_ROWS = 4, SUM_LEVELS = 4, SUM_WIDTH = SUM_LANES * SUM_ROWS };
 
 static int cascade_power(int64_t size)
@@ -179,7 +180,8 @@ static uint8_t nearest_in_map(const float map[NF4_MAP], float value)
     return (uint8_t)low;
 }
 
-void nf4_nest(float *absmax, int64_t blocks, const float map[NF4_MAP], uint8_t *nested, float *nested_absmax, float *offset)
+void nf4_nest(float *absmax, int64_t blocks, const float map[NF4_MAP], uint8_t *nested, float *nested_absmax,
+              float *offset)
 {
     *offset = torch_mean(absmax, blocks);
     for (int64_t i = 0; i < blocks; i++)
@@ -193,12 +195,14 @@ void nf4_nest(float *absmax, int64_t blocks, const float map[NF4_MAP], uint8_t *
     }
 }
 
-/* The product and the sum round apart: this file is compiled without fused multiply-adds, unlike the backends that call it. */
+/* The product and the sum round apart: this file is compiled without fused multiply-adds, unlike
+ * the backends that call it. */
 void nf4_scales(const struct nf4 *tensor, int64_t first, int64_t count, float *scales)
 {
     for (int64_t i = 0; i < count; i++)
         if (tensor->nested)
-            scales[i] = tensor->map[tensor->nested[first + i]] * tensor->absmax[(first + i) / NF4_NESTED_BLOCK] + tensor->offset;
+            scales[i] = tensor->map[tensor->nested[first + i]] * tensor->absmax[(first + i) / NF4_NESTED_BLOCK] +
+                        tensor->offset;
         else
             scales[i] = tensor->absmax[first + i];
 }

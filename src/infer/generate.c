@@ -28,7 +28,7 @@ struct generator {
     int32_t tokens, prompt_tokens, vocab, layers;
     int32_t short_most; /* longer sequences turn by other factors (rope_short_most) */
     struct sequence *sequence[SEQUENCES_MAX];
-    int count, next;        /* next: where the next step begins to take drawn tokens, should not all of them find room */
+    int count, next;        /* next: where the next step begins to take drawn tokens, should not all find room */
     int64_t prompts_run;    /* tokens of prompts so far: the clock of their turns */
     float *logits;          /* [SEQUENCES_MAX, vocab] */
     uint64_t *order;        /* [2 · vocab] */
@@ -156,7 +156,8 @@ struct sequence *generator_add(struct generator *g, const struct sequence_reques
     if (!cache)
         return NULL;
     s = mem_alloc_zero(1, sizeof *s);
-    *s = (struct sequence){.request = *request, .on_token = on_token, .context = context, .count = request->prompt_count, .cache = cache};
+    *s = (struct sequence){.request = *request, .on_token = on_token, .context = context,
+                           .count = request->prompt_count, .cache = cache};
     s->token = mem_alloc((size_t)(request->prompt_count + request->max_tokens) * sizeof *s->token);
     memcpy(s->token, request->prompt, (size_t)request->prompt_count * sizeof *s->token);
     s->scope = request->scope ? new_scope(request->scope, s->count > g->short_most ? LONG : SHORT) : NULL;
@@ -267,7 +268,8 @@ static int32_t list_taking_part(const struct generator *g, struct sequence *list
     return count;
 }
 
-/* A step's flat stream: a document for each sequence that takes part, caches layer by layer, the last row of each that draws. */
+/* A step's flat stream: a document for each sequence that takes part, caches layer by layer, the
+ * last row of each that draws. */
 struct step {
     struct batch batch;
     const struct adapter *adapter[SEQUENCES_MAX];
@@ -302,7 +304,8 @@ static void make_step(struct generator *g, int32_t T, struct step *step)
         step->adapter[doc] = s->request.adapter;
         step->has_adapter |= s->request.adapter != NULL;
     }
-    step->batch = (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos, .doc_length = length};
+    step->batch =
+        (struct batch){.T = T, .doc_count = docs, .cu_seqlens = cu, .tok = tok, .pos = pos, .doc_length = length};
 }
 
 static struct sequence_token draw_token(struct generator *g, struct sequence *s, const float *logits)
@@ -317,8 +320,8 @@ static struct sequence_token draw_token(struct generator *g, struct sequence *s,
     return token;
 }
 
-/* Its first token beyond the length that the short factors are for: all before it is run once more with the long ones, as
- * if it had been the prompt. */
+/* Its first token beyond the length that the short factors are for: all before it is run once more with the long ones,
+ * as if it had been the prompt. */
 static void run_again(struct generator *g, struct sequence *s)
 {
     s->position = 0;

@@ -98,7 +98,8 @@ static bool is_known(struct kept *kept, const char *scope, const int32_t *tokens
     return false;
 }
 
-void kept_add(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count, const struct model_cache *cache)
+void kept_add(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count,
+              const struct model_cache *cache)
 {
     uint64_t bytes = model_cache_bytes(kept->model, count);
     struct model_cache *copy;
@@ -113,13 +114,14 @@ void kept_add(struct kept *kept, const char *scope, const int32_t *tokens, int32
         model_cache_free(kept->model, copy);
         return;
     }
-    kept->entry[kept->count] = (struct entry){mem_copy_text(scope), mem_alloc((size_t)count * sizeof *tokens), count, copy, bytes,
-                                              ++kept->clock};
+    kept->entry[kept->count] = (struct entry){mem_copy_text(scope), mem_alloc((size_t)count * sizeof *tokens), count,
+                                              copy, bytes, ++kept->clock};
     memcpy(kept->entry[kept->count++].tokens, tokens, (size_t)count * sizeof *tokens);
     kept->bytes += bytes;
 }
 
-const struct model_cache *kept_find(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count_max, int32_t *count)
+const struct model_cache *kept_find(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count_max,
+                                    int32_t *count)
 {
     struct entry *best = NULL;
 

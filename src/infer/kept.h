@@ -1,8 +1,9 @@
 /* infer/kept.h - keys and values of sequences that have ended, for those that begin alike.
  *
- * What is kept is a copy as long as its tokens. A sequence that goes on where an earlier one ended (the next message of a
- * chat) takes its place; else the one that was of no use for longest makes room. Only what has the same scope is shared:
- * the scope tells adapters apart, and askers who must not learn of each other's prompts by their own being quick. */
+ * What is kept is a copy as long as its tokens. A sequence that goes on where an earlier one ended (the next
+ * message of a chat) takes its place; else the one that was of no use for longest makes room. Only what has
+ * the same scope is shared: the scope tells adapters apart, and askers who must not learn of each other's
+ * prompts by their own being quick. */
 #pragma once
 
 #include "model/decoder.h"
@@ -16,9 +17,11 @@ struct kept *kept_new(struct model *model, uint64_t bytes_max);
 void kept_free(struct kept *kept); /* NULL is fine */
 
 /* cache holds the first `count` tokens at least. */
-void kept_add(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count, const struct model_cache *cache);
+void kept_add(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count,
+              const struct model_cache *cache);
 /* The one with the most tokens from the beginning on; *count is how many, 0: none. Valid until the next call. */
-const struct model_cache *kept_find(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count_max, int32_t *count);
+const struct model_cache *kept_find(struct kept *kept, const char *scope, const int32_t *tokens, int32_t count_max,
+                                    int32_t *count);
 /* Gives all memory back: a device has no room. False: there was nothing. */
 bool kept_clear(struct kept *kept);
 

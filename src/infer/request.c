@@ -158,7 +158,8 @@ static bool read_prompt(struct worker *w, const struct json *line, struct voice 
         return err_set(err, ERR_INPUT, "a request needs messages, prompt or prompt_ids");
     return chat_format_input(&voice->format, messages, tools_of(line), &input, err) &&
            chat_render_prompt(&input, arena, &text, err) &&
-           tokenizer_encode(voice->format.tokenizer, voice->scratch, text, false, tokens, err) && check_ids(w, tokens, err);
+           tokenizer_encode(voice->format.tokenizer, voice->scratch, text, false, tokens, err) &&
+           check_ids(w, tokens, err);
 }
 
 static bool fit_context(const struct worker *w, struct request *r, int64_t max_tokens, struct err *err)
@@ -182,7 +183,8 @@ static void read_scope(const struct json *line, struct request *r)
     struct str scope = json_string_or(json_get(line, "scope"), STR_NONE);
 
     if (scope.at)
-        r->sequence.scope = arena_printf(&r->arena, "%llu %.*s", r->seat ? (unsigned long long)seat_number(r->seat) : 0, STR_ARG(scope));
+        r->sequence.scope = arena_printf(&r->arena, "%llu %.*s", r->seat ? (unsigned long long)seat_number(r->seat) : 0,
+                                         STR_ARG(scope));
 }
 
 static void read_sampling(struct worker *w, const struct json *line, struct request *r)

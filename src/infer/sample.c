@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Logits are worked on in vectors of the same width everywhere: a processor with narrower ones takes several steps, and sums
- * have the same order. */
+/* Logits are worked on in vectors of the same width everywhere: a processor with narrower ones takes several steps, and
+ * sums have the same order. */
 enum { BLOCK = 1024, WIDE = 16, DIGIT = 11 };
 
 typedef float wide __attribute__((vector_size(4 * WIDE)));
@@ -93,7 +93,8 @@ ALWAYS_INLINE double weigh(const struct weights *w, int32_t from, int32_t count,
 
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
 }
 
 FOR_AVX512 static double weigh_avx512(const struct weights *w, int32_t from, int32_t count, float weight[BLOCK])
@@ -184,7 +185,8 @@ static int32_t pick(const struct weights *w, double target)
     return last;
 }
 
-/* A candidate is a key in the high half of a word and the token's id in the low one. Keys ascend where logits descend; both zeros are one. */
+/* A candidate is a key in the high half of a word and the token's id in the low one. Keys ascend where logits
+ * descend; both zeros are one. */
 static uint64_t candidate_of(float logit, int32_t id)
 {
     float value = logit + 0.0f;
@@ -232,7 +234,8 @@ static uint64_t *sort_candidates(uint64_t *candidates, int32_t count)
     return other;
 }
 
-/* Tokens below an even share of what may be left out sum to less than that: they are not among the likeliest and need no sorting. */
+/* Tokens below an even share of what may be left out sum to less than that: they are not among the
+ * likeliest and need no sorting. */
 static int32_t list_candidates(const struct weights *w, double sum, double top_p, uint64_t *candidates)
 {
     float weight[BLOCK], least = (float)((1 - top_p) * sum / w->vocab);

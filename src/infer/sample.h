@@ -23,7 +23,8 @@ struct sample_alternative {
 };
 
 /* room: of 2 · vocab words. */
-int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position, uint64_t *room);
+int32_t sample_token(const float *logits, int32_t vocab, const struct sample_options *options, uint32_t position,
+                     uint64_t *room);
 
 /* To 2e-7: log-probability of `id`, and of the `top_count` most likely tokens in descending order. */
 double sample_logprobs(const float *logits, int32_t vocab, int32_t id, int top_count, struct sample_alternative *top);

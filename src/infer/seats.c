@@ -71,7 +71,8 @@ static bool make_room(struct seats *seats, uint64_t bytes, struct err *err)
     struct seat *seat;
 
     if (bytes > seats->bytes_max)
-        return err_set(err, ERR_UNSUPPORTED, "an adapter of %llu bytes needs a process of its own", (unsigned long long)bytes);
+        return err_set(err, ERR_UNSUPPORTED, "an adapter of %llu bytes needs a process of its own",
+                       (unsigned long long)bytes);
     while (seats->bytes + bytes > seats->bytes_max) {
         seat = least_recent(seats);
         if (!seat)

@@ -1,7 +1,8 @@
 /* infer/seats.h - the adapters that a worker holds beside its base, and their voices.
  *
- * An adapter is opened when a request first names its folder and stays until its room is needed by another; one that a request
- * uses is never dropped. Its voice is the base's when its folder has the same tokenizer and template, or none. */
+ * An adapter is opened when a request first names its folder and stays until its room is needed by
+ * another; one that a request uses is never dropped. Its voice is the base's when its folder has
+ * the same tokenizer and template, or none. */
 #pragma once
 
 #include "infer/voice.h"

@@ -32,7 +32,8 @@ static void collect_stop_ids(struct voice *voice, const char *base, const int32_
     arena_deinit(&arena);
 }
 
-struct voice *voice_open(const char *folder, const char *base, const int32_t *ends, int end_count, int64_t now, struct err *err)
+struct voice *voice_open(const char *folder, const char *base, const int32_t *ends, int end_count, int64_t now,
+                         struct err *err)
 {
     struct voice *voice = mem_alloc_zero(1, sizeof *voice);
 
@@ -60,7 +61,8 @@ static bool is_same_file(struct arena *arena, const char *folder, const char *ba
     const char *ours = path_join(arena, folder, name), *theirs = path_join(arena, base, name);
     struct mapped_file a = {0}, b = {0};
     bool has_ours = file_map(&a, ours, NULL), has_theirs = file_map(&b, theirs, NULL);
-    bool is_same = has_ours == has_theirs && a.bytes == b.bytes && (a.bytes == 0 || memcmp(a.data, b.data, a.bytes) == 0);
+    bool is_same =
+        has_ours == has_theirs && a.bytes == b.bytes && (a.bytes == 0 || memcmp(a.data, b.data, a.bytes) == 0);
 
     file_unmap(&a);
     file_unmap(&b);
@@ -70,7 +72,8 @@ static bool is_same_file(struct arena *arena, const char *folder, const char *ba
 /* A folder with several templates is its own without a look into them. */
 bool voice_is_own(const char *folder, const char *base)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                        "chat_template.jinja"};
     struct arena arena = {0};
     bool is_own = file_exists(path_join(&arena, folder, "additional_chat_templates"));
 

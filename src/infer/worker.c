@@ -41,7 +41,8 @@ static void free_waiting(struct waiting *waiting)
 }
 
 /* A request with an adapter takes its seat first; *waits when there is no room for it now. */
-static bool take_request(struct worker *w, const struct json *line, int64_t id, struct arena *arena, bool *waits, struct err *err)
+static bool take_request(struct worker *w, const struct json *line, int64_t id, struct arena *arena, bool *waits,
+                         struct err *err)
 {
     struct str folder = json_string_or(json_get(line, "adapter"), STR_NONE);
     struct seat *seat;
@@ -174,7 +175,8 @@ static bool serve(struct worker *w, int in, struct err *err)
 }
 
 /* What "auto" is depends on where products run. */
-static bool choose_profile(const char *dtype, const struct backend *backend, enum model_profile *profile, struct err *err)
+static bool choose_profile(const char *dtype, const struct backend *backend, enum model_profile *profile,
+                           struct err *err)
 {
     if (backend->memory && strcmp(dtype, "auto") == 0)
         dtype = "bfloat16";
@@ -184,7 +186,8 @@ static bool choose_profile(const char *dtype, const struct backend *backend, enu
 static bool open_model(struct worker *w, const struct worker_options *options, struct err *err)
 {
     int device = 0;
-    const struct backend *backend = strcmp(options->device, "ref") == 0 ? &backend_ref : device_find(options->device, &device, err);
+    const struct backend *backend =
+        strcmp(options->device, "ref") == 0 ? &backend_ref : device_find(options->device, &device, err);
     int32_t step_tokens = backend && backend->memory ? DEVICE_STEP_TOKENS : STEP_TOKENS;
     struct arena arena = {0};
     struct model_config config;
@@ -206,7 +209,8 @@ static bool open_model(struct worker *w, const struct worker_options *options, s
                                   .tokens_wanted = step_tokens,
                                   .positions = w->context_length,
                                   .head_rows = SEQUENCES_MAX};
-    if (!choose_profile(options->dtype, backend, &open.profile, err) || !model_open(&w->model, options->model, &open, err))
+    if (!choose_profile(options->dtype, backend, &open.profile, err) ||
+        !model_open(&w->model, options->model, &open, err))
         goto out;
     ok = true;
 out:
@@ -250,7 +254,8 @@ bool worker_run(const struct worker_options *options, int in, int out, struct er
     if (!open_model(&w, options, err) || !open_voice(&w, options, err))
         goto out;
     if (!options->adapter)
-        w.seats = seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
+        w.seats =
+            seats_new(w.model, options->adapter_bytes ? (uint64_t)options->adapter_bytes : ADAPTER_BYTES, options->now);
     w.generator = generator_new(w.model, model_plan_used(w.model)->tokens,
                                 model_backend(w.model)->memory ? DEVICE_STEP_TOKENS : PROMPT_TOKENS,
                                 (uint64_t)options->prefix_bytes);

@@ -1,4 +1,5 @@
-/* infer/worker.h - answers requests for one base model and the adapters on it: the other end of "The inference worker" in docs/formats.md.
+/* infer/worker.h - answers requests for one base model and the adapters on it: the other end of "The
+ * inference worker" in docs/formats.md.
  *
  * Lines in, lines out, nothing else: no network, no files but the model's. */
 #pragma once
@@ -10,7 +11,7 @@
 struct worker_options {
     const char *model, *adapter;  /* folders; adapter NULL: none of its own, then requests may name adapters */
     int64_t adapter_bytes;        /* of all adapters that requests name together; 0: 256 MiB */
-    int64_t prefix_bytes;         /* of keys and values of requests that have ended (infer/kept.h); 0: nothing is kept */
+    int64_t prefix_bytes;         /* of keys and values of requests that have ended (infer/kept.h); 0: none are kept */
     const char *device;           /* compute/device.h; or "ref": the reference on the processor */
     const char *dtype;            /* "auto", "float32", "bfloat16" */
     int threads;                  /* 0: one per core */

@@ -1,5 +1,5 @@
-/* infer/worker_int.h - what the worker's own files share: worker.c takes lines and has the loop, request.c makes requests of
- * them and runs their choices, say.c writes lines. */
+/* infer/worker_int.h - what the worker's own files share: worker.c takes lines and has the loop, request.c makes
+ * requests of them and runs their choices, say.c writes lines. */
 #pragma once
 
 #include "base/json.h"
@@ -57,7 +57,8 @@ void say_finish(struct request *r, int choice, const char *reason);
 void say_done(struct request *r);
 
 /* Adds what a line asks for to the worker's requests; owns the seat from here on, NULL for none. */
-bool request_make(struct worker *w, const struct json *line, int64_t id, struct seat *seat, struct arena *arena, struct err *err);
+bool request_make(struct worker *w, const struct json *line, int64_t id, struct seat *seat, struct arena *arena,
+                  struct err *err);
 void request_drop(struct worker *w, struct request *request);
 /* Starts choices while the generator has room. */
 void requests_start(struct worker *w);

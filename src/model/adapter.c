@@ -34,7 +34,9 @@ static bool check_matrices(const struct model *m, int32_t slot_rank, struct err 
 
 static enum model_profile profile_of(const struct params *params)
 {
-    return params->compute_type == DTYPE_F64 ? PROFILE_F64 : params->compute_type == DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
+    return params->compute_type == DTYPE_F64    ? PROFILE_F64
+           : params->compute_type == DTYPE_BF16 ? PROFILE_BF16
+                                                : PROFILE_F32;
 }
 
 static bool describe(struct model *m, struct model *base, const char *folder, struct err *err)
@@ -48,8 +50,8 @@ static bool describe(struct model *m, struct model *base, const char *folder, st
     m->memory = base->memory;
     m->queue = base->queue;
     return adapter_config_read(&m->arena, folder, &m->lora, err) && check_kind(&m->lora, err) &&
-           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, base->memory != NULL, set, &m->params,
-                       err) &&
+           params_make(&m->arena, &m->config, profile_of(&base->params), &m->lora, false, !set, base->memory != NULL,
+                       set, &m->params, err) &&
            check_matrices(m, base->slot_rank, err);
 }
 
@@ -65,7 +67,8 @@ static bool allocate(struct model *m, struct err *err)
         uint64_t bytes = m->region_bytes[regions[i]];
         m->region[regions[i]] = m->memory ? m->memory->take(&m->queue, bytes) : mem_alloc_pages(bytes);
         if (bytes && !m->region[regions[i]])
-            return err_set(err, ERR_LIMIT, "the device has no room for an adapter of %llu MiB", (unsigned long long)(bytes >> 20));
+            return err_set(err, ERR_LIMIT, "the device has no room for an adapter of %llu MiB",
+                           (unsigned long long)(bytes >> 20));
     }
     adapter_carve(m);
     return true;
@@ -115,7 +118,8 @@ const struct weight *adapter_weight(const struct adapter *a, int32_t layer, enum
     return weight && weight->a.rows ? weight : NULL;
 }
 
-/* An adapter that is as wide as there is room for, less `lost` columns. Its numbers are nowhere: they are only counted. */
+/* An adapter that is as wide as there is room for, less `lost` columns. Its numbers are
+ * nowhere: they are only counted. */
 static struct weight widest(const struct model *m, const struct weight *base, enum linear linear, int32_t lost)
 {
     int32_t R = m->slot_rank * slot_part_count(&m->config, linear_slot(linear)) - lost;
@@ -138,12 +142,14 @@ static const struct layer *layer_with(const struct model *m, enum linear linear)
 static void probe_linear(struct model *m, const struct layer *layer, enum linear linear, int32_t T)
 {
     const struct mat in[] = {layer->y1, layer->att, layer->y2, m->h};
-    const struct mat out[] = {layer->qkv, layer->o.at ? layer->o : layer->x, layer->gate_up, layer->down.at ? layer->down : layer->x};
-    struct weight base = layer->linear[linear].weight, all = widest(m, &base, linear, 0), odd = widest(m, &base, linear, 1);
+    const struct mat out[] = {layer->qkv, layer->o.at ? layer->o : layer->x, layer->gate_up,
+                              layer->down.at ? layer->down : layer->x};
+    struct weight base = layer->linear[linear].weight, all = widest(m, &base, linear, 0);
+    struct weight odd = widest(m, &base, linear, 1);
     struct adapter_rows rows[] = {{&all, T - 1}, {odd.a.rows ? &odd : NULL, T}};
 
-    m->backend->linear(&m->queue, &(struct op_linear){.x = mat_rows(in[linear], T), .y = mat_rows(out[linear], T), .w = &base,
-                                                      .adapters = rows, .adapter_count = 2});
+    m->backend->linear(&m->queue, &(struct op_linear){.x = mat_rows(in[linear], T), .y = mat_rows(out[linear], T),
+                                                      .w = &base, .adapters = rows, .adapter_count = 2});
 }
 
 void adapter_probe(struct model *m, const struct pass *pass)

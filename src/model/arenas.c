@@ -16,7 +16,8 @@ static void *element(const struct model *m, enum region_id region, uint64_t at)
 
 static void *moment(const struct model *m, enum region_id region, uint64_t at)
 {
-    return m->region[region] && m->region_bytes[region] ? m->region[region] + params_moment_bytes(&m->params, at) : NULL;
+    return m->region[region] && m->region_bytes[region] ? m->region[region] + params_moment_bytes(&m->params, at)
+                                                        : NULL;
 }
 
 /* Behind the codes: of the block of an element. */
@@ -24,7 +25,9 @@ static float *moment_scale(const struct model *m, enum region_id region, uint64_
 {
     char *scales = moment(m, region, m->params.arena_count);
 
-    return scales && params_moment_type(&m->params, at) == DTYPE_U8 ? (float *)(void *)scales + (at - m->params.short_from) / EIGHT_BIT_BLOCK : NULL;
+    return scales && params_moment_type(&m->params, at) == DTYPE_U8
+               ? (float *)(void *)scales + (at - m->params.short_from) / EIGHT_BIT_BLOCK
+               : NULL;
 }
 
 static struct model_range range_of(const struct model *m, uint64_t begin, uint64_t end, bool has_decay)
@@ -201,8 +204,10 @@ void grads_begin(struct model *m, int32_t layer, bool has_head_rows)
 
     for (int i = 0; i < params->stored_count; i++) {
         const struct stored *stored = &params->stored[i];
-        uint64_t written = is_written(params, stored, has_head_rows) ? (uint64_t)stored->rows * (uint64_t)stored->cols : 0;
-        uint64_t begin = params_arena_bytes(params, stored->at + written), end = params_arena_bytes(params, stored->end);
+        uint64_t written =
+            is_written(params, stored, has_head_rows) ? (uint64_t)stored->rows * (uint64_t)stored->cols : 0;
+        uint64_t begin = params_arena_bytes(params, stored->at + written);
+        uint64_t end = params_arena_bytes(params, stored->end);
         if (stored->residence == IN_ARENA && stored->layer == layer && begin < end)
             memory_zero(m, model_grads_base(m) + begin, end - begin);
     }

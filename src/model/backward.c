@@ -294,13 +294,12 @@ void head_pass(struct model *m, const struct pass *pass, bool has_grads)
         n = chunk_rows(batch->head_row_count - at, m->plan.head_rows);
         struct mat logits = mat_rows(m->logits, n);
         forward_head(m, batch->head_rows + at, n, logits, pass, at);
-        m->backend->loss(&m->queue, &(struct op_loss){.logits = logits,
-                                                      .grad = has_grads && !m->memory ? mat_rows(m->dlogits, n) : no_mat,
-                                                      .label = batch->label + at,
-                                                      .coef = has_grads ? batch->row_weight + at : NULL,
-                                                      .nll = (float *)((char *)m->nll + (size_t)at * nll_bytes),
-                                                      .hit = m->hit + at,
-                                                      .softcap = m->config.logit_softcap});
+        struct op_loss op = {.logits = logits, .label = batch->label + at, .hit = m->hit + at,
+                             .grad = has_grads && !m->memory ? mat_rows(m->dlogits, n) : no_mat,
+                             .coef = has_grads ? batch->row_weight + at : NULL,
+                             .nll = (float *)((char *)m->nll + (size_t)at * nll_bytes),
+                             .softcap = m->config.logit_softcap};
+        m->backend->loss(&m->queue, &op);
         if (has_grads)
             head_grad(m, batch->head_rows + at, n, pass, at);
     }

@@ -59,19 +59,24 @@ void model_cache_free(struct model *m, struct model_cache *cache)
     free(cache);
 }
 
-/* A ring that went round is copied whole, to one as long, while it still has what the window of the next position sees. */
-static bool can_copy(const struct model *m, int32_t l, const struct kv_cache *to, const struct kv_cache *from, int32_t length)
+/* A ring that went round is copied whole, to one as long, while it still has what the
+ * window of the next position sees. */
+static bool can_copy(const struct model *m, int32_t l, const struct kv_cache *to, const struct kv_cache *from,
+                     int32_t length)
 {
     if (from->length <= from->capacity)
         return true;
     return to->capacity == from->capacity && length - m->config.layer[l].window + 1 >= from->length - from->capacity;
 }
 
-/* Of k or v. Rows lie by position; in a backend's own order each key head has equal blocks of KV_ROWS positions, one behind the other. */
-static void copy_blocks(struct model *m, const struct kv_cache *cache_to, const struct kv_cache *cache_from, bool is_value, int32_t length)
+/* Of k or v. Rows lie by position; in a backend's own order each key head has equal blocks of KV_ROWS
+ * positions, one behind the other. */
+static void copy_blocks(struct model *m, const struct kv_cache *cache_to, const struct kv_cache *cache_from,
+                        bool is_value, int32_t length)
 {
     int32_t groups = m->backend->cache_bytes ? m->config.kv_heads : 1, blocks = cache_from->capacity / KV_ROWS;
-    size_t bytes = kv_cache_bytes(m->backend, cache_from, m->config.kv_heads, m->config.head_dim) / (size_t)groups / (size_t)blocks;
+    size_t bytes = kv_cache_bytes(m->backend, cache_from, m->config.kv_heads, m->config.head_dim) / (size_t)groups /
+                   (size_t)blocks;
     int32_t wanted = (length + KV_ROWS - 1) / KV_ROWS, count = wanted < blocks ? wanted : blocks;
     size_t to_ld = bytes * (size_t)(cache_to->capacity / KV_ROWS), from_ld = bytes * (size_t)blocks;
 

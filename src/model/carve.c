@@ -139,7 +139,8 @@ static void join_adapters(struct model *m)
                 continue;
             linear->own_a = weight->a;
             linear->own_b = weight->b;
-            weight->a.at = (char *)weight->w.at + (size_t)weight->w.rows * (size_t)weight->w.ld * dtype_bytes(weight->w.type);
+            weight->a.at =
+                (char *)weight->w.at + (size_t)weight->w.rows * (size_t)weight->w.ld * dtype_bytes(weight->w.type);
             weight->b.at = (char *)weight->w.at + (size_t)weight->w.cols * dtype_bytes(weight->w.type);
             weight->a.ld = weight->b.ld = weight->w.ld;
         }
@@ -314,7 +315,8 @@ static void list_activations(const struct model *m, const struct widths *w, stru
         {offsetof(struct layer, mid), KEEP_MIDDLE, m->is_trained, w->D, 0, w->residual, ALL_LAYERS},
         {offsetof(struct layer, y2), KEEP_NORM2, true, w->D, w->spare[LINEAR_GATE_UP], w->type, ALL_LAYERS},
         /* its gradient takes its place, so it has room for dt */
-        {offsetof(struct layer, gate_up), KEEP_GATE_UP, true, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type, DENSE_LAYERS},
+        {offsetof(struct layer, gate_up), KEEP_GATE_UP, true, 2 * w->F, w->spare[LINEAR_GATE_UP], w->type,
+         DENSE_LAYERS},
         {offsetof(struct layer, down), KEEP_MLP, w->has_post, w->D, 0, w->type, DENSE_LAYERS},
         {offsetof(struct layer, gate_up), KEEP_GATE_UP, w->experts > 0, 2 * w->expert_F, 0, w->type, EXPERT_LAYERS},
         {offsetof(struct layer, down), KEEP_MLP, w->experts > 0, w->D, 0, w->type, EXPERT_LAYERS},
@@ -412,8 +414,8 @@ static void take_adapter_columns(struct model *m, const struct widths *w, int32_
     }
 }
 
-/* Layer behind layer, so that what one keeps is free at once when its backward pass is over. Inference has one residual stream in
- * place; training keeps the input of every layer. */
+/* Layer behind layer, so that what one keeps is free at once when its backward pass is over. Inference has one residual
+ * stream in place; training keeps the input of every layer. */
 static void take_layers(struct model *m, const struct widths *w)
 {
     struct shared shared = {0};
@@ -531,20 +533,22 @@ static void take_tables(struct model *m, const struct widths *w)
         m->device_batch = take(m, REGION_TABLES, ((uint64_t)w->T * 7 + 1) * sizeof(int32_t));
 }
 
-/* Where one micro-batch is a whole step, a gradient begins to be when its layer's backward pass does: it may lie over what later
- * layers kept. The gradients then reach from somewhere in the kept activations to behind them, and need memory of their own for that
- * end alone; both regions are one piece. The addresses are those of the next carving. */
+/* Where one micro-batch is a whole step, a gradient begins to be when its layer's backward pass does: it may lie over
+ * what later layers kept. The gradients then reach from somewhere in the kept activations to behind them, and need
+ * memory of their own for that end alone; both regions are one piece. The addresses are those of the next carving. */
 static void lay_over(struct model *m)
 {
     const struct params *params = &m->params;
     uint64_t kept = m->region_bytes[REGION_KEPT], at = 0;
 
-    m->grads_lie_over = m->is_trained && !params->lora_rank && !m->memory && m->plan.tokens >= m->step_tokens && m->step_tokens > 0;
+    m->grads_lie_over =
+        m->is_trained && !params->lora_rank && !m->memory && m->plan.tokens >= m->step_tokens && m->step_tokens > 0;
     if (!m->grads_lie_over)
         return;
     for (int i = 0; i < params->stored_count; i++) {
         const struct stored *stored = &params->stored[i];
-        uint64_t begin = params_arena_bytes(params, stored->at), end = stored->layer >= 0 ? m->layer[stored->layer].kept_end : kept;
+        uint64_t begin = params_arena_bytes(params, stored->at);
+        uint64_t end = stored->layer >= 0 ? m->layer[stored->layer].kept_end : kept;
         if (stored->residence == IN_ARENA && end > begin + at)
             at = end - begin;
     }

@@ -199,7 +199,8 @@ static void quantize(const struct param *param, struct layout layout, char *at, 
     free(absmax);
 }
 
-void codes_load(const struct param *param, const struct quantization *quantization, bool is_copied, char *share, char *at)
+void codes_load(const struct param *param, const struct quantization *quantization, bool is_copied, char *share,
+                char *at)
 {
     struct layout layout = layout_of(param, quantization, is_copied);
     struct nf4 *nf4 = param->codes;

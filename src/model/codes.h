@@ -36,7 +36,9 @@ bool codes_state_parse(struct arena *arena, struct str text, int32_t rows, int32
 
 /* Bytes of the frozen region for one param. is_copied: those that are in a file too. */
 uint64_t codes_bytes(const struct param *param, const struct quantization *quantization, bool is_copied);
-/* Makes param->codes from its file: `at` is its share of the frozen region, `share` that or what will be copied there. */
-void codes_load(const struct param *param, const struct quantization *quantization, bool is_copied, char *share, char *at);
+/* Makes param->codes from its file: `at` is its share of the frozen region, `share` that or
+ * what will be copied there. */
+void codes_load(const struct param *param, const struct quantization *quantization, bool is_copied, char *share,
+                char *at);
 /* codes and absmax of `count` numbers of a type, at any alignment. */
 void codes_quantize(const void *values, enum dtype type, int64_t count, uint8_t *codes, float *absmax);

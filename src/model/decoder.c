@@ -403,7 +403,8 @@ const uint8_t *model_row_hits(const struct model *m)
 static void fetch_logits(struct model *m, struct mat out)
 {
     struct mat logits = mat_rows(m->logits, out.rows);
-    struct stretches to = {out.at, (size_t)out.ld * sizeof(float)}, from = {logits.at, (size_t)logits.ld * sizeof(float)};
+    struct stretches to = {out.at, (size_t)out.ld * sizeof(float)};
+    struct stretches from = {logits.at, (size_t)logits.ld * sizeof(float)};
 
     if (m->memory)
         m->memory->get(&m->queue, to, from, (size_t)out.cols * sizeof(float), (size_t)out.rows);

@@ -22,7 +22,7 @@ struct model_options {
     bool is_nf4;                /* linear layers are quantized while loading, if the files do not hold codes already */
     struct lora_config lora;    /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
     const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
-    int32_t slot_rank; /* inference without an adapter: largest rank of those that model/adapter.h opens beside it; 0: none */
+    int32_t slot_rank;          /* inference without an adapter: largest rank that model/adapter.h may open; 0: none */
     const struct backend *backend;
     int device;                 /* of a backend with several */
     struct pool *pool;                                       /* borrowed */
@@ -71,13 +71,14 @@ struct model_step {
     void *context;
 };
 /* T <= plan tokens, tokens in [0, vocab), positions < plan positions (asserted: callers check data where it enters).
- * Gradients are added to the arena when has_grads (needs is_trained); where a whole step fits a micro-batch (step_tokens) they may lie over
- * activations: they are there from one pass with has_grads, of which a step then has one, to the next pass of any kind. The result adds to what it holds: zero it first.
- * step may be NULL: nothing is dropped. */
+ * Gradients are added to the arena when has_grads (needs is_trained); where a whole step fits a micro-batch
+ * (step_tokens) they may lie over activations: they are there from one pass with has_grads, of which a step
+ * then has one, to the next pass of any kind. The result adds to what it holds: zero it first. step may be
+ * NULL: nothing is dropped. */
 void model_forward_backward(struct model *model, const struct batch *batch, bool has_grads,
                             const struct model_step *step, struct model_result *result);
-/* The same, but a device's work is only queued: the result is added, and the batch free again, behind model_finish, which waits. Never so with
- * `weigh`. */
+/* The same, but a device's work is only queued: the result is added, and the batch free again, behind model_finish,
+ * which waits. Never so with `weigh`. */
 void model_queue_pass(struct model *model, const struct batch *batch, bool has_grads, const struct model_step *step,
                       struct model_result *result);
 void model_finish(struct model *model);
@@ -86,24 +87,24 @@ const float *model_row_nll(const struct model *model);
 /* Of the same rows: 1 where the label is the argmax. */
 const uint8_t *model_row_hits(const struct model *model);
 
-/* Keys and values of one document of up to `positions`; layers with a window keep those of the window and of one step. NULL: the
- * device has no room. */
+/* Keys and values of one document of up to `positions`; layers with a window keep those of the window and of one step.
+ * NULL: the device has no room. */
 struct model_cache {
     void *memory;
     struct kv_cache layer[];
 };
 struct model_cache *model_cache_new(struct model *model, int32_t positions);
 void model_cache_free(struct model *model, struct model_cache *cache); /* NULL is fine */
-/* `to` becomes a cache of the first `length` positions of `from`, which both have room for, with the same bits. False: a
- * window has moved past them, and nothing is copied. */
+/* `to` becomes a cache of the first `length` positions of `from`, which both have room for, with the same bits. False:
+ * a window has moved past them, and nothing is copied. */
 bool model_cache_copy(struct model *model, struct model_cache *to, const struct model_cache *from, int32_t length);
 uint64_t model_cache_bytes(const struct model *model, int32_t positions);
 enum dtype model_cache_type(const struct model *model);
 
 /* Logits of the given rows, f32 [row_count, vocab] in memory of the caller. cache: NULL, or [layers · doc_count] with
- * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved. adapters: NULL, or
- * one for each document, NULL for none, of a model opened with slot_rank; neighbours with the same one share its
- * products. */
+ * layer l's caches at l·doc_count; the tokens' keys and values are appended and each length is moved.
+ * adapters: NULL, or one for each document, NULL for none, of a model opened with slot_rank; neighbours with
+ * the same one share its products. */
 void model_forward(struct model *model, const struct batch *batch, struct kv_cache *cache,
                    const struct adapter *const *adapters, const int32_t *rows, int32_t row_count, float *logits);
 enum { ADAPTER_RANGES_MAX = 64 }; /* documents of a batch with adapters */
@@ -132,16 +133,16 @@ enum { MODEL_RANGES_MAX = 4096 };
 int model_ranges(struct model *model, struct model_range *ranges, int max);
 /* AdamW over the ranges, queued: of `rule` are taken sumsq, max_norm, lr, beta1, beta2, eps, decay, step and seed. */
 void model_update(struct model *model, const struct model_range *ranges, int count, const struct op_adamw *rule);
-/* The gradient arena whole, where all of it is f32: float[count], zeros in the gaps, where operations read it; partial has
- * room for op_sumsq. */
+/* The gradient arena whole, where all of it is f32: float[count], zeros in the gaps, where operations read
+ * it; partial has room for op_sumsq. */
 float *model_grads(struct model *model, uint64_t *count, double **partial);
 /* Sum of squares of the whole gradient, in the memory of operations (which take it for clipping) and as a number. */
 const double *model_grad_sumsq(struct model *model, double *value);
 /* The same without waiting: model_sumsq_value is the number behind model_finish, of a step that had a pass. */
 const double *model_queue_grad_sumsq(struct model *model);
 double model_sumsq_value(const struct model *model);
-/* The gradients of all trained params, one behind the other in their order, whatever that of the arena is, where all of them are
- * f32: float[trained_count] of the caller. */
+/* The gradients of all trained params, one behind the other in their order, whatever that of the arena is, where all of
+ * them are f32: float[trained_count] of the caller. */
 void model_grads_read(struct model *model, float *grads);
 void model_zero_grads(struct model *model);
 

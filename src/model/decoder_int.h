@@ -38,7 +38,7 @@ enum region_id {
 struct linear_state {
     struct weight weight;
     struct mat dw, da, db;
-    struct mat own_a, own_b; /* where the adapter trains, if products read a copy of it beside the weight; at NULL: they do not */
+    struct mat own_a, own_b; /* where the adapter trains, if products read a copy beside the weight; at NULL: no copy */
     struct mat magnitude, dmagnitude, inverse, gain; /* DoRA's; at NULL: none */
 };
 
@@ -127,7 +127,8 @@ struct model {
     double *partial, *sumsq;
     /* With a memory of its own: where a batch is put, and what the host sees of it and of the last pass's losses. */
     int32_t *device_batch, *host_batch;
-    void *host_rows; /* of its transfers: pending.row_nll and row_hit of all, and the sum of squares; NULL: the host had none to pin */
+    /* Of its transfers: pending.row_nll and row_hit of all, and the sum of squares; NULL: the host had none to pin. */
+    void *host_rows;
     double *host_sumsq;
     struct pending {
         const float *row_weight;
@@ -151,10 +152,11 @@ struct pass {
     const struct adapter_range {
         const struct adapter *adapter; /* NULL: none */
         int32_t row_end;
-    } *ranges;                     /* of rows that meet adapters opened beside the model; NULL: all meet the model's own */
+    } *ranges;                     /* of rows that meet adapters opened beside the model; NULL: all meet its own */
     int32_t range_count;
     const struct model_step *step; /* NULL: no dropout */
-    bool begins_grads;             /* gradients become zeros before each layer's, not before the pass; those of products are written */
+    bool begins_grads;             /* gradients become zeros before each layer's, not before the pass; those of products
+                                    * are written */
     struct probe *probe;           /* NULL but in model_probe_merge */
 };
 
@@ -178,15 +180,16 @@ char *model_grads_base(const struct model *model);
 
 /* adapter.c: of a layer's product; NULL: it has none there. */
 const struct weight *adapter_weight(const struct adapter *adapter, int32_t layer, enum linear linear);
-/* Queues the products of a pass with the largest adapters that may be opened, and those of the largest odd rank: what plans count. */
+/* Queues the products of a pass with the largest adapters that may be opened, and those of the
+ * largest odd rank: what plans count. */
 void adapter_probe(struct model *model, const struct pass *pass);
 
-/* arenas.c: zeros for the gradients of a layer, -1: of what belongs to none. Those of dense products stay as they are, their first
- * linear_grad_w of the pass is_fresh; so is the head's where rows meet it. */
+/* arenas.c: zeros for the gradients of a layer, -1: of what belongs to none. Those of dense products stay as they are,
+ * their first linear_grad_w of the pass is_fresh; so is the head's where rows meet it. */
 void grads_begin(struct model *model, int32_t layer, bool has_head_rows);
 
-/* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows of
- * what was laid out in place are gone. */
+/* panels.c: has the backend lay out what model_carve gave panels, once a model that is not trained is filled. The rows
+ * of what was laid out in place are gone. */
 void lay_out_panels(struct model *model);
 
 /* forward.c */

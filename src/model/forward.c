@@ -114,7 +114,8 @@ static void run_dora(struct model *m, const struct linear_state *state, const st
 }
 
 /* Which adapters the rows of a product meet. */
-static void list_adapters(const struct pass *pass, int32_t l, enum linear linear, struct adapter_rows list[ADAPTER_RANGES_MAX])
+static void list_adapters(const struct pass *pass, int32_t l, enum linear linear,
+                          struct adapter_rows list[ADAPTER_RANGES_MAX])
 {
     for (int32_t i = 0; i < pass->range_count; i++)
         list[i] = (struct adapter_rows){adapter_weight(pass->ranges[i].adapter, l, linear), pass->ranges[i].row_end};

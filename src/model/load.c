@@ -35,7 +35,8 @@ struct mat param_base(struct model *m, const struct param *param, void **copy)
 }
 
 /* Rows of `ld` elements at `to`, in the host's memory. */
-static void place(const struct param *param, const void *values, enum dtype type, char *to, int32_t ld, enum dtype to_type)
+static void place(const struct param *param, const void *values, enum dtype type, char *to, int32_t ld,
+                  enum dtype to_type)
 {
     size_t cols = (size_t)param->cols;
 

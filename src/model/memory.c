@@ -18,16 +18,16 @@ static bool refuse(struct model *m, struct err *err)
     double free_gb = (double)(m->memory ? m->memory->free_bytes(&m->queue) : 0) / 1e9;
 
     return err_set(err, ERR_NO_SPACE,
-                   "the device has no room for %.2f GB: %.2f GB are left. End what else runs there, set a lower limit of memory, or choose "
-                   "a smaller context_length, lora, or quantization nf4",
+                   "the device has no room for %.2f GB: %.2f GB are left. End what else runs there, set a lower limit "
+                   "of memory, or choose a smaller context_length, lora, or quantization nf4",
                    (double)plan_total(m) / 1e9, free_gb);
 }
 
 static bool refuse_host(const struct model *m, struct err *err)
 {
     return err_set(err, ERR_NO_SPACE,
-                   "the host has no room for the optimizer's moments, %.2f GB that the device has none for: choose lora, or optim "
-                   "adamw_8bit",
+                   "the host has no room for the optimizer's moments, %.2f GB that the device has none for: "
+                   "choose lora, or optim adamw_8bit",
                    (double)m->plan.host_bytes / 1e9);
 }
 
@@ -107,7 +107,8 @@ void memory_zero(struct model *m, void *at, size_t bytes)
         memset(at, 0, bytes);
 }
 
-/* The memory that `at` is moved to or from; NULL: the host reads and writes it itself, what the device had to do there done. */
+/* The memory that `at` is moved to or from; NULL: the host reads and writes it itself, what the
+ * device had to do there done. */
 static const struct memory *memory_of(struct model *m, const void *at)
 {
     for (int i = 0; i < REGION_COUNT; i++) {
@@ -147,10 +148,12 @@ void memory_read(struct model *m, void *to, const void *from, size_t bytes)
 
 static struct mat float_rows(const void *at, size_t ld, size_t row_bytes, int32_t rows)
 {
-    return (struct mat){(void *)(uintptr_t)at, rows, (int32_t)(row_bytes / sizeof(float)), (int32_t)(ld / sizeof(float)), DTYPE_F32};
+    return (struct mat){(void *)(uintptr_t)at, rows, (int32_t)(row_bytes / sizeof(float)),
+                        (int32_t)(ld / sizeof(float)), DTYPE_F32};
 }
 
-void memory_copy_rows(struct model *m, void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, int32_t rows)
+void memory_copy_rows(struct model *m, void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes,
+                      int32_t rows)
 {
     struct op_copy op = {.x = float_rows(from, from_ld, row_bytes, rows), .y = float_rows(to, to_ld, row_bytes, rows)};
 

@@ -176,7 +176,8 @@ static bool check_quantization(const struct builder *b, bool is_random, struct e
                            ? "the model's weights are codes of four bits, which do not train: choose lora"
                            : "quantization nf4 goes with lora: weights of four bits do not train");
     if (has_short_state(b) && b->lora && b->lora->rank)
-        return err_set(err, ERR_INPUT, "an adapter's weights and moments are few and stay in f32: bf16 state is for full fine-tuning");
+        return err_set(err, ERR_INPUT,
+                       "an adapter's weights and moments are few and stay in f32: bf16 state is for full fine-tuning");
     if (quantization->is_nf4 && b->lora && b->lora->is_dora)
         return err_set(err, ERR_UNSUPPORTED, "use_dora is not supported over quantized weights");
     if (quantization->is_nf4 && is_random)
@@ -301,7 +302,8 @@ static void add_embed_stored(struct builder *b)
     add_embed_adapter(b);
 }
 
-/* The compute copy begins behind the embedding. Where there is none, what belongs to no layer comes last: see lay_over in carve.c. */
+/* The compute copy begins behind the embedding. Where there is none, what belongs to no layer comes
+ * last: see lay_over in carve.c. */
 static void add_all_stored(struct builder *b)
 {
     if (b->out->has_copy)
@@ -600,18 +602,20 @@ static void lay_out_codes(struct builder *b, struct param *param, struct stored 
     }
     param->codes = &stored->codes[stored->code_count];
     param->codes_at = b->out->frozen_bytes;
-    b->out->frozen_bytes = align_up(b->out->frozen_bytes + codes_bytes(param, quantization, b->out->is_copied), STORED_ALIGN);
+    b->out->frozen_bytes =
+        align_up(b->out->frozen_bytes + codes_bytes(param, quantization, b->out->is_copied), STORED_ALIGN);
     if (quantization->is_in_file && !b->out->is_copied)
         b->out->file_code_bytes += (uint64_t)nf4_code_bytes((int64_t)param->rows * param->cols);
     stored->code_row_end[stored->code_count++] = param->row_at + param->rows;
 }
 
-/* Where operations have a memory of their own a frozen weight has its adapter in the same rectangle, B behind its columns and A below its
- * rows: one product over both serves a product and its adapter. Rows begin at whole cache lines. */
+/* Where operations have a memory of their own a frozen weight has its adapter in the same
+ * rectangle, B behind its columns and A below its rows: one product over both serves a product and
+ * its adapter. Rows begin at whole cache lines. */
 static void make_room(struct builder *b, struct stored *stored)
 {
-    bool is_product = stored->part == PART_W && (stored->slot == SLOT_QKV || stored->slot == SLOT_O || stored->slot == SLOT_GATE_UP ||
-                                                 stored->slot == SLOT_DOWN);
+    bool is_product = stored->part == PART_W && (stored->slot == SLOT_QKV || stored->slot == SLOT_O ||
+                                                 stored->slot == SLOT_GATE_UP || stored->slot == SLOT_DOWN);
     int a = b->stored_at[stored_key(stored->slot, stored->layer, PART_A)] - 1;
 
     if (!is_product || a < 0 || !b->is_trained || !b->out->is_copied || b->out->has_dora)
@@ -667,7 +671,8 @@ uint64_t params_moment_bytes(const struct params *params, uint64_t at)
 {
     uint64_t wide = at < params->short_from ? at : params->short_from;
 
-    return params->has_byte_moments ? wide * dtype_bytes(params->master_type) + (at - wide) : params_arena_bytes(params, at);
+    return params->has_byte_moments ? wide * dtype_bytes(params->master_type) + (at - wide)
+                                    : params_arena_bytes(params, at);
 }
 
 uint64_t params_scale_count(const struct params *params)

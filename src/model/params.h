@@ -1,16 +1,17 @@
 /* model/params.h - the table of a model's tensors: what each is called in files, where it lives, whether it trains.
  *
- * A *stored weight* is what one operation reads: q‖k‖v and gate‖up are one each, and so are their biases. A *param* is a
- * tensor as files have it: a rectangle of a stored weight, one of three in q‖k‖v or, in files that fuse it, the whole.
- * The table follows from the config (model/modules.h); it drives loading, saving, the optimizer, adapters, recovery
- * points and merging.
+ * A *stored weight* is what one operation reads: q‖k‖v and gate‖up are one each, and so are their biases. A *param* is
+ * a tensor as files have it: a rectangle of a stored weight, one of three in q‖k‖v or, in files that fuse it, the
+ * whole. The table follows from the config (model/modules.h); it drives loading, saving, the optimizer, adapters,
+ * recovery points and merging.
  *
- * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, for adapters and on devices, a
- * compute copy where products run in another type; elsewhere products round the masters as they read them. With
- * PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on every arena holds bf16, which products
- * read, or moments in bytes, whose scales lie behind them; a stored weight then begins at a multiple of 256. A stored weight begins at a multiple of 64 elements and is contiguous, its params
- * follow each other without gap; the params of a layer are contiguous and layers follow in order: embedding, layers,
- * final norm, head. The gaps hold zeros and stay zero under AdamW.
+ * Trained weights live in flat arenas of equal layout: masters, gradients, moments m and v and, for adapters and on
+ * devices, a compute copy where products run in another type; elsewhere products round the masters as they read them.
+ * With PROFILE_BF16_STATE there is no copy: vectors come first, in f32, and from `short_from` on every arena holds
+ * bf16, which products read, or moments in bytes, whose scales lie behind them; a stored weight then begins at a
+ * multiple of 256. A stored weight begins at a multiple of 64 elements and is contiguous, its params follow each other
+ * without gap; the params of a layer are contiguous and layers follow in order: embedding, layers, final norm, head.
+ * The gaps hold zeros and stay zero under AdamW.
  *
  * LoRA: A of q‖k‖v is stored as rows [A_q; A_k; A_v], B as one block-diagonal rectangle, zeros between; a part without
  * an adapter has no rows of A. On the embedding A is stored as a table to look up, [V, r]. Modules that train whole
@@ -24,11 +25,12 @@
 #include "model/safetensors.h"
 
 /* F32: everything f32. BF16: products in bf16; masters, residual stream, norms and sums f32. F64: everything f64, for
- * finite differences on the reference backend. BF16_STATE: as BF16, but what trains is in bf16 alone, weights, gradients and
- * both moments, 8 bytes a parameter; only norms, biases and sinks keep f32. Of whole models, not of adapters. BYTE_MOMENTS: the same
- * with moments in bytes (compute/eight_bit.h), 6 bytes a parameter. */
+ * finite differences on the reference backend. BF16_STATE: as BF16, but what trains is in bf16 alone, weights,
+ * gradients and both moments, 8 bytes a parameter; only norms, biases and sinks keep f32. Of whole models, not of
+ * adapters. BYTE_MOMENTS: the same with moments in bytes (compute/eight_bit.h), 6 bytes a parameter. */
 enum model_profile { PROFILE_F32, PROFILE_BF16, PROFILE_F64, PROFILE_BF16_STATE, PROFILE_BYTE_MOMENTS };
-const char *model_profile_name(enum model_profile profile); /* "float32", "bfloat16", "float64", "bfloat16 with its state", … */
+/* "float32", "bfloat16", "float64", "bfloat16 with its state", … */
+const char *model_profile_name(enum model_profile profile);
 /* BF16 where the processor multiplies bf16, else F32. */
 enum model_profile model_profile_best(void);
 /* Of "auto" (the best), "float32" or "bfloat16". */
@@ -79,7 +81,7 @@ struct stored { /* a stored matrix */
     enum part part;
     int32_t layer; /* -1: not of a layer */
     int32_t rows, cols, ld;
-    int32_t joined; /* columns behind each row and rows below, where the adapter is put beside a frozen weight; 0: none */
+    int32_t joined; /* columns behind each row and rows below: room for the adapter beside a frozen weight; 0: none */
     enum residence residence;
     bool has_decay;  /* weight decay applies: everything but norms and biases */
     uint64_t at;     /* IN_ARENA: elements from the start; IN_FROZEN: bytes */

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* More tokens than TOKENS_MOST at once fill no product better. A head chunk has about as many rows as the model is wide: then passing
- * over the head's weights and their gradients once for each chunk takes about the time that its logits take; below HEAD_ROWS_ENOUGH packing the
- * weights would. */
+/* More tokens than TOKENS_MOST at once fill no product better. A head chunk has about as many rows as the model is
+ * wide: then passing over the head's weights and their gradients once for each chunk takes about the time that its
+ * logits take; below HEAD_ROWS_ENOUGH packing the weights would. */
 enum { TOKENS_MOST = 2048, HEAD_ROWS_MIN = 64, HEAD_ROWS_ENOUGH = 768, HEAD_ROWS_MAX = 1024, HEAD_BYTES = 128 << 20 };
 enum { FAKE_BASE = 1 << 20 };
 /* A device fills its units with more. */
@@ -33,7 +33,8 @@ static void probe_update(struct model *m)
     if (type == DTYPE_F64)
         return;
     m->backend->sumsq(&m->queue, &(struct op_sumsq){.type = type});
-    m->backend->adamw(&m->queue, &(struct op_adamw){.master_type = type, .moment_type = moment_type, .grad_type = type, .step = 1});
+    m->backend->adamw(
+        &m->queue, &(struct op_adamw){.master_type = type, .moment_type = moment_type, .grad_type = type, .step = 1});
 }
 
 /* Queues one whole pass on the counting backend: what ops cannot do is refused here, and their scratch is known. */
@@ -85,14 +86,14 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
     uint64_t short_count = params->arena_count - params->short_from;
 
     if ((id == REGION_MOMENT_M || id == REGION_MOMENT_V) && params->has_byte_moments)
-        snprintf(text, size, "%llu elements x 1 and a scale of 4 for each 256, %llu x %zu", (unsigned long long)short_count,
-                 (unsigned long long)params->short_from, master);
+        snprintf(text, size, "%llu elements x 1 and a scale of 4 for each 256, %llu x %zu",
+                 (unsigned long long)short_count, (unsigned long long)params->short_from, master);
     else if (id <= REGION_MOMENT_V && short_count)
         snprintf(text, size, "%llu elements x 2, %llu x %zu", (unsigned long long)short_count,
                  (unsigned long long)params->short_from, master);
     else if (id == REGION_GRADS && m->grads_lie_over)
-        snprintf(text, size, "%llu elements x %zu, as far as they do not lie over activations", (unsigned long long)params->arena_count,
-                 master);
+        snprintf(text, size, "%llu elements x %zu, as far as they do not lie over activations",
+                 (unsigned long long)params->arena_count, master);
     else if (id <= REGION_MOMENT_V)
         snprintf(text, size, "%llu elements x %zu", (unsigned long long)params->arena_count, master);
     else if (id == REGION_COPY)
@@ -239,7 +240,8 @@ static int32_t first_head_rows(const struct model *m, const struct plan_request 
 {
     uint64_t row_bytes = (uint64_t)m->config.vocab * dtype_bytes(m->params.master_type);
     uint64_t rows = (uint64_t)(m->memory ? DEVICE_HEAD_BYTES : HEAD_BYTES) / row_bytes / 16 * 16;
-    uint64_t most = m->memory ? DEVICE_HEAD_ROWS_MAX : (uint64_t)smallest(largest(m->config.hidden, HEAD_ROWS_ENOUGH), HEAD_ROWS_MAX);
+    uint64_t most = m->memory ? DEVICE_HEAD_ROWS_MAX
+                              : (uint64_t)smallest(largest(m->config.hidden, HEAD_ROWS_ENOUGH), HEAD_ROWS_MAX);
 
     if (request->head_rows)
         return request->head_rows;
@@ -247,8 +249,8 @@ static int32_t first_head_rows(const struct model *m, const struct plan_request 
     return smallest((int32_t)rows, m->plan.tokens);
 }
 
-/* Computing norms again takes half a percent of a step on a processor and saves a seventh of the activations: worth it beside
- * the state of a whole model, which leaves little room. */
+/* Computing norms again takes half a percent of a step on a processor and saves a seventh of the activations: worth it
+ * beside the state of a whole model, which leaves little room. */
 static uint8_t first_keep(const struct model *m)
 {
     return m->memory || m->params.lora_rank ? KEEP_ALL : KEEP_ALL & ~(KEEP_NORM1 | KEEP_NORM2);
@@ -260,7 +262,8 @@ static bool choose(struct planner *p, bool *fits, struct err *err)
     struct plan *plan = &p->model.plan;
     int32_t rows_least = request->head_rows ? request->head_rows : smallest(plan->head_rows, HEAD_ROWS_MIN);
 
-    keep_in_first(p, p->model.config.layers, request->fixed_keep >= 0 ? (uint8_t)request->fixed_keep : first_keep(&p->model), 0);
+    keep_in_first(p, p->model.config.layers,
+                  request->fixed_keep >= 0 ? (uint8_t)request->fixed_keep : first_keep(&p->model), 0);
     if (!weigh(p, fits, err))
         return false;
     if (request->fixed_keep >= 0)

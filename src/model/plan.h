@@ -7,8 +7,8 @@
  * and head chunk.
  *
  * To meet a limit it gives up, in this order and only as far as needed: kept norms, tokens down to TOKENS_ENOUGH, head
- * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row. If that does not suffice on a device, the
- * optimizer's moments go to the host's memory and it begins anew; then it refuses and says what to change. */
+ * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row. If that does not suffice on a device,
+ * the optimizer's moments go to the host's memory and it begins anew; then it refuses and says what to change. */
 #pragma once
 
 #include "model/params.h"
@@ -28,7 +28,8 @@ enum keep {
     KEEP_ALL = 127
 };
 
-#define PLAN_PARTS(X) X(WEIGHTS, "weights") X(GRADIENTS, "gradients") X(OPTIMIZER, "optimizer") X(ACTIVATIONS, "activations")
+#define PLAN_PARTS(X)                                                                                                  \
+    X(WEIGHTS, "weights") X(GRADIENTS, "gradients") X(OPTIMIZER, "optimizer") X(ACTIVATIONS, "activations")
 enum plan_part {
 #define PLAN_PART_ENUM(id, name) PLAN_##id,
     PLAN_PARTS(PLAN_PART_ENUM)
@@ -52,12 +53,13 @@ struct plan {
     uint8_t keep[PLAN_LAYERS_MAX]; /* per layer */
     struct plan_region region[PLAN_REGIONS_MAX];
     int region_count;
-    bool moments_on_host;          /* beside a device: pinned memory of the host, which the optimizer reads and writes in place */
+    bool moments_on_host;          /* beside a device: pinned memory of the host, where the optimizer works in place */
     uint64_t total_bytes;          /* without those of the host, */
     uint64_t host_bytes;           /* which are these */
     uint64_t limit_bytes;
-    uint64_t checkpoint_bytes; /* on disk: of a checkpoint, as checkpoint_bytes tells; set by model_open and model_plan, */
-    uint64_t state_bytes;      /* and of a recovery point's state; 0 for a model that is not trained */
+    /* On disk, of a checkpoint and of a recovery point's state, as checkpoint_bytes tells; set by model_open and
+     * model_plan; 0 for a model that is not trained. */
+    uint64_t checkpoint_bytes, state_bytes;
 };
 
 struct plan_request {
@@ -66,7 +68,8 @@ struct plan_request {
     bool is_trained;       /* gradients and moments are needed */
     int32_t row_tokens;    /* longest row: the least that a micro-batch must hold (context_length) */
     int32_t tokens_wanted; /* most that is useful: batch_size · context_length; at least row_tokens */
-    int32_t step_tokens;   /* most of an optimizer step; where a micro-batch holds them all gradients lie over activations. 0: not known */
+    int32_t step_tokens;   /* most of an optimizer step; where a micro-batch holds them all gradients lie over
+                            * activations. 0: not known */
     int32_t positions;     /* positions run below this; 0: row_tokens */
     int32_t head_rows;     /* inference: rows of logits at once; 0: the plan chooses */
     int32_t slot_rank;     /* of adapters that may be opened beside the model, as in struct model_options */

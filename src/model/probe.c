@@ -175,7 +175,8 @@ static double block_difference(const struct op_linear *op, const struct mat *mer
 }
 
 /* Of columns first .. first + count, between the product that was run and the merged one. */
-static double difference_of(struct model *m, const struct op_linear *op, int32_t first, int32_t count, struct mat merged)
+static double difference_of(struct model *m, const struct op_linear *op, int32_t first, int32_t count,
+                            struct mat merged)
 {
     struct arena arena = {0};
     struct op_linear seen = {.y = fetch(m, &arena, columns(op->y, first, count)),
@@ -256,7 +257,8 @@ static float *read_logits(struct model *m, struct arena *arena, struct mat logit
 
     logits = memory_view(m, logits, &copy);
     for (int32_t i = 0; i < logits.rows; i++)
-        memcpy(values + (size_t)i * (size_t)logits.cols, mat_below(logits, i, 1).at, (size_t)logits.cols * sizeof *values);
+        memcpy(values + (size_t)i * (size_t)logits.cols, mat_below(logits, i, 1).at,
+               (size_t)logits.cols * sizeof *values);
     free(copy);
     return values;
 }

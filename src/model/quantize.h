@@ -9,8 +9,8 @@
 #include "base/pool.h"
 #include "model/checkpoint.h"
 
-/* Writes the folder `out`, which must not exist: the shards of `folder` under their names, an index if there is one, and
- * every other file that is no weight file. compute_type is what transformers shall compute in: F32 or BF16. It appears
- * complete under its name (written as `<out>.tmp`, synced, renamed) or not at all. ERR_CONFLICT when `out` is there or
- * the weights are codes already. */
+/* Writes the folder `out`, which must not exist: the shards of `folder` under their names, an index if there is one,
+ * and every other file that is no weight file. compute_type is what transformers shall compute in: F32 or BF16. It
+ * appears complete under its name (written as `<out>.tmp`, synced, renamed) or not at all. ERR_CONFLICT when `out` is
+ * there or the weights are codes already. */
 bool quantize_write(const char *folder, const char *out, enum dtype compute_type, struct pool *pool, struct err *err);

@@ -21,7 +21,8 @@ static void add_scales(const struct model *m, struct safetensors_entry entries[]
     uint64_t blocks = params_scale_count(&m->params);
 
     for (int i = 0; i < SCALE_TENSORS && blocks; i++)
-        entries[(*count)++] = (struct safetensors_entry){.name = names[i], .type = DTYPE_F32, .rank = 1, .shape = {blocks}};
+        entries[(*count)++] =
+            (struct safetensors_entry){.name = names[i], .type = DTYPE_F32, .rank = 1, .shape = {blocks}};
 }
 
 int state_entries(const struct model *m, struct arena *arena, struct safetensors_entry **entries)

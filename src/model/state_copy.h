@@ -1,8 +1,8 @@
 /* model/state_copy.h - a recovery state that is written while a device goes on with the next steps.
  *
- * One copy has memory of the host for one state. `begin` takes the state as it is now, beside what is queued next, and begins its file
- * (that of checkpoint_write_state); what changes the state is queued behind `hold`. Each `write` writes one of the `left`
- * tensors, `end` behind the last syncs the file. Then it may begin again. */
+ * One copy has memory of the host for one state. `begin` takes the state as it is now, beside what is queued next, and
+ * begins its file (that of checkpoint_write_state); what changes the state is queued behind `hold`. Each `write` writes
+ * one of the `left` tensors, `end` behind the last syncs the file. Then it may begin again. */
 #pragma once
 
 #include "model/checkpoint.h"

@@ -244,8 +244,9 @@ static bool tell_template(struct session *s, struct err *err)
     w = run_event_begin(&s->run, "message", "training_template", 0);
     json_put_text(w, "level", "info");
     json_write_key(w, "message");
-    json_write_string(w, str_of(arena_printf(&s->arena, "Conversations are rendered with the training variant of %s's chat "
-                                                        "template", name)));
+    json_write_string(
+        w, str_of(arena_printf(
+               &s->arena, "Conversations are rendered with the training variant of %s's chat template", name)));
     return run_event_end(&s->run, err);
 }
 
@@ -358,8 +359,8 @@ static enum model_profile profile_of(const struct session *s)
 
 enum { BESIDE_PLAN_BYTES = 640 << 20 };
 
-/* What the plan may take: memory_bytes, and on a device what is free there, or all of it before the job has its turn; less
- * what the driver and the library of products take beside it. */
+/* What the plan may take: memory_bytes, and on a device what is free there, or all of it before the job has its turn;
+ * less what the driver and the library of products take beside it. */
 static uint64_t limit_of(const struct session *s)
 {
     uint64_t asked = (uint64_t)s->config.memory_bytes, limit = asked, beside;

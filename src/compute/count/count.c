@@ -61,7 +61,8 @@ static struct op_cost cost_qk_rope(const struct op_qk_rope *op)
     double heads = (double)op->qkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
     double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->raw.at ? mat_bytes(&op->raw) : 0;
 
-    return (struct op_cost){3 * rotated + (op->qk_norm ? 4 * touched : 0), 2 * touched * (double)dtype_bytes(op->qkv.type) + raw};
+    return (struct op_cost){3 * rotated + (op->qk_norm ? 4 * touched : 0),
+                            2 * touched * (double)dtype_bytes(op->qkv.type) + raw};
 }
 
 static struct op_cost cost_qk_rope_grad(const struct op_qk_rope_grad *op)
@@ -69,7 +70,8 @@ static struct op_cost cost_qk_rope_grad(const struct op_qk_rope_grad *op)
     double heads = (double)op->dqkv.rows * (op->heads + op->kv_heads), rotated = heads * op->rot;
     double touched = op->qk_norm ? heads * op->head_dim : rotated, raw = op->qk_norm ? mat_bytes(&op->raw) : 0;
 
-    return (struct op_cost){3 * rotated + (op->qk_norm ? 12 * touched : 0), 2 * touched * (double)dtype_bytes(op->dqkv.type) + raw};
+    return (struct op_cost){3 * rotated + (op->qk_norm ? 12 * touched : 0),
+                            2 * touched * (double)dtype_bytes(op->dqkv.type) + raw};
 }
 
 static struct op_cost cost_attend(const struct op_attend *op)
@@ -102,7 +104,8 @@ static double weight_bytes(const struct weight *weight)
 
 static struct op_cost cost_linear(const struct op_linear *op)
 {
-    return (struct op_cost){2.0 * op->x.rows * row_area(op->w, op->y.cols), mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
+    return (struct op_cost){2.0 * op->x.rows * row_area(op->w, op->y.cols),
+                            mat_bytes(&op->x) + mat_bytes(&op->y) + weight_bytes(op->w)};
 }
 
 static struct op_cost cost_linear_grad_in(const struct op_linear_grad_in *op)
@@ -132,20 +135,23 @@ static struct op_cost cost_glu(const struct op_glu *op)
 
 static struct op_cost cost_glu_grad(const struct op_glu_grad *op)
 {
-    return (struct op_cost){16 * area(&op->dh), 2 * mat_bytes(&op->gate_up) + mat_bytes(&op->dh) + (op->h.at ? mat_bytes(&op->h) : 0)};
+    return (struct op_cost){16 * area(&op->dh),
+                            2 * mat_bytes(&op->gate_up) + mat_bytes(&op->dh) + (op->h.at ? mat_bytes(&op->h) : 0)};
 }
 
 static struct op_cost cost_rows(const struct op_rows *op)
 {
     double elements = (double)op->count * op->x.cols, fan = op->fan > 1 ? op->fan : 1;
 
-    return (struct op_cost){(op->is_scatter ? 1 : (fan - 1) + (op->scale.at ? fan : 0) + (op->add.at ? 1 : 0)) * elements,
-                         elements * (fan * (double)dtype_bytes(op->x.type) + (double)dtype_bytes(op->y.type)) + mat_bytes(&op->add)};
+    return (struct op_cost){
+        (op->is_scatter ? 1 : (fan - 1) + (op->scale.at ? fan : 0) + (op->add.at ? 1 : 0)) * elements,
+        elements * (fan * (double)dtype_bytes(op->x.type) + (double)dtype_bytes(op->y.type)) + mat_bytes(&op->add)};
 }
 
 static struct op_cost cost_route(const struct op_route *op)
 {
-    return (struct op_cost){(10.0 + op->weight.cols) * area(&op->logits), mat_bytes(&op->logits) + 4 * mat_bytes(&op->weight)};
+    return (struct op_cost){(10.0 + op->weight.cols) * area(&op->logits),
+                            mat_bytes(&op->logits) + 4 * mat_bytes(&op->weight)};
 }
 
 static struct op_cost cost_route_grad(const struct op_route_grad *op)
@@ -156,7 +162,8 @@ static struct op_cost cost_route_grad(const struct op_route_grad *op)
 
 static struct op_cost cost_loss(const struct op_loss *op)
 {
-    return (struct op_cost){12 * area(&op->logits), mat_bytes(&op->logits) + (op->coef ? mat_bytes(op->grad.at ? &op->grad : &op->logits) : 0)};
+    return (struct op_cost){12 * area(&op->logits),
+                            mat_bytes(&op->logits) + (op->coef ? mat_bytes(op->grad.at ? &op->grad : &op->logits) : 0)};
 }
 
 static struct op_cost cost_dora(const struct op_dora *op)
@@ -166,7 +173,8 @@ static struct op_cost cost_dora(const struct op_dora *op)
 
 static struct op_cost cost_gain(const struct op_gain *op)
 {
-    return (struct op_cost){2 * area(&op->x), mat_bytes(&op->x) + mat_bytes(&op->y) + (op->add.at ? mat_bytes(&op->add) : 0)};
+    return (struct op_cost){2 * area(&op->x),
+                            mat_bytes(&op->x) + mat_bytes(&op->y) + (op->add.at ? mat_bytes(&op->add) : 0)};
 }
 
 static struct op_cost cost_gain_grad(const struct op_gain_grad *op)
@@ -191,7 +199,8 @@ static struct op_cost cost_adamw(const struct op_adamw *op)
 
     uint64_t scales = op->moment_type == DTYPE_U8 ? 2 * 2 * eight_bit_blocks(op->count) : 0;
 
-    return (struct op_cost){15 * (double)op->count, (double)bytes * (double)op->count + (double)(scales * sizeof(float))};
+    return (struct op_cost){15 * (double)op->count,
+                            (double)bytes * (double)op->count + (double)(scales * sizeof(float))};
 }
 
 struct op_cost count_op_cost(enum op op, const void *args)

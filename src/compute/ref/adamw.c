@@ -109,5 +109,6 @@ void ref_adamw(struct queue *queue, const struct op_adamw *op)
         eight_bit_edges(codes.value[which], codes.edge[which]);
     }
     for (uint64_t first = 0; first < op->count; first += EIGHT_BIT_BLOCK)
-        update_block(op, &codes, clip, first, op->count - first < EIGHT_BIT_BLOCK ? op->count - first : EIGHT_BIT_BLOCK);
+        update_block(op, &codes, clip, first,
+                     op->count - first < EIGHT_BIT_BLOCK ? op->count - first : EIGHT_BIT_BLOCK);
 }

@@ -30,11 +30,12 @@ static void cache_append(struct kv_cache *cache, const struct op_attend *op, int
 static struct keys document_keys(const struct op_attend *op, int32_t document, int32_t kv_head)
 {
     size_t head_at = (size_t)(kv_head * op->head_dim), q_width = (size_t)(op->heads * op->head_dim);
-    size_t width = (size_t)(op->kv_heads * op->head_dim), row = (size_t)op->batch->cu_seqlens[document] * (size_t)op->qkv.ld;
+    size_t width = (size_t)(op->kv_heads * op->head_dim);
+    size_t row = (size_t)op->batch->cu_seqlens[document] * (size_t)op->qkv.ld;
 
     if (op->cache)
-        return (struct keys){op->cache[document].k, op->cache[document].v, op->cache[document].type, width, head_at, head_at,
-                             op->cache[document].length, op->cache[document].capacity};
+        return (struct keys){op->cache[document].k, op->cache[document].v, op->cache[document].type, width, head_at,
+                             head_at, op->cache[document].length, op->cache[document].capacity};
     return (struct keys){op->qkv.at, op->qkv.at, op->qkv.type, (size_t)op->qkv.ld, row + q_width + head_at,
                          row + q_width + width + head_at, 0, INT32_MAX};
 }
@@ -60,7 +61,8 @@ static double score(const struct op_attend *op, const struct keys *keys, int32_t
     double sum = 0;
 
     for (int32_t j = 0; j < op->head_dim; j++)
-        sum += get(&op->qkv, t, head * op->head_dim + j) * at_get(keys->k, keys->type, keys->k_at + key_at(keys, s) + (size_t)j);
+        sum += get(&op->qkv, t, head * op->head_dim + j) *
+               at_get(keys->k, keys->type, keys->k_at + key_at(keys, s) + (size_t)j);
     return capped(sum * op->scale, op->softcap);
 }
 

@@ -37,7 +37,8 @@ static struct gated gated_gelu(double gate, double up)
 static struct gated gated_oss(double gate, double up, double limit)
 {
     double z = fmin(gate, limit), sigmoid = 1 / (1 + exp(-oss_slope * z));
-    struct gated gated = gated_by(z * sigmoid, sigmoid * (1 + oss_slope * z * (1 - sigmoid)), fmax(-limit, fmin(up, limit)) + 1);
+    struct gated gated =
+        gated_by(z * sigmoid, sigmoid * (1 + oss_slope * z * (1 - sigmoid)), fmax(-limit, fmin(up, limit)) + 1);
 
     gated.by_gate *= gate <= limit;
     gated.by_up *= fabs(up) <= limit;

@@ -13,7 +13,9 @@ static double kept(const struct weight *weight, const struct dropout *dropout, i
 {
     if (weight->lora_dropout <= 0)
         return 1;
-    return dropout_keeps(dropout, weight->lora_dropout, row, k, weight->w.cols) ? 1 / (1 - (double)weight->lora_dropout) : 0;
+    bool is_kept = dropout_keeps(dropout, weight->lora_dropout, row, k, weight->w.cols);
+
+    return is_kept ? 1 / (1 - (double)weight->lora_dropout) : 0;
 }
 
 /* Element (n, k) of the base weight, beside a matrix of a type. */

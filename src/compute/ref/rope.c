@@ -1,4 +1,5 @@
-/* Norms and rotation of queries and keys. Heads that share a norm's mean are a group: one head, or all of q, all of k. */
+/* Norms and rotation of queries and keys. Heads that share a norm's mean are a group: one
+ * head, or all of q, all of k. */
 #include "compute/ref/element.h"
 #include "compute/ref/ref_int.h"
 

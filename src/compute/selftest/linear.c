@@ -71,7 +71,8 @@ static struct weight wide_weight(struct operands *o, const struct weight *w, boo
 {
     struct weight wide = *w;
 
-    wide.w = mat_wide(o, &w->w, is_absolute), wide.a = mat_wide(o, &w->a, is_absolute), wide.b = mat_wide(o, &w->b, is_absolute);
+    wide.w = mat_wide(o, &w->w, is_absolute), wide.a = mat_wide(o, &w->a, is_absolute);
+    wide.b = mat_wide(o, &w->b, is_absolute);
     return wide;
 }
 
@@ -81,19 +82,24 @@ void trial_linear(struct trial *trial)
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 90), N = random_in(o, 1, 150), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
     enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
-    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false);
+    struct weight sizes = wide_weight(o, &w, true);
     int32_t R = w.a.rows;
-    struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
-                           .softcap = random_below(o, 3) ? 0 : 2.5f, .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
+    struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false),
+                           .w = &w, .softcap = random_below(o, 3) ? 0 : 2.5f,
+                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}};
+    struct op_linear wide, size;
 
     if (random_below(o, 2))
         op.bias = mat_random(o, 1, N, 0, random_type(o));
     if (random_below(o, 2))
-        op.add = random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
+        op.add =
+            random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
     for (int absolute = 0; absolute < 2; absolute++) {
         struct op_linear *copy = absolute ? &size : &wide;
         *copy = op;
-        copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute), copy->add = mat_wide(o, &op.add, absolute);
+        copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute);
+        copy->add = mat_wide(o, &op.add, absolute);
         copy->bias = mat_wide(o, &op.bias, absolute), copy->w = absolute ? &sizes : &w64;
         copy->softcap = absolute ? 0 : op.softcap; /* an error behind the cap is at most the one in front of it */
         trial_oracle(OP_linear, copy);
@@ -106,21 +112,24 @@ void trial_linear(struct trial *trial)
     trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
 }
 
-/* The first rows of a product are the product of the first rows, for every type and for any scratch that more rows asked for. */
+/* The first rows of a product are the product of the first rows, for every type and for any scratch
+ * that more rows asked for. */
 void trial_fewer_rows(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 2, 90), rows = random_in(o, 1, T - 1), N = random_in(o, 1, 150), K = random_in(o, 1, 150);
     enum dtype type = random_type(o);
     struct weight w = make_weight(o, N, K, type, type);
-    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = mat_output(o, T, N, 0, type, false), .w = &w}, part = op;
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = mat_output(o, T, N, 0, type, false), .w = &w};
+    struct op_linear part = op;
     struct mat few = mat_output(o, rows, N, 0, type, false);
 
     part.y = few, part.x.rows = rows;
     trial_run(trial, OP_linear, &op);
     trial_run(trial, OP_linear, &part);
     for (int threads = 1; threads <= 7; threads += 6)
-        if (trial->candidate->scratch_bytes(OP_linear, &part, threads) > trial->candidate->scratch_bytes(OP_linear, &op, threads))
+        if (trial->candidate->scratch_bytes(OP_linear, &part, threads) >
+            trial->candidate->scratch_bytes(OP_linear, &op, threads))
             trial_fail(trial, "%d rows want more scratch than %d", rows, T);
     trial_same_product(trial, "fewer rows", &op.y, &few, K);
 }
@@ -141,13 +150,15 @@ static const void *laid_out(struct trial *trial, const struct mat *w)
 void trial_panels(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 40), N = random_in(o, 1, 300), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
+    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 40), N = random_in(o, 1, 300);
+    int32_t K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
     bool is_wide = random_below(o, 4) == 0; /* whole groups of panels */
     enum dtype type = random_type(o);
     N = is_wide ? random_in(o, 1, 1500) : N, K = is_wide ? random_in(o, 1, 40) : K;
     struct weight w = make_weight(o, N, K, type, type), panels;
     struct mat y = mat_output(o, T, N, 0, random_type(o), false), y_rows = mat_output(o, T, N, 0, y.type, false);
-    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y_rows, .w = &w, .softcap = random_below(o, 3) ? 0 : 2.5f};
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y_rows, .w = &w,
+                           .softcap = random_below(o, 3) ? 0 : 2.5f};
 
     if (random_below(o, 2))
         op.bias = mat_random(o, 1, N, 0, random_type(o));
@@ -155,7 +166,8 @@ void trial_panels(struct trial *trial)
         op.add = mat_random(o, T, N, 0, random_type(o));
     w.lora_dropout = 0;
     panels = w;
-    panels.panels = laid_out(trial, &w.w), panels.a_panels = laid_out(trial, &w.a), panels.b_panels = laid_out(trial, &w.b);
+    panels.panels = laid_out(trial, &w.w), panels.a_panels = laid_out(trial, &w.a);
+    panels.b_panels = laid_out(trial, &w.b);
     trial_run(trial, OP_linear, &op);
     op.w = &panels, op.y = y;
     trial_run(trial, OP_linear, &op);
@@ -168,12 +180,14 @@ void trial_adapters(struct trial *trial)
 {
     enum { RANGES = 4 };
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 30), N = random_in(o, 1, 200), K = random_in(o, 1, 150), end = 0;
+    int32_t T = random_in(o, 1, random_below(o, 2) ? 9 : 30), N = random_in(o, 1, 200), K = random_in(o, 1, 150);
+    int32_t end = 0;
     enum dtype type = random_type(o);
     struct weight w = {.w = mat_random(o, N, K, 0, type)}, own[RANGES];
     struct adapter_rows ranges[RANGES];
     struct mat y = mat_output(o, T, N, 0, type, false), y_alone = mat_output(o, T, N, 0, type, false);
-    struct op_linear op = {.x = mat_random(o, T, K, 36, type), .y = y, .w = &w, .adapters = ranges, .adapter_count = RANGES};
+    struct op_linear op = {.x = mat_random(o, T, K, 36, type), .y = y, .w = &w, .adapters = ranges,
+                           .adapter_count = RANGES};
 
     w.panels = random_below(o, 2) ? laid_out(trial, &w.w) : NULL;
     for (int i = 0; i < RANGES; i++) {
@@ -229,7 +243,8 @@ static struct weight quantize_weight(struct operands *o, const struct weight *w)
     struct nf4 *part = arena_new_array(&o->wide, struct nf4, 3);
 
     for (int32_t i = 0; i < count; i++) {
-        row_end[i] = i == count - 1 ? w->w.rows : random_in(o, (i ? row_end[i - 1] : 0) + 1, w->w.rows - (count - 1 - i));
+        row_end[i] =
+            i == count - 1 ? w->w.rows : random_in(o, (i ? row_end[i - 1] : 0) + 1, w->w.rows - (count - 1 - i));
         part[i] = quantize_rows(o, &w->w, i ? row_end[i - 1] : 0, row_end[i]);
     }
     quantized.quant = (struct quant){part, row_end, count};
@@ -267,11 +282,14 @@ void trial_rounded(struct trial *trial)
 void trial_quantized(struct trial *trial)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 40), N = random_in(o, 1, 150), K = random_below(o, 2) ? 64 * random_in(o, 1, 20) : random_in(o, 1, 150);
+    int32_t T = random_in(o, 1, 40), N = random_in(o, 1, 150);
+    int32_t K = random_below(o, 2) ? 64 * random_in(o, 1, 20) : random_in(o, 1, 150);
     enum dtype type = random_type(o), other = type == DTYPE_BF16 || random_below(o, 3) ? type : random_type(o);
     struct weight w = make_weight(o, N, K, other, type), codes = quantize_weight(o, &w);
-    struct mat y = mat_output(o, T, N, 0, type, false), y_plain = mat_output(o, T, N, 0, type, false), y_oracle = y_plain;
-    struct mat dx = mat_output(o, T, K, 0, type, false), dx_plain = mat_output(o, T, K, 0, type, false), dx_oracle = dx_plain;
+    struct mat y = mat_output(o, T, N, 0, type, false), y_plain = mat_output(o, T, N, 0, type, false);
+    struct mat y_oracle = y_plain;
+    struct mat dx = mat_output(o, T, K, 0, type, false), dx_plain = mat_output(o, T, K, 0, type, false);
+    struct mat dx_oracle = dx_plain;
     struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type), .y = y, .w = &codes};
     struct op_linear_grad_in grad = {.dy = mat_random(o, T, N, w.a.rows, type), .dx = dx, .w = &codes};
 
@@ -296,17 +314,23 @@ void trial_linear_grad_in(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     bool is_long = random_below(o, 4) == 0; /* a weight of many rows */
-    int32_t T = random_in(o, 1, is_long ? 9 : 90), N = is_long ? random_in(o, 1000, 6500) : random_in(o, 1, 150), K = random_in(o, 1, 150);
+    int32_t T = random_in(o, 1, is_long ? 9 : 90), N = is_long ? random_in(o, 1000, 6500) : random_in(o, 1, 150);
+    int32_t K = random_in(o, 1, 150);
     enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
-    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false);
+    struct weight sizes = wide_weight(o, &w, true);
     bool is_added = random_below(o, 2);
-    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type), .dx = mat_output(o, T, K, 0, random_type(o), is_added), .w = &w,
-                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}, .is_added = is_added}, wide, size;
+    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type),
+                                   .dx = mat_output(o, T, K, 0, random_type(o), is_added), .w = &w,
+                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)},
+                                   .is_added = is_added};
+    struct op_linear_grad_in wide, size;
 
     for (int absolute = 0; absolute < 2; absolute++) {
         struct op_linear_grad_in *copy = absolute ? &size : &wide;
         *copy = op;
-        copy->dy = mat_wide(o, &op.dy, absolute), copy->dx = mat_wide(o, &op.dx, absolute), copy->w = absolute ? &sizes : &w64;
+        copy->dy = mat_wide(o, &op.dy, absolute), copy->dx = mat_wide(o, &op.dx, absolute);
+        copy->w = absolute ? &sizes : &w64;
         trial_oracle(OP_linear_grad_in, copy);
     }
     trial_run(trial, OP_linear_grad_in, &op);
@@ -323,12 +347,15 @@ void trial_linear_grad_w(struct trial *trial)
     enum dtype type = random_type(o);
     struct weight w = make_weight(o, N, K, type, type);
     int32_t R = w.a.rows;
-    struct mat x = mat_random(o, T, K + R, 0, type), dy = mat_random(o, T, N + R, 0, random_below(o, 4) ? type : random_type(o));
+    struct mat x = mat_random(o, T, K + R, 0, type);
+    struct mat dy = mat_random(o, T, N + R, 0, random_below(o, 4) ? type : random_type(o));
     bool is_fresh = random_below(o, 2);
-    struct op_linear_grad_w op = {.x = x, .dy = dy, .w = &w, .is_fresh = is_fresh, .dw = mat_output(o, N, K, 0, trial_gradient_type(trial), !is_fresh),
-                                  .dbias = mat_random(o, 1, N, 0, DTYPE_F32),
-                                  .da = mat_random(o, R, K, 0, DTYPE_F32), .db = mat_random(o, N, R, 0, DTYPE_F32),
-                                  .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}}, wide, size;
+    struct op_linear_grad_w op = {.x = x, .dy = dy, .w = &w, .is_fresh = is_fresh,
+                                  .dw = mat_output(o, N, K, 0, trial_gradient_type(trial), !is_fresh),
+                                  .dbias = mat_random(o, 1, N, 0, DTYPE_F32), .da = mat_random(o, R, K, 0, DTYPE_F32),
+                                  .db = mat_random(o, N, R, 0, DTYPE_F32),
+                                  .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}};
+    struct op_linear_grad_w wide, size;
 
     op.x.cols = K, op.dy.cols = N;
     op.dw = random_below(o, 4) ? op.dw : mat_none(&op.dw);

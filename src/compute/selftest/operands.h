@@ -1,8 +1,9 @@
 /* compute/selftest/operands.h - random operands for an operation.
  *
- * All that the candidate reads and writes lies in one block, which is the caller's: so a case can run again from the same bytes with another pool, and the whole
- * block, gaps between rows included, must come out the same. Outputs start as NaN, gaps as a sentinel that nobody may
- * touch. The oracle's F64 copies of the same values lie in an arena of their own. */
+ * All that the candidate reads and writes lies in one block, which is the caller's: so a case can run again
+ * from the same bytes with another pool, and the whole block, gaps between rows included, must come out the
+ * same. Outputs start as NaN, gaps as a sentinel that nobody may touch. The oracle's F64 copies of the same
+ * values lie in an arena of their own. */
 #pragma once
 
 #include "base/arena.h"
@@ -74,7 +75,8 @@ static inline int32_t *operands_indices(struct operands *o, int32_t count)
     return operands_take(o, ((size_t)count + 1) * sizeof(int32_t));
 }
 
-/* Odd offsets and leading dimensions: `room` columns behind each row, then up to 5 more; or rows that begin at whole 16 bytes. */
+/* Odd offsets and leading dimensions: `room` columns behind each row, then up to 5 more; or rows
+ * that begin at whole 16 bytes. */
 static inline struct mat mat_make(struct operands *o, int32_t rows, int32_t cols, int32_t room, enum dtype type)
 {
     struct mat m = {NULL, rows, cols, cols + room + random_in(o, 0, 5), type};
@@ -118,7 +120,8 @@ static inline struct mat mat_random(struct operands *o, int32_t rows, int32_t co
 }
 
 /* An output: NaN, or random when the op adds to it. */
-static inline struct mat mat_output(struct operands *o, int32_t rows, int32_t cols, int32_t room, enum dtype type, bool is_added)
+static inline struct mat mat_output(struct operands *o, int32_t rows, int32_t cols, int32_t room, enum dtype type,
+                                    bool is_added)
 {
     struct mat m = is_added ? mat_random(o, rows, cols, room, type) : mat_make(o, rows, cols, room, type);
 

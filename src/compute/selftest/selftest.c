@@ -95,14 +95,15 @@ static bool is_within(struct trial *t, double got, double want, double allowed)
     return part <= 1;
 }
 
-void trial_close(struct trial *t, const char *what, const struct mat *got, const struct mat *want, const struct mat *sizes, double bound)
+void trial_close(struct trial *t, const char *what, const struct mat *got, const struct mat *want,
+                 const struct mat *sizes, double bound)
 {
     for (int32_t i = 0; got->at && i < got->rows; i++)
         for (int32_t j = 0; j < got->cols; j++) {
             double a = get(got, i, j), b = get(want, i, j), size = sizes ? get(sizes, i, j) : 1;
             if (!is_within(t, a, b, bound * size + trial_rounding(got->type) * fabs(b) + 1e-37))
-                trial_fail(t, "%s [%d, %d] of [%d, %d] %s: %.9g, reference %.9g, difference %.3g", what, i, j, got->rows, got->cols,
-                           dtype_name(got->type), a, b, a - b);
+                trial_fail(t, "%s [%d, %d] of [%d, %d] %s: %.9g, reference %.9g, difference %.3g", what, i, j,
+                           got->rows, got->cols, dtype_name(got->type), a, b, a - b);
         }
     t->result[t->op].comparison_count += got->at != NULL;
 }
@@ -172,7 +173,8 @@ static void give(struct trial *t, char *at, size_t bytes)
         mem_free_pages(at, bytes);
 }
 
-static bool trial_begin(struct trial *t, const struct backend *candidate, const struct selftest_options *options, struct err *err)
+static bool trial_begin(struct trial *t, const struct backend *candidate, const struct selftest_options *options,
+                        struct err *err)
 {
     *t = (struct trial){.candidate = candidate, .queue = {.device = options->device}};
     if (candidate->memory && !candidate->memory->open(&t->queue, err))

@@ -6,8 +6,8 @@
  * numbers, each run must leave the same bytes with 1, 2, 3 and 7 threads, write all of its output (which starts as
  * NaN) and nothing between the rows; a product and attention must not depend on how many rows come at once.
  *
- * A candidate with a memory of its own gets operands in memory that it shares with the host. The same seed draws the same
- * operands in every run of a build. */
+ * A candidate with a memory of its own gets operands in memory that it shares with the host. The same seed draws the
+ * same operands in every run of a build. */
 #pragma once
 
 #include "compute/backend.h"
@@ -30,7 +30,8 @@ struct selftest_result {
     char failure[256];       /* the first one, with both values; "" for none */
 };
 
-/* Calls `report` once for every operation (with `only` for those that were tried), in the order of the table, when all rounds are done; then returns how many
- * operations failed; -1 with err (which may be NULL) when the candidate's device cannot be opened. */
+/* Calls `report` once for every operation (with `only` for those that were tried), in the order of the table,
+ * when all rounds are done; then returns how many operations failed; -1 with err (which may be NULL) when the
+ * candidate's device cannot be opened. */
 int selftest_run(const struct backend *candidate, const struct selftest_options *options,
                  void (*report)(void *context, const struct selftest_result *result), void *context, struct err *err);

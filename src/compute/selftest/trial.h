@@ -20,8 +20,9 @@ struct trial {
 };
 
 #define TRIAL_CASES(X)                                                                                                 \
-    X(embed) X(norm) X(norm_grad) X(rope) X(attend) X(cache) X(linear) X(fewer_rows) X(panels) X(adapters) X(quantized) X(rounded)\
-    X(linear_grad_in) X(linear_grad_w) X(glu) X(gain) X(rows) X(route) X(gather) X(experts) X(loss) X(adamw)
+    X(embed) X(norm) X(norm_grad) X(rope) X(attend) X(cache) X(linear) X(fewer_rows) X(panels) X(adapters)             \
+    X(quantized) X(rounded) X(linear_grad_in) X(linear_grad_w) X(glu) X(gain) X(rows) X(route) X(gather) X(experts)    \
+    X(loss) X(adamw)
 
 #define TRIAL_DECLARE(name) void trial_##name(struct trial *t);
 TRIAL_CASES(TRIAL_DECLARE)
@@ -36,13 +37,16 @@ void trial_oracle(enum op op, const void *args);
 double trial_rounding(enum dtype type);
 /* |got - want| <= bound·size + one rounding of the type of got, size from `sizes` or 1. One comparison, none if there
  * is no matrix. */
-void trial_close(struct trial *t, const char *what, const struct mat *got, const struct mat *want, const struct mat *sizes, double bound);
+void trial_close(struct trial *t, const char *what, const struct mat *got, const struct mat *want,
+                 const struct mat *sizes, double bound);
 /* |got - want| <= allowed, for statistics beside the matrices: no comparison of its own. */
 void trial_close_value(struct trial *t, const char *what, int32_t index, double got, double want, double allowed);
 /* The first want->rows rows of both have the same bits: one comparison. */
 void trial_same_rows(struct trial *t, const char *what, const struct mat *got, const struct mat *want);
-/* The same of products. A device's library chooses by the shape of the whole: there sums of `depth` terms agree to rounding. */
-void trial_same_product(struct trial *t, const char *what, const struct mat *got, const struct mat *want, int32_t depth);
+/* The same of products. A device's library chooses by the shape of the whole: there sums of `depth`
+ * terms agree to rounding. */
+void trial_same_product(struct trial *t, const char *what, const struct mat *got, const struct mat *want,
+                        int32_t depth);
 /* Nothing behind the columns of the rows was written. */
 void trial_gaps_whole(struct trial *t, const char *what, const struct mat *m);
 /* Of a weight's gradient: F32, or BF16 where the candidate takes it. */
