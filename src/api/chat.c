@@ -67,7 +67,7 @@ static void put_token(struct json_writer *w, const struct json *token, bool has_
     if (has_top) {
         json_write_key(w, "top_logprobs");
         json_write_begin_array(w);
-        for json_each (top, json_get(token, "top"))
+        json_each(top, json_get(token, "top"))
             put_token(w, top, false);
         json_write_end_array(w);
     }
@@ -79,7 +79,7 @@ static void add_chat_tokens(struct choice *choice, const struct json *tokens)
 {
     struct json_writer w = {.buf = &choice->tokens, .need_comma = choice->tokens.len > 0};
 
-    for json_each (token, tokens)
+    json_each(token, tokens)
         put_token(&w, token, true);
 }
 
@@ -91,12 +91,12 @@ static void add_text_tokens(struct choice *choice, const struct json *tokens)
     struct json_writer tops = {.buf = &choice->tops, .need_comma = choice->tops.len > 0};
     struct json_writer offsets = {.buf = &choice->offsets, .need_comma = choice->offsets.len > 0};
 
-    for json_each (token, tokens) {
+    json_each(token, tokens) {
         struct str text = json_string_or(json_get(token, "token"), STR_NONE);
         json_write_string(&names, text);
         json_write_value(&values, json_get(token, "logprob"));
         json_write_begin_object(&tops);
-        for json_each (top, json_get(token, "top")) {
+        json_each(top, json_get(token, "top")) {
             json_write_key_str(&tops, json_string_or(json_get(top, "token"), STR_NONE));
             json_write_value(&tops, json_get(top, "logprob"));
         }
@@ -345,7 +345,7 @@ static void on_line(void *context, const struct json *line)
     int64_t index = ask->index * chat->fields.n + json_integer_or(json_get(line, "choice"), 0);
 
     if (error) {
-        bool is_input = !str_is(json_string_or(json_get(error, "code"), STR_NONE), "internal_error");
+        bool is_input = !json_is(json_get(error, "code"), "internal_error");
         ask->request = NULL;
         fail(chat, is_input ? 422 : 500,
              str_copy(chat->call->arena, json_string_or(json_get(error, "code"), STR("internal_error"))),

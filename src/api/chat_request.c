@@ -65,7 +65,7 @@ static void read_stop(struct reader *r, const struct json *value)
         wrong(r, "stop", "stop must be a string or up to %d strings", STOP_MAX);
         return;
     }
-    for json_each (item, value) {
+    json_each(item, value) {
         if (item->type != JSON_STRING || item->string.len == 0)
             wrong(r, "stop", "stop must be a string or up to %d strings, none empty", STOP_MAX);
         else
@@ -92,9 +92,9 @@ static const struct json *join_parts(struct reader *r, const struct json *conten
     struct strbuf text = {0};
     bool is_text = content->type == JSON_ARRAY && content->count > 0;
 
-    for json_each (part, is_text ? content : NULL) {
+    json_each(part, is_text ? content : NULL) {
         const struct json *piece = json_get(part, "text");
-        is_text &= str_is(json_string_or(json_get(part, "type"), STR_NONE), "text") && piece &&
+        is_text &= json_is(json_get(part, "type"), "text") && piece &&
                    piece->type == JSON_STRING;
         strbuf_add_str(&text, json_string_or(piece, STR_NONE));
     }
@@ -109,7 +109,7 @@ static struct json with_content(struct reader *r, const struct json *message, co
     struct json copy = *message, *member = arena_new_array(r->arena, struct json, message->count);
 
     copy.first = member;
-    for json_each (old, message) {
+    json_each(old, message) {
         *member = str_is(old->key, "content") ? *content : *old;
         member->key = old->key;
         member->next = old->next ? member + 1 : NULL;
@@ -158,7 +158,7 @@ static void read_messages(struct reader *r, const struct json *value)
     copy = arena_new_array(r->arena, struct json, value->count);
     *list = *value;
     list->first = copy;
-    for json_each (message, value) {
+    json_each(message, value) {
         const struct json *content = json_get(message, "content");
         const struct json *joined =
             json_is_null(content) || content->type == JSON_STRING ? content : join_parts(r, content);
@@ -190,7 +190,7 @@ static void read_prompt(struct reader *r, const struct json *value)
         wrong(r, "prompt", "prompt must be a string, a list of strings or a list of token ids");
         return;
     }
-    for json_each (item, value) {
+    json_each(item, value) {
         bool is_ids = item->type == JSON_ARRAY && item->first && item->first->type == JSON_NUMBER;
         if (item->type != JSON_STRING && !is_ids) {
             wrong(r, "prompt", "prompt must be a string, a list of strings or a list of token ids");
@@ -212,7 +212,7 @@ static void read_chat_logprobs(struct reader *r, const struct json *body)
 
 static void read_response_format(struct reader *r, const struct json *value)
 {
-    if (!str_is(json_string_or(json_get(value, "type"), STR_NONE), "text"))
+    if (!json_is(json_get(value, "type"), "text"))
         wrong(r, "response_format", "response_format: only {\"type\": \"text\"} is supported");
 }
 
@@ -226,7 +226,7 @@ static void refuse_unless_neutral(struct reader *r, const struct json *value)
     if (str_is(value->key, "best_of"))
         is_neutral = json_integer_or(value, 0) == 1;
     if (str_is(value->key, "tool_choice"))
-        is_neutral = str_is(json_string_or(value, STR_NONE), "none") || str_is(json_string_or(value, STR_NONE), "auto");
+        is_neutral = json_is(value, "none") || json_is(value, "auto");
     if (!is_neutral)
         problems_add(r->problems, "unsupported", str_copy(r->arena, value->key), NULL, NULL, "%.*s is not supported",
                      STR_ARG(value->key));
@@ -309,13 +309,13 @@ bool chat_fields_read(struct arena *arena, const struct json *body, bool is_chat
 
     *fields = (struct chat_fields){
         .is_chat = is_chat, .temperature = 1, .top_p = 1, .n = 1, .logprobs = -1, .max_tokens = is_chat ? 0 : 16};
-    if (!body || body->type != JSON_OBJECT) {
+    if (!json_has_type(body, JSON_OBJECT)) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object");
         return false;
     }
     if (twice.at)
         problems_add(problems, "value_error", str_copy(arena, twice), NULL, NULL, "%.*s occurs twice", STR_ARG(twice));
-    for json_each (value, body)
+    json_each(value, body)
         read_field(&r, value);
     if (is_chat)
         read_chat_logprobs(&r, body);

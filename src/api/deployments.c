@@ -61,7 +61,7 @@ static void check_keys(struct call *call, const struct json *body, struct proble
 
     if (body->type != JSON_OBJECT)
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object");
-    for json_each (value, body->type == JSON_OBJECT ? body : NULL) {
+    json_each(value, body->type == JSON_OBJECT ? body : NULL) {
         bool is_known = false;
         for (size_t i = 0; i < sizeof known / sizeof *known; i++)
             is_known |= str_is(value->key, known[i]);

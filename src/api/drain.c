@@ -42,9 +42,8 @@ static void begin_drain(struct call *call, const struct json *body)
     if (body->type != JSON_OBJECT)
         problems_add(&problems, "value_error", NULL, NULL, NULL, "the body must be an object, not %s",
                      json_type_name(body));
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "running_jobs") &&
-                                                                     !str_is(item->key, "new_jobs"))
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "running_jobs") && !str_is(item->key, "new_jobs"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "a drain has running_jobs and new_jobs");
     if (problems.count)

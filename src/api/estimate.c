@@ -14,8 +14,8 @@ struct asked {
 
 static bool has_warning(const struct json *warnings, const char *code)
 {
-    for json_each (warning, warnings)
-        if (str_is(json_string_or(json_get(warning, "code"), STR("")), code))
+    json_each(warning, warnings)
+        if (json_is(json_get(warning, "code"), code))
             return true;
     return false;
 }
@@ -33,7 +33,7 @@ static void put_warnings(struct json_writer *w, const struct job_request *reques
         json_put_text(w, "message", request->warnings[i].text);
         json_write_end_object(w);
     }
-    for json_each (warning, warnings)
+    json_each(warning, warnings)
         json_write_value(w, warning);
     json_write_end_array(w);
 }
@@ -66,7 +66,7 @@ static void on_answer(void *context, struct str answer)
     }
     json_write_begin_object(&w);
     put_job(&w, asked->spec);
-    for json_each (member, estimate) {
+    json_each(member, estimate) {
         if (str_is(member->key, "warnings")) {
             put_warnings(&w, asked->request, member);
         } else {

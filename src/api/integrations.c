@@ -94,10 +94,9 @@ static void read_tag_map(struct reader *r, const struct member *member, const st
 {
     bool ok = tags->type == JSON_OBJECT && tags->count <= TAGS_MAX && !json_duplicate(tags).at;
 
-    for
-        json_each(tag, ok ? tags : NULL) ok = ok && tag->type == JSON_STRING && tag->key.len &&
-                                              tag->key.len <= TAG_NAME_MAX && tag->string.len <= TAG_VALUE_MAX &&
-                                              !memchr(tag->key.at, 0, tag->key.len);
+    json_each(tag, ok ? tags : NULL)
+        ok = ok && tag->type == JSON_STRING && tag->key.len && tag->key.len <= TAG_NAME_MAX &&
+             tag->string.len <= TAG_VALUE_MAX && !memchr(tag->key.at, 0, tag->key.len);
     if (!ok)
         wrong(r, "value_error", member->name, "must be an object of at most 64 texts");
 }
@@ -106,8 +105,8 @@ static void read_tag_list(struct reader *r, const struct member *member, const s
 {
     bool ok = tags->type == JSON_ARRAY && tags->count <= WANDB_TAGS_MAX;
 
-    for
-        json_each(tag, ok ? tags : NULL) ok = ok && is_text(tag, WANDB_TAG_MAX);
+    json_each(tag, ok ? tags : NULL)
+        ok = ok && is_text(tag, WANDB_TAG_MAX);
     if (!ok)
         wrong(r, "value_error", member->name, "must be a list of at most 50 texts of 1 to 64 characters");
 }
@@ -244,9 +243,8 @@ static const char *config_text(struct reader *r, const struct kind *kind, const 
         else
             json_write_value(&w, value);
     }
-    for
-        json_each(value, config) if (value->type != JSON_NULL && is_reference(kind, value->key))
-        {
+    json_each(value, config)
+        if (value->type != JSON_NULL && is_reference(kind, value->key)) {
             json_write_key_str(&w, value->key);
             json_write_value(&w, value);
         }
@@ -265,18 +263,16 @@ static void read_members(struct reader *r, const struct kind *kind, const struct
     for (const struct member *member = kind->members; member->name; member++)
         if (member->is_required && json_is_null(json_get(config, member->name)))
             wrong(r, "missing", member->name, "is required");
-    for
-        json_each(value, config)
-        {
-            const struct member *member = find_member(kind, value->key);
+    json_each(value, config) {
+        const struct member *member = find_member(kind, value->key);
 
-            if (!member && value->type != JSON_NULL && is_reference(kind, value->key))
-                read_reference(r, kind, value);
-            else if (!member && value->type != JSON_NULL)
-                not_known(r, value->key);
-            else if (member && member->read && value->type != JSON_NULL)
-                member->read(r, member, value);
-        }
+        if (!member && value->type != JSON_NULL && is_reference(kind, value->key))
+            read_reference(r, kind, value);
+        else if (!member && value->type != JSON_NULL)
+            not_known(r, value->key);
+        else if (member && member->read && value->type != JSON_NULL)
+            member->read(r, member, value);
+    }
 }
 
 static void read_config(struct reader *r, const struct kind *kind, const struct json *config,
@@ -301,8 +297,9 @@ static struct str type_of(const struct json *entry)
 {
     struct str type = json_string_or(json_get(entry, "type"), STR_NONE);
 
-    for
-        json_each(member, type.len ? NULL : entry) if (member->type == JSON_OBJECT) type = member->key;
+    json_each(member, type.len ? NULL : entry)
+        if (member->type == JSON_OBJECT)
+            type = member->key;
     return type;
 }
 
@@ -320,8 +317,8 @@ static void read_entry(struct reader *r, const struct json *entry, struct store_
               arena_printf(r->arena, "%.*s is not there yet: hf, mlflow and wandb are", STR_ARG(str_clip(type, 64))));
         return;
     }
-    for
-        json_each(member, entry) if (!str_is(member->key, "type") && !str_is(member->key, kind->name))
+    json_each(member, entry)
+        if (!str_is(member->key, "type") && !str_is(member->key, kind->name))
             not_known(r, member->key);
     r->place = arena_printf(r->arena, "%s.%s", r->place, kind->name);
     delivery->kind = kind->name;
@@ -355,15 +352,13 @@ void integrations_read(struct arena *arena, const struct json *value, const stru
                      INTEGRATIONS_MAX);
         return;
     }
-    for
-        json_each(entry, value)
-        {
-            const size_t position = integrations->count++;
-            struct reader r = {arena, places, problems, arena_printf(arena, "%zu", position)};
+    json_each(entry, value) {
+        const size_t position = integrations->count++;
+        struct reader r = {arena, places, problems, arena_printf(arena, "%zu", position)};
 
-            integrations->at[position].position = (int64_t)position;
-            read_entry(&r, entry, &integrations->at[position]);
-        }
+        integrations->at[position].position = (int64_t)position;
+        read_entry(&r, entry, &integrations->at[position]);
+    }
     if (problems->count == before)
         integrations->echo_json = echo(arena, integrations);
 }

@@ -82,7 +82,7 @@ static void read_field(struct reader *r, const struct field *field, const struct
         wrong(r, "extra_forbidden", value->key, "is of method dpo alone");
         return;
     }
-    if (takes_auto(field) && str_is(json_string_or(value, STR_NONE), "auto")) {
+    if (takes_auto(field) && json_is(value, "auto")) {
         r->is_rate_auto |= is_rate; /* the others: their defaults */
         return;
     }
@@ -96,7 +96,7 @@ static void read_field(struct reader *r, const struct field *field, const struct
 
 static void read_multiplier(struct reader *r, const struct json *value)
 {
-    if (str_is(json_string_or(value, STR_NONE), "auto"))
+    if (json_is(value, "auto"))
         r->is_rate_auto = true;
     else if (value->type != JSON_NUMBER)
         wrong(r, "float_type", value->key, "must be a number or \"auto\"");
@@ -114,7 +114,7 @@ static void read_choice(struct reader *r, const struct json *value, const char *
     struct strbuf list = {0};
 
     for (size_t i = 0; i < count; i++) {
-        if (str_is(json_string_or(value, STR_NONE), choices[i])) {
+        if (json_is(value, choices[i])) {
             *into = choices[i];
             strbuf_deinit(&list);
             return;
@@ -148,7 +148,7 @@ bool job_request_is_name_list(const struct json *value)
 {
     if (value->type != JSON_ARRAY || value->count == 0 || value->count > 64)
         return false;
-    for json_each (item, value)
+    json_each(item, value)
         if (item->type != JSON_STRING || item->string.len == 0 || item->string.len > 128)
             return false;
     return true;
@@ -158,7 +158,7 @@ static bool is_layer_list(const struct json *value)
 {
     if (value->type != JSON_ARRAY || value->count == 0 || value->count > 1024)
         return false;
-    for json_each (item, value)
+    json_each(item, value)
         if (item->type != JSON_NUMBER || !item->is_integer || item->integer < 0)
             return false;
     return true;
@@ -168,7 +168,7 @@ static bool is_pattern_object(const struct json *value)
 {
     if (value->type != JSON_OBJECT || value->count > 1024)
         return false;
-    for json_each (item, value)
+    json_each(item, value)
         if (item->type != JSON_NUMBER || item->key.len == 0 || item->key.len > 128)
             return false;
     return true;
@@ -319,7 +319,7 @@ void job_request_read_hyperparameters(struct reader *r, const struct json *objec
     else if (twice.at)
         wrong(r, "value_error", twice, "occurs twice");
     else
-        for json_each (value, object)
+        json_each(value, object)
             read_hyperparameter(r, value);
     r->outer = r->inner = NULL;
 }

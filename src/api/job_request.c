@@ -39,7 +39,7 @@ static bool is_same(const struct json *a, const struct json *b)
 
 static const struct json *find(const struct json *object, struct str name)
 {
-    for json_each (value, object)
+    json_each(value, object)
         if (str_equal(value->key, name))
             return value;
     return NULL;
@@ -47,7 +47,7 @@ static const struct json *find(const struct json *object, struct str name)
 
 static bool is_subset(const struct json *a, const struct json *b)
 {
-    for json_each (value, a)
+    json_each(value, a)
         if (!is_same(value, find(b, value->key)))
             return false;
     return true;
@@ -156,7 +156,7 @@ static void read_metadata(struct reader *r, const struct json *value)
                      "metadata must be an object of at most 16 pairs");
         return;
     }
-    for json_each (pair, value) {
+    json_each(pair, value) {
         if (pair->type != JSON_STRING || utf8_length(pair->key) > 64 || utf8_length(pair->string) > 512) {
             problems_add(r->problems, "value_error", "metadata", str_copy(r->arena, pair->key), NULL,
                          "metadata takes strings: keys up to 64 characters, values up to 512");
@@ -185,7 +185,7 @@ static void read_extra(struct reader *r, const struct json *extra)
         return;
     }
     r->outer = "extra_body";
-    for json_each (value, extra)
+    json_each(value, extra)
         if (!job_request_read_extension(r, value))
             warn(r, "unknown_field", "extra_body.%.*s is not known and was ignored", STR_ARG(value->key));
     r->outer = NULL;
@@ -201,7 +201,7 @@ static bool is_known_field(struct str name)
 
 static void read_top_level(struct reader *r, const struct json *body)
 {
-    for json_each (value, body) {
+    json_each(value, body) {
         const char *nearest;
 
         if (is_known_field(value->key) || job_request_read_extension(r, value))
@@ -280,7 +280,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
                                     .quantization = "none",
                                     .device = "auto",
                                     .optim = "adamw_torch"};
-    if (!body || body->type != JSON_OBJECT) {
+    if (!json_has_type(body, JSON_OBJECT)) {
         problems_add(problems, "dict_type", NULL, NULL, NULL, "the body must be a JSON object, not %s",
                      json_type_name(body));
         return false;

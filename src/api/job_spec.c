@@ -87,7 +87,7 @@ static const char *tags_json(struct arena *arena, const struct json *tags)
 {
     const char *text = json_text(arena, tags);
 
-    return tags && tags->type == JSON_STRING ? arena_printf(arena, "[%s]", text) : text;
+    return json_has_type(tags, JSON_STRING) ? arena_printf(arena, "[%s]", text) : text;
 }
 
 static const char *text_or_null(struct arena *arena, struct str text)

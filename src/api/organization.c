@@ -102,7 +102,7 @@ static void read_limits(const struct json *object, struct store_limits *limits, 
     if (object->type != JSON_OBJECT)
         problems_add(problems, "value_error", "limits", NULL, NULL, "limits: must be an object, not %s",
                      json_type_name(object));
-    for json_each (item, object) {
+    json_each(item, object) {
         bool is_known = false;
 #define READ_LIMIT(name)                                                                                               \
     if (str_is(item->key, #name)) {                                                                                    \
@@ -124,7 +124,7 @@ static void read_project(struct call *call, const struct json *body, struct stor
     if (body->type != JSON_OBJECT)
         problems_add(problems, "value_error", NULL, NULL, NULL, "the body must be an object, not %s",
                      json_type_name(body));
-    for json_each (item, body->type == JSON_OBJECT ? body : NULL) {
+    json_each(item, body->type == JSON_OBJECT ? body : NULL) {
         if (str_is(item->key, "name"))
             project->name = read_name(call, item, problems);
         else if (str_is(item->key, "limits"))
@@ -262,7 +262,7 @@ static const char *read_scopes(struct call *call, const struct json *scopes, str
 
     if (json_is_null(scopes))
         return "read write";
-    for json_each (scope, scopes->type == JSON_ARRAY ? scopes : NULL) {
+    json_each(scope, scopes->type == JSON_ARRAY ? scopes : NULL) {
         struct str word = json_string_or(scope, STR_NONE);
         if (!str_is(word, "read") && !str_is(word, "write") && !str_is(word, "admin") &&
             !str_is(word, "metrics"))
@@ -322,7 +322,7 @@ static void create_key(struct call *call, const struct json *body)
     if (body->type != JSON_OBJECT)
         problems_add(&problems, "value_error", NULL, NULL, NULL, "the body must be an object, not %s",
                      json_type_name(body));
-    for json_each (item, body->type == JSON_OBJECT ? body : NULL)
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
         if (!str_is(item->key, "name") && !str_is(item->key, "scopes") && !str_is(item->key, "expires_at") &&
             !str_is(item->key, "profile"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,

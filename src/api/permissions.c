@@ -51,20 +51,18 @@ static const char **read_projects(struct call *call, const struct json *body, si
 {
     const struct json *ids = json_get(body, "project_ids");
     const char **projects = arena_new_array(call->arena, const char *, PROJECTS_MAX);
-    bool is_list = ids && ids->type == JSON_ARRAY && ids->count > 0 && ids->count <= PROJECTS_MAX;
+    bool is_list = json_has_type(ids, JSON_ARRAY) && ids->count > 0 && ids->count <= PROJECTS_MAX;
 
     *count = 0;
-    for
-        json_each(id, is_list ? ids : NULL)
-        {
-            is_list &= id->type == JSON_STRING && !memchr(id->string.at, 0, id->string.len);
-            projects[(*count)++] = is_list ? str_copy(call->arena, id->string) : NULL;
-        }
+    json_each(id, is_list ? ids : NULL) {
+        is_list &= id->type == JSON_STRING && !memchr(id->string.at, 0, id->string.len);
+        projects[(*count)++] = is_list ? str_copy(call->arena, id->string) : NULL;
+    }
     if (!is_list)
         problems_add(problems, ids ? "value_error" : "missing", "project_ids", NULL, NULL,
                      "project_ids: must be a list of 1 to %d ids of projects", PROJECTS_MAX);
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "project_ids"))
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "project_ids"))
             problems_add(problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "there is project_ids alone");
     return projects;

@@ -12,8 +12,8 @@ static const char *const secret_names[] = {"api_key", "api_token", "token",    "
 /* The member and its text in the request, escapes as they were sent; then it is null. */
 static void erase(struct json *member)
 {
-    for
-        json_each(inner, member) erase(inner);
+    json_each(inner, member)
+        erase(inner);
     if (member->type == JSON_STRING) {
         struct str raw = json_string_raw(member);
         memory_erase(raw.at, raw.len);
@@ -26,7 +26,7 @@ static void erase(struct json *member)
 
 bool secret_json_take(struct json *member, struct secret *value)
 {
-    bool ok = member && member->type == JSON_STRING && member->string.len > 0 &&
+    bool ok = json_has_type(member, JSON_STRING) && member->string.len > 0 &&
               member->string.len <= STORE_SECRET_BYTES_MAX && !memchr(member->string.at, 0, member->string.len);
 
     if (ok)
@@ -71,30 +71,26 @@ static void take_below(struct taker *t, struct json *node, const char *path)
 {
     size_t index = 0;
 
-    for
-        json_each(item, node)
-        {
-            const char *name = node->type == JSON_OBJECT
-                                   ? arena_printf(t->arena, "%s.%.*s", path, STR_ARG(str_clip(item->key, 64)))
-                                   : arena_printf(t->arena, "%s.%zu", path, index++);
+    json_each(item, node) {
+        const char *name = node->type == JSON_OBJECT
+                               ? arena_printf(t->arena, "%s.%.*s", path, STR_ARG(str_clip(item->key, 64)))
+                               : arena_printf(t->arena, "%s.%zu", path, index++);
 
-            if (node->type == JSON_OBJECT && is_secret_name(item->key))
-                take(t, item, name);
-            else
-                take_below(t, item, name);
-        }
+        if (node->type == JSON_OBJECT && is_secret_name(item->key))
+            take(t, item, name);
+        else
+            take_below(t, item, name);
+    }
 }
 
 static void take_places(struct taker *t, struct json *object, const char *prefix)
 {
-    for
-        json_each(item, object)
-        {
-            if (str_is(item->key, "integrations") || str_is(item->key, "from_checkpoint"))
-                take_below(t, item, arena_printf(t->arena, "%s%.*s", prefix, STR_ARG(item->key)));
-            else if (str_is(item->key, "extra_body") && !*prefix)
-                take_places(t, item, "extra_body.");
-        }
+    json_each(item, object) {
+        if (str_is(item->key, "integrations") || str_is(item->key, "from_checkpoint"))
+            take_below(t, item, arena_printf(t->arena, "%s%.*s", prefix, STR_ARG(item->key)));
+        else if (str_is(item->key, "extra_body") && !*prefix)
+            take_places(t, item, "extra_body.");
+    }
 }
 
 bool job_secrets_take(struct arena *arena, struct json *body, struct job_secrets *secrets, const char **wrong)

@@ -37,8 +37,8 @@ static const char *read_secret(struct call *call, struct json *body, struct secr
     if (!secret_json_take(json_get(body, "value"), value))
         problems_add(problems, "value_error", "value", NULL, NULL, "value: must be a text of 1 to %d bytes without NUL",
                      STORE_SECRET_BYTES_MAX);
-    for
-        json_each(item, body) if (!str_is(item->key, "name") && !str_is(item->key, "value"))
+    json_each(item, body)
+        if (!str_is(item->key, "name") && !str_is(item->key, "value"))
             problems_add(problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "a secret has name and value");
     if (!is_name(json_string_or(name, STR_NONE))) {

@@ -35,7 +35,7 @@ static void check_members(const struct json *value, bool is_hub, struct problems
     const char *const *known = is_hub ? hub : ours;
     const size_t count = is_hub ? 4 : 3;
 
-    for json_each (member, value) {
+    json_each(member, value) {
         bool is_known = false;
 
         for (size_t i = 0; i < count; i++)

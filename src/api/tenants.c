@@ -21,8 +21,8 @@ static const char *read_name(struct call *call, const struct json *body, struct 
         problems_add(problems, name ? "value_error" : "missing", "name", NULL, NULL,
                      "name: 1 to %d of a-z, 0-9 and hyphens, as it becomes a part of models' names",
                      NAME_CHARACTERS_MAX);
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "name"))
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "name"))
             problems_add(problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "an organization has a name");
     return str_copy(call->arena, text);

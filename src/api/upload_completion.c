@@ -176,13 +176,13 @@ static bool read_parts(struct completion *c, const struct json *ids)
     struct err err = {0};
     int64_t bytes = 0;
 
-    if (!ids || ids->type != JSON_ARRAY || ids->count > PARTS_MAX) {
+    if (!json_has_type(ids, JSON_ARRAY) || ids->count > PARTS_MAX) {
         answer_error(call, 400, NULL, "part_ids", "part_ids: must be a list of at most %d ids of parts, in their order",
                      PARTS_MAX);
         return false;
     }
     parts->part = arena_new_array(&parts->arena, struct store_part, ids->count + 1);
-    for json_each (id, ids) {
+    json_each(id, ids) {
         struct store_part *part = &parts->part[parts->count];
         if (id->type != JSON_STRING) {
             answer_error(call, 400, NULL, "part_ids", "part_ids: must be strings, not %s", json_type_name(id));

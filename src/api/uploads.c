@@ -99,7 +99,7 @@ static int64_t read_expiry(const struct json *body, struct problems *problems)
 
     if (json_is_null(after))
         return 0;
-    if (!str_is(json_string_or(json_get(after, "anchor"), STR_NONE), "created_at"))
+    if (!json_is(json_get(after, "anchor"), "created_at"))
         problems_add(problems, "value_error", "expires_after", "anchor", NULL,
                      "expires_after.anchor: must be \"created_at\"");
     if (json_integer_or(seconds, 0) < EXPIRES_SECONDS_MIN || json_integer_or(seconds, 0) > EXPIRES_SECONDS_MAX)
@@ -115,7 +115,7 @@ static void check_names(const struct json *body, struct problems *problems)
 
     if (body->type != JSON_OBJECT)
         return; /* then every property is missing, which is said */
-    for json_each (item, body) {
+    json_each(item, body) {
         bool is_known = false;
         for (size_t i = 0; i < sizeof known / sizeof *known; i++)
             is_known |= str_is(item->key, known[i]);

@@ -101,7 +101,7 @@ static void judge(struct ping *ping)
 
         status = json_integer_or(answered, status);
         if (json_get(line, "end"))
-            error = str_is(json_string_or(json_get(line, "end"), STR_NONE), "ok")
+            error = json_is(json_get(line, "end"), "ok")
                         ? NULL
                         : str_copy(arena, json_string_or(json_get(line, "message"), STR("unknown reason")));
     }
@@ -282,8 +282,8 @@ static const char *read_event_type(struct call *call, const struct json *body, c
         problems_add(&problems, "dict_type", NULL, NULL, NULL, "The body must be a JSON object.");
     else if (!type)
         problems_add(&problems, "enum", "event_type", NULL, NULL, "event_type: must be one of webhook_event_types");
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "event_type"))
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "event_type"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "there is event_type alone");
     if (problems.count == 0)

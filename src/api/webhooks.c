@@ -95,18 +95,16 @@ static void read_url(struct call *call, const struct json *value, struct store_w
 static void read_event_types(struct call *call, const struct json *value, struct store_webhook *webhook,
                              struct problems *problems)
 {
-    bool is_list = value && value->type == JSON_ARRAY && value->count > 0, is_wanted[EVENT_TYPES] = {0};
+    bool is_list = json_has_type(value, JSON_ARRAY) && value->count > 0, is_wanted[EVENT_TYPES] = {0};
     struct strbuf text = {0};
 
-    for
-        json_each(item, is_list ? value : NULL)
-        {
-            const char *type = webhook_event_type(json_string_or(item, STR_NONE));
+    json_each(item, is_list ? value : NULL) {
+        const char *type = webhook_event_type(json_string_or(item, STR_NONE));
 
-            for (size_t i = 0; i < EVENT_TYPES; i++)
-                is_wanted[i] |= type == event_types[i];
-            is_list &= type != NULL;
-        }
+        for (size_t i = 0; i < EVENT_TYPES; i++)
+            is_wanted[i] |= type == event_types[i];
+        is_list &= type != NULL;
+    }
     if (!is_list) {
         problems_add(problems, "value_error", "event_types", NULL, NULL,
                      "event_types: must be a list of %s, %s and %s, at least one of them", event_types[0],
@@ -145,11 +143,9 @@ static bool read_body(struct call *call, const struct json *body, bool is_new, s
         read_event_types(call, json_get(body, "event_types"), webhook, &problems);
     if (json_get(body, "status"))
         read_status(json_get(body, "status"), webhook, &problems);
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL) if (!str_is(item->key, "name") &&
-                                                                     !str_is(item->key, "url") &&
-                                                                     !str_is(item->key, "event_types") &&
-                                                                     !str_is(item->key, "status"))
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "name") && !str_is(item->key, "url") && !str_is(item->key, "event_types") &&
+            !str_is(item->key, "status"))
             problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
                          "a webhook endpoint has name, url, event_types and status");
     if (problems.count)
@@ -311,11 +307,10 @@ static bool read_rotation(struct call *call, const struct json *body, bool *is_k
     if (!json_is_null(keep) && keep->type != JSON_BOOL)
         problems_add(&problems, "bool_type", "keep_old_secret_active_for_24_hours", NULL, NULL,
                      "keep_old_secret_active_for_24_hours: must be true or false");
-    for
-        json_each(item, body->type == JSON_OBJECT ? body : NULL)
-            if (!str_is(item->key, "keep_old_secret_active_for_24_hours"))
-                problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
-                             "there is keep_old_secret_active_for_24_hours alone");
+    json_each(item, body->type == JSON_OBJECT ? body : NULL)
+        if (!str_is(item->key, "keep_old_secret_active_for_24_hours"))
+            problems_add(&problems, "extra_forbidden", str_copy(call->arena, str_clip(item->key, 64)), NULL, NULL,
+                         "there is keep_old_secret_active_for_24_hours alone");
     if (problems.count)
         answer_problems(call, &problems);
     return problems.count == 0;

@@ -56,6 +56,15 @@ struct str json_duplicate(const struct json *object);
 
 bool json_is_null(const struct json *value); /* absent (C NULL) or JSON null */
 const char *json_type_name(const struct json *value); /* "an object", "a number", … for messages */
+/* Both are false when value is absent (C NULL). */
+static inline bool json_has_type(const struct json *value, enum json_type type)
+{
+    return value && value->type == type;
+}
+static inline bool json_is(const struct json *value, const char *text) /* a string, and this one */
+{
+    return json_has_type(value, JSON_STRING) && str_is(value->string, text);
+}
 /* Same type and value; numbers by value, objects with the same members in the same order. */
 bool json_equal(const struct json *a, const struct json *b);
 /* Value or the fallback when absent, null or of another type. */
@@ -68,10 +77,13 @@ struct str json_string_raw(const struct json *value);
 /* Number of any spelling as double. value must be JSON_NUMBER. */
 double json_number(const struct json *value);
 
-#define json_each(item, parent)                                                                                        \
-    (struct json *item = (parent) && ((parent)->type == JSON_ARRAY || (parent)->type == JSON_OBJECT)                   \
-                             ? (parent)->first : NULL; item; item = item->next)
-/* for json_each(item, array) { … } */
+/* The first item of an array or member of an object; NULL when there is none, or `parent` is neither or NULL. */
+static inline struct json *json_first(const struct json *parent)
+{
+    return json_has_type(parent, JSON_ARRAY) || json_has_type(parent, JSON_OBJECT) ? parent->first : NULL;
+}
+/* json_each(item, parent) { … } */
+#define json_each(item, parent) for (struct json *item = json_first(parent); item; item = item->next)
 
 struct json_writer {
     struct strbuf *buf;

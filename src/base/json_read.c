@@ -404,9 +404,9 @@ struct json *json_find(const struct json *object, struct str name)
 {
     struct json *found = NULL;
 
-    if (!object || object->type != JSON_OBJECT)
+    if (!json_has_type(object, JSON_OBJECT))
         return NULL;
-    for json_each (member, object)
+    json_each(member, object)
         if (str_equal(member->key, name))
             found = member;
     return found;
@@ -414,7 +414,7 @@ struct json *json_find(const struct json *object, struct str name)
 
 struct json *json_at(const struct json *array, size_t index)
 {
-    for json_each (item, array)
+    json_each(item, array)
         if (index-- == 0)
             return item;
     return NULL;
@@ -427,7 +427,7 @@ static int compare_keys(const void *a, const void *b)
 
 static struct str duplicate_of_few(const struct json *object)
 {
-    for json_each (member, object)
+    json_each(member, object)
         for (const struct json *before = object->first; before != member; before = before->next)
             if (str_equal(before->key, member->key))
                 return member->key;
@@ -440,12 +440,12 @@ struct str json_duplicate(const struct json *object)
     struct str found = STR_NONE;
     size_t count = 0;
 
-    if (!object || object->type != JSON_OBJECT || object->count < 2)
+    if (!json_has_type(object, JSON_OBJECT) || object->count < 2)
         return found;
     if (object->count <= PAIRS_MAX)
         return duplicate_of_few(object);
     members = mem_alloc(object->count * sizeof(struct json *));
-    for json_each (member, object)
+    json_each(member, object)
         members[count++] = member;
     qsort(members, count, sizeof *members, compare_keys);
     for (size_t i = 1; i < count && !found.at; i++)
@@ -478,7 +478,7 @@ struct str json_string_raw(const struct json *value)
 
 struct str json_string_or(const struct json *value, struct str fallback)
 {
-    return value && value->type == JSON_STRING ? value->string : fallback;
+    return json_has_type(value, JSON_STRING) ? value->string : fallback;
 }
 
 double json_number(const struct json *value)
@@ -509,7 +509,7 @@ bool json_equal(const struct json *a, const struct json *b)
     if (a->type != JSON_ARRAY && a->type != JSON_OBJECT)
         return true;
     y = b->first;
-    for json_each (x, a) {
+    json_each(x, a) {
         if ((a->type == JSON_OBJECT && !str_equal(x->key, y->key)) || !json_equal(x, y))
             return false;
         y = y->next;
@@ -519,15 +519,15 @@ bool json_equal(const struct json *a, const struct json *b)
 
 double json_number_or(const struct json *value, double fallback)
 {
-    return value && value->type == JSON_NUMBER ? json_number(value) : fallback;
+    return json_has_type(value, JSON_NUMBER) ? json_number(value) : fallback;
 }
 
 int64_t json_integer_or(const struct json *value, int64_t fallback)
 {
-    return value && value->type == JSON_NUMBER && value->is_integer ? value->integer : fallback;
+    return json_has_type(value, JSON_NUMBER) && value->is_integer ? value->integer : fallback;
 }
 
 bool json_bool_or(const struct json *value, bool fallback)
 {
-    return value && value->type == JSON_BOOL ? value->boolean : fallback;
+    return json_has_type(value, JSON_BOOL) ? value->boolean : fallback;
 }

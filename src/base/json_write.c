@@ -205,12 +205,12 @@ void json_write_value(struct json_writer *w, const struct json *value)
         json_write_string(w, value->string);
     } else if (value->type == JSON_ARRAY) {
         json_write_begin_array(w);
-        for json_each (item, value)
+        json_each(item, value)
             json_write_value(w, item);
         json_write_end_array(w);
     } else {
         json_write_begin_object(w);
-        for json_each (member, value) {
+        json_each(member, value) {
             json_write_key_str(w, member->key);
             json_write_value(w, member);
         }

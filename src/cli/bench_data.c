@@ -55,7 +55,7 @@ static bool read_texts(struct arena *arena, const char *path, struct texts *text
 
         line = str_slice(file, at, end < 0 ? file.len : (size_t)end);
         text = json_get(json_parse(arena, line, NULL, err), "text");
-        if (!text || text->type != JSON_STRING)
+        if (!json_has_type(text, JSON_STRING))
             return err_set(err, ERR_INPUT, "%s: a line has no text", path);
         texts->text[texts->count++] = text->string;
         texts->bytes += text->string.len;

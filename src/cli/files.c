@@ -21,7 +21,7 @@ static bool list(void *context, const char *const *words, struct err *err)
     if (!files)
         return false;
     printf("%-42s %12s %-10s %-18s %s\n", "id", "bytes", "status", "purpose", "name");
-    for json_each (file, json_get(files, "data"))
+    json_each(file, json_get(files, "data"))
         printf("%-42s %12lld %-10s %-18s %s\n", remote_text(remote, file, "id"),
                (long long)json_integer_or(json_get(file, "bytes"), 0), remote_text(remote, file, "status"),
                remote_text(remote, file, "purpose"), remote_text(remote, file, "filename"));
@@ -65,7 +65,7 @@ static void print_sequence(struct remote *remote, const struct json *sequence)
     int position = 0;
 
     printf("position      id  trains  token\n");
-    for json_each (token, json_get(sequence, "tokens")) {
+    json_each(token, json_get(sequence, "tokens")) {
         struct strbuf text = {0};
         json_write_string(&(struct json_writer){.buf = &text}, json_string_or(json_get(token, "text"), STR("")));
         printf("%8d  %6lld  %s  %s\n", position++, (long long)json_integer_or(json_get(token, "id"), 0),
@@ -80,7 +80,7 @@ static void print_line(struct remote *remote, const struct json *line)
 {
     printf("line %lld%s%s\n", (long long)json_integer_or(json_get(line, "line"), 0),
            json_get(line, "error") ? ": " : "", remote_text(remote, line, "error"));
-    for json_each (member, line) {
+    json_each(member, line) {
         if (member->type != JSON_OBJECT)
             continue;
         printf("%.*s\n", STR_ARG(member->key));
@@ -102,7 +102,7 @@ static bool preview(void *context, const char *const *words, struct err *err)
     url_encode(&path, str_of(files->model));
     answer = remote_get(remote, path.at, err);
     strbuf_deinit(&path);
-    for json_each (shown, json_get(answer, "lines"))
+    json_each(shown, json_get(answer, "lines"))
         print_line(remote, shown);
     return answer != NULL;
 }

@@ -71,7 +71,7 @@ static bool take_events(struct watch *w, struct err *err)
         const struct json *events = remote_get(w->remote, path, err);
         if (!events)
             return false;
-        for json_each (event, json_get(events, "data")) {
+        json_each(event, json_get(events, "data")) {
             print_event(w, event);
             snprintf(w->after, sizeof w->after, "%s", remote_text(w->remote, event, "id"));
         }

@@ -32,7 +32,7 @@ static bool list(void *context, const char *const *words, struct err *err)
     if (!jobs)
         return false;
     printf("%-38s %-10s %13s  %-28s %s\n", "id", "status", "steps", "model", "result");
-    for json_each (job, json_get(jobs, "data")) {
+    json_each(job, json_get(jobs, "data")) {
         char steps[32] = "";
         if (!json_is_null(json_get(job, "total_steps")))
             snprintf(steps, sizeof steps, "%lld/%lld", (long long)json_integer_or(json_get(job, "trained_steps"), 0),
@@ -221,7 +221,7 @@ static bool clean(void *context, const char *const *words, struct err *err)
     while (has_more) {
         if (!(list = remote_get(remote, path, err)))
             return false;
-        for json_each (checkpoint, json_get(list, "data")) {
+        json_each(checkpoint, json_get(list, "data")) {
             const char *name = remote_text(remote, checkpoint, "id");
 
             if (!remote_delete(remote, arena_printf(&remote->arena, "%s/%s", path, name), err))

@@ -24,7 +24,7 @@ static bool list(void *context, const char *const *words, struct err *err)
 
     remote_open(&remote, o->url);
     models = remote_get(&remote, "/v1/models", err);
-    for json_each (model, json_get(models, "data"))
+    json_each(model, json_get(models, "data"))
         printf("%s\n", remote_text(&remote, model, "id"));
     remote_close(&remote);
     return models != NULL;

@@ -27,7 +27,7 @@ static bool list(void *context, const char *const *words, struct err *err)
     if (!secrets)
         return false;
     printf("%-40s %s\n", "name", "ends in");
-    for json_each (secret, json_get(secrets, "data"))
+    json_each(secret, json_get(secrets, "data"))
         printf("%-40s %s\n", remote_text(&s->remote, secret, "name"), remote_text(&s->remote, secret, "last4"));
     return true;
 }

@@ -54,7 +54,7 @@ static bool filter_line(struct filter *filter, struct str text, struct err *err)
     strbuf_clear(&filter->decoded);
     if (!request)
         goto out;
-    if (!input || input->type != JSON_STRING) {
+    if (!json_has_type(input, JSON_STRING)) {
         err_set(err, ERR_INPUT, "\"text\" is %s, expected a string", json_type_name(input));
         goto out;
     }

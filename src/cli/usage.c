@@ -81,8 +81,8 @@ static bool print_usage(struct remote *remote, const struct kind *kind, const st
             return false;
         if (next == path)
             print_head(kind, o);
-        for json_each (bucket, json_get(answer, "data"))
-            for json_each (result, json_get(bucket, "results"))
+        json_each(bucket, json_get(answer, "data"))
+            json_each(result, json_get(bucket, "results"))
             {
                 print_day(json_integer_or(json_get(bucket, "start_time"), 0));
                 print_result(remote, kind, o, result);

@@ -63,7 +63,7 @@ static void read_named(const struct json *root, const char *key, uint64_t *lines
 {
     int count = 0;
 
-    for json_each (item, json_get(root, key))
+    json_each(item, json_get(root, key))
         if (count < DATASET_LINES_NAMED)
             lines[count++] = (uint64_t)json_integer_or(item, 0);
 }

@@ -138,11 +138,11 @@ const struct json *encode_variables(const struct encoder *e, struct encoder_scra
     if (json_is_null(documents) && json_is_null(extra))
         return e->format.variables;
     json_write_begin_object(&w);
-    for json_each (item, e->format.variables)
+    json_each(item, e->format.variables)
         json_write_key_str(&w, item->key), json_write_value(&w, item);
     if (!json_is_null(documents))
         json_put_value(&w, "documents", documents);
-    for json_each (item, extra)
+    json_each(item, extra)
         json_write_key_str(&w, item->key), json_write_value(&w, item);
     json_write_end_object(&w);
     variables = json_parse(&s->arena, (struct str){arena_copy(&s->arena, text.at, text.len), text.len}, NULL, err);
@@ -152,9 +152,9 @@ const struct json *encode_variables(const struct encoder *e, struct encoder_scra
 
 static bool has_weight_zero(const struct json *messages)
 {
-    for json_each (message, messages) {
+    json_each(message, messages) {
         const struct json *weight = json_get(message, "weight");
-        if (weight && weight->type == JSON_NUMBER && json_number(weight) == 0)
+        if (json_has_type(weight, JSON_NUMBER) && json_number(weight) == 0)
             return true;
     }
     return false;
@@ -300,7 +300,7 @@ static void encode_token_ids(struct encoder_scratch *s, const struct example *ex
     }
     s->tokens.count = count;
     clear_trains(s);
-    for json_each (id, example->token_ids) {
+    json_each(id, example->token_ids) {
         s->tokens.ids[i] = (int32_t)id->integer;
         s->trains[i++] = !label || label->integer != EXAMPLE_NO_LABEL;
         label = label ? label->next : NULL;

@@ -46,7 +46,7 @@ static bool read_string(const struct json *root, const char *name, struct str *t
 
 static bool check_no_weights(const struct json *messages, struct err *err)
 {
-    for json_each (message, messages)
+    json_each(message, messages)
         if (!json_is_null(json_get(message, "weight")))
             return err_set(err, ERR_INPUT, "completion has a weight: a completion trains as a whole; use messages");
     return true;

@@ -9,7 +9,7 @@ static bool check_ids(const struct json *ids, const char *name, struct err *err)
     if (ids->count < 2)
         return err_set(err, ERR_INPUT, "%s has %u entries: at least 2 are needed, the first one predicts the next",
                        name, ids->count);
-    for json_each (id, ids) {
+    json_each(id, ids) {
         if (id->type != JSON_NUMBER || !id->is_integer || id->integer < 0 || id->integer > INT32_MAX)
             return err_set(err, ERR_INPUT, "%s[%zu] must be an integer from 0 to 2147483647", name, index);
         index++;
@@ -34,7 +34,7 @@ static bool check_labels(const struct json *ids, const struct json *labels, stru
 
     if (!check_parallel(ids, labels, "labels", err))
         return false;
-    for json_each (label, labels) {
+    json_each(label, labels) {
         if (label->type != JSON_NUMBER || !label->is_integer ||
             (label->integer != EXAMPLE_NO_LABEL && label->integer != id->integer))
             return err_set(err, ERR_INPUT, "labels[%zu] must be -100 or the token itself, %lld", index,
@@ -52,7 +52,7 @@ static bool check_mask(const struct json *ids, const struct json *mask, const ch
 
     if (!check_parallel(ids, mask, name, err))
         return false;
-    for json_each (flag, mask) {
+    json_each(flag, mask) {
         if (flag->type != JSON_NUMBER || !flag->is_integer || (flag->integer != 0 && flag->integer != 1))
             return err_set(err, ERR_INPUT, "%s[%zu] must be 0 or 1", name, index);
         index++;
@@ -68,7 +68,7 @@ static struct json *mask_labels(struct arena *arena, const struct json *labels, 
 
     *masked = *labels;
     masked->first = item;
-    for json_each (label, labels) {
+    json_each(label, labels) {
         *item = *label;
         item->integer = flag->integer ? label->integer : EXAMPLE_NO_LABEL;
         item->next = label->next ? item + 1 : NULL;
@@ -103,7 +103,7 @@ bool example_read_token_ids(struct arena *arena, struct example *example, struct
         return true;
     if (!check_mask(ids, attention, "attention_mask", err))
         return false;
-    for json_each (flag, attention)
+    json_each(flag, attention)
         if (flag->integer != 1)
             return err_set(err, ERR_INPUT, "attention_mask must be all 1: leave padding out of the tokens");
     return true;

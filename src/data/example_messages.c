@@ -49,7 +49,7 @@ static bool join_parts(struct arena *arena, struct json *content, const char *pl
     size_t index = 0;
     bool ok = false;
 
-    for json_each (part, content) {
+    json_each(part, content) {
         struct str type = json_string_or(json_get(part, "type"), STR_NONE);
         const struct json *piece = json_get(part, "text");
         if (!str_is(type, "text")) {
@@ -145,7 +145,7 @@ static bool check_tool_calls(struct arena *arena, struct json *calls, const char
     snprintf(field, sizeof field, "%s.tool_calls", place);
     if (!example_is(calls, JSON_ARRAY))
         return example_wrong_type(field, calls, "an array", err);
-    for json_each (call, calls)
+    json_each(call, calls)
         if (!check_tool_call(arena, call, place_of(field, index++).text, err))
             return false;
     return true;
@@ -232,7 +232,7 @@ static bool check_tools(const struct json *tools, struct err *err)
 
     if (tools->type != JSON_ARRAY)
         return example_wrong_type("tools", tools, "an array", err);
-    for json_each (tool, tools) {
+    json_each(tool, tools) {
         struct place place = place_of("tools", index++);
         const struct json *function = json_get(tool, "function");
         if (!example_is(tool, JSON_OBJECT))
@@ -251,9 +251,9 @@ struct json *example_join(struct arena *arena, const struct json *a, const struc
                 *items = arena_new_array(arena, struct json, a->count + b->count);
     size_t count = 0;
 
-    for json_each (item, a)
+    json_each(item, a)
         items[count++] = *item;
-    for json_each (item, b)
+    json_each(item, b)
         items[count++] = *item;
     for (size_t i = 0; i < count; i++)
         items[i].next = i + 1 < count ? &items[i + 1] : NULL;
@@ -269,7 +269,7 @@ bool example_check_messages(struct arena *arena, const struct json *list, const 
     *has_assistant = false;
     if (!example_is(list, JSON_ARRAY))
         return example_wrong_type(name, list, "an array", err);
-    for json_each (message, list) {
+    json_each(message, list) {
         bool is_assistant = false;
         if (!check_message(arena, message, place_of(name, index++).text, &is_assistant, err))
             return false;

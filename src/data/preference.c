@@ -37,19 +37,17 @@ static void append(struct arena *arena, struct json *to, const struct json *list
 
     while (*link)
         link = &(*link)->next;
-    for
-        json_each(item, list)
-        {
-            if (index >= first && index < end) {
-                struct json *copy = arena_new(arena, struct json);
-                *copy = *item;
-                copy->next = NULL;
-                *link = copy;
-                link = &copy->next;
-                to->count++;
-            }
-            index++;
+    json_each(item, list) {
+        if (index >= first && index < end) {
+            struct json *copy = arena_new(arena, struct json);
+            *copy = *item;
+            copy->next = NULL;
+            *link = copy;
+            link = &copy->next;
+            to->count++;
         }
+        index++;
+    }
 }
 
 static struct json *new_list(struct arena *arena)
@@ -133,7 +131,7 @@ static bool read_conversation(struct arena *arena, struct example *example, stru
 
 static bool is_string(const struct json *value)
 {
-    return value && value->type == JSON_STRING;
+    return json_has_type(value, JSON_STRING);
 }
 
 static void read_texts(struct example *example, const struct json *prompt, const struct json *chosen,

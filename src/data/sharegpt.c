@@ -35,7 +35,7 @@ static bool convert_calls(struct arena *arena, struct json *value, const char *p
         return err_prefix(err, "%s.value", place);
     link = &first;
     if (parsed->type == JSON_ARRAY) {
-        for json_each (function, parsed) {
+        json_each(function, parsed) {
             *link = make_call(arena, function);
             link = &(*link)->next;
             count++;
@@ -60,7 +60,7 @@ bool sharegpt_convert(struct arena *arena, struct json *message, const char *pla
         from->key = STR("role");
     if (value)
         value->key = STR("content");
-    if (!from || from->type != JSON_STRING)
+    if (!json_has_type(from, JSON_STRING))
         return true;
     if (str_is(from->string, "function_call")) {
         from->string = STR("assistant");

@@ -82,14 +82,12 @@ static bool has_shards(struct arena *arena, const char *folder)
 
     if (file_read(arena, path, INDEX_BYTES_MAX, &text, NULL))
         map = json_get(json_parse(arena, text, NULL, NULL), "weight_map");
-    for
-        json_each(shard, map)
-        {
-            if (!ok || (shard->type == JSON_STRING && last.at && str_equal(shard->string, last)))
-                continue;
-            last = json_string_or(shard, STR(""));
-            ok = hub_name_is_path(last) && has(arena, folder, str_copy(arena, last));
-        }
+    json_each(shard, map) {
+        if (!ok || (shard->type == JSON_STRING && last.at && str_equal(shard->string, last)))
+            continue;
+        last = json_string_or(shard, STR(""));
+        ok = hub_name_is_path(last) && has(arena, folder, str_copy(arena, last));
+    }
     return ok && map && map->count > 0;
 }
 

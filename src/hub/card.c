@@ -133,8 +133,8 @@ static void write_training(const struct hub_card *card, struct arena *arena, str
     begin_table(out, "Training");
     strbuf_printf(out, "| method | %s |\n", card->method);
     add_rows(out, card->receipt, figures, sizeof figures / sizeof *figures);
-    for
-        json_each(value, card->hyperparameters) add_row(out, str_copy(arena, value->key), value);
+    json_each(value, card->hyperparameters)
+        add_row(out, str_copy(arena, value->key), value);
 }
 
 static void write_results(const struct hub_card *card, struct arena *arena, struct strbuf *out)
@@ -144,16 +144,14 @@ static void write_results(const struct hub_card *card, struct arena *arena, stru
 
     begin_table(out, "Results");
     add_rows(out, card->receipt, losses, sizeof losses / sizeof *losses);
-    for
-        json_each(value, card->metrics) if (!str_is(value->key, "step"))
+    json_each(value, card->metrics)
+        if (!str_is(value->key, "step"))
             add_row(out, str_copy(arena, value->key), value);
-    for
-        json_each(probe, json_get(card->receipt, "probes"))
-        {
-            struct str name = json_string_or(json_get(probe, "name"), STR("of the run"));
+    json_each(probe, json_get(card->receipt, "probes")) {
+        struct str name = json_string_or(json_get(probe, "name"), STR("of the run"));
 
-            add_row(out, arena_printf(arena, "check %.*s", STR_ARG(name)), json_get(probe, "verdict"));
-        }
+        add_row(out, arena_printf(arena, "check %.*s", STR_ARG(name)), json_get(probe, "verdict"));
+    }
 }
 
 static void write_use(const struct hub_card *card, struct strbuf *out)

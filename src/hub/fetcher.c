@@ -100,11 +100,10 @@ static bool write_document(struct fetch *fetch, struct strbuf *text, struct err 
     json_put_text(&w, "cache", config->cache);
     json_put_text(&w, "own_cache", hub_cache_of_project(&fetch->arena, config->data_dir, fetch->job.project_id));
     json_put_text(&w, "models_dir", config->models_dir);
-    for
-        json_each (member, base) {
-            json_write_key_str(&w, member->key);
-            json_write_value(&w, member);
-        }
+    json_each(member, base) {
+        json_write_key_str(&w, member->key);
+        json_write_value(&w, member);
+    }
     ok = put_token(&w, fetch, err);
     json_write_end_object(&w);
     return ok;
@@ -328,7 +327,7 @@ static void take_end(struct fetch *fetch, const struct json *line)
 
 static const char *text_or_null(struct fetch *fetch, const struct json *value)
 {
-    return value && value->type == JSON_STRING ? str_copy(&fetch->said, value->string) : NULL;
+    return json_has_type(value, JSON_STRING) ? str_copy(&fetch->said, value->string) : NULL;
 }
 
 static void take_line(struct fetch *fetch, struct str text)

@@ -92,7 +92,7 @@ static const struct json *ask(struct hub_upload *u, const struct hub_outgoing *f
         err_set(err, ERR_INPUT, "the Hub's store refuses it with %d", (int)json_integer_or(json_get(error, "code"), 0));
         return NULL;
     }
-    if (!object || !str_is(json_string_or(json_get(object, "oid"), STR_NONE), file->sha256)) {
+    if (!object || !json_is(json_get(object, "oid"), file->sha256)) {
         hub_wire_is_strange(u->wire, err);
         return NULL;
     }
@@ -113,7 +113,7 @@ static int64_t number_of(const struct json *value)
 {
     int64_t number = json_integer_or(value, 0);
 
-    if (value && value->type == JSON_STRING && !str_to_i64(value->string, &number))
+    if (json_has_type(value, JSON_STRING) && !str_to_i64(value->string, &number))
         return 0;
     return number;
 }
@@ -133,18 +133,16 @@ static bool read_urls(struct hub_upload *u, const struct hub_outgoing *file, str
     p->etags = arena_new_array(u->wire->arena, const char *, p->count);
     memset(p->urls, 0, p->count * sizeof *p->urls);
     memset(p->etags, 0, p->count * sizeof *p->etags);
-    for
-        json_each(member, header)
-        {
-            int64_t number;
+    json_each(member, header) {
+        int64_t number;
 
-            if (!str_to_i64(member->key, &number) || member->type != JSON_STRING)
-                continue;
-            if (number < 1 || (uint64_t)number > p->count || p->urls[number - 1])
-                return hub_wire_is_strange(u->wire, err);
-            p->urls[number - 1] = str_copy(u->wire->arena, member->string);
-            found++;
-        }
+        if (!str_to_i64(member->key, &number) || member->type != JSON_STRING)
+            continue;
+        if (number < 1 || (uint64_t)number > p->count || p->urls[number - 1])
+            return hub_wire_is_strange(u->wire, err);
+        p->urls[number - 1] = str_copy(u->wire->arena, member->string);
+        found++;
+    }
     return found == p->count || hub_wire_is_strange(u->wire, err);
 }
 
@@ -192,7 +190,7 @@ static bool take_note(struct hub_upload *u, const struct hub_outgoing *file, str
         !file_read(arena, u->parts_path, NOTE_BYTES_MAX, &rest, NULL) || (end = str_find(rest, STR("\n"), 0)) < 0)
         return false;
     p->object = json_parse(arena, str_slice(rest, 0, (size_t)end), NULL, NULL);
-    if (!str_is(json_string_or(json_get(p->object, "oid"), STR_NONE), file->sha256) || !read_urls(u, file, p, NULL))
+    if (!json_is(json_get(p->object, "oid"), file->sha256) || !read_urls(u, file, p, NULL))
         return false;
     for (rest = str_slice(rest, (size_t)end + 1, rest.len); (end = str_find(rest, STR("\n"), 0)) >= 0;
          rest = str_slice(rest, (size_t)end + 1, rest.len)) {
@@ -251,14 +249,12 @@ static bool send_whole(struct hub_upload *u, const struct json *action, const st
     struct http_form_field headers[HEADERS_MAX];
     struct http_client_request request = {.method = "PUT", .url = url, .slice = slice, .headers = headers};
 
-    for
-        json_each(header, json_get(action, "header"))
-        {
-            if (header->type != JSON_STRING || request.header_count == HEADERS_MAX)
-                return hub_wire_is_strange(u->wire, err);
-            headers[request.header_count++] = (struct http_form_field){str_copy(u->wire->arena, header->key),
-                                                                       str_copy(u->wire->arena, header->string)};
-        }
+    json_each(header, json_get(action, "header")) {
+        if (header->type != JSON_STRING || request.header_count == HEADERS_MAX)
+            return hub_wire_is_strange(u->wire, err);
+        headers[request.header_count++] =
+            (struct http_form_field){str_copy(u->wire->arena, header->key), str_copy(u->wire->arena, header->string)};
+    }
     return url ? send_slice(u->wire, &request, NULL, err) : hub_wire_is_strange(u->wire, err);
 }
 

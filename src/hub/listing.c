@@ -39,12 +39,12 @@ static bool add_file(struct arena *arena, const struct json *entry, struct hub_l
 {
     struct str path = json_string_or(json_get(entry, "path"), STR_NONE);
     const struct json *large = json_get(entry, "lfs");
-    const bool is_large = large && large->type == JSON_OBJECT;
+    const bool is_large = json_has_type(large, JSON_OBJECT);
     const struct json *from = is_large ? large : entry;
     struct str blob = json_string_or(json_get(from, "oid"), STR_NONE);
     int64_t bytes = json_integer_or(json_get(from, "size"), -1);
 
-    if (!str_is(json_string_or(json_get(entry, "type"), STR_NONE), "file") || !hub_name_is_path(path))
+    if (!json_is(json_get(entry, "type"), "file") || !hub_name_is_path(path))
         return true;
     if (!(is_large ? hub_name_is_sha256(blob) : hub_name_is_commit(blob)) || bytes < 0)
         return err_set(err, ERR_INPUT, "a file of its list has no size or no hash");
@@ -62,7 +62,7 @@ bool hub_listing_add(struct arena *arena, struct str json, struct hub_listing *l
 
     if (page && page->type != JSON_ARRAY)
         return err_set(err, ERR_INPUT, "its list of files is no list");
-    for json_each (entry, page)
+    json_each(entry, page)
         if (!add_file(arena, entry, listing, err))
             return false;
     return page != NULL;
@@ -189,9 +189,9 @@ bool hub_choice_add_shards(struct arena *arena, const struct hub_listing *listin
 
     if (!root)
         return err_prefix(err, "model.safetensors.index.json");
-    if (!map || map->type != JSON_OBJECT || map->count == 0)
+    if (!json_has_type(map, JSON_OBJECT) || map->count == 0)
         return err_set(err, ERR_INPUT, "model.safetensors.index.json has no weight_map");
-    for json_each (shard, map) {
+    json_each(shard, map) {
         const struct hub_file *file;
 
         if (shard->type == JSON_STRING && last.at && str_equal(shard->string, last))

@@ -146,10 +146,9 @@ static bool take_modes(struct hub_upload *u, size_t first, const struct json *an
     for (size_t i = first; i < u->file_count && i < first + ASKED_MAX; i++) {
         struct str mode = STR_NONE;
 
-        for
-            json_each(said, json_get(answer, "files"))
-                if (str_is(json_string_or(json_get(said, "path"), STR_NONE), u->files[i].path))
-                    mode = json_string_or(json_get(said, "uploadMode"), STR_NONE);
+        json_each(said, json_get(answer, "files"))
+            if (json_is(json_get(said, "path"), u->files[i].path))
+                mode = json_string_or(json_get(said, "uploadMode"), STR_NONE);
         if (!str_is(mode, "lfs") && !str_is(mode, "regular"))
             return hub_wire_is_strange(u->wire, err);
         u->files[i].is_large = str_is(mode, "lfs") && u->files[i].bytes > 0; /* stores take no empty file */

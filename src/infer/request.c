@@ -124,7 +124,7 @@ static bool read_ids(const struct json *ids, struct arena *arena, struct token_l
     tokens->ids = mem_alloc((ids->count + 1) * sizeof *tokens->ids);
     tokens->spans = mem_alloc_zero(ids->count + 1, sizeof *tokens->spans);
     tokens->cap = ids->count + 1;
-    for json_each (id, ids) {
+    json_each(id, ids) {
         if (id->type != JSON_NUMBER || !id->is_integer || id->integer < 0 || id->integer > INT32_MAX)
             return err_set(err, ERR_INPUT, "prompt token %zu is not a token id", count);
         tokens->ids[count++] = (int32_t)id->integer;
@@ -138,7 +138,7 @@ static const struct json *tools_of(const struct json *line)
 {
     const struct json *tools = json_get(line, "tools");
 
-    return tools && tools->type == JSON_ARRAY && tools->count > 0 ? tools : NULL;
+    return json_has_type(tools, JSON_ARRAY) && tools->count > 0 ? tools : NULL;
 }
 
 static bool read_prompt(struct worker *w, const struct json *line, struct voice *voice, struct arena *arena,
@@ -149,9 +149,9 @@ static bool read_prompt(struct worker *w, const struct json *line, struct voice 
     struct chat_input input;
     struct str text;
 
-    if (ids && ids->type == JSON_ARRAY)
+    if (json_has_type(ids, JSON_ARRAY))
         return read_ids(ids, arena, tokens, err) && check_ids(w, tokens, err);
-    if (prompt && prompt->type == JSON_STRING)
+    if (json_has_type(prompt, JSON_STRING))
         return tokenizer_encode(voice->format.tokenizer, voice->scratch, prompt->string, true, tokens, err) &&
                check_ids(w, tokens, err);
     if (!messages)
@@ -199,7 +199,7 @@ static void read_sampling(struct worker *w, const struct json *line, struct requ
                                               .stop_ids = r->voice->stop_ids,
                                               .stop_id_count = r->voice->stop_id_count,
                                               .has_tokens = r->sequence.logprobs >= 0};
-    for json_each (stop, json_get(line, "stop"))
+    json_each(stop, json_get(line, "stop"))
         if (stop->type == JSON_STRING && stop->string.len > 0 && r->reply_options.stop_count < REPLY_STOPS_MAX) {
             char *copy = str_copy(&r->arena, stop->string);
             r->reply_options.stop[r->reply_options.stop_count++] = (struct str){copy, stop->string.len};
@@ -244,7 +244,7 @@ bool request_logits(struct worker *w, const struct json *line, int64_t id, struc
     struct batch batch;
     bool ok = false;
 
-    if (!ids || ids->type != JSON_ARRAY)
+    if (!json_has_type(ids, JSON_ARRAY))
         return err_set(err, ERR_INPUT, "logits needs ids");
     if (!read_ids(ids, arena, &tokens, err) || !check_ids(w, &tokens, err))
         goto out;

@@ -24,7 +24,7 @@ static void collect_stop_ids(struct voice *voice, const char *base, const int32_
     if (file_read(&arena, path_join(&arena, base, "generation_config.json"), 1 << 20, &text, NULL)) {
         const struct json *eos = json_get(json_parse(&arena, text, NULL, NULL), "eos_token_id");
         add_stop_id(voice, (int32_t)json_integer_or(eos, -1));
-        for json_each (id, eos)
+        json_each(id, eos)
             add_stop_id(voice, (int32_t)json_integer_or(id, -1));
     }
     add_stop_id(voice, tokenizer_special_id(voice->format.tokenizer, TOKENIZER_EOS));

@@ -324,11 +324,11 @@ static bool database_is(struct arena *arena, const char *path, struct err *err)
     if (!manifest)
         return false;
     if (json_integer_or(json_get(manifest, "format"), 0) != BACKUP_FORMAT ||
-        !str_is(json_string_or(json_get(manifest, "kind"), STR("")), "backup"))
+        !json_is(json_get(manifest, "kind"), "backup"))
         return err_set(err, ERR_INPUT, "%s: MANIFEST is not that of a backup of format %d", path, BACKUP_FORMAT);
     if (!file_sha256(path_join(arena, path, "attune.db"), &bytes, sha256, NULL, NULL, err))
         return false;
-    return str_is(json_string_or(json_get(manifest, "database_sha256"), STR("")), sha256) ||
+    return json_is(json_get(manifest, "database_sha256"), sha256) ||
            err_set(err, ERR_INPUT, "%s: the database is not the one that was copied (has a server been started on it?)",
                    path);
 }

@@ -42,7 +42,7 @@ static const char *with_context(struct arrival *arrival, int64_t context)
     const char *json;
 
     json_write_begin_object(&w);
-    for json_each (value, values) {
+    json_each(value, values) {
         json_write_key_str(&w, value->key);
         if (str_is(value->key, "context_length"))
             json_write_integer(&w, context);
@@ -89,7 +89,7 @@ static const char *read_options(struct arrival *arrival, const struct json *job)
     const char *json;
 
     json_write_begin_object(&w);
-    for json_each (option, json_get(job, "options")) {
+    json_each(option, json_get(job, "options")) {
         if (str_is(option->key, "memory_bytes"))
             continue;
         json_write_key_str(&w, option->key);

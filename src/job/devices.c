@@ -34,7 +34,7 @@ static void take_answer(struct job_devices *devices, struct str text)
 
     take_text(devices->why_none, sizeof devices->why_none, answer, "why_no_gpu");
     take_text(devices->driver, sizeof devices->driver, answer, "driver_version");
-    for json_each (entry, json_get(answer, "gpus")) {
+    json_each(entry, json_get(answer, "gpus")) {
         struct job_device *gpu = &devices->gpu[devices->count];
         if (devices->count == DEVICES_MAX)
             break;

@@ -57,9 +57,9 @@ static void check_checkpoint(struct exam *exam, const struct stored *stored)
     if (file_read(&arena, path_join(&arena, folder, "MANIFEST"), MANIFEST_BYTES_MAX, &text, NULL))
         manifest = json_parse(&arena, text, NULL, NULL);
     files = json_get(manifest, "files");
-    if (!files || files->type != JSON_ARRAY || files->count == 0)
+    if (!json_has_type(files, JSON_ARRAY) || files->count == 0)
         tell(exam, "a checkpoint has no folder with a MANIFEST", stored->id);
-    for json_each (file, files) {
+    json_each(file, files) {
         const char *name = str_copy(&arena, json_string_or(json_get(file, "name"), STR("")));
 
         if (!file_is(exam, path_join(&arena, folder, name), json_integer_or(json_get(file, "bytes"), -1),

@@ -47,7 +47,7 @@ static const char *data_of(struct arena *arena, const struct json *line, int64_t
     const char *copy;
 
     json_write_begin_object(&writer);
-    for json_each (member, line) {
+    json_each(member, line) {
         size_t i = 0;
 
         while (i < sizeof names / sizeof *names && !str_is(member->key, names[i].ours))
@@ -80,7 +80,7 @@ static const char *metrics_of(struct arena *arena, const struct json *line)
         const struct json *value = json_get(line, metrics[i]);
 
         json_write_key(&writer, metrics[i]);
-        if (value && value->type == JSON_NUMBER)
+        if (json_has_type(value, JSON_NUMBER))
             json_write_value(&writer, value);
         else
             json_write_null(&writer);
@@ -192,10 +192,10 @@ static bool is_sha256(struct str hex)
 
 static bool read_files(struct arena *arena, const struct json *files, struct job_event *event, struct err *err)
 {
-    if (!files || files->type != JSON_ARRAY || files->count == 0 || files->count > EVENT_FILES_MAX)
+    if (!json_has_type(files, JSON_ARRAY) || files->count == 0 || files->count > EVENT_FILES_MAX)
         return err_set(err, ERR_INPUT, "a checkpoint needs files");
     event->files = arena_new_array(arena, struct event_file, files->count);
-    for json_each (item, files) {
+    json_each(item, files) {
         struct str name = json_string_or(json_get(item, "name"), STR_NONE);
         struct str sha256 = json_string_or(json_get(item, "sha256"), STR_NONE);
         int64_t bytes = json_integer_or(json_get(item, "bytes"), -1);

@@ -70,7 +70,7 @@ static bool add_event(struct table *table, const struct store_event *event, stru
     data = event->data_json ? json_parse(arena, str_of(event->data_json), NULL, NULL) : NULL;
     for (size_t i = 0; i < COLUMN_COUNT; i++) {
         const struct json *value = json_get(data, columns[i].event_name);
-        if (value && value->type == JSON_NUMBER) {
+        if (json_has_type(value, JSON_NUMBER)) {
             table->value[i] = json_number(value);
             table->has_value[i] = true;
         }

@@ -15,7 +15,7 @@ static bool remove_blobs(struct job_manager *manager, struct arena *arena, const
     const struct json *ids = json_parse(arena, str_of(ids_json), NULL, err);
     bool ok = ids != NULL;
 
-    for json_each (id, ids)
+    json_each(id, ids)
         ok = ok && blob_remove(manager->config.blobs, str_copy(arena, json_string_or(id, STR(""))), err);
     return ok;
 }

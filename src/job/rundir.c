@@ -47,7 +47,7 @@ static void put_options(struct json_writer *writer, struct arena *arena, const s
 
     json_write_key(writer, "options");
     json_write_begin_object(writer);
-    for json_each (option, options) {
+    json_each(option, options) {
         json_write_key_str(writer, option->key);
         json_write_value(writer, option);
     }

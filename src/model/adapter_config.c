@@ -80,13 +80,13 @@ static bool check_kind(const struct json *root, struct err *err)
     if (!refuse_unless(root, "peft_type", kinds, 1, err) || !refuse_unless(root, "bias", biases, 1, err) ||
         !refuse_unless(root, "task_type", tasks, 1, err) || !refuse_unless(root, "init_lora_weights", inits, 3, err))
         return false;
-    if (pattern && pattern->type == JSON_ARRAY && pattern->count == 1)
+    if (json_has_type(pattern, JSON_ARRAY) && pattern->count == 1)
         pattern = pattern->first;
-    if (!is_blank(pattern) && !str_is(json_string_or(pattern, STR("")), patterns[0]))
+    if (!is_blank(pattern) && !json_is(pattern, patterns[0]))
         return err_set(err, ERR_UNSUPPORTED, "adapter_config.json: layers_pattern is not supported but as \"layers\"");
     if (json_bool_or(json_get(root, "ensure_weight_tying"), false))
         return err_set(err, ERR_UNSUPPORTED, "adapter_config.json: ensure_weight_tying is not supported");
-    for json_each (member, root)
+    json_each(member, root)
         if (!is_known(member->key) && !is_blank(member))
             return err_set(err, ERR_UNSUPPORTED, "adapter_config.json: %.*s is not supported",
                            STR_ARG(str_slice(member->key, 0, 64)));

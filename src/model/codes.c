@@ -63,12 +63,12 @@ bool codes_state_parse(struct arena *arena, struct str text, int32_t rows, int32
         return err_prefix(err, "the quant state");
     if (state->type != JSON_OBJECT)
         return err_set(err, ERR_INPUT, "the quant state must be an object, not %s", json_type_name(state));
-    if (!str_is(json_string_or(json_get(state, "quant_type"), STR_NONE), "nf4"))
+    if (!json_is(json_get(state, "quant_type"), "nf4"))
         return err_set(err, ERR_UNSUPPORTED, "the quant state's quant_type must be nf4");
     if (!check_number(state, "blocksize", NF4_BLOCK, err))
         return false;
     shape = json_get(state, "shape");
-    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || json_integer_or(json_at(shape, 0), -1) != rows ||
+    if (!json_has_type(shape, JSON_ARRAY) || shape->count != 2 || json_integer_or(json_at(shape, 0), -1) != rows ||
         json_integer_or(json_at(shape, 1), -1) != cols)
         return err_set(err, ERR_INPUT, "the quant state has another shape than config.json says: expected [%d, %d]",
                        rows, cols);

@@ -157,7 +157,7 @@ static bool read_token_ids(const struct keys *outer, const struct keys *text, st
         return true;
     if (eos->type != JSON_ARRAY)
         return add_eos(eos, config, err);
-    for json_each (item, eos)
+    json_each(item, eos)
         if (!add_eos(item, config, err))
             return false;
     return true;
@@ -183,7 +183,7 @@ static const struct architecture *find_architecture(const struct json *root, str
 static bool is_mxfp4(const struct json *quantization, const struct model_config *config)
 {
     return config->moe.names == MOE_NAMES_OSS &&
-           str_is(json_string_or(json_get(quantization, "quant_method"), STR_NONE), "mxfp4");
+           json_is(json_get(quantization, "quant_method"), "mxfp4");
 }
 
 /* Of the ways to quantize, bitsandbytes' NF4 is read. */
@@ -271,12 +271,12 @@ struct str config_write(struct arena *arena, const struct model_config *config, 
     struct str text;
 
     root = json_parse(arena, config->text, NULL, NULL);
-    ASSERT(root && root->type == JSON_OBJECT);
+    ASSERT(json_has_type(root, JSON_OBJECT));
     if (config->dtype == weights_type && json_is_null(json_get(root, "quantization_config")))
         return config->text;
     key = json_get(root, "dtype") || json_get(root, "rope_parameters") ? "dtype" : "torch_dtype";
     json_write_begin_object(&writer);
-    for json_each (item, root)
+    json_each(item, root)
         if (!str_is(item->key, "dtype") && !str_is(item->key, "torch_dtype") &&
             !str_is(item->key, "quantization_config")) {
             json_write_key_str(&writer, item->key);

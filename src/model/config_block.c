@@ -321,7 +321,7 @@ static bool read_is_moe(const struct architecture *a, const struct keys *keys, i
     if (!key_size(keys, "decoder_sparse_step", 1, 1, 1 << 20, &step, err))
         return false;
     *is_moe = (layer + 1) % step == 0;
-    for json_each (item, key_get(keys, "mlp_only_layers"))
+    json_each(item, key_get(keys, "mlp_only_layers"))
         if (item->type == JSON_NUMBER && item->is_integer && item->integer == layer)
             *is_moe = false;
     return true;

@@ -90,12 +90,12 @@ static const float *read_factors(struct arena *arena, const struct source *sourc
     float *factors = arena_new_array(arena, float, (size_t)count + 1);
     int32_t i = 0;
 
-    if (!list || list->type != JSON_ARRAY || list->count != (uint32_t)count) {
+    if (!json_has_type(list, JSON_ARRAY) || list->count != (uint32_t)count) {
         err_set(err, ERR_INPUT, "config.json: %s must be a list of %d numbers, half the rotated size of a head", key,
                 count);
         return NULL;
     }
-    for json_each (item, list) {
+    json_each(item, list) {
         factors[i] = (float)json_number_or(item, 0);
         if (!(factors[i] > 0 && factors[i] <= FACTOR_MAX)) {
             err_set(err, ERR_INPUT, "config.json: %s has something else than a number above 0 and at most %d", key,

@@ -39,7 +39,7 @@ static bool read_names(struct arena *arena, const struct json *value, const char
                        is_regex_allowed ? " or one regular expression" : "");
     list = arena_new_array(arena, const char *, (size_t)value->count + 1);
     *names = (struct lora_names){.name = list};
-    for json_each (item, value)
+    json_each(item, value)
         if (!copy_name(arena, item, key, &list[names->count++], err))
             return false;
     return true;
@@ -65,7 +65,7 @@ static bool read_layers(struct arena *arena, const struct json *value, struct lo
     config->layers = layers;
     if (value->type != JSON_ARRAY)
         return add_layer(config, layers, value, err);
-    for json_each (item, value)
+    json_each(item, value)
         if (!add_layer(config, layers, item, err))
             return false;
     return true;
@@ -82,7 +82,7 @@ static bool read_patterns(struct arena *arena, const struct json *value, const c
         return err_set(err, ERR_INPUT, "%s must be an object of numbers by names", key);
     list = arena_new_array(arena, struct lora_pattern, (size_t)value->count + 1);
     *patterns = (struct lora_patterns){.at = list};
-    for json_each (item, value) {
+    json_each(item, value) {
         if (item->type != JSON_NUMBER || !isfinite(json_number(item)) || !is_name(item->key))
             return err_set(err, ERR_INPUT, "%s must be an object of numbers by names", key);
         list[patterns->count++] = (struct lora_pattern){str_copy(arena, item->key), json_number(item)};

@@ -335,7 +335,7 @@ static void write_with(struct json_writer *w, const struct json *object, const c
                        void (*put)(struct json_writer *, const void *), const void *value)
 {
     json_write_begin_object(w);
-    for json_each (member, object) {
+    json_each(member, object) {
         if (str_is(member->key, key))
             continue;
         json_write_key_str(w, member->key);

@@ -85,9 +85,9 @@ bool plan_read(const struct json *json, const struct model_config *config, struc
     if (!read_count(json, "tokens", &plan->tokens, err) || !read_count(json, "head_rows", &plan->head_rows, err) ||
         !read_count(json, "positions", &plan->positions, err))
         return false;
-    if (!keep || keep->type != JSON_ARRAY || keep->count != (uint32_t)config->layers)
+    if (!json_has_type(keep, JSON_ARRAY) || keep->count != (uint32_t)config->layers)
         return err_set(err, ERR_INPUT, "plan.json is not for this model: keep must list %d layers", config->layers);
-    for json_each (item, keep) {
+    json_each(item, keep) {
         int64_t mask = json_integer_or(item, -1);
         if (mask < 0 || mask > KEEP_ALL)
             return err_set(err, ERR_INPUT, "plan.json: keep holds something else than masks from 0 to %d",

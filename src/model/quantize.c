@@ -257,7 +257,7 @@ static bool write_config(struct quantize *q, struct err *err)
     if (!root)
         return false;
     json_write_begin_object(&json);
-    for json_each (item, root) {
+    json_each(item, root) {
         json_write_key_str(&json, item->key);
         json_write_value(&json, item);
     }

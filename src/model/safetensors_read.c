@@ -72,7 +72,7 @@ static bool read_metadata(const struct json *item, const struct place *place, st
 
     if (item->type != JSON_OBJECT)
         return refuse(place, err, ERR_INPUT, "__metadata__ must be an object of strings");
-    for json_each (member, item) {
+    json_each(member, item) {
         if (member->type != JSON_STRING)
             return refuse(place, err, ERR_INPUT, "__metadata__ must hold strings only");
         bytes += member->key.len + member->string.len;
@@ -87,7 +87,7 @@ static bool read_metadata(const struct json *item, const struct place *place, st
 static int read_type(const struct json *item, const struct place *place, struct safetensor *tensor, struct err *err)
 {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (item && item->type == JSON_STRING && str_is(item->string, formats[i].name)) {
+        if (json_is(item, formats[i].name)) {
             tensor->type = formats[i].type;
             tensor->type_name = item->string;
             return formats[i].bits;
@@ -98,11 +98,11 @@ static int read_type(const struct json *item, const struct place *place, struct 
 
 static bool read_shape(const struct json *item, const struct place *place, struct safetensor *tensor, struct err *err)
 {
-    if (!item || item->type != JSON_ARRAY)
+    if (!json_has_type(item, JSON_ARRAY))
         return refuse(place, err, ERR_INPUT, "shape must be a list");
     if (item->count > SAFETENSORS_RANK_MAX)
         return refuse(place, err, ERR_LIMIT, "shape has more than 8 dimensions");
-    for json_each (size, item) {
+    json_each(size, item) {
         if (size->type != JSON_NUMBER || !size->is_integer || size->integer < 0)
             return refuse(place, err, ERR_INPUT, "shape must hold whole numbers of at most 63 bits");
         tensor->shape[tensor->rank++] = (uint64_t)size->integer;
@@ -131,7 +131,7 @@ static bool read_range(const struct json *item, struct str data, const struct pl
 {
     const struct json *begin = json_at(item, 0), *end = json_at(item, 1);
 
-    if (!item || item->type != JSON_ARRAY || item->count != 2 || begin->type != JSON_NUMBER ||
+    if (!json_has_type(item, JSON_ARRAY) || item->count != 2 || begin->type != JSON_NUMBER ||
         end->type != JSON_NUMBER || !begin->is_integer || !end->is_integer || begin->integer < 0 || end->integer < 0)
         return refuse(place, err, ERR_INPUT, "data_offsets must be two whole numbers of at most 63 bits");
     if (end->integer < begin->integer)
@@ -239,7 +239,7 @@ bool safetensors_parse(struct arena *arena, struct str bytes, const char *name, 
     if (!root)
         return err_prefix(err, "%s: header", name);
     out->tensor = arena_new_array(arena, struct safetensor, root->count);
-    for json_each (entry, root) {
+    json_each(entry, root) {
         if (str_is(entry->key, "__metadata__")) {
             if (has_metadata)
                 return refuse(&place, err, ERR_INPUT, "__metadata__ occurs twice");

@@ -92,9 +92,9 @@ static const struct json *read_index(struct arena *arena, const char *path, stru
     map = json_get(root, "weight_map");
     if (!root)
         err_prefix(err, "%s", index_name);
-    else if (!map || map->type != JSON_OBJECT || !map->count)
+    else if (!json_has_type(map, JSON_OBJECT) || !map->count)
         err_set(err, ERR_INPUT, "%s has no weight_map", index_name);
-    return map && map->type == JSON_OBJECT && map->count ? map : NULL;
+    return json_has_type(map, JSON_OBJECT) && map->count ? map : NULL;
 }
 
 static bool open_shards(struct safetensors_set *set, struct arena *arena, const char *folder, const struct json *map,
@@ -104,7 +104,7 @@ static bool open_shards(struct safetensors_set *set, struct arena *arena, const 
     struct safetensors *parts;
     int name_count = 0;
 
-    for json_each (item, map)
+    json_each(item, map)
         if (shard_index(names, &name_count, json_string_or(item, STR_NONE), err) < 0)
             return false;
     parts = arena_new_array(arena, struct safetensors, (size_t)name_count);
@@ -113,7 +113,7 @@ static bool open_shards(struct safetensors_set *set, struct arena *arena, const 
     for (int i = 0; i < name_count; i++)
         if (!add_file(set, arena, path_join(arena, folder, str_copy(arena, names[i])), &parts[i], err))
             return false;
-    for json_each (item, map)
+    json_each(item, map)
         if (!safetensors_find(&parts[shard_index(names, &name_count, item->string, err)], item->key))
             return err_set(err, ERR_INPUT, "%s: tensor \"%.*s\" is not in %.*s", index_name,
                            STR_ARG(str_slice(item->key, 0, 128)), STR_ARG(item->string));

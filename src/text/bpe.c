@@ -469,7 +469,7 @@ static bool read_merges(struct bpe *bpe, struct arena *arena, const struct json 
     uint32_t rank = 0;
     bool ok = true;
 
-    if (!merges || merges->type != JSON_ARRAY)
+    if (!json_has_type(merges, JSON_ARRAY))
         return err_set(err, ERR_INPUT, "tokenizer: model.merges is %s, expected an array", json_type_name(merges));
     if (merges->count > MERGES_MAX)
         return err_set(err, ERR_LIMIT, "tokenizer: %u merges; the limit is %d", merges->count, MERGES_MAX);

@@ -13,7 +13,7 @@ static struct json *make_variables(const struct chat_input *input, bool has_prom
     /* The last of two equal names counts, so what stands first is only a default. */
     members[count++] = (struct json){.type = JSON_NULL, .key = STR("tools")};
     members[count++] = (struct json){.type = JSON_NULL, .key = STR("documents")};
-    for json_each (variable, input->variables)
+    json_each(variable, input->variables)
         members[count++] = *variable;
     if (input->tools) {
         members[count] = *input->tools;
@@ -50,7 +50,7 @@ static struct json *add_member(struct json *object, struct json **end, const str
 
 static bool is_developer_role(const struct json *member)
 {
-    return str_is(member->key, "role") && str_is(json_string_or(member, STR_NONE), "developer");
+    return str_is(member->key, "role") && json_is(member, "developer");
 }
 
 /* A message as templates get it from transformers: members that are null are left out, and reasoning stands under both
@@ -65,7 +65,7 @@ static struct json clean_message(const struct json *message, bool no_developer, 
     clean.first = end;
     if (reasoning && json_is_null(json_get(message, "thinking")))
         add_member(&clean, &end, reasoning, STR("thinking"));
-    for json_each (member, message)
+    json_each(member, message)
         if (member->type != JSON_NULL)
             add_member(&clean, &end, no_developer && is_developer_role(member) ? &system_role : member, member->key);
     if (reasoning && json_is_null(json_get(message, "reasoning_content")))
@@ -83,7 +83,7 @@ static struct json *clean_messages(const struct json *messages, bool no_develope
 
     *clean = *messages;
     clean->first = item;
-    for json_each (message, messages) {
+    json_each(message, messages) {
         *item = clean_message(message, no_developer, arena);
         item->next = message->next ? item + 1 : NULL;
         item++;
@@ -102,7 +102,7 @@ static bool render(const struct chat_input *input, size_t message_count, bool ha
     size_t count = 0;
     bool ok;
 
-    for json_each (message, input->messages) {
+    json_each(message, input->messages) {
         if (count == message_count)
             break;
         items[count] = *message;
@@ -122,7 +122,7 @@ static bool render(const struct chat_input *input, size_t message_count, bool ha
 
 static bool is_assistant(const struct json *message)
 {
-    return str_is(json_string_or(json_get(message, "role"), STR("")), "assistant");
+    return json_is(json_get(message, "role"), "assistant");
 }
 
 static bool is_masked(const struct json *message)
@@ -192,7 +192,7 @@ static bool spans_by_prefixes(const struct chat_input *input, struct arena *aren
 {
     size_t index = 0;
 
-    for json_each (message, input->messages) {
+    json_each(message, input->messages) {
         struct chat_span *span = &chat->spans[chat->span_count];
         struct err ignored;
         if (is_assistant(message)) {
@@ -227,7 +227,7 @@ static bool spans_by_marks(const struct chat_input *input, struct template_spans
     size_t assistant_count = 0, index = 0, count = 0;
     bool has_masked = false;
 
-    for json_each (message, input->messages) {
+    json_each(message, input->messages) {
         assistant_count += is_assistant(message);
         has_masked |= is_assistant(message) && is_masked(message);
     }
@@ -243,7 +243,7 @@ static bool spans_by_marks(const struct chat_input *input, struct template_spans
             (struct chat_span){marks->at[count].start, marks->at[count].end, CHAT_NO_MESSAGE, false, false};
     chat->span_count = marks->count;
     count = 0;
-    for json_each (message, input->messages) {
+    json_each(message, input->messages) {
         if (is_assistant(message) && assistant_count == marks->count) {
             chat->spans[count].message_index = (uint32_t)index;
             chat->spans[count++].is_masked = is_masked(message);
@@ -262,7 +262,7 @@ static bool check_input(const struct chat_input *input, struct err *err)
     if (!input->messages || input->messages->type != JSON_ARRAY || input->messages->count == 0)
         return err_set(err, ERR_INPUT, "messages must be a list with at least one message, not %s",
                        json_type_name(input->messages));
-    for json_each (message, input->messages)
+    json_each(message, input->messages)
         if (message->type != JSON_OBJECT)
             return err_set(err, ERR_INPUT, "a message must be an object, not %s", json_type_name(message));
     if (input->variables && input->variables->type != JSON_OBJECT)

@@ -35,7 +35,7 @@ static bool parse_replace(struct decoder *decoder, struct arena *arena, const st
 
     if (!stage)
         return false;
-    if (!pattern || pattern->type != JSON_STRING || !pattern->string.len)
+    if (!json_has_type(pattern, JSON_STRING) || !pattern->string.len)
         return refuse(STR("Replace"), "with a pattern that is not a String is not supported", err);
     stage->kind = DECODE_REPLACE;
     stage->pattern = copy(arena, pattern, "");
@@ -108,9 +108,9 @@ bool decoder_parse(struct decoder *decoder, struct arena *arena, const struct js
     decoder->spaced = json_is_null(json);
     if (decoder->spaced)
         return true;
-    if (!str_is(json_string_or(json_get(json, "type"), STR("")), "Sequence"))
+    if (!json_is(json_get(json, "type"), "Sequence"))
         return parse_stage(decoder, arena, json, err);
-    for json_each(item, json_get(json, "decoders"))
+    json_each(item, json_get(json, "decoders"))
         if (!decoder_parse(decoder, arena, item, err))
             return false;
     return true;

@@ -263,7 +263,7 @@ static bool dict_from_json(struct run *run, const struct json *json, struct valu
 
     dict->pairs = arena_new_array(run->arena, struct pair, json->count ? json->count : 1);
     dict->cap = json->count;
-    for json_each (member, json) {
+    json_each(member, json) {
         struct value item, *old;
         uint64_t steps = run->steps;
         if (!value_from_json(run, member, &item) || !dict_get_text(run, dict, member->key, &old))
@@ -284,7 +284,7 @@ static bool list_from_json(struct run *run, const struct json *json, struct valu
     size_t count = 0;
 
     list->items = arena_new_array(run->arena, struct value, json->count ? json->count : 1);
-    for json_each (item, json)
+    json_each(item, json)
         if (!value_from_json(run, item, &list->items[count++]))
             return false;
     list->count = count;

@@ -33,7 +33,7 @@ static bool parse_stage(struct normalizer *normalizer, struct arena *arena, cons
                                        .right = json_bool_or(json_get(json, "strip_right"), true)};
     if (stage->kind == REPLACE || stage->kind == PREPEND) {
         content = json_get(json, stage->kind == REPLACE ? "content" : "prepend");
-        if (!content || content->type != JSON_STRING)
+        if (!json_has_type(content, JSON_STRING))
             return err_set(err, ERR_INPUT, "tokenizer: normalizer %.*s lacks its text", STR_ARG(type));
         stage->content = (struct str){str_copy(arena, content->string), content->string.len};
     }
@@ -48,9 +48,9 @@ bool normalizer_parse(struct normalizer *normalizer, struct arena *arena, const 
 {
     if (json_is_null(json))
         return true;
-    if (!str_is(json_string_or(json_get(json, "type"), STR("")), "Sequence"))
+    if (!json_is(json_get(json, "type"), "Sequence"))
         return parse_stage(normalizer, arena, json, err);
-    for json_each(item, json_get(json, "normalizers"))
+    json_each(item, json_get(json, "normalizers"))
         if (!normalizer_parse(normalizer, arena, item, err))
             return false;
     return true;

@@ -48,9 +48,9 @@ struct pattern *pattern_parse(const struct json *json, const char *owner, struct
     const struct json *literal = json_get(json, "String"), *regex = json_get(json, "Regex");
     struct pattern *pattern;
 
-    if (regex && regex->type == JSON_STRING)
+    if (json_has_type(regex, JSON_STRING))
         return pattern_regex(regex->string, owner, err);
-    if (!literal || literal->type != JSON_STRING || literal->string.len == 0) {
+    if (!json_has_type(literal, JSON_STRING) || literal->string.len == 0) {
         err_set(err, ERR_UNSUPPORTED, "tokenizer: the pattern of %s is neither a String nor a Regex", owner);
         return NULL;
     }

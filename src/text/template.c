@@ -53,7 +53,7 @@ static bool define_variables(struct run *run, const struct json *variables)
         return false;
     if (variables && variables->type != JSON_OBJECT)
         return run_fail(run, "the variables are %s, not an object", json_type_name(variables));
-    for json_each (variable, variables)
+    json_each(variable, variables)
         if (!value_from_json(run, variable, &value) || !scope_set(run, variable->key, value))
             return false;
     return scope_push(run) != NULL;

@@ -33,9 +33,9 @@ static struct json *read_config(const char *folder, struct arena *arena, struct 
 /* The string under `name` in a list of {name, template}. */
 static const struct json *named_template(const struct json *list, const char *name)
 {
-    for json_each (entry, list) {
+    json_each(entry, list) {
         const struct json *template = json_get(entry, "template");
-        if (str_is(json_string_or(json_get(entry, "name"), STR("")), name) && template &&
+        if (json_is(json_get(entry, "name"), name) && template &&
             template->type == JSON_STRING)
             return template;
     }
@@ -46,14 +46,14 @@ static bool template_of_config(const struct json *config, bool has_tools, struct
 {
     const struct json *template = json_get(config, "chat_template"), *chosen = template;
 
-    if (template && template->type == JSON_ARRAY) {
+    if (json_has_type(template, JSON_ARRAY)) {
         chosen = has_tools ? named_template(template, "tool_use") : NULL;
         chosen = chosen ? chosen : named_template(template, "default");
     }
-    if (!chosen || chosen->type != JSON_STRING)
+    if (!json_has_type(chosen, JSON_STRING))
         return err_set(err, ERR_NOT_FOUND,
                        "the model has no chat template: tokenizer_config.json holds no chat_template%s",
-                       template && template->type == JSON_ARRAY ? " named 'default'" : "");
+                       json_has_type(template, JSON_ARRAY) ? " named 'default'" : "");
     *source = chosen->string;
     return true;
 }

@@ -16,7 +16,7 @@ enum {
 
 static bool check_id(const struct json *id, size_t limit, struct str token, struct err *err)
 {
-    if (id && id->type == JSON_NUMBER && id->is_integer && id->integer >= 0 && (size_t)id->integer < limit)
+    if (json_has_type(id, JSON_NUMBER) && id->is_integer && id->integer >= 0 && (size_t)id->integer < limit)
         return true;
     return err_set(err, ERR_LIMIT, "tokenizer: token \"%.*s\" has no id in [0, %zu), twice the number of tokens",
                    STR_ARG(str_slice(token, 0, 60)), limit);
@@ -125,9 +125,9 @@ static bool read_tokens(struct tokenizer *tok, const struct json *model, const s
     size_t limit;
     uint64_t seed;
 
-    if (!vocab || vocab->type != JSON_OBJECT)
+    if (!json_has_type(vocab, JSON_OBJECT))
         return err_set(err, ERR_INPUT, "tokenizer: model.vocab is %s, expected an object", json_type_name(vocab));
-    tok->token_count = vocab->count + (added && added->type == JSON_ARRAY ? added->count : 0);
+    tok->token_count = vocab->count + (json_has_type(added, JSON_ARRAY) ? added->count : 0);
     if (tok->token_count > TOKENS_MAX)
         return err_set(err, ERR_LIMIT, "tokenizer: %zu tokens; the limit is %d", tok->token_count, TOKENS_MAX);
     entropy_fill(&seed, sizeof seed);
@@ -138,7 +138,7 @@ static bool read_tokens(struct tokenizer *tok, const struct json *model, const s
         return false;
     tok->added = arena_new_array(&tok->arena, struct added_token, tok->token_count - vocab->count + 1);
     vocab_init(&tok->added_ids, &tok->arena, tok->token_count - vocab->count, seed);
-    for json_each(token, added)
+    json_each(token, added)
         if (!read_added_token(tok, token, limit, err))
             return false;
     tok->token_count = 0;
@@ -157,7 +157,7 @@ static bool check_model(const struct json *root, struct err *err)
     const struct json *model = json_get(root, "model");
     struct str type = json_string_or(json_get(model, "type"), STR("BPE"));
 
-    if (!model || model->type != JSON_OBJECT)
+    if (!json_has_type(model, JSON_OBJECT))
         return err_set(err, ERR_INPUT, "tokenizer: model is %s, expected an object", json_type_name(model));
     if (!str_is(type, "BPE"))
         return err_set(err, ERR_UNSUPPORTED, "tokenizer: model %.*s is not supported, only BPE is",
@@ -193,9 +193,9 @@ static bool read_config(struct tokenizer *tok, struct str text, struct err *err)
     config = json_parse(&arena, text, NULL, err);
     for (int i = 0; config && i < TOKENIZER_SPECIALS; i++) {
         value = json_get(config, names[i]);
-        if (value && value->type == JSON_OBJECT)
+        if (json_has_type(value, JSON_OBJECT))
             value = json_get(value, "content");
-        if (value && value->type == JSON_STRING)
+        if (json_has_type(value, JSON_STRING))
             tok->special_texts[i] = (struct str){str_copy(&tok->arena, value->string), value->string.len};
     }
     arena_deinit(&arena);

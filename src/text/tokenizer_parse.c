@@ -32,7 +32,7 @@ static bool parse_split(struct split_stage *stage, const struct json *json, stru
     stage->invert = json_bool_or(json_get(json, "invert"), false);
     if (!parse_behavior(json, STR(""), stage, err))
         return false;
-    if (regex && regex->type == JSON_STRING)
+    if (json_has_type(regex, JSON_STRING))
         stage->match = pretoken_known(regex->string);
     if (!stage->match)
         stage->pattern = pattern_parse(pattern, "pre-tokenizer Split", err);
@@ -111,9 +111,9 @@ bool tokenizer_parse_splits(struct tokenizer *tok, const struct json *json, stru
 {
     if (json_is_null(json))
         return true;
-    if (!str_is(json_string_or(json_get(json, "type"), STR("")), "Sequence"))
+    if (!json_is(json_get(json, "type"), "Sequence"))
         return parse_stage(tok, json, err);
-    for json_each(item, json_get(json, "pretokenizers"))
+    json_each(item, json_get(json, "pretokenizers"))
         if (!tokenizer_parse_splits(tok, item, err))
             return false;
     return true;
@@ -123,7 +123,7 @@ static bool add_id(struct tokenizer *tok, struct id_list *list, const struct jso
 {
     int32_t *ids;
 
-    if (!id || id->type != JSON_NUMBER || !id->is_integer || id->integer < 0 || (size_t)id->integer >= tok->id_limit)
+    if (!json_has_type(id, JSON_NUMBER) || !id->is_integer || id->integer < 0 || (size_t)id->integer >= tok->id_limit)
         return err_set(err, ERR_INPUT, "tokenizer: the post-processor adds an id that no token has");
     if (list->count == 64)
         return err_set(err, ERR_LIMIT, "tokenizer: the post-processor adds more than 64 tokens");
@@ -138,9 +138,9 @@ static bool add_id(struct tokenizer *tok, struct id_list *list, const struct jso
 static bool add_special(struct tokenizer *tok, struct id_list *list, const struct json *specials, struct str name,
                         struct err *err)
 {
-    for json_each(entry, specials)
+    json_each(entry, specials)
         if (str_equal(entry->key, name)) {
-            for json_each(id, json_get(entry, "ids"))
+            json_each(id, json_get(entry, "ids"))
                 if (!add_id(tok, list, id, err))
                     return false;
             return true;
@@ -156,13 +156,13 @@ static bool parse_template(struct tokenizer *tok, const struct json *json, struc
 
     if (tok->before.count || tok->after.count)
         return refuse("post-processor", STR("TemplateProcessing"), "behind another one is not supported", err);
-    for json_each(item, json_get(json, "single")) {
+    json_each(item, json_get(json, "single")) {
         const struct json *special = json_get(item, "SpecialToken"), *sequence = json_get(item, "Sequence");
 
         if (special) {
             if (!add_special(tok, list, specials, json_string_or(json_get(special, "id"), STR("")), err))
                 return false;
-        } else if (sequence && list == &tok->before && str_is(json_string_or(json_get(sequence, "id"), STR("")), "A")) {
+        } else if (sequence && list == &tok->before && json_is(json_get(sequence, "id"), "A")) {
             list = &tok->after;
         } else {
             return refuse("post-processor", STR("TemplateProcessing"), "does not hold the text exactly once", err);
@@ -191,7 +191,7 @@ bool tokenizer_parse_post(struct tokenizer *tok, const struct json *json, struct
                add_pair(tok, &tok->after, json_get(json, "sep"), err);
     if (!str_is(type, "Sequence"))
         return refuse("post-processor", type, "is not supported", err);
-    for json_each(item, json_get(json, "processors"))
+    json_each(item, json_get(json, "processors"))
         if (!tokenizer_parse_post(tok, item, err))
             return false;
     return true;

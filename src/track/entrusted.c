@@ -52,17 +52,15 @@ static bool give_named(struct giver *giver, const struct store_delivery *deliver
     const struct json *config = json_parse(giver->arena, str_of(delivery->config_json), NULL, err);
     bool ok = config != NULL;
 
-    for
-        json_each(item, config)
-        {
-            struct str member = item->key;
+    json_each(item, config) {
+        struct str member = item->key;
 
-            if (!ok || !str_ends(member, STR("_secret")) || item->type != JSON_STRING)
-                continue;
-            member.len -= strlen("_secret");
-            if (!has(giver, member) && giver->given.count < STORE_SECRETS_MAX)
-                ok = give(giver, "", str_copy(giver->arena, item->string), str_copy(giver->arena, member), err);
-        }
+        if (!ok || !str_ends(member, STR("_secret")) || item->type != JSON_STRING)
+            continue;
+        member.len -= strlen("_secret");
+        if (!has(giver, member) && giver->given.count < STORE_SECRETS_MAX)
+            ok = give(giver, "", str_copy(giver->arena, item->string), str_copy(giver->arena, member), err);
+    }
     return ok;
 }
 

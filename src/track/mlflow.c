@@ -77,7 +77,7 @@ static const char *get_experiment(struct talk *t, const char *name, char code[64
 
     if (!answer)
         return NULL;
-    if (str_is(json_string_or(json_get(experiment, "lifecycle_stage"), STR_NONE), "deleted")) {
+    if (json_is(json_get(experiment, "lifecycle_stage"), "deleted")) {
         err_set(err, ERR_INPUT, "the experiment is deleted at MLflow: restore it or name another one");
         return NULL;
     }
@@ -131,9 +131,8 @@ static void put_tags(struct talk *t, struct json_writer *w)
     json_write_begin_array(w);
     put_pair(w, STR(JOB_TAG), str_of(sending_text(t->s, "job", "id")));
     put_pair(w, STR("mlflow.source.name"), STR("attune"));
-    for
-        json_each(tag, json_get(json_get(t->s->document, "config"), "tags"))
-            put_pair(w, tag->key, str_clip(tag->string, TAG_BYTES_MAX));
+    json_each(tag, json_get(json_get(t->s->document, "config"), "tags"))
+        put_pair(w, tag->key, str_clip(tag->string, TAG_BYTES_MAX));
     json_write_end_array(w);
 }
 
@@ -206,8 +205,8 @@ static bool log_params(struct talk *t, struct err *err)
     json_put_text(w, "run_id", t->run_id);
     json_write_key(w, "params");
     json_write_begin_array(w);
-    for
-        json_each(value, sending_params(t->s)) put_param(w, value);
+    json_each(value, sending_params(t->s))
+        put_param(w, value);
     json_write_end_array(w);
     return post(t, API "runs/log-batch", NULL, err) != NULL;
 }
@@ -228,18 +227,16 @@ static bool ask_what_arrived(struct talk *t, struct err *err)
 /* Steps of a metric are told in their order. MLflow writes 64-bit numbers as texts at times. */
 static bool is_there(const struct talk *t, struct str key, int64_t step)
 {
-    for
-        json_each(metric, t->arrived)
-        {
-            const struct json *newest = json_get(metric, "step");
-            int64_t value = json_integer_or(newest, 0);
+    json_each(metric, t->arrived) {
+        const struct json *newest = json_get(metric, "step");
+        int64_t value = json_integer_or(newest, 0);
 
-            if (!str_equal(json_string_or(json_get(metric, "key"), STR_NONE), key))
-                continue;
-            if (newest && newest->type == JSON_STRING && !str_to_i64(newest->string, &value))
-                continue;
-            return step <= value;
-        }
+        if (!str_equal(json_string_or(json_get(metric, "key"), STR_NONE), key))
+            continue;
+        if (json_has_type(newest, JSON_STRING) && !str_to_i64(newest->string, &value))
+            continue;
+        return step <= value;
+    }
     return false;
 }
 
@@ -285,14 +282,12 @@ static bool add_event(struct talk *t, const struct json *event, struct err *err)
     const int64_t step = json_integer_or(json_get(event, "step"), 0),
                   time_ms = json_integer_or(json_get(event, "time_ms"), 0);
 
-    for
-        json_each(value, sending_event_is(event, "metrics") ? json_get(event, "data") : NULL)
-        {
-            if (!sending_is_metric(value) || is_there(t, value->key, step))
-                continue;
-            if (!add_metric(t, value, step, time_ms, err))
-                return false;
-        }
+    json_each(value, sending_event_is(event, "metrics") ? json_get(event, "data") : NULL) {
+        if (!sending_is_metric(value) || is_there(t, value->key, step))
+            continue;
+        if (!add_metric(t, value, step, time_ms, err))
+            return false;
+    }
     t->seq = json_integer_or(json_get(event, "seq"), 0);
     return true;
 }
@@ -302,8 +297,9 @@ static bool log_metrics(struct talk *t, struct err *err)
     if (!ask_what_arrived(t, err))
         return false;
     begin_batch(t);
-    for
-        json_each(event, sending_events(t->s)) if (!add_event(t, event, err)) return false;
+    json_each(event, sending_events(t->s))
+        if (!add_event(t, event, err))
+            return false;
     return end_batch(t, err);
 }
 

@@ -35,18 +35,16 @@ static const struct json *list_there(struct sending *s, const char *root)
 
 static bool is_there(const struct json *there, const struct result_file *file)
 {
-    for
-        json_each(entry, there)
-        {
-            const struct json *size = json_get(entry, "file_size");
-            struct str path = json_string_or(json_get(entry, "path"), STR_NONE);
-            int64_t bytes = json_integer_or(size, -1);
+    json_each(entry, there) {
+        const struct json *size = json_get(entry, "file_size");
+        struct str path = json_string_or(json_get(entry, "path"), STR_NONE);
+        int64_t bytes = json_integer_or(size, -1);
 
-            if (size && size->type == JSON_STRING && !str_to_i64(size->string, &bytes))
-                continue;
-            if (str_is(path, file->path) && bytes == (int64_t)file->bytes)
-                return true;
-        }
+        if (json_has_type(size, JSON_STRING) && !str_to_i64(size->string, &bytes))
+            continue;
+        if (str_is(path, file->path) && bytes == (int64_t)file->bytes)
+            return true;
+    }
     return false;
 }
 

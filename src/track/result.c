@@ -81,8 +81,8 @@ bool result_list(struct arena *arena, const char *folder, struct result_files *f
         !(manifest = json_parse(arena, text, NULL, NULL)))
         return err_set(err, ERR_NOT_FOUND, "the checkpoint is not there any more");
     *files = (struct result_files){.at = arena_new_array(arena, struct result_file, RESULT_FILES_MAX)};
-    files->is_adapter = str_is(json_string_or(json_get(manifest, "kind"), STR_NONE), "lora");
-    for
-        json_each(entry, json_get(manifest, "files")) ok = ok && take_file(arena, folder, entry, files, err);
+    files->is_adapter = json_is(json_get(manifest, "kind"), "lora");
+    json_each(entry, json_get(manifest, "files"))
+        ok = ok && take_file(arena, folder, entry, files, err);
     return ok;
 }

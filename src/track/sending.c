@@ -53,14 +53,14 @@ int64_t sending_last_seq(const struct sending *sending)
 {
     int64_t seq = 0;
 
-    for
-        json_each(event, sending_events(sending)) seq = json_integer_or(json_get(event, "seq"), 0);
+    json_each(event, sending_events(sending))
+        seq = json_integer_or(json_get(event, "seq"), 0);
     return seq;
 }
 
 bool sending_event_is(const struct json *event, const char *type)
 {
-    return str_is(json_string_or(json_get(event, "type"), STR_NONE), type);
+    return json_is(json_get(event, "type"), type);
 }
 
 bool sending_is_metric(const struct json *member)
@@ -94,9 +94,9 @@ static void put_param(struct json_writer *w, const struct json *member)
 
 static const struct json *find_start(const struct sending *sending)
 {
-    for
-        json_each(event, sending_events(sending)) if (str_is(json_string_or(json_get(event, "kind"), STR_NONE),
-                                                             "start")) return event;
+    json_each(event, sending_events(sending))
+        if (json_is(json_get(event, "kind"), "start"))
+            return event;
     return NULL;
 }
 
@@ -115,10 +115,10 @@ const struct json *sending_params(const struct sending *sending)
     for (size_t i = 0; i < sizeof of_job / sizeof *of_job; i++)
         if (json_get(job, of_job[i]))
             put_param(&body.w, json_get(job, of_job[i]));
-    for
-        json_each(member, json_get(job, "hyperparameters")) put_param(&body.w, member);
-    for
-        json_each(member, json_get(find_start(sending), "data")) put_param(&body.w, member);
+    json_each(member, json_get(job, "hyperparameters"))
+        put_param(&body.w, member);
+    json_each(member, json_get(find_start(sending), "data"))
+        put_param(&body.w, member);
     params = json_parse(sending->arena, str_of(str_copy(sending->arena, sending_body_end(&body))), NULL, NULL);
     strbuf_deinit(&body.text);
     return params;
@@ -169,7 +169,7 @@ static const struct json *read_answer(struct sending *sending, const struct http
     struct str body = {arena_copy(sending->arena, answer->body.at, answer->body.len), answer->body.len};
     const struct json *json = json_parse(sending->arena, body, NULL, NULL);
 
-    if (answer->status == 200 && json && json->type == JSON_OBJECT)
+    if (answer->status == 200 && json_has_type(json, JSON_OBJECT))
         return json;
     read_code(json, code);
     sending->wait_ms = answer->retry_after_s * 1000;

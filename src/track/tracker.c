@@ -167,7 +167,7 @@ static void take_line(struct sender *sender, struct str text)
     struct strbuf copy = {0};
     bool ok = line != NULL;
 
-    if (external && external->type == JSON_OBJECT)
+    if (json_has_type(external, JSON_OBJECT))
         json_write_value(&(struct json_writer){.buf = &copy}, external);
     if (ok && json_get(line, "delivered"))
         ok = store_delivery_progress(sender->tracker->config.store, sender->delivery.number, copy.at,

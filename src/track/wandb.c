@@ -54,8 +54,9 @@ static void row_add_event(struct arena *arena, struct row *row, const struct jso
 {
     row->step = json_integer_or(json_get(event, "step"), 0);
     row->time_ms = json_integer_or(json_get(event, "time_ms"), 0);
-    for
-        json_each(member, json_get(event, "data")) if (sending_is_metric(member)) row_set(arena, row, member);
+    json_each(member, json_get(event, "data"))
+        if (sending_is_metric(member))
+            row_set(arena, row, member);
 }
 
 static void put_values(struct json_writer *w, const struct row *row)
@@ -90,8 +91,8 @@ static void row_load(struct arena *arena, struct row *row, const struct json *ke
 {
     row->step = json_integer_or(json_get(kept, "step"), 0);
     row->time_ms = json_integer_or(json_get(kept, "time_ms"), 0);
-    for
-        json_each(number, json_get(kept, "values")) row_set(arena, row, number);
+    json_each(number, json_get(kept, "values"))
+        row_set(arena, row, number);
 }
 
 static void put_kept_row(struct json_writer *w, const char *key, const struct row *row)
@@ -148,14 +149,12 @@ static char *config_text(struct sending *s)
     char *text;
 
     sending_body_begin(&config);
-    for
-        json_each(param, sending_params(s))
-        {
-            json_write_key_str(&config.w, param->key);
-            json_write_begin_object(&config.w);
-            json_put_value(&config.w, "value", param);
-            json_write_end_object(&config.w);
-        }
+    json_each(param, sending_params(s)) {
+        json_write_key_str(&config.w, param->key);
+        json_write_begin_object(&config.w);
+        json_put_value(&config.w, "value", param);
+        json_write_end_object(&config.w);
+    }
     json_write_key(&config.w, "_wandb");
     json_write_raw(&config.w, STR("{\"value\": {\"t\": {}}}"));
     text = str_copy(s->arena, sending_body_end(&config));
@@ -298,7 +297,7 @@ static void add_metrics(struct sending *s, struct run *run, struct lines *histor
 /* "[ERROR ]2023-04-05T10:15:30.000000 text"; one line, whatever the text holds. */
 static void add_console(struct sending *s, struct lines *console, const struct json *event)
 {
-    const bool is_error = str_is(json_string_or(json_get(event, "level"), STR_NONE), "error");
+    const bool is_error = json_is(json_get(event, "level"), "error");
     const struct str message = str_clip(json_string_or(json_get(event, "message"), STR_NONE), LINE_BYTES_MAX);
     const int64_t ms = json_integer_or(json_get(event, "time_ms"), 0);
     const time_t seconds = (time_t)(ms / 1000);
@@ -397,14 +396,12 @@ static bool stream(struct sending *s, struct sending_body *body, struct run *run
     struct lines history = {0}, console = {0};
     const struct json *answer;
 
-    for
-        json_each(event, sending_events(s))
-        {
-            if (sending_event_is(event, "metrics"))
-                add_metrics(s, run, &history, event);
-            if (!sending_is_of_trackers(event))
-                add_console(s, &console, event);
-        }
+    json_each(event, sending_events(s)) {
+        if (sending_event_is(event, "metrics"))
+            add_metrics(s, run, &history, event);
+        if (!sending_is_of_trackers(event))
+            add_console(s, &console, event);
+    }
     if (sending_is(s, "is_last"))
         end_row(s, run, &history);
     sending_body_begin(body);

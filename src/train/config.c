@@ -17,7 +17,7 @@ static bool read_text(struct arena *arena, const struct json *object, const char
 
     if (json_is_null(value) && !is_required)
         return true;
-    if (!value || value->type != JSON_STRING)
+    if (!json_has_type(value, JSON_STRING))
         return err_set(err, ERR_INPUT, "job.json: %s must be a string", key);
     *text = str_copy(arena, value->string);
     return true;

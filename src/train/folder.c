@@ -90,7 +90,7 @@ static bool verify_file(struct arena *arena, const char *folder, const struct js
     if (!file_sha256(path, &bytes, hex, NULL, NULL, err))
         return false;
     if ((int64_t)bytes != json_integer_or(json_get(file, "bytes"), -1) ||
-        !str_is(json_string_or(json_get(file, "sha256"), STR("")), hex))
+        !json_is(json_get(file, "sha256"), hex))
         return err_set(err, ERR_INPUT, "%s is not what MANIFEST says", path);
     return true;
 }
@@ -108,13 +108,13 @@ bool folder_verify(const char *path, struct err *err)
     if (!root)
         goto out;
     files = json_get(root, "files");
-    if (json_integer_or(json_get(root, "format"), 0) != MANIFEST_FORMAT || !files || files->type != JSON_ARRAY ||
+    if (json_integer_or(json_get(root, "format"), 0) != MANIFEST_FORMAT || !json_has_type(files, JSON_ARRAY) ||
         files->count == 0) {
         err_set(err, ERR_INPUT, "%s: MANIFEST is not of format %d", path, MANIFEST_FORMAT);
         goto out;
     }
     ok = true;
-    for json_each (file, files)
+    json_each(file, files)
         ok = ok && verify_file(&arena, path, file, err);
 out:
     arena_deinit(&arena);

@@ -36,7 +36,7 @@ static void write_state(const struct session *s, struct strbuf *out)
 
 static bool hash_is(const struct json *root, const char *key, const char *hash)
 {
-    return str_is(json_string_or(json_get(root, key), STR("")), hash);
+    return json_is(json_get(root, key), hash);
 }
 
 static bool read_state(const struct session *s, struct arena *arena, const char *folder, struct progress *progress,

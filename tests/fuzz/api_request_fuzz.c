@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct arena arena = {0};
     struct json *body = json_parse(&arena, (struct str){(const char *)data, size}, NULL, NULL);
 
-    if (body && body->type == JSON_OBJECT) {
+    if (json_has_type(body, JSON_OBJECT)) {
         read_job(&arena, body);
         read_chat(&arena, body, true);
         read_chat(&arena, body, false);

@@ -195,6 +195,40 @@ static void values_are_equal_by_type_value_and_order(void **state)
     }
 }
 
+static void a_value_is_asked_for_its_type_and_its_text(void **state)
+{
+    struct arena arena = {0};
+    const struct json *list = json_parse(&arena, STR("[\"a\", \"\", 1, null]"), NULL, NULL);
+
+    assert_true(json_has_type(list, JSON_ARRAY) && !json_has_type(list, JSON_OBJECT));
+    assert_false(json_has_type(NULL, JSON_NULL));
+    assert_true(json_is(json_at(list, 0), "a") && !json_is(json_at(list, 0), "ab") && !json_is(json_at(list, 0), ""));
+    assert_true(json_is(json_at(list, 1), "") && !json_is(json_at(list, 2), "1") && !json_is(json_at(list, 3), ""));
+    assert_false(json_is(NULL, "") || json_is(list, "a"));
+    arena_deinit(&arena);
+}
+
+static void items_and_members_are_walked_and_of_all_else_there_are_none(void **state)
+{
+    static const struct {
+        const char *text;
+        int count;
+    } cases[] = {{"[1, 2, 3]", 3}, {"{\"a\": 1, \"b\": 2}", 2}, {"[]", 0}, {"{}", 0}, {"\"abc\"", 0}, {"7", 0}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct arena arena = {0};
+        int count = 0;
+
+        json_each(item, json_parse(&arena, str_of(cases[i].text), NULL, NULL))
+            count += json_integer_or(item, 0) == count + 1;
+        if (count != cases[i].count)
+            fail_msg("%s: %d items, not %d", cases[i].text, count, cases[i].count);
+        arena_deinit(&arena);
+    }
+    json_each(item, (const struct json *)NULL)
+        fail();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +238,8 @@ int main(void)
         cmocka_unit_test(depth_is_bounded),              cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(numbers_are_shortest),          cmocka_unit_test(json_test_suite),
         cmocka_unit_test(values_are_equal_by_type_value_and_order),
+        cmocka_unit_test(a_value_is_asked_for_its_type_and_its_text),
+        cmocka_unit_test(items_and_members_are_walked_and_of_all_else_there_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,7 +132,7 @@ static void content_parts_become_one_string(void **state)
                           "{\"type\":\"text\",\"text\":\"b\"}]}]}"),
                       &example, &err),
         err);
-    assert_true(str_is(json_string_or(json_get(json_at(example.messages, 0), "content"), STR_NONE), "ab"));
+    assert_true(json_is(json_get(json_at(example.messages, 0), "content"), "ab"));
     arena_deinit(&arena);
 }
 
@@ -150,8 +150,8 @@ static void tool_arguments_become_the_object_they_spell(void **state)
                   &example, &err),
               err);
     function = json_get(json_at(json_get(json_at(example.messages, 0), "tool_calls"), 0), "function");
-    assert_true(str_is(json_string_or(json_get(json_get(function, "arguments"), "city"), STR_NONE), "Bern"));
-    assert_true(str_is(json_string_or(json_get(function, "name"), STR_NONE), "f"));
+    assert_true(json_is(json_get(json_get(function, "arguments"), "city"), "Bern"));
+    assert_true(json_is(json_get(function, "name"), "f"));
     arena_deinit(&arena);
 }
 
@@ -170,7 +170,7 @@ static void messages_of_other_tools_get_roles(void **state)
     struct err err = {0};
 
     assert_ok(example_parse(&arena, str_of(line), &example, &err), err);
-    for json_each (message, example.messages) {
+    json_each(message, example.messages) {
         const struct json *calls = json_get(message, "tool_calls");
         strbuf_printf(&text, "%.*s:%.*s:%u ", STR_ARG(json_string_or(json_get(message, "role"), STR_NONE)),
                       STR_ARG(json_string_or(json_get(message, "content"), STR("-"))), calls ? calls->count : 0);
@@ -191,7 +191,7 @@ static void a_token_trains_when_every_mask_marks_it(void **state)
     size_t i = 0;
 
     assert_ok(example_parse(&arena, str_of(line), &example, &err), err);
-    for json_each (label, example.labels)
+    json_each(label, example.labels)
         assert_int_equal(label->integer, expected[i++]);
     assert_int_equal(i, 4);
     arena_deinit(&arena);

@@ -11,7 +11,7 @@ static char *contents(struct arena *arena, const struct json *messages)
 {
     char *text = "";
 
-    for json_each (message, messages)
+    json_each(message, messages)
         text = arena_printf(arena, "%s%s%.*s", text, *text ? " " : "",
                             STR_ARG(json_string_or(json_get(message, "content"), STR("?"))));
     return text;

@@ -170,8 +170,9 @@ static bool line_is_accepted(struct arena *arena, const struct outgoing_policy *
         return false;
     if (!may_reach(arena, policy, json_get(line, "url")->string))
         return false;
-    for
-        json_each(address, json_get(line, "resolves")) if (!address_is_global(arena, address->string)) return false;
+    json_each(address, json_get(line, "resolves"))
+        if (!address_is_global(arena, address->string))
+            return false;
     return !json_get(line, "resolves") || json_get(line, "resolves")->count > 0;
 }
 

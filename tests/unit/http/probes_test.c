@@ -34,7 +34,7 @@ static struct str put_host(struct arena *arena, struct str raw, int port)
 
 static bool status_is_allowed(const struct json *probe, int status)
 {
-    for json_each (allowed, json_get(probe, "status"))
+    json_each(allowed, json_get(probe, "status"))
         if (allowed->integer == status)
             return true;
     return false;
@@ -93,7 +93,7 @@ static void send_multipart(struct site *site, int fd, struct arena *arena, const
     site_send(site, fd, strbuf_view(&text));
     if (!chunks)
         site_send(site, fd, body);
-    for json_each (size, chunks) {
+    json_each(size, chunks) {
         strbuf_clear(&text);
         strbuf_printf(&text, "%x\r\n", (unsigned)size->integer);
         strbuf_add_str(&text, str_slice(body, from, from + (size_t)size->integer));

@@ -113,9 +113,9 @@ static void obey(struct trainer *t)
     control = json_parse(&t->arena, text, NULL, &err);
     if (json_integer_or(json_get(control, "attempt"), 0) != t->attempt)
         return;
-    if (str_is(json_string_or(json_get(control, "wanted"), STR_NONE), "cancel"))
+    if (json_is(json_get(control, "wanted"), "cancel"))
         leave(t, "cancelled", "null");
-    if (str_is(json_string_or(json_get(control, "wanted"), STR_NONE), "pause")) {
+    if (json_is(json_get(control, "wanted"), "pause")) {
         save(t);
         leave(t, "paused", "null");
     }

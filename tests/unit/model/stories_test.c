@@ -68,7 +68,7 @@ static int32_t read_ids(const struct json *list, int32_t *ids)
 {
     int32_t count = 0;
 
-    for json_each (item, list)
+    json_each(item, list)
         if (count < IDS_MAX)
             ids[count++] = (int32_t)item->integer;
     return count;
@@ -94,7 +94,7 @@ static double logits_error(const struct json *expected, const float *logits)
     double error = 0;
     int v = 0;
 
-    for json_each (item, expected)
+    json_each(item, expected)
         error = fmax(error, fabs(json_number(item) - (double)logits[v++]));
     return error;
 }
@@ -144,7 +144,7 @@ static void losses_are_the_references(void **state)
         int32_t ids[IDS_MAX];
         read_ids(json_get(s.golden, "greedy_ids"), ids);
         error = relative_error(mean_nll(model, &s.arena, ids, 65, false), expected);
-        for json_each (item, json_get(s.grads, "cases")) {
+        json_each(item, json_get(s.grads, "cases")) {
             int32_t count = read_ids(json_get(item, "ids"), ids);
             error = fmax(error, relative_error(mean_nll(model, &s.arena, ids, count, false),
                                                json_number(json_get(item, "mean_nll"))));
@@ -203,11 +203,11 @@ static void gradients_are_the_references(void **state)
         if (runs[i].profile != PROFILE_F32)
             continue;
         model = open_run(&s, &runs[i], true);
-        for json_each (item, json_get(s.grads, "cases")) {
+        json_each(item, json_get(s.grads, "cases")) {
             int32_t ids[IDS_MAX], count = read_ids(json_get(item, "ids"), ids);
             model_zero_grads(model);
             mean_nll(model, &s.arena, ids, count, true);
-        for json_each (grad, json_get(item, "grads")) {
+        json_each(grad, json_get(item, "grads")) {
             const struct params *params = model_params(model);
             const struct param *param = params_find(params, str_copy(&s.arena, json_at(grad, 0)->string));
             struct param_view view = model_param_view(model, (int)(param - params->param));

@@ -35,7 +35,7 @@ static struct json *make_variables(struct arena *arena, const struct json *conve
     struct json *json;
 
     json_write_begin_object(&w);
-    for json_each (member, conversation)
+    json_each(member, conversation)
         json_put_value(&w, str_copy(arena, member->key), member);
     json_put_text(&w, "bos_token", "<s>");
     json_put_text(&w, "eos_token", "</s>");
@@ -59,7 +59,7 @@ static bool spans_equal(const struct template_spans *spans, const struct json *e
 
     if (spans->count != (expected ? expected->count : 0))
         return false;
-    for json_each (pair, expected) {
+    json_each(pair, expected) {
         if ((int64_t)spans->at[i].start_codepoint != json_at(pair, 0)->integer ||
             (int64_t)spans->at[i].end_codepoint != json_at(pair, 1)->integer)
             return false;
