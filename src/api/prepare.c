@@ -170,10 +170,8 @@ static void send_input(struct preparer *p)
 {
     long sent;
 
-    while (p->out.len > 0 && (sent = fd_write_some(p->fd, p->out.at, p->out.len)) > 0) {
-        memmove(p->out.at, p->out.at + sent, p->out.len - (size_t)sent);
-        p->out.len -= (size_t)sent;
-    }
+    while (p->out.len > 0 && (sent = fd_write_some(p->fd, p->out.at, p->out.len)) > 0)
+        strbuf_drop(&p->out, (size_t)sent);
     if (p->out.len == 0)
         socket_end_writing(p->fd);
     http_watch_set(p->io_watch, p->out.len > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);

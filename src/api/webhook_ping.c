@@ -91,12 +91,12 @@ static void answer(struct ping *ping, int64_t status, const char *error)
 static void judge(struct ping *ping)
 {
     struct arena *arena = ping->call->arena;
-    struct str rest = strbuf_view(&ping->lines);
+    struct str rest = strbuf_view(&ping->lines), text;
     const char *error = "The sender ended without a word.";
     int64_t status = 0;
 
-    for (ptrdiff_t end; (end = str_find(rest, STR("\n"), 0)) >= 0; rest = str_slice(rest, (size_t)end + 1, rest.len)) {
-        const struct json *line = json_parse(arena, str_slice(rest, 0, (size_t)end), NULL, NULL);
+    while (str_take_line(&rest, &text)) {
+        const struct json *line = json_parse(arena, text, NULL, NULL);
         const struct json *answered = json_get(json_get(line, "external"), "status");
 
         status = json_integer_or(answered, status);

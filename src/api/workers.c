@@ -192,15 +192,11 @@ static void take_line(struct worker *w, struct str text)
 
 static void take_lines(struct worker *w)
 {
-    size_t from = 0;
-    ptrdiff_t end;
+    struct str rest = strbuf_view(&w->in), line;
 
-    while ((end = str_find(strbuf_view(&w->in), STR("\n"), from)) >= 0) {
-        take_line(w, str_slice(strbuf_view(&w->in), from, (size_t)end));
-        from = (size_t)end + 1;
-    }
-    memmove(w->in.at, w->in.at + from, w->in.len - from);
-    w->in.len -= from;
+    while (str_take_line(&rest, &line))
+        take_line(w, line);
+    strbuf_drop(&w->in, w->in.len - rest.len);
 }
 
 static void flush(struct worker *w)
@@ -209,8 +205,7 @@ static void flush(struct worker *w)
         long sent = fd_write_some(w->fd, w->out.at, w->out.len);
         if (sent <= 0)
             break;
-        memmove(w->out.at, w->out.at + sent, w->out.len - (size_t)sent);
-        w->out.len -= (size_t)sent;
+        strbuf_drop(&w->out, (size_t)sent);
     }
     http_watch_set(w->watch, w->out.len > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }

@@ -57,6 +57,17 @@ struct str str_trim(struct str s)
     return s;
 }
 
+bool str_take_line(struct str *text, struct str *line)
+{
+    const char *end = text->len ? memchr(text->at, '\n', text->len) : NULL;
+
+    if (!end)
+        return false;
+    *line = (struct str){text->at, (size_t)(end - text->at)};
+    *text = str_slice(*text, line->len + 1, text->len);
+    return true;
+}
+
 char *str_copy(struct arena *arena, struct str s)
 {
     return arena_copy(arena, s.at, s.len);
@@ -151,6 +162,16 @@ void strbuf_clear(struct strbuf *buf)
     buf->len = 0;
     if (buf->at)
         buf->at[0] = 0;
+}
+
+void strbuf_drop(struct strbuf *buf, size_t len)
+{
+    ASSERT(len <= buf->len);
+    if (!buf->at)
+        return;
+    buf->len -= len;
+    memmove(buf->at, buf->at + len, buf->len);
+    buf->at[buf->len] = 0;
 }
 
 void strbuf_reserve(struct strbuf *buf, size_t more)

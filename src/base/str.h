@@ -55,6 +55,9 @@ ptrdiff_t str_find(struct str s, struct str needle, size_t from);
 /* The beginning, at most len_max bytes, cut between two characters of UTF-8. */
 struct str str_clip(struct str s, size_t len_max);
 struct str str_trim(struct str s);                           /* ASCII white space, both ends */
+/* Takes the next line off the front of `text`, with its newline, which is no part of it. False when no newline is left:
+ * `text` is then what stands behind the last one. */
+bool str_take_line(struct str *text, struct str *line);
 char *str_copy(struct arena *arena, struct str s);           /* NUL-terminated */
 /* Whole view is one number and nothing else. */
 bool str_to_i64(struct str s, int64_t *value);
@@ -72,6 +75,7 @@ struct strbuf {
 
 void strbuf_deinit(struct strbuf *buf);
 void strbuf_clear(struct strbuf *buf); /* keeps the memory */
+void strbuf_drop(struct strbuf *buf, size_t len); /* the first `len` bytes; the rest moves to the front */
 void strbuf_reserve(struct strbuf *buf, size_t more);
 void strbuf_add(struct strbuf *buf, const void *at, size_t len);
 void strbuf_add_str(struct strbuf *buf, struct str s);

@@ -348,12 +348,12 @@ void http_client_answer_deinit(struct http_client_answer *answer)
 
 struct str http_client_answer_header(const struct http_client_answer *answer, const char *name)
 {
-    struct str rest = strbuf_view(&answer->headers), value = STR_NONE;
+    struct str rest = strbuf_view(&answer->headers), line, value = STR_NONE;
     const size_t len = strlen(name);
 
-    for (ptrdiff_t end; (end = str_find(rest, STR("\n"), 0)) >= 0; rest = str_slice(rest, (size_t)end + 1, rest.len))
-        if ((size_t)end > len && rest.at[len] == ':' && strncasecmp(rest.at, name, len) == 0)
-            value = str_trim(str_slice(rest, len + 1, (size_t)end));
+    while (str_take_line(&rest, &line))
+        if (line.len > len && line.at[len] == ':' && strncasecmp(line.at, name, len) == 0)
+            value = str_trim(str_slice(line, len + 1, line.len));
     return value;
 }
 

@@ -116,9 +116,7 @@ void connection_queue(struct connection *connection, struct str bytes)
         connection->progress_ms = now_ms(connection);
     /* What was sent is forgotten when it is the larger part, so each byte moves at most once. */
     if (connection->out_from > connection->out.len / 2) {
-        size_t pending = connection_pending(connection);
-        memmove(connection->out.at, connection->out.at + connection->out_from, pending);
-        connection->out.len = pending;
+        strbuf_drop(&connection->out, connection->out_from);
         connection->out_from = 0;
     }
     strbuf_add_str(&connection->out, bytes);

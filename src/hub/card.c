@@ -8,17 +8,6 @@ enum { HEAD_LINES_MAX = 200, LICENCE_BYTES_MAX = 64 };
 
 /* --- the licence of a base --- */
 
-static bool next_line(struct str *text, struct str *line)
-{
-    ptrdiff_t end = str_find(*text, STR("\n"), 0);
-
-    if (end < 0)
-        return false;
-    *line = str_trim(str_slice(*text, 0, (size_t)end));
-    *text = str_slice(*text, (size_t)end + 1, text->len);
-    return true;
-}
-
 static struct str unquote(struct str value)
 {
     const bool is_quoted = value.len >= 2 && (value.at[0] == '"' || value.at[0] == '\'') &&
@@ -39,9 +28,10 @@ const char *hub_card_licence(struct arena *arena, struct str text)
 {
     struct str line, value;
 
-    if (!next_line(&text, &line) || !str_is(line, "---"))
+    if (!str_take_line(&text, &line) || !str_is(str_trim(line), "---"))
         return NULL;
-    for (int i = 0; i < HEAD_LINES_MAX && next_line(&text, &line) && !str_is(line, "---"); i++) {
+    for (int i = 0; i < HEAD_LINES_MAX && str_take_line(&text, &line) && !str_is(str_trim(line), "---"); i++) {
+        line = str_trim(line);
         if (!str_starts(line, STR("license:")))
             continue;
         value = unquote(str_trim(str_slice(line, 8, line.len)));

@@ -351,14 +351,11 @@ static void take_line(struct fetch *fetch, struct str text)
 
 static void take_lines(struct fetch *fetch)
 {
-    struct str rest = strbuf_view(&fetch->line);
-    struct strbuf left = {0};
+    struct str rest = strbuf_view(&fetch->line), line;
 
-    for (ptrdiff_t end; (end = str_find(rest, STR("\n"), 0)) >= 0; rest = str_slice(rest, (size_t)end + 1, rest.len))
-        take_line(fetch, str_of(str_copy(&fetch->said, str_slice(rest, 0, (size_t)end))));
-    strbuf_add_str(&left, rest);
-    strbuf_deinit(&fetch->line);
-    fetch->line = left;
+    while (str_take_line(&rest, &line))
+        take_line(fetch, str_of(str_copy(&fetch->said, line)));
+    strbuf_drop(&fetch->line, fetch->line.len - rest.len);
 }
 
 static void on_output(void *context, uint32_t events)

@@ -183,23 +183,21 @@ static bool add_to_note(struct hub_upload *u, struct sending_parts *p, size_t pa
 static bool take_note(struct hub_upload *u, const struct hub_outgoing *file, struct sending_parts *p)
 {
     struct arena *arena = u->wire->arena;
-    struct str rest;
-    ptrdiff_t end;
+    struct str rest, line;
 
     if (!u->parts_path || !file_exists(u->parts_path) ||
-        !file_read(arena, u->parts_path, NOTE_BYTES_MAX, &rest, NULL) || (end = str_find(rest, STR("\n"), 0)) < 0)
+        !file_read(arena, u->parts_path, NOTE_BYTES_MAX, &rest, NULL) || !str_take_line(&rest, &line))
         return false;
-    p->object = json_parse(arena, str_slice(rest, 0, (size_t)end), NULL, NULL);
+    p->object = json_parse(arena, line, NULL, NULL);
     if (!json_is(json_get(p->object, "oid"), file->sha256) || !read_urls(u, file, p, NULL))
         return false;
-    for (rest = str_slice(rest, (size_t)end + 1, rest.len); (end = str_find(rest, STR("\n"), 0)) >= 0;
-         rest = str_slice(rest, (size_t)end + 1, rest.len)) {
-        const struct json *line = json_parse(arena, str_slice(rest, 0, (size_t)end), NULL, NULL);
-        const int64_t part = json_integer_or(json_get(line, "part"), 0);
+    while (str_take_line(&rest, &line)) {
+        const struct json *sent = json_parse(arena, line, NULL, NULL);
+        const int64_t part = json_integer_or(json_get(sent, "part"), 0);
 
         if (part < 1 || (uint64_t)part > p->count)
             return false;
-        p->etags[part - 1] = hub_wire_text(u->wire, line, "etag");
+        p->etags[part - 1] = hub_wire_text(u->wire, sent, "etag");
     }
     p->note = file_open_append(u->parts_path, NULL);
     return p->note >= 0;

@@ -33,8 +33,7 @@ void reply_free(struct reply *reply)
 /* Forgets what the last piece gave. */
 static void drop_given(struct reply *r)
 {
-    memmove(r->text.at, r->text.at + r->given, r->text.len - r->given);
-    r->text.len -= r->given;
+    strbuf_drop(&r->text, r->given);
     r->given = 0;
     if (r->tokens_given)
         memmove(r->tokens, r->tokens + r->tokens_given, (r->token_count - r->tokens_given) * sizeof *r->tokens);

@@ -133,17 +133,12 @@ static void take_line(struct worker *w, struct str text)
 
 static bool take_lines(struct worker *w, struct err *err)
 {
-    size_t from = 0;
-    ptrdiff_t end;
+    struct str rest = strbuf_view(&w->in), line;
 
-    while ((end = str_find(strbuf_view(&w->in), STR("\n"), from)) >= 0) {
-        struct str line = str_slice(strbuf_view(&w->in), from, (size_t)end);
+    while (str_take_line(&rest, &line))
         if (str_trim(line).len > 0)
             take_line(w, line);
-        from = (size_t)end + 1;
-    }
-    memmove(w->in.at, w->in.at + from, w->in.len - from);
-    w->in.len -= from;
+    strbuf_drop(&w->in, w->in.len - rest.len);
     return w->in.len <= LINE_BYTES_MAX ||
            err_set(err, ERR_LIMIT, "a request line has more than %d bytes", LINE_BYTES_MAX);
 }

@@ -190,14 +190,11 @@ static void take_line(struct sender *sender, struct str text)
 
 static void take_lines(struct sender *sender)
 {
-    struct str rest = strbuf_view(&sender->line);
-    struct strbuf left = {0};
+    struct str rest = strbuf_view(&sender->line), line;
 
-    for (ptrdiff_t end; (end = str_find(rest, STR("\n"), 0)) >= 0; rest = str_slice(rest, (size_t)end + 1, rest.len))
-        take_line(sender, str_slice(rest, 0, (size_t)end));
-    strbuf_add_str(&left, rest);
-    strbuf_deinit(&sender->line);
-    sender->line = left;
+    while (str_take_line(&rest, &line))
+        take_line(sender, line);
+    strbuf_drop(&sender->line, sender->line.len - rest.len);
 }
 
 /* A sign of life: the deadline moves, here and for a server after this one. */
