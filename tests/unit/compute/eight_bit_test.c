@@ -14,6 +14,24 @@ static void expect_near(double got, double want, double relative)
         fail_msg("%.9g is not %.9g", got, want);
 }
 
+/* The optimizer over COUNTS_MAX elements or fewer, beginning with moments of zero. */
+enum { COUNTS_MAX = 700, SCALES_MAX = (COUNTS_MAX + EIGHT_BIT_BLOCK - 1) / EIGHT_BIT_BLOCK };
+struct state {
+    float weight[COUNTS_MAX], grad[COUNTS_MAX], m_scale[SCALES_MAX], v_scale[SCALES_MAX];
+    uint8_t m[COUNTS_MAX], v[COUNTS_MAX];
+    double sumsq;
+};
+
+static struct op_adamw state_begin(struct state *state, uint64_t count, float weight, float lr, float eps)
+{
+    *state = (struct state){.sumsq = 1};
+    for (uint64_t i = 0; i < count; i++)
+        state->weight[i] = weight;
+    return (struct op_adamw){.master = state->weight, .m = state->m, .v = state->v, .m_scale = state->m_scale,
+                             .v_scale = state->v_scale, .grad = state->grad, .moment_type = DTYPE_U8, .count = count,
+                             .sumsq = &state->sumsq, .lr = lr, .beta1 = 0.9f, .beta2 = 0.999f, .eps = eps, .step = 1};
+}
+
 static void the_map_is_symmetric_and_has_seven_decades(void **state)
 {
     float m[EIGHT_BIT_CODES], v[EIGHT_BIT_CODES], edge[EIGHT_BIT_CODES];
@@ -44,35 +62,21 @@ static void the_first_step_of_any_block_moves_by_the_rate(void **state)
 
     eight_bit_map(true, m);
     for (int b = 0; b < 2; b++) {
-        float weight[COUNT], grad[COUNT], m_scale[3] = {0}, v_scale[3] = {0};
-        uint8_t m_code[COUNT] = {0}, v_code[COUNT] = {0};
-        double sumsq = 1;
-        struct op_adamw op = {.master = weight,
-                              .m = m_code,
-                              .v = v_code,
-                              .m_scale = m_scale,
-                              .v_scale = v_scale,
-                              .grad = grad,
-                              .moment_type = DTYPE_U8,
-                              .count = COUNT,
-                              .sumsq = &sumsq,
-                              .lr = 0.5f,
-                              .beta1 = 0.9f,
-                              .beta2 = 0.999f,
-                              .eps = 1e-16f,
-                              .step = 1};
-        for (int i = 0; i < COUNT; i++) {
-            weight[i] = 3;
-            grad[i] = sizes[i / EIGHT_BIT_BLOCK] * (float)(i % 2 ? 1 + i % 5 : -1 - i % 7);
-        }
+        struct state run;
+        struct op_adamw op = state_begin(&run, COUNT, 3, 0.5f, 1e-16f);
+
+        for (int i = 0; i < COUNT; i++)
+            run.grad[i] = sizes[i / EIGHT_BIT_BLOCK] * (float)(i % 2 ? 1 + i % 5 : -1 - i % 7);
         backends[b]->adamw(&queue, &op);
         for (int i = 0; i < COUNT; i++) {
             float size = sizes[i / EIGHT_BIT_BLOCK];
-            expect_near(weight[i], i % 2 ? 2.5 : 3.5, 1e-5);
-            expect_near(m_scale[i / EIGHT_BIT_BLOCK], 0.1 * 7 * size, 1e-5);
-            expect_near(v_scale[i / EIGHT_BIT_BLOCK], 0.001 * 49 * (double)size * size, 1e-4);
-            if (fabs((double)m[(uint8_t)(m_code[i] + eight_bit_zero(true))] - grad[i] / (7 * (double)size)) > 0.5 / 64)
-                fail_msg("element %d: code %d", i, m_code[i]);
+            double stored = (double)m[(uint8_t)(run.m[i] + eight_bit_zero(true))];
+
+            expect_near((double)run.weight[i], i % 2 ? 2.5 : 3.5, 1e-5);
+            expect_near((double)run.m_scale[i / EIGHT_BIT_BLOCK], 0.1 * 7 * (double)size, 1e-5);
+            expect_near((double)run.v_scale[i / EIGHT_BIT_BLOCK], 0.001 * 49 * (double)size * (double)size, 1e-4);
+            if (fabs(stored - (double)run.grad[i] / (7 * (double)size)) > 0.5 / 64)
+                fail_msg("element %d: code %d", i, run.m[i]);
         }
     }
     pool_free(queue.pool);
@@ -115,36 +119,21 @@ static void three_steps_are_those_of_bitsandbytes(void **state)
         expect_near((double)map[1][i], (double)golden_v_map[i], 2e-7);
     }
     for (int b = 0; b < 2; b++) {
-        float weight[COUNT], grad[COUNT], m_scale[2] = {0}, v_scale[2] = {0};
-        uint8_t m[COUNT] = {0}, v[COUNT] = {0};
-        double sumsq = 1;
-        struct op_adamw op = {.master = weight,
-                              .m = m,
-                              .v = v,
-                              .m_scale = m_scale,
-                              .v_scale = v_scale,
-                              .grad = grad,
-                              .moment_type = DTYPE_U8,
-                              .count = COUNT,
-                              .sumsq = &sumsq,
-                              .lr = 1e-2f,
-                              .beta1 = 0.9f,
-                              .beta2 = 0.999f,
-                              .eps = 1e-8f,
-                              .decay = 0.1f};
-        for (int i = 0; i < COUNT; i++)
-            weight[i] = 1;
+        struct state run;
+        struct op_adamw op = state_begin(&run, COUNT, 1, 1e-2f, 1e-8f);
+
+        op.decay = 0.1f;
         for (op.step = 1; op.step <= 3; op.step++) {
-            gradient_of((int)op.step, grad, COUNT);
+            gradient_of((int)op.step, run.grad, COUNT);
             backends[b]->adamw(&queue, &op);
         }
-        expect_codes(m, golden_m, eight_bit_zero(true), COUNT);
-        expect_codes(v, golden_v, eight_bit_zero(false), COUNT);
+        expect_codes(run.m, golden_m, eight_bit_zero(true), COUNT);
+        expect_codes(run.v, golden_v, eight_bit_zero(false), COUNT);
         for (int i = 0; i < COUNT; i++)
-            expect_near((double)weight[i], (double)golden_weight[i], 1e-4);
+            expect_near((double)run.weight[i], (double)golden_weight[i], 1e-4);
         for (int i = 0; i < 2; i++) {
-            expect_near((double)m_scale[i], (double)golden_m_scale[i], 1e-5);
-            expect_near((double)v_scale[i], (double)golden_v_scale[i], 2e-5);
+            expect_near((double)run.m_scale[i], (double)golden_m_scale[i], 1e-5);
+            expect_near((double)run.v_scale[i], (double)golden_v_scale[i], 2e-5);
         }
     }
     pool_free(queue.pool);
