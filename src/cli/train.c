@@ -205,7 +205,7 @@ int cli_train(int argc, char **argv)
     struct err err = {0};
     int status = 2;
 
-    if (train_arguments_read(&a, argc, argv, &err))
+    if (train_arguments_read(&arena, &a, argc, argv, &err))
         status = a.run ? train_dir(&arena, &a) : train_here(&arena, &a);
     else
         fprintf(stderr, "attune train: %s\n", err.text);

@@ -120,37 +120,6 @@ static void list_more(struct train_arguments *a, struct option_list *list)
     add_options(list, options, sizeof options / sizeof *options);
 }
 
-bool train_arguments_read(struct train_arguments *a, int argc, char **argv, struct err *err)
-{
-    struct option_list list = {0};
-    struct options options = {
-        .usage = "attune train --model DIR --train FILE --out DIR [options]\n       attune train --run DIR --attempt N",
-        .about = "Trains a model, or an adapter for it, and prints the path of the last checkpoint.",
-        .list = list.at,
-    };
-
-    *a = (struct train_arguments){.attempt = 1,
-                                  .method = "supervised",
-                                  .over_length = "drop",
-                                  .schedule = "linear",
-                                  .init = "model",
-                                  .dtype = "auto",
-                                  .quantization = "none",
-                                  .optim = "adamw_torch",
-                                  .config = {.hp = HYPERPARAMETERS_DEFAULT, .has_tensorboard = true}};
-    list_what_runs(a, &list);
-    list_hyperparameters(a, &list);
-    list_more(a, &list);
-    options.count = list.count;
-    if (!options_parse(&options, argc, argv, NULL, NULL, err))
-        return false;
-    if (!a->run && !a->out)
-        return err_set(err, ERR_INPUT, "--run or --out is missing (see --help)");
-    if (a->config.device && !device_name_is_valid(a->config.device))
-        return err_set(err, ERR_INPUT, "--device takes cpu, cuda or cuda:N, not '%s'", a->config.device);
-    return true;
-}
-
 bool train_arguments_path(struct arena *arena, const char *what, const char *path, const char **result,
                           struct err *err)
 {
@@ -281,6 +250,67 @@ static bool choose_method(struct train_arguments *a, struct err *err)
     return !conflict || err_set(err, ERR_INPUT, "--%s %s", name, conflict);
 }
 
+#define CHECK_RANGE(name, kind, standard, min, max, help)                                                              \
+    if (!((double)hp->name >= (min) && (double)hp->name <= (max)) && !is_default_length(hp, &hp->name))                \
+        return err_set(err, ERR_INPUT, "--%s must be from %.9g to %.9g, not %.9g", #name, (double)(min),               \
+                       (double)(max), (double)hp->name);
+
+/* context_length 0 stands for the default, which the model's config decides. */
+static bool is_default_length(const struct hyperparameters *hp, const void *field)
+{
+    return field == &hp->context_length && hp->context_length == 0;
+}
+
+static bool check_ranges(const struct hyperparameters *hp, enum method method, struct err *err)
+{
+    HYPERPARAMETERS(CHECK_RANGE)
+    if (method == METHOD_DPO) {
+        DPO_HYPERPARAMETERS(CHECK_RANGE)
+    }
+    return true;
+}
+#undef CHECK_RANGE
+
+/* All that the line says by itself, before anything is looked for or made. */
+static bool check_line(struct arena *arena, struct train_arguments *a, struct err *err)
+{
+    if (!a->run && !a->out)
+        return err_set(err, ERR_INPUT, "--run or --out is missing (see --help)");
+    if (a->config.device && !device_name_is_valid(a->config.device))
+        return err_set(err, ERR_INPUT, "--device takes cpu, cuda or cuda:N, not '%s'", a->config.device);
+    if (a->run)
+        return true;
+    if (!a->model || !a->train)
+        return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
+    return name_choices(a, err) && choose_method(a, err) && check_ranges(&a->config.hp, a->config.method, err) &&
+           make_lora(arena, a, &a->config.lora, err);
+}
+
+bool train_arguments_read(struct arena *arena, struct train_arguments *a, int argc, char **argv, struct err *err)
+{
+    struct option_list list = {0};
+    struct options options = {
+        .usage = "attune train --model DIR --train FILE --out DIR [options]\n       attune train --run DIR --attempt N",
+        .about = "Trains a model, or an adapter for it, and prints the path of the last checkpoint.",
+        .list = list.at,
+    };
+
+    *a = (struct train_arguments){.attempt = 1,
+                                  .method = "supervised",
+                                  .over_length = "drop",
+                                  .schedule = "linear",
+                                  .init = "model",
+                                  .dtype = "auto",
+                                  .quantization = "none",
+                                  .optim = "adamw_torch",
+                                  .config = {.hp = HYPERPARAMETERS_DEFAULT, .has_tensorboard = true}};
+    list_what_runs(a, &list);
+    list_hyperparameters(a, &list);
+    list_more(a, &list);
+    options.count = list.count;
+    return options_parse(&options, argc, argv, NULL, NULL, err) && check_line(arena, a, err);
+}
+
 /* A folder, else what the Hub's cache has of that name. */
 static bool find_model(struct arena *arena, struct train_arguments *a, struct err *err)
 {
@@ -302,14 +332,9 @@ bool train_arguments_settle(struct arena *arena, struct train_arguments *a, cons
 
     if (!c->device)
         c->device = "cpu";
-    if (!a->model || !a->train)
-        return err_set(err, ERR_INPUT, "--%s is missing (see --help)", a->model ? "train" : "model");
     if (!find_model(arena, a, err) || !absolute_file(arena, "train", a->train, &c->train, err) ||
         (a->valid && !absolute_file(arena, "valid", a->valid, &c->valid, err)) ||
-        (a->adapter && !train_arguments_path(arena, "adapter", a->adapter, &c->adapter_path, err)) ||
-        !name_choices(a, err) || !choose_method(a, err))
-        return false;
-    if (!make_lora(arena, a, &c->lora, err))
+        (a->adapter && !train_arguments_path(arena, "adapter", a->adapter, &c->adapter_path, err)))
         return false;
     c->id = "local";
     c->output_name = "";

@@ -14,9 +14,10 @@ struct train_arguments {
     struct train_config config;
 };
 
-/* Defaults for what argv leaves out. False when the line is wrong, or says neither --run nor --out. */
-bool train_arguments_read(struct train_arguments *arguments, int argc, char **argv, struct err *err);
-/* Checks what was typed and makes it arguments->config; the run's prepared data go below `dir`. */
+/* Defaults for what argv leaves out. False when the line is wrong by itself, whatever the machine has. */
+bool train_arguments_read(struct arena *arena, struct train_arguments *arguments, int argc, char **argv,
+                          struct err *err);
+/* Finds the files and folders that were named; the run's prepared data go below `dir`. */
 bool train_arguments_settle(struct arena *arena, struct train_arguments *arguments, const char *dir, struct err *err);
 /* A path that was typed behind --what. */
 bool train_arguments_path(struct arena *arena, const char *what, const char *path, const char **result,

@@ -169,6 +169,26 @@ def test_a_watch_outlives_the_server(service):
     assert (watch.returncode, out, problem) == (0, "succeeded: mine\n", "")
 
 
+@pytest.mark.parametrize("words, said", [
+    (("--dtype", "x"), "--dtype takes auto, float32 or bfloat16, not 'x'"),
+    (("--quantization", "nf4"), "--quantization nf4 goes with --lora"),
+    (("--method", "x"), "--method takes supervised or dpo, not 'x'"),
+    (("--optim", "adamw_8bit", "--lora"), "--optim: "),
+    (("--lr-scheduler-type", "x"), "there is no 'x'"),
+    (("--batch-size", 0), "--batch_size must be from 1 to 1024, not 0"),
+    (("--learning-rate", 2), "--learning_rate must be from 0 to 1, not 2"),
+    (("--context-length", 8), "--context_length must be from 16 to 1048576, not 8"),
+    (("--method", "dpo", "--beta", 0), "--beta must be from 1e-06 to 2, not 0"),
+    (("--layers-to-transform", "a"), "takes numbers of layers, not 'a'"),
+    (("--rank-pattern", "q_proj"), "takes names with numbers"),
+])
+def test_a_wrong_choice_of_a_run_ends_with_2_and_makes_nothing(tmp_path, words, said):
+    done = subprocess.run([BINARY, "train", "--model", tmp_path, "--train", tmp_path / "x", "--out", tmp_path / "out",
+                           *map(str, words)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("attune train: ") and said in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("words, status, said", [
     (("jobs", "get", "ftjob-0"), 1, "Could not find fine tune: ftjob-0"), (("jobs", "watch", "ftjob-0"), 1, "ftjob-0"),
     (("jobs", "cancel"), 2, "cancel needs ID"),
