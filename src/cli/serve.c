@@ -106,7 +106,7 @@ static bool open_folders(struct serve *s, struct err *err)
         s->options.wandb_url = getenv("WANDB_BASE_URL") ? getenv("WANDB_BASE_URL") : "https://api.wandb.ai";
     if (!outgoing_url_parse(&s->arena, str_of(s->options.wandb_url), &wandb, err))
         return err_prefix(err, "--wandb-url");
-    if (!dir_make(s->options.data, err) || !(s->data_dir = path_absolute(&s->arena, s->options.data, err)))
+    if (!dir_make_last(s->options.data, err) || !(s->data_dir = path_absolute(&s->arena, s->options.data, err)))
         return err_prefix(err, "--data");
     if (s->options.models && !(s->models_dir = path_absolute(&s->arena, s->options.models, err)))
         return err_prefix(err, "--models");

@@ -69,7 +69,8 @@ bool serve_options_read(struct serve_options *o, int argc, char **argv, struct e
 {
     bool has_auth = true;
     const struct option list[] = {
-        {"data", OPTION_TEXT, &o->data, "DIR", "database, files and runs; made when absent", NULL},
+        {"data", OPTION_TEXT, &o->data, "DIR",
+         "database, files and runs; made when absent, but not the folder around it", NULL},
         {"models", OPTION_TEXT, &o->models, "DIR", "base models: org/name below it, each a Hugging Face folder",
          NULL},
         {"host", OPTION_TEXT, &o->host, "ADDRESS", "IPv4 or IPv6 address to listen on (default 127.0.0.1)",

@@ -101,6 +101,7 @@ int fd_in_memory(const char *name, struct str content, struct err *err);
 
 bool dir_exists(const char *path);
 bool dir_make(const char *path, struct err *err); /* with parents; existing is fine */
+bool dir_make_last(const char *path, struct err *err); /* the same, of a folder whose parent is there */
 bool dir_sync(const char *path, struct err *err); /* makes renames inside durable */
 /* With everything in it; absent is fine; symbolic links are not followed. */
 bool dir_remove(const char *path, struct err *err);

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +36,21 @@ bool dir_make(const char *path, struct err *err)
     if (mkdir(partial, 0755) != 0 && (errno != EEXIST || !dir_exists(partial)))
         return file_fail(err, "make folder", path);
     return true;
+}
+
+bool dir_make_last(const char *path, struct err *err)
+{
+    char parent[4096];
+    size_t len = strlen(path);
+
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    snprintf(parent, sizeof parent, "%.*s", (int)len, path);
+    if (len > 1 && !dir_exists(parent))
+        return err_set(err, ERR_NOT_FOUND, "cannot make %s: there is no folder %.*s", path, (int)len - 1, path);
+    return dir_make(path, err);
 }
 
 bool dir_sync(const char *path, struct err *err)

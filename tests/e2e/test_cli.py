@@ -204,6 +204,7 @@ def test_a_wrong_choice_of_a_run_ends_with_2_and_makes_nothing(tmp_path, words, 
     (("job", "list"), 2, "did you mean 'jobs'?"), (("jobs", "create", "--learning_rate", "nan"), 2, "takes a number"),
     (("serve", "--data", "/nothing", "--port", 70000), 2, "--port must be from 0 to 65535, not 70000"),
     (("serve", "--data", "/nothing", "--audit-days", -1), 2, "--audit-days must be from 1 to"),
+    (("serve", "--data", "/nothing/here/data"), 1, "--data: cannot make /nothing/here/data: there is no folder /nothing/here\n"),
     (("keys", "list", "--data", "/nothing/here"), 1, "there is no data folder /nothing/here"),
 ])
 def test_what_fails_is_told(service, words, status, said):

@@ -45,6 +45,30 @@ static void a_secret_file_is_its_owners_alone(void **state)
     unlink(path);
 }
 
+static void a_folder_is_made_below_one_that_is_there(void **state)
+{
+    static const struct {
+        const char *name, *missing; /* below the test's folder; missing NULL: it is made */
+    } cases[] = {{"a", NULL}, {"a", NULL}, {"a/b//", NULL}, {"c/d", "c"}, {"c/d/e/", "c/d"}, {"file/x", "file"}};
+    char dir[] = "/tmp/attune-file-XXXXXX";
+    struct arena arena = {0};
+    struct err err = {0};
+
+    assert_non_null(mkdtemp(dir));
+    assert_ok(file_replace(path_join(&arena, dir, "file"), STR("x"), &err), err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = path_join(&arena, dir, cases[i].name), *said = cases[i].missing;
+        bool ok = dir_make_last(path, &err);
+
+        if (said)
+            said = arena_printf(&arena, "cannot make %s: there is no folder %s/%s", path, dir, said);
+        if (ok != !said || dir_exists(path) != ok || (said && strcmp(err.text, said) != 0))
+            fail_msg("%s: %d, %s", path, ok, err.text);
+    }
+    dir_remove(dir, NULL);
+    arena_deinit(&arena);
+}
+
 /* Blocks are counted, so a sparse file is small; what is not there has none. */
 static void a_folder_counts_what_lies_in_it(void **state)
 {
@@ -166,6 +190,7 @@ int main(void)
                                        cmocka_unit_test(nothing_stays_of_a_copy_that_failed),
                                        cmocka_unit_test(a_file_is_hashed_and_the_hashing_can_be_stopped),
                                        cmocka_unit_test(a_secret_file_is_its_owners_alone),
+                                       cmocka_unit_test(a_folder_is_made_below_one_that_is_there),
                                        cmocka_unit_test(a_folder_counts_what_lies_in_it),
                                        cmocka_unit_test(a_symbolic_link_takes_the_place_of_what_is_there),
                                        cmocka_unit_test(a_part_of_a_mapped_file_that_was_let_go_reads_as_before)};
