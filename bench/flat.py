@@ -3,9 +3,11 @@
 
 usage: flat.py [--tokens N ...] [--jobs N] [--out FILE.csv]
 
-data: files of 1,000 to 1,000,000 tokens (and 10,000,000 for the data path). Processor nanoseconds a token from file to packed rows, without what a file of one
-line costs (opening the tokenizer, files and their syncs), and of a whole training run on one thread of the stories260K shape, without what a run on one line costs. jobs: N small
-jobs one after the other on one server; the server's processor time for each tenth of them, and the seconds from POST to the first step.
+data: files of 1,000 to 1,000,000 tokens (and 10,000,000 for the data path). Processor nanoseconds a token from file to
+packed rows, without what a file of one line costs (opening the tokenizer, files and their syncs), and of a whole
+training run on one thread of the stories260K shape, without what a run on one line costs. jobs: N small jobs one after
+the other on one server; the server's processor time for each tenth of them, and the seconds from POST to the first
+step.
 """
 import argparse
 import json
@@ -32,7 +34,8 @@ def prepare_seconds(model, path, cache):
     best = None
     for _ in range(9):
         shutil.rmtree(cache, ignore_errors=True)
-        got = json.loads(subprocess.run([material.ATTUNE, "bench", "prepare", "--model", model, "--cache", cache, "--context-length", str(CONTEXT), "--threads", "1", path],
+        got = json.loads(subprocess.run([material.ATTUNE, "bench", "prepare", "--model", model, "--cache", cache,
+                                         "--context-length", str(CONTEXT), "--threads", "1", path],
                                         check=True, capture_output=True, text=True).stdout)
         best = got if not best or got["processor_seconds"] < best["processor_seconds"] else best
     return best["processor_seconds"], best["tokens"]
@@ -42,11 +45,14 @@ def train_seconds(model, path, folder):
     """Processor seconds of a run, and the tokens that it trained."""
     shutil.rmtree(folder, ignore_errors=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([material.ATTUNE, "train", "--model", model, "--train", path, "--context-length", str(CONTEXT), "--batch-size", str(BATCH), "--n-epochs", "1",
+    subprocess.run([material.ATTUNE, "train", "--model", model, "--train", path, "--context-length", str(CONTEXT),
+                    "--batch-size", str(BATCH), "--n-epochs", "1",
                     "--learning-rate", "1e-4", "--threads", "1", "--out", folder], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = [json.loads(line) for path in folder.glob("run/attempts/*/events.jsonl") for line in path.read_text().splitlines()]
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, max(event["trained_tokens"] for event in told if event["kind"] == "step")
+    told = [json.loads(line) for path in folder.glob("run/attempts/*/events.jsonl")
+            for line in path.read_text().splitlines()]
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            max(event["trained_tokens"] for event in told if event["kind"] == "step"))
 
 
 def measure_data(model, folder, sizes):
@@ -62,10 +68,16 @@ def measure_data(model, folder, sizes):
         write_lines(path, lines, max(2, round(tokens * 1000 / some)))
         seconds, counted = prepare_seconds(model, path, folder / "cache")
         repeats = 7 if tokens <= 10000 else 1
-        trained, run = min(train_seconds(model, path, folder / "out") for _ in range(repeats)) if tokens <= 1000000 else (None, None)
-        rows.append({"what": "data", "tokens": counted, "prepare_ms": round(seconds * 1e3, 1), "prepare_ns_per_token": round((seconds - alone) / counted * 1e9),
-                     "train_ns_per_token": round((trained - run_alone) / (run - run_tokens) * 1e9) if run else "", "jobs_done": "", "server_ms_per_job": "", "first_step_ms": ""})
-        print(f"{counted:9} tokens: to rows {seconds * 1e3:7.1f} ms, {rows[-1]['prepare_ns_per_token']:4} ns a token beyond the first line's {alone * 1e3:.1f} ms; {rows[-1]['train_ns_per_token'] or '-':>6} ns a token to train", flush=True)
+        trained, run = None, None
+        if tokens <= 1000000:
+            trained, run = min(train_seconds(model, path, folder / "out") for _ in range(repeats))
+        rows.append({"what": "data", "tokens": counted, "prepare_ms": round(seconds * 1e3, 1),
+                     "prepare_ns_per_token": round((seconds - alone) / counted * 1e9),
+                     "train_ns_per_token": round((trained - run_alone) / (run - run_tokens) * 1e9) if run else "",
+                     "jobs_done": "", "server_ms_per_job": "", "first_step_ms": ""})
+        print(f"{counted:9} tokens: to rows {seconds * 1e3:7.1f} ms, {rows[-1]['prepare_ns_per_token']:4} ns a token "
+              f"beyond the first line's {alone * 1e3:.1f} ms; {rows[-1]['train_ns_per_token'] or '-':>6} ns a token to "
+              "train", flush=True)
     return rows
 
 
@@ -75,7 +87,9 @@ def processor_ms(pid):
 
 def run_job(server, file_id):
     begin = time.time()
-    job = server.call("POST", "/fine_tuning/jobs", {"model": "bench/small", "training_file": file_id, "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-4, "context_length": CONTEXT}})
+    job = server.call("POST", "/fine_tuning/jobs", {"model": "bench/small", "training_file": file_id,
+                                                    "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-4,
+                                                                        "context_length": CONTEXT}})
     while (got := server.call("GET", f"/fine_tuning/jobs/{job['id']}")["status"]) not in ("succeeded", "failed"):
         time.sleep(0.02)
     if got != "succeeded":
@@ -93,9 +107,12 @@ def measure_jobs(folder, models, count):
         for part in range(10):
             used = processor_ms(server.process.pid)
             waits = [run_job(server, file_id) for _ in range(tenth)]
-            rows.append({"what": "jobs", "tokens": "", "prepare_ms": "", "prepare_ns_per_token": "", "train_ns_per_token": "", "jobs_done": part * tenth + 1,
-                         "server_ms_per_job": round((processor_ms(server.process.pid) - used) / tenth, 1), "first_step_ms": round(statistics.median(waits))})
-            print(f"{rows[-1]['jobs_done']:5} jobs done: {rows[-1]['server_ms_per_job']:6} ms of the server's processor time a job, first step {rows[-1]['first_step_ms']} ms after the POST", flush=True)
+            rows.append({"what": "jobs", "tokens": "", "prepare_ms": "", "prepare_ns_per_token": "",
+                         "train_ns_per_token": "", "jobs_done": part * tenth + 1,
+                         "server_ms_per_job": round((processor_ms(server.process.pid) - used) / tenth, 1),
+                         "first_step_ms": round(statistics.median(waits))})
+            print(f"{rows[-1]['jobs_done']:5} jobs done: {rows[-1]['server_ms_per_job']:6} ms of the server's "
+                  f"processor time a job, first step {rows[-1]['first_step_ms']} ms after the POST", flush=True)
     finally:
         server.close()
     return rows

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """The same job on one GPU in attune and in PyTorch + transformers + PEFT: `bench/gpu.py --shape 1B --kind lora`.
 
-usage: gpu.py [--shape nano|tiny|0.6B|1B|8B] [--kind lora|full|qlora] [--context N] [--rows N] [--steps N] [--only attune|torch] [--attune PROGRAM] [--work DIR]
+usage: gpu.py [--shape nano|tiny|0.6B|1B|8B] [--kind lora|full|qlora] [--context N] [--rows N] [--steps N]
+              [--only attune|torch] [--attune PROGRAM] [--work DIR]
 
-Both read one folder of random bf16 weights and one file of random tokens, rows of exactly `context` tokens, `rows` of them a step, and take
-the same number of steps with AdamW at 1e-4. Printed for each: median tokens per second behind the second step, model TFLOP/s (6 FLOPs a
-parameter and token, 4 with LoRA, and attention's), peak memory of the device, time from the program's start to its first step, and losses and
-gradient norms of the first and the last step, which must agree. Each side's row goes to bench/results/gpu.csv as soon as it is known. Needs a GPU and
-build/cuda/bin/attune with libattune_cuda.so beside it; the other side needs torch, transformers, peft and safetensors. Where torch is missing or sees no GPU,
-attune runs alone over weights that it draws itself (--init random; for qlora over a million numbers again and again), which says nothing of the losses.
+Both read one folder of random bf16 weights and one file of random tokens, rows of exactly `context` tokens, `rows` of
+them a step, and take the same number of steps with AdamW at 1e-4. Printed for each: median tokens per second behind the
+second step, model TFLOP/s (6 FLOPs a parameter and token, 4 with LoRA, and attention's), peak memory of the device,
+time from the program's start to its first step, and losses and gradient norms of the first and the last step, which
+must agree. Each side's row goes to bench/results/gpu.csv as soon as it is known. Needs a GPU and build/cuda/bin/attune
+with libattune_cuda.so beside it; the other side needs torch, transformers, peft and safetensors. Where torch is missing
+or sees no GPU, attune runs alone over weights that it draws itself (--init random; for qlora over a million numbers
+again and again), which says nothing of the losses.
 """
 import argparse
 import csv
@@ -27,11 +30,16 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ROOT / "models/attune/world-3m"
 SHAPES = {
-    "nano": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=2048),
-    "tiny": dict(hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=8192),
-    "0.6B": dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, vocab_size=151936, head_dim=128),
-    "1B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
-    "8B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
+    "nano": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, vocab_size=2048),
+    "tiny": dict(hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+                 num_key_value_heads=2, vocab_size=8192),
+    "0.6B": dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+                 num_key_value_heads=8, vocab_size=151936, head_dim=128),
+    "1B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+               num_key_value_heads=8, vocab_size=128256),
+    "8B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+               num_key_value_heads=8, vocab_size=128256),
 }
 TIED = {"nano", "tiny", "0.6B", "1B"}
 RANK, ALPHA, RATE = 16, 32, 1e-4
@@ -41,9 +49,10 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def config_of(shape, context):
     dims = SHAPES[shape]
     head_dim = dims.get("head_dim", dims["hidden_size"] // dims["num_attention_heads"])
-    return dict(dims, architectures=["LlamaForCausalLM"], model_type="llama", head_dim=head_dim, max_position_embeddings=context, rms_norm_eps=1e-5,
-                rope_theta=500000.0, hidden_act="silu", tie_word_embeddings=shape in TIED, torch_dtype="bfloat16", initializer_range=0.02,
-                bos_token_id=1, eos_token_id=2, attention_bias=False, mlp_bias=False)
+    return dict(dims, architectures=["LlamaForCausalLM"], model_type="llama", head_dim=head_dim,
+                max_position_embeddings=context, rms_norm_eps=1e-5,
+                rope_theta=500000.0, hidden_act="silu", tie_word_embeddings=shape in TIED, torch_dtype="bfloat16",
+                initializer_range=0.02, bos_token_id=1, eos_token_id=2, attention_bias=False, mlp_bias=False)
 
 
 def find_torch():
@@ -69,9 +78,12 @@ def tensor_shapes(c, shape):
         yield "lm_head.weight", [c["vocab_size"], D]
     for l in range(c["num_hidden_layers"]):
         p = f"model.layers.{l}."
-        yield from ((p + "self_attn.q_proj.weight", [H * d, D]), (p + "self_attn.k_proj.weight", [K * d, D]), (p + "self_attn.v_proj.weight", [K * d, D]),
-                    (p + "self_attn.o_proj.weight", [D, H * d]), (p + "mlp.gate_proj.weight", [F, D]), (p + "mlp.up_proj.weight", [F, D]),
-                    (p + "mlp.down_proj.weight", [D, F]), (p + "input_layernorm.weight", [D]), (p + "post_attention_layernorm.weight", [D]))
+        yield from ((p + "self_attn.q_proj.weight", [H * d, D]), (p + "self_attn.k_proj.weight", [K * d, D]),
+                    (p + "self_attn.v_proj.weight", [K * d, D]),
+                    (p + "self_attn.o_proj.weight", [D, H * d]), (p + "mlp.gate_proj.weight", [F, D]),
+                    (p + "mlp.up_proj.weight", [F, D]),
+                    (p + "mlp.down_proj.weight", [D, F]), (p + "input_layernorm.weight", [D]),
+                    (p + "post_attention_layernorm.weight", [D]))
     yield "model.norm.weight", [D]
 
 
@@ -102,11 +114,13 @@ def write_weights_without_torch(path, c, shape):
 
 
 def make_model(folder, shape, context, torch, has_weights):
-    """Random weights as transformers draws them, in shards of some GB; without torch none, or those of write_weights_without_torch."""
+    """Random weights as transformers draws them, in shards of some GB; without torch none, or those of
+    write_weights_without_torch."""
     if (folder / "config.json").exists() and (torch or not has_weights or (folder / "model.safetensors").exists()):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+                 "special_tokens_map.json"):
         shutil.copy(BASE / name, folder / name)
     c = config_of(shape, context)
     if torch is None:
@@ -122,7 +136,8 @@ def make_model(folder, shape, context, torch, has_weights):
         if sum(t.numel() for t in shards[-1].values()) > 2e9:
             shards.append({})
         is_norm = len(dims) == 1
-        shards[-1][name] = torch.ones(dims, dtype=torch.bfloat16) if is_norm else (torch.randn(*dims, device="cuda") * 0.02).to(torch.bfloat16).cpu()
+        shards[-1][name] = (torch.ones(dims, dtype=torch.bfloat16) if is_norm
+                            else (torch.randn(*dims, device="cuda") * 0.02).to(torch.bfloat16).cpu())
     index = {"metadata": {"total_size": 0}, "weight_map": {}}
     for i, shard in enumerate(shards):
         name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
@@ -163,7 +178,8 @@ class MemoryWatch:
 
     def used(self):
         try:
-            out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"], capture_output=True, text=True)
+            out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"],
+                                 capture_output=True, text=True)
         except FileNotFoundError:
             return 0
         return int(out.stdout.split()[0]) if out.returncode == 0 else 0
@@ -181,9 +197,12 @@ class MemoryWatch:
 def figures(name, o, losses, norms, seconds, first_step, peak_mb):
     tokens = o.rows * o.context
     median = statistics.median(seconds[2:] or seconds)
-    return {"side": name, "shape": o.shape, "kind": o.kind, "context": o.context, "rows": o.rows, "steps": len(losses), "tokens_per_s": round(tokens / median),
-            "tflops": round(tokens / median * flops_per_token(o.shape, o.kind, o.context) / 1e12, 1), "peak_mb": peak_mb, "first_step_s": round(first_step, 1),
-            "first_loss": round(losses[0], 4), "last_loss": round(losses[-1], 4), "first_norm": round(norms[0], 4), "last_norm": round(norms[-1], 4)}
+    return {"side": name, "shape": o.shape, "kind": o.kind, "context": o.context, "rows": o.rows, "steps": len(losses),
+            "tokens_per_s": round(tokens / median),
+            "tflops": round(tokens / median * flops_per_token(o.shape, o.kind, o.context) / 1e12, 1),
+            "peak_mb": peak_mb, "first_step_s": round(first_step, 1),
+            "first_loss": round(losses[0], 4), "last_loss": round(losses[-1], 4), "first_norm": round(norms[0], 4),
+            "last_norm": round(norms[-1], 4)}
 
 
 def run_attune(o, model, data, work):
@@ -194,9 +213,12 @@ def run_attune(o, model, data, work):
     lora += [] if list(model.glob("*.safetensors")) else ["--init", "random"]
     started = time.time()
     with MemoryWatch() as watch:
-        process = subprocess.Popen([o.attune, "train", "--device", o.device, "--dtype", "bfloat16", "--model", model, "--train", data, "--context-length", str(o.context),
-                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE), "--lr-scheduler-type", "constant", "--no-packing",
-                                    "--seed", "1", "--out", out, *lora], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([o.attune, "train", "--device", o.device, "--dtype", "bfloat16", "--model", model,
+                                    "--train", data, "--context-length", str(o.context),
+                                    "--batch-size", str(o.rows), "--n-epochs", "1", "--learning-rate", str(RATE),
+                                    "--lr-scheduler-type", "constant", "--no-packing",
+                                    "--seed", "1", "--out", out, *lora], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
         first = None
         while process.poll() is None:
             if first is None and any('"kind":"step"' in p.read_text() for p in out.glob("run/attempts/*/events.jsonl")):
@@ -207,10 +229,12 @@ def run_attune(o, model, data, work):
         print(log, file=sys.stderr)
         return None
     plan = json.loads((out / "run/plan.json").read_text())
-    print(f"attune's plan: {plan['total_bytes'] / 2**20:.0f} MB, {plan['tokens']} tokens a micro-batch; the driver saw {watch.peak - watch.first} MB", flush=True)
+    print(f"attune's plan: {plan['total_bytes'] / 2**20:.0f} MB, {plan['tokens']} tokens a micro-batch; the driver saw "
+          f"{watch.peak - watch.first} MB", flush=True)
     events = [json.loads(line) for p in out.glob("run/attempts/*/events.jsonl") for line in p.read_text().splitlines()]
     told = [e for e in events if e["kind"] == "step"]
-    return figures("attune", o, [e["loss"] for e in told], [e["grad_norm"] for e in told], [e["tokens"] / e["tokens_per_s"] for e in told],
+    return figures("attune", o, [e["loss"] for e in told], [e["grad_norm"] for e in told],
+                   [e["tokens"] / e["tokens_per_s"] for e in told],
                    first or time.time() - started, watch.peak - watch.first)
 
 
@@ -237,11 +261,13 @@ def run_torch_once(o, model_folder, rows):
 
     started = time.time()
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16 if o.kind == "lora" else torch.float32, attn_implementation="sdpa").cuda()
+    dtype = torch.bfloat16 if o.kind == "lora" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype, attn_implementation="sdpa").cuda()
     if o.kind == "lora":
         from peft import LoraConfig, get_peft_model
 
-        model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"))
+        model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=TARGETS,
+                                                 task_type="CAUSAL_LM"))
     if o.recompute:
         model.enable_input_require_grads() if o.kind == "lora" else None
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -313,7 +339,8 @@ def main():
     rows = make_rows(data, SHAPES[o.shape]["vocab_size"], o.rows * o.steps, o.context)
     if torch:
         torch.cuda.empty_cache()
-    results, wanted = [], [side for side in ("attune", "torch") if o.only in (None, side) and (side == "attune" or torch)]
+    results = []
+    wanted = [side for side in ("attune", "torch") if o.only in (None, side) and (side == "attune" or torch)]
     for side in wanted:
         try:
             result = run_attune(o, model, data, o.work) if side == "attune" else run_torch(o, model, rows)

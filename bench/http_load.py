@@ -3,10 +3,11 @@
 
 usage: http_load.py [--only TEXT] [--seconds S] [--out FILE.csv]
 
-Starts a server with API keys on a fresh data folder, fine-tunes the bundled model in it, and asks for that job with build/load: an open loop, whose
-latencies count from the moment a request was due. While "beside" rows run, the job trains (a trainer has nice 10) and a client uploads a training
-file of 2 GB, again and again. Prints percentiles and the processor time that the server used for a request, and appends rows to a CSV file in
-bench/results with the machine and the date. Server, load and upload share the machine: figures move with neighbours.
+Starts a server with API keys on a fresh data folder, fine-tunes the bundled model in it, and asks for that job with
+build/load: an open loop, whose latencies count from the moment a request was due. While "beside" rows run, the job
+trains (a trainer has nice 10) and a client uploads a training file of 2 GB, again and again. Prints percentiles and the
+processor time that the server used for a request, and appends rows to a CSV file in bench/results with the machine and
+the date. Server, load and upload share the machine: figures move with neighbours.
 """
 import argparse
 import csv
@@ -43,7 +44,8 @@ class Server:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.data = folder / "data"
-        self.process = subprocess.Popen([BUILD / "attune", "serve", "--port", "0", "--data", self.data, "--models", ROOT / "models"],
+        self.process = subprocess.Popen([BUILD / "attune", "serve", "--port", "0", "--data", self.data, "--models",
+                                         ROOT / "models"],
                                         stdout=subprocess.PIPE, stderr=open(folder / "server.log", "w"), text=True)
         found = re.search(r"http://127.0.0.1:(\d+)", self.process.stdout.readline())
         if not found:
@@ -75,7 +77,8 @@ def create_job(server, copies):
     body = begin + (ROOT / "demo/train.jsonl").read_bytes() * copies + end
     file = server.call("POST", "/files", body, "multipart/form-data; boundary=frontier")
     return server.call("POST", "/fine_tuning/jobs", {"model": MODEL, "training_file": file["id"], "seed": 1,
-                                                     "hyperparameters": {"n_epochs": 1, "batch_size": 8, "context_length": 128, "packing": False}})
+                                                     "hyperparameters": {"n_epochs": 1, "batch_size": 8,
+                                                                         "context_length": 128, "packing": False}})
 
 
 def upload_for_ever(port, key, done):
@@ -89,7 +92,8 @@ def upload_for_ever(port, key, done):
     while True:
         start = time.time()
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("POST", "/v1/files", (begin if i == 0 else end if i > count else piece for i in range(count + 2)), headers)
+        parts = (begin if i == 0 else end if i > count else piece for i in range(count + 2))
+        connection.request("POST", "/v1/files", parts, headers)
         file = json.load(connection.getresponse())
         assert file.get("status") == "processed" and file["bytes"] == count * len(piece), file
         done.put(time.time() - start)
@@ -107,7 +111,8 @@ def wait_for_steps(server, job):
 
 def load(server, job, rate, seconds):
     cpu = server.cpu_seconds()
-    run = subprocess.run([BUILD / "load", "--port", str(server.port), "--key", server.key, "--path", f"/v1/fine_tuning/jobs/{job}", "--expect", job,
+    run = subprocess.run([BUILD / "load", "--port", str(server.port), "--key", server.key, "--path",
+                          f"/v1/fine_tuning/jobs/{job}", "--expect", job,
                           "--rate", str(rate), "--seconds", str(seconds)], stdout=subprocess.PIPE, text=True)
     row = json.loads(run.stdout)
     if run.returncode:
@@ -135,7 +140,8 @@ def measure(server, job, rate, is_beside, seconds):
 
 def run_all(options):
     rows, all_ok = [], True
-    print(f"{processor()}\n{'':27} {'GET/s':>6} {'p50':>8} {'p90':>8} {'p99':>8} {'p99.9':>8} {'max ms':>8}  server us/GET")
+    print(f"{processor()}\n{'':27} {'GET/s':>6} {'p50':>8} {'p90':>8} {'p99':>8} {'p99.9':>8} {'max ms':>8}  server "
+          "us/GET")
     for is_beside in (False, True):
         server = Server(ROOT / "build/bench-http")
         try:
@@ -150,8 +156,10 @@ def run_all(options):
                 row, ok = measure(server, job, rate, beside, options.seconds)
                 all_ok = all_ok and ok
                 rows.append({"date": datetime.date.today().isoformat(), "machine": processor(), "run": name, **row})
-                print(f"{name:27} {rate:6} {row['p50_ms']:8.3f} {row['p90_ms']:8.3f} {row['p99_ms']:8.3f} {row['p999_ms']:8.3f} {row['max_ms']:8.3f}"
-                      f" {row['cpu_us']:7.1f}" + (f"  {row['steps']} steps, 2 GB in {row['upload_s']} s" if beside else ""), flush=True)
+                print(f"{name:27} {rate:6} {row['p50_ms']:8.3f} {row['p90_ms']:8.3f} {row['p99_ms']:8.3f} "
+                      f"{row['p999_ms']:8.3f} {row['max_ms']:8.3f}"
+                      f" {row['cpu_us']:7.1f}"
+                      + (f"  {row['steps']} steps, 2 GB in {row['upload_s']} s" if beside else ""), flush=True)
             if is_beside:
                 server.call("POST", f"/fine_tuning/jobs/{job}/cancel")
                 while server.call("GET", f"/fine_tuning/jobs/{job}")["status"] != "cancelled":
@@ -170,8 +178,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/http.csv")
     options = parser.parse_args()
     rows, ok = run_all(options)
-    fields = ["date", "machine", "run", "rate", "seconds", "connections", "requests", "wrong", "missing", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms",
-              "cpu_us", "steps", "upload_s"]
+    fields = ["date", "machine", "run", "rate", "seconds", "connections", "requests", "wrong", "missing", "p50_ms",
+              "p90_ms", "p99_ms", "p999_ms", "max_ms", "cpu_us", "steps", "upload_s"]
     is_new = not options.out.exists()
     with open(options.out, "a", newline="") as file:
         writer = csv.DictWriter(file, fields)

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""A training file of 100 MB: upload to `processed`, then template, tokens, mask and packed rows, against the Python stack in the same run.
+"""A training file of 100 MB: upload to `processed`, then template, tokens, mask and packed rows, against the Python
+stack in the same run.
 
 usage: ingest.py [--megabytes N] [--peer-megabytes N] [--runs N] [--no-peer] [--only TEXT] [--out FILE.csv]
 
-upload: one multipart POST from this process to a server on this machine, until the answer says `processed`: by then every line is checked, the bytes are hashed
-and on the disk. prepare: `attune bench prepare`, from the file to packed rows in a fresh cache, opening the tokenizer included, on all cores; it is what a job
-does between its start and its model. The peer, on a part of the same file because of its pace: datasets reads the JSONL, transformers' apply_chat_template with
-assistant mask on all cores (num_proc), TRL's pack_dataset; imports and the tokenizer's opening are not counted. Both are given as MB of JSONL a second.
+upload: one multipart POST from this process to a server on this machine, until the answer says `processed`: by then
+every line is checked, the bytes are hashed and on the disk. prepare: `attune bench prepare`, from the file to packed
+rows in a fresh cache, opening the tokenizer included, on all cores; it is what a job does between its start and its
+model. The peer, on a part of the same file because of its pace: datasets reads the JSONL, transformers'
+apply_chat_template with assistant mask on all cores (num_proc), TRL's pack_dataset; imports and the tokenizer's opening
+are not counted. Both are given as MB of JSONL a second.
 """
 import argparse
 import json
@@ -27,7 +30,8 @@ from trl import pack_dataset
 model, data, cache = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(model)
 def encode(row):
-    got = tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    got = tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True,
+                                        return_assistant_tokens_mask=True)
     return {"input_ids": got["input_ids"], "completion_mask": got["assistant_masks"]}
 begin = time.time()
 rows = load_dataset("json", data_files=data, split="train", cache_dir=cache)
@@ -58,7 +62,8 @@ def upload_seconds(server, data):
 
 def prepare(model, data, cache):
     shutil.rmtree(cache, ignore_errors=True)
-    got = subprocess.run([material.ATTUNE, "bench", "prepare", "--model", model, "--cache", cache, data], capture_output=True, text=True)
+    got = subprocess.run([material.ATTUNE, "bench", "prepare", "--model", model, "--cache", cache, data],
+                         capture_output=True, text=True)
     if got.returncode:
         sys.exit(got.stderr)
     return json.loads(got.stdout)
@@ -67,7 +72,8 @@ def prepare(model, data, cache):
 def peer(model, data, cache):
     shutil.rmtree(cache, ignore_errors=True)
     got = subprocess.run([material.PEER, "-c", PEER, model, data, cache], capture_output=True, text=True,
-                         env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(cache), "TOKENIZERS_PARALLELISM": "false"})
+                         env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(cache),
+                              "TOKENIZERS_PARALLELISM": "false"})
     found = [line.split() for line in got.stdout.splitlines() if line.startswith("peer ")]
     if not found:
         sys.exit(got.stderr[-3000:])
@@ -93,23 +99,29 @@ def main():
     uploads = [upload_seconds(server, data) for _ in range(options.runs)]
     server.close()
     upload = statistics.median(uploads)
-    print(f"upload to processed: {upload:.2f} s ({min(uploads):.2f} to {max(uploads):.2f}), {size / upload / 1e6:.0f} MB/s", flush=True)
+    print(f"upload to processed: {upload:.2f} s ({min(uploads):.2f} to {max(uploads):.2f}), {size / upload / 1e6:.0f} "
+          "MB/s", flush=True)
     rows = []
     for name, tokenizer in material.tokenizers():
         if options.only not in name:
             continue
         material.make_text_model(folder / name, tokenizer)
-        ours = sorted((prepare(folder / name, data, folder / "cache") for _ in range(options.runs)), key=lambda got: got["seconds"])[options.runs // 2]
-        row = {"tokenizer": name, "bytes": size, "upload_s": round(upload, 3), "prepare_s": round(ours["seconds"], 3), "processor_s": round(ours["processor_seconds"], 3), "threads": ours["threads"],
-               "tokens": ours["tokens"], "rows": ours["rows"], "mb_per_s": round(size / ours["seconds"] / 1e6, 1), "peer_mb_per_s": "", "ratio": ""}
+        ours = sorted((prepare(folder / name, data, folder / "cache") for _ in range(options.runs)),
+                      key=lambda got: got["seconds"])[options.runs // 2]
+        row = {"tokenizer": name, "bytes": size, "upload_s": round(upload, 3), "prepare_s": round(ours["seconds"], 3),
+               "processor_s": round(ours["processor_seconds"], 3), "threads": ours["threads"],
+               "tokens": ours["tokens"], "rows": ours["rows"], "mb_per_s": round(size / ours["seconds"] / 1e6, 1),
+               "peer_mb_per_s": "", "ratio": ""}
         if material.PEER.exists() and not options.no_peer:
             seconds, packed = peer(folder / name, part, folder / "peer")
             check = prepare(folder / name, part, folder / "cache")["rows"]
             if packed != check:
                 sys.exit(f"{name}: {check} rows of the part, the peer makes {packed}")
-            row.update(peer_mb_per_s=round(part_size / seconds / 1e6, 2), ratio=round(size / ours["seconds"] * seconds / part_size, 1))
+            row.update(peer_mb_per_s=round(part_size / seconds / 1e6, 2),
+                       ratio=round(size / ours["seconds"] * seconds / part_size, 1))
         rows.append(row)
-        print(f"prepare with {name:12} {row['prepare_s']:6.2f} s, {row['processor_s']:.2f} s of processor time, {row['tokens']} tokens in {row['rows']} rows, {row['mb_per_s']} MB/s; "
+        print(f"prepare with {name:12} {row['prepare_s']:6.2f} s, {row['processor_s']:.2f} s of processor time, "
+              f"{row['tokens']} tokens in {row['rows']} rows, {row['mb_per_s']} MB/s; "
               f"theirs {row['peer_mb_per_s'] or '-'} MB/s, ratio {row['ratio'] or '-'}", flush=True)
     material.record("ingest", rows, options.out)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,8 @@
-"""What the benches of the data path share: tokenizers and texts, model folders with random weights, the server, and the CSV of results.
+"""What the benches of the data path share: tokenizers and texts, model folders with random weights, the server, and the
+CSV of results.
 
-Tokenizers and GSM8K come from the folder that ATTUNE_SHARED names, as in the tests; what is not there is left out, and said. The bundled model's tokenizer
-and the text of tools/corpus.py are always there.
+Tokenizers and GSM8K come from the folder that ATTUNE_SHARED names, as in the tests; what is not there is left out, and
+said. The bundled model's tokenizer and the text of tools/corpus.py are always there.
 """
 import csv
 import datetime
@@ -26,11 +27,15 @@ SHARED = pathlib.Path(os.environ.get("ATTUNE_SHARED", ROOT.parent / "shared")) /
 PEER = ROOT / "build/venv-parity/bin/python"
 RESULTS = ROOT / "bench/results"
 # ChatML and Llama 3's format, with the marks from which Python's apply_chat_template makes its assistant mask.
-CHATML = ("{{- bos_token }}{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\n' }}{%- if message['role'] == 'assistant' %}{%- generation %}"
-          "{{- message['content'] + '<|im_end|>' }}{%- endgeneration %}{%- else %}{{- message['content'] + '<|im_end|>' }}{%- endif %}{{- '\n' }}{%- endfor %}"
+CHATML = ("{{- bos_token }}{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\n' }}{%- if "
+          "message['role'] == 'assistant' %}{%- generation %}"
+          "{{- message['content'] + '<|im_end|>' }}{%- endgeneration %}{%- else %}{{- message['content'] + "
+          "'<|im_end|>' }}{%- endif %}{{- '\n' }}{%- endfor %}"
           "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}")
-LLAMA3 = ("{{- bos_token }}{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}{%- if message['role'] == 'assistant' %}"
-          "{%- generation %}{{- message['content'] + '<|eot_id|>' }}{%- endgeneration %}{%- else %}{{- message['content'] + '<|eot_id|>' }}{%- endif %}{%- endfor %}"
+LLAMA3 = ("{{- bos_token }}{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + "
+          "'<|end_header_id|>\n\n' }}{%- if message['role'] == 'assistant' %}"
+          "{%- generation %}{{- message['content'] + '<|eot_id|>' }}{%- endgeneration %}{%- else %}{{- "
+          "message['content'] + '<|eot_id|>' }}{%- endif %}{%- endfor %}"
           "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}")
 
 
@@ -62,7 +67,8 @@ def tokenizers():
 def world_lines(count, seed=3):
     path = ROOT / f"build/bench-world-{count}-{seed}.jsonl"
     if not path.exists():
-        subprocess.run([sys.executable, ROOT / "tools/corpus.py", "--lines", str(count), "--seed", str(seed), "--out", path], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, ROOT / "tools/corpus.py", "--lines", str(count), "--seed",
+                        str(seed), "--out", path], check=True, stdout=subprocess.DEVNULL)
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -73,7 +79,8 @@ def gsm8k():
 
 def prose():
     """English prose that every Python has: the language reference, by paragraph."""
-    return [part.strip() for topic in pydoc_data.topics.topics.values() for part in topic.split("\n\n") if len(part) > 80]
+    return [part.strip() for topic in pydoc_data.topics.topics.values() for part in topic.split("\n\n")
+            if len(part) > 80]
 
 
 def answers():
@@ -87,8 +94,11 @@ def chats(count):
     problems, chosen = gsm8k(), random.Random(1)
     if not problems:
         return [{"messages": line["messages"]} if "messages" in line else
-                {"messages": [{"role": "user", "content": f"Tell me more. ({i})"}, {"role": "assistant", "content": line["text"]}]} for i, line in enumerate(world_lines(count))]
-    return [{"messages": [{"role": "user", "content": f"{p['question']} ({i})"}, {"role": "assistant", "content": p["answer"]}]}
+                {"messages": [{"role": "user", "content": f"Tell me more. ({i})"},
+                              {"role": "assistant", "content": line["text"]}]}
+                for i, line in enumerate(world_lines(count))]
+    return [{"messages": [{"role": "user", "content": f"{p['question']} ({i})"},
+                          {"role": "assistant", "content": p["answer"]}]}
             for i, p in ((i, chosen.choice(problems)) for i in range(count))]
 
 
@@ -102,14 +112,17 @@ def small_tokenizer(folder, limit):
     added = tok["added_tokens"][:3]
     kept = {text: i for text, i in tok["model"]["vocab"].items() if i < limit - len(added)}
     tok["model"]["vocab"] = kept
-    tok["model"]["merges"] = [m for m in tok["model"]["merges"] if "".join(m.split(" ") if isinstance(m, str) else m) in kept]
+    tok["model"]["merges"] = [m for m in tok["model"]["merges"]
+                              if "".join(m.split(" ") if isinstance(m, str) else m) in kept]
     tok["added_tokens"] = [{**token, "id": limit - len(added) + i} for i, token in enumerate(added)]
     (folder / "tokenizer.json").write_text(json.dumps(tok, ensure_ascii=False))
 
 
 SHAPES = {
-    "15M": {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 32000},
-    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
+    "15M": {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6,
+            "num_key_value_heads": 6, "vocab_size": 32000},
+    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+             "num_key_value_heads": 3, "vocab_size": 49152},
 }
 
 
@@ -120,8 +133,10 @@ def tensor_shapes(c):
     for i in range(c["num_hidden_layers"]):
         at = f"model.layers.{i}."
         yield from ((at + name + ".weight", shape) for name, shape in {
-            "input_layernorm": [h], "self_attn.q_proj": [h, h], "self_attn.k_proj": [kv, h], "self_attn.v_proj": [kv, h], "self_attn.o_proj": [h, h],
-            "post_attention_layernorm": [h], "mlp.gate_proj": [f, h], "mlp.up_proj": [f, h], "mlp.down_proj": [h, f]}.items())
+            "input_layernorm": [h], "self_attn.q_proj": [h, h], "self_attn.k_proj": [kv, h],
+            "self_attn.v_proj": [kv, h], "self_attn.o_proj": [h, h],
+            "post_attention_layernorm": [h], "mlp.gate_proj": [f, h], "mlp.up_proj": [f, h],
+            "mlp.down_proj": [h, f]}.items())
     yield "model.norm.weight", [h]
 
 
@@ -133,15 +148,20 @@ def random_bf16(count, block):
 
 def describe(folder, config):
     """config.json, chat template and tokenizer_config.json that fit the tokenizer.json in the folder."""
-    names = {token["content"]: token["id"] for token in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]}
-    begin = next((name for name in ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<|bos|>") if name in names), next(iter(names)))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    names = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    begin = next((name for name in ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<|bos|>") if name in names),
+                 next(iter(names)))
     end, template = ("<|eot_id|>", LLAMA3) if "<|eot_id|>" in names else ("<|im_end|>", CHATML)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 2048,
-              "tie_word_embeddings": True, "torch_dtype": "bfloat16", "initializer_range": 0.02, "bos_token_id": names[begin], "eos_token_id": names.get(end, names[begin]), **config}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
+              "rope_theta": 10000.0, "max_position_embeddings": 2048,
+              "tie_word_embeddings": True, "torch_dtype": "bfloat16", "initializer_range": 0.02,
+              "bos_token_id": names[begin], "eos_token_id": names.get(end, names[begin]), **config}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(template)
     (folder / "tokenizer_config.json").write_text(json.dumps(
-        {"bos_token": begin, "eos_token": end if end in names else begin, "pad_token": begin, "model_max_length": 2048, "tokenizer_class": "PreTrainedTokenizerFast"}))
+        {"bos_token": begin, "eos_token": end if end in names else begin, "pad_token": begin, "model_max_length": 2048,
+         "tokenizer_class": "PreTrainedTokenizerFast"}))
     return config
 
 
@@ -158,7 +178,8 @@ def make_model(folder, shape):
     folder.mkdir(parents=True)
     small_tokenizer(folder, SHAPES[shape]["vocab_size"])
     config = describe(folder, SHAPES[shape])
-    block = b"".join(struct.pack("<H", 0x3c00 + source.getrandbits(8) + (source.getrandbits(1) << 15)) for _ in range(1 << 16))
+    block = b"".join(struct.pack("<H", 0x3c00 + source.getrandbits(8) + (source.getrandbits(1) << 15))
+                     for _ in range(1 << 16))
     header, at, shapes = {"__metadata__": {"format": "pt"}}, 0, list(tensor_shapes(config))
     for name, dims in shapes:
         count = dims[0] * (dims[1] if len(dims) > 1 else 1)
@@ -180,7 +201,8 @@ class Server:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.data = folder / "data"
-        self.process = subprocess.Popen([binary, "serve", "--no-auth", "--port", "0", "--data", self.data, "--models", models],
+        self.process = subprocess.Popen([binary, "serve", "--no-auth", "--port", "0", "--data", self.data, "--models",
+                                         models],
                                         stdout=subprocess.PIPE, stderr=open(folder / "server.log", "w"), text=True)
         found = re.search(r"http://127.0.0.1:(\d+)", self.process.stdout.readline())
         if not found:
@@ -188,7 +210,9 @@ class Server:
         self.port = int(found.group(1))
 
     def call(self, method, path, body=None):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1{path}", None if body is None else json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1{path}",
+                                         None if body is None else json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"}, method=method)
         try:
             with urllib.request.urlopen(request) as answer:
                 return json.load(answer)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Two figures of the service: seconds from POST to the start of a job's first step, and the server's memory while a large file comes in.
+"""Two figures of the service: seconds from POST to the start of a job's first step, and the server's memory while a
+large file comes in.
 
 usage: service.py --model DIR [--gigabytes N]      DIR: a small Hugging Face folder such as stories260K
 """
@@ -20,7 +21,8 @@ BLOCK = b'{"text": "The bird went to the old house and sang a song about the sea
 
 
 def call(url, method, path, body=None):
-    request = urllib.request.Request(url + path, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}, method=method)
+    request = urllib.request.Request(url + path, json.dumps(body).encode() if body else None,
+                                     {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
@@ -50,10 +52,12 @@ def peak_rss_mb(pid):
 def first_step_seconds(url, model, file_id, data):
     """The `start` event's time is when the first step begins; both ends are on the wall clock of this machine."""
     begin = time.time()
-    job = call(url, "POST", "/v1/fine_tuning/jobs", {"model": model, "training_file": file_id, "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-4}})
+    job = call(url, "POST", "/v1/fine_tuning/jobs", {"model": model, "training_file": file_id,
+                                                     "hyperparameters": {"n_epochs": 1, "learning_rate": 1e-4}})
     while call(url, "GET", f"/v1/fine_tuning/jobs/{job['id']}")["status"] not in ("succeeded", "failed"):
         time.sleep(0.05)
-    events = [json.loads(line) for line in (data / "runs" / job["id"] / "attempts/0001/events.jsonl").read_text().splitlines()]
+    path = data / "runs" / job["id"] / "attempts/0001/events.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
     return next(e["time"] for e in events if e["kind"] == "start") / 1000 - begin
 
 
@@ -65,21 +69,27 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(dir=ROOT / "build"))
     (folder / "models/bench").mkdir(parents=True)
     (folder / "models/bench/model").symlink_to(options.model.resolve())
-    server = subprocess.Popen([ROOT / "build/attune", "serve", "--no-auth", "--port", "0", "--data", folder / "data", "--models", folder / "models"],
+    server = subprocess.Popen([ROOT / "build/attune", "serve", "--no-auth", "--port", "0", "--data", folder / "data",
+                               "--models", folder / "models"],
                               stdout=subprocess.PIPE, text=True)
     url = re.search(r"http://\S+", server.stdout.readline()).group(0)
     try:
         lines = "".join(json.dumps({"text": f"The {i} birds sang."}) + "\n" for i in range(100)).encode()
-        boundary = b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"s.jsonl\"\r\n\r\n"
-        request = urllib.request.Request(url + "/v1/files", boundary + lines + b"\r\n--b--\r\n", {"Content-Type": "multipart/form-data; boundary=b"})
+        boundary = (b"--b\r\nContent-Disposition: form-data; "
+                    b"name=\"purpose\"\r\n\r\nfine-tune\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; "
+                    b"filename=\"s.jsonl\"\r\n\r\n")
+        request = urllib.request.Request(url + "/v1/files", boundary + lines + b"\r\n--b--\r\n",
+                                         {"Content-Type": "multipart/form-data; boundary=b"})
         small = json.load(urllib.request.urlopen(request))["id"]
         times = [first_step_seconds(url, "bench/model", small, folder / "data") for _ in range(7)]
-        print(f"POST to the start of the first step: median {statistics.median(times):.3f} s, of {len(times)}: {' '.join(f'{t:.3f}' for t in times)}")
+        print(f"POST to the start of the first step: median {statistics.median(times):.3f} s, of {len(times)}: "
+              f"{' '.join(f'{t:.3f}' for t in times)}")
         blocks = int(options.gigabytes * 1e9 / len(BLOCK)) + 1
         begin = time.time()
         file = upload(url, blocks)
         seconds = time.time() - begin
-        print(f"{file['bytes'] / 1e9:.2f} GB uploaded and checked in {seconds:.1f} s ({file['bytes'] / 1e6 / seconds:.0f} MB/s), status {file['status']}; "
+        print(f"{file['bytes'] / 1e9:.2f} GB uploaded and checked in {seconds:.1f} s "
+              f"({file['bytes'] / 1e6 / seconds:.0f} MB/s), status {file['status']}; "
               f"server's peak resident memory {peak_rss_mb(server.pid):.1f} MB")
     finally:
         server.terminate()

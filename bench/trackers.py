@@ -79,7 +79,8 @@ def start_server(data):
     """On the last processor, which its children inherit."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     server = subprocess.Popen([ROOT / "build/attune", "serve", "--data", data, "--models", ROOT / "models",
-                               "--port", "0", "--no-auth", "--jobs", "2", "--nice", "0", "--outgoing", f"internal:{NOBODY}"],
+                               "--port", "0", "--no-auth", "--jobs", "2", "--nice", "0", "--outgoing",
+                               f"internal:{NOBODY}"],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return server, re.search(r"http://[\d.:]+", server.stdout.readline()).group(0)
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""The peer of bench/train.py: the same steps in PyTorch, transformers and PEFT, with the settings that were found fastest.
+"""The peer of bench/train.py: the same steps in PyTorch, transformers and PEFT, with the settings that were found
+fastest.
 
 usage: train_peer.py make CONFIG FOLDER            a model of that shape with random weights, bf16
        train_peer.py train MODEL STEPS.json [--lora R] [--kind packed|padded] [--precision autocast|bf16]
                                                    [--attention documents|mask]
 
-Faster than what transformers does by itself: logits of supervised tokens alone, AdamW fused. Packed rows attend document by document, or
-under a block mask. With --precision autocast weights are f32 and products bf16; with bf16 weights are bf16 beside f32
-masters. Of an adapter's base there is only bf16 either way. Prints one JSON object a step: seconds, tokens, supervised, loss, grad_norm.
+Faster than what transformers does by itself: logits of supervised tokens alone, AdamW fused. Packed rows attend
+document by document, or under a block mask. With --precision autocast weights are f32 and products bf16; with bf16
+weights are bf16 beside f32 masters. Of an adapter's base there is only bf16 either way. Prints one JSON object a step:
+seconds, tokens, supervised, loss, grad_norm.
 """
 import argparse
 import contextlib
@@ -26,7 +28,8 @@ def attend_documents(module, query, key, value, attention_mask, scaling=None, dr
     out = torch.zeros_like(query)
     for row, begin, end in borders:
         part = (slice(row, row + 1), slice(None), slice(begin, end))
-        out[part] = F.scaled_dot_product_attention(query[part], key[part], value[part], is_causal=True, scale=scaling, enable_gqa=True)
+        out[part] = F.scaled_dot_product_attention(query[part], key[part], value[part], is_causal=True, scale=scaling,
+                                                   enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -42,13 +45,15 @@ def make(config, folder):
 def load(options):
     is_half = options.lora or options.precision == "bf16"
     attention = "documents" if options.kind == "packed" and options.attention == "documents" else "sdpa"
-    model = transformers.AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16 if is_half else torch.float32,
+    model = transformers.AutoModelForCausalLM.from_pretrained(options.model,
+                                                              dtype=torch.bfloat16 if is_half else torch.float32,
                                                               attn_implementation=attention)
     causal = model
     if options.lora:
         import peft
         names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        model = peft.get_peft_model(model, peft.LoraConfig(r=options.lora, lora_alpha=2 * options.lora, target_modules=names))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=options.lora, lora_alpha=2 * options.lora,
+                                                           target_modules=names))
     model.train()
     return model, causal
 
@@ -124,7 +129,8 @@ def train(options):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         masters.give_values()
-        print(json.dumps({"seconds": time.monotonic() - started, "tokens": int(batch[3].sum()), "supervised": supervised, "loss": float(loss),
+        print(json.dumps({"seconds": time.monotonic() - started, "tokens": int(batch[3].sum()),
+                          "supervised": supervised, "loss": float(loss),
                           "grad_norm": float(norm)}), flush=True)
 
 

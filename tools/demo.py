@@ -43,7 +43,8 @@ class Api:
     def upload(self, path):
         boundary = uuid.uuid4().hex
         body = (f"--{boundary}\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n"
-                f"--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{path.name}\"\r\n\r\n").encode()
+                f"--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; "
+                f"filename=\"{path.name}\"\r\n\r\n").encode()
         body += path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
         return self.call("POST", "/v1/files", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
 
@@ -81,7 +82,8 @@ def watch(api, job_id, quiet):
     losses, last, shown = [], None, 0
     while True:
         job = api.call("GET", f"/v1/fine_tuning/jobs/{job_id}")
-        events = api.call("GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=1000" + (f"&after={last}" if last else ""))["data"]
+        events = api.call("GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=1000"
+                          + (f"&after={last}" if last else ""))["data"]
         for event in events:
             last = event["id"]
             if "train_loss" in event["data"] and event["type"] == "metrics":
@@ -111,7 +113,8 @@ def draw(losses, width=64, height=10):
     for row, cells in enumerate(rows):
         label = f"{top - (top - low) * row / (height - 1):6.2f}" if row in (0, height // 2, height - 1) else " " * 6
         print(f"{label} |{''.join(cells)}")
-    print(f"       +{'-' * len(means)}\n        step 1{' ' * (len(means) - 6 - len(str(len(losses))) - 5)}step {len(losses)}\n")
+    print(f"       +{'-' * len(means)}\n        step 1{' ' * (len(means) - 6 - len(str(len(losses))) - 5)}step "
+          f"{len(losses)}\n")
 
 
 def share(api, model, prompts):
@@ -125,8 +128,9 @@ def download(api, job_id, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for file_id in checkpoint["result_files"]:
         name = api.call("GET", f"/v1/files/{file_id}")["filename"].split("/")[-1]
-        with urllib.request.urlopen(f"{api.url}/v1/files/{file_id}/content") as answer, open(folder / name, "wb") as file:
-            shutil.copyfileobj(answer, file)
+        with urllib.request.urlopen(f"{api.url}/v1/files/{file_id}/content") as answer:
+            with open(folder / name, "wb") as file:
+                shutil.copyfileobj(answer, file)
     return checkpoint
 
 

@@ -129,7 +129,8 @@ def politeness(dice):
     return pair(dice, "greet", "greet_back")
 
 
-SHARES = [(0.26, about_story), (0.08, about_world), (0.05, counting), (0.20, lost_thing), (0.10, memory), (0.08, copying),
+SHARES = [(0.26, about_story), (0.08, about_world), (0.05, counting), (0.20, lost_thing), (0.10, memory),
+          (0.08, copying),
           (0.13, list_copying), (0.08, story_request), (0.02, politeness)]
 
 

@@ -3,8 +3,9 @@
 A rule is a list of alternatives. An alternative is a row of words and holes. `<role:symbol>` is a hole: the symbol
 is a class of the lexicon or a part of the grammar; the role says which known thing fills it. Inside a part, a role
 that begins with a point continues the role of the hole that the part fills, so `<o:the>` with the part
-`the <.colour:colour> <.noun:noun>` asks for `o.colour` and `o.noun`. A whole part may be given as well. A hole without a known filler takes any member.
-`a` stands for a or an. Sentences are written in lower case; the first letter is raised at the end.
+`the <.colour:colour> <.noun:noun>` asks for `o.colour` and `o.noun`. A whole part may be given as well. A hole without
+a known filler takes any member. `a` stands for a or an. Sentences are written in lower case; the first letter is raised
+at the end.
 
 The recogniser ignores roles. It follows every derivation at once: `spans(symbol, i)` is the set of positions where
 the symbol can end when it starts at word i, so a sentence is accepted when some sentence rule ends at its last word.

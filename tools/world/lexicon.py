@@ -57,9 +57,12 @@ frog|in a pond|croak|flies|four|jump; bee|in a hive|buzz|honey|six|fly; owl|in a
 mouse|in a hole|squeak|cheese|four|hide; bird|in a nest|tweet|seeds|two|sing; lion|in the grassland|roar|meat|four|roar
 bear|in a cave|growl|honey|four|climb; wolf|in a forest|howl|meat|four|howl; snake|in the grass|hiss|mice|zero|slide
 fox|in a den|yap|hens|four|run; rabbit|in a burrow|squeak|carrots|four|hop; monkey|in a jungle|chatter|bananas|two|climb
-fish|in the water|blub|worms|zero|swim; whale|in the sea|sing|small fish|zero|dive; crab|on the beach|click|shells|eight|dig
-ant|in the ground|nothing|crumbs|six|carry; spider|in a web|nothing|flies|eight|spin; deer|in a forest|grunt|leaves|four|jump
-donkey|in a stable|bray|hay|four|walk; parrot|in a jungle|squawk|nuts|two|talk; turtle|in a pond|nothing|leaves|four|swim
+fish|in the water|blub|worms|zero|swim; whale|in the sea|sing|small fish|zero|dive
+crab|on the beach|click|shells|eight|dig
+ant|in the ground|nothing|crumbs|six|carry; spider|in a web|nothing|flies|eight|spin
+deer|in a forest|grunt|leaves|four|jump
+donkey|in a stable|bray|hay|four|walk; parrot|in a jungle|squawk|nuts|two|talk
+turtle|in a pond|nothing|leaves|four|swim
 goose|on a pond|honk|grass|two|swim; crow|in a tree|caw|corn|two|fly; seal|in the sea|bark|fish|zero|swim
 squirrel|in a tree|chirp|nuts|four|climb; camel|in a desert|grunt|grass|four|walk""".replace("\n", ";").split(";"):
     animal, home, sound, food, legs, skill = line.strip().split("|")
@@ -71,14 +74,18 @@ KINDS = words("kind brave clever quiet funny gentle shy proud busy happy")
 FEELINGS = words("happy sad proud tired angry glad afraid hungry calm bored surprised worried")
 WEATHERS = words("sunny rainy windy cold warm cloudy snowy foggy hot quiet bright wet")
 TIMES = phrases("""one day, one morning, one evening, one afternoon, in the morning, after lunch, before dinner,
-on Monday, on Tuesday, on Wednesday, on Thursday, on Friday, on Saturday, on Sunday, early in the day, late in the day""")
+on Monday, on Tuesday, on Wednesday, on Thursday, on Friday, on Saturday, on Sunday, early in the day,
+late in the day""")
 HOW = words("slowly quickly quietly happily gently carefully loudly proudly softly bravely")
-GAMES = phrases("""hide and seek, football, tag, chess, catch, cards, a game, a song, with blocks, in the sand, with marbles""")
+GAMES = phrases("""hide and seek, football, tag, chess, catch, cards, a game, a song, with blocks, in the sand,
+with marbles""")
 JOBS = {"baker": "bakes bread", "farmer": "grows corn", "teacher": "teaches children", "doctor": "helps sick people",
         "sailor": "sails ships", "painter": "paints pictures", "singer": "sings songs", "tailor": "sews clothes",
         "cook": "makes soup", "driver": "drives a bus", "builder": "builds houses", "fisher": "catches fish",
-        "pilot": "flies planes", "nurse": "cares for sick people", "writer": "writes books", "gardener": "plants flowers",
-        "miller": "grinds corn", "shepherd": "keeps sheep", "dancer": "dances on a stage", "clown": "makes people laugh"}
+        "pilot": "flies planes", "nurse": "cares for sick people", "writer": "writes books",
+        "gardener": "plants flowers",
+        "miller": "grinds corn", "shepherd": "keeps sheep", "dancer": "dances on a stage",
+        "clown": "makes people laugh"}
 OPPOSITES = {}
 for pair in words("""big/small hot/cold up/down day/night happy/sad old/young fast/slow wet/dry open/closed full/empty
 hard/soft high/low long/short loud/quiet near/far rich/poor strong/weak early/late light/dark clean/dirty good/bad
@@ -101,7 +108,8 @@ USES = {"a hammer": "hit nails", "a needle": "sew clothes", "a spoon": "eat soup
         "a mirror": "see your face", "a book": "read stories", "a candle": "make light", "a rope": "tie things"}
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words("January February March April May June July August September October November December")
-SEASONS = {"spring": "the flowers grow", "summer": "the sun is hot", "autumn": "the leaves fall", "winter": "the snow falls"}
+SEASONS = {"spring": "the flowers grow", "summer": "the sun is hot", "autumn": "the leaves fall",
+           "winter": "the snow falls"}
 GREETINGS = phrases("hello, hi, good morning, good evening, good day")
 
 PEOPLE = {name: {"he": "she", "him": "her", "his": "her", "child": "girl"} for name in GIRLS}
@@ -112,7 +120,8 @@ CLASSES = {
     "name": GIRLS + BOYS, "pet_name": PET_NAMES, "he": ["he", "she"], "him": ["him", "her"], "his": ["his", "her"],
     "child": ["boy", "girl"], "colour": COLOURS, "noun": list(THINGS), "food": list(FOODS),
     "one": list(COUNTED), "many": list(COUNTED.values()), "number": NUMBERS[2:], "place": list(PLACES),
-    "at": [f"{prep} the {place}" for place, prep in PLACES.items()], "spot": SPOTS, "animal": list(ANIMALS), "pet": PETS,
+    "at": [f"{prep} the {place}" for place, prep in PLACES.items()], "spot": SPOTS, "animal": list(ANIMALS),
+    "pet": PETS,
     "home": sorted({a["home"] for a in ANIMALS.values()}), "sound": sorted({a["sound"] for a in ANIMALS.values()}),
     "eats": sorted({a["food"] for a in ANIMALS.values()}), "legs": sorted({a["legs"] for a in ANIMALS.values()}),
     "skill": sorted({a["skill"] for a in ANIMALS.values()}), "size": SIZES, "kind": KINDS, "feeling": FEELINGS,
