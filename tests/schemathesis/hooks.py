@@ -2,7 +2,9 @@
 import itertools
 import os
 import pathlib
+import urllib.parse
 
+import requests
 import schemathesis
 from hypothesis import strategies
 
@@ -35,8 +37,10 @@ def is_empty(value):
 
 @schemathesis.hook
 def filter_query(context, query):
-    """What is empty on the wire counts as absent, on every route: an object without members that was meant to be wrong is not."""
-    return not query or not any(is_empty(value) for value in query.values())
+    """What is empty on the wire counts as absent, on every route: an object without members that was meant to be wrong is not, nor
+    is one with a member without a name, of which the wire has the names."""
+    sent = urllib.parse.urlsplit(requests.Request("GET", "http://x", params=query).prepare().url).query
+    return not query or not any(is_empty(value) for value in [*query.values(), *dict(reversed(urllib.parse.parse_qsl(sent, True))).values()])
 
 
 @schemathesis.hook
