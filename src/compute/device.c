@@ -120,6 +120,20 @@ const struct aside *device_aside(const struct backend *backend)
     return module && module->backend == backend ? module->aside : NULL;
 }
 
+const struct graphs *device_graphs(const struct backend *backend)
+{
+    const struct cuda_module *module = backend->memory ? open_module(NULL) : NULL;
+
+    return module && module->backend == backend ? module->graphs : NULL;
+}
+
+bool device_wants_graphs(void)
+{
+    const char *wish = getenv("ATTUNE_CUDA_GRAPHS");
+
+    return wish && strcmp(wish, "0") != 0;
+}
+
 int device_count(struct err *err)
 {
     const struct cuda_module *module = open_module(err);

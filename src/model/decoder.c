@@ -135,7 +135,7 @@ static void place_pending(struct model *m, size_t T)
 }
 
 /* The first carving tells the bytes, the second the addresses. */
-static bool allocate(struct model *m, struct err *err)
+static bool allocate(struct model *m, bool has_graphs, struct err *err)
 {
     uint64_t scratch_bytes = 0;
 
@@ -154,6 +154,8 @@ static bool allocate(struct model *m, struct err *err)
         size_t T = (size_t)m->plan.tokens;
         m->host_batch = arena_new_array(&m->arena, int32_t, 7 * T + 1);
         place_pending(m, T);
+        if (has_graphs)
+            graphs_open(m);
     }
     return true;
 }
@@ -204,7 +206,7 @@ bool model_open(struct model **model, const char *folder, const struct model_opt
         goto out;
     if (!make_plan(m, options, err))
         goto out;
-    if (!allocate(m, err))
+    if (!allocate(m, options->has_graphs, err))
         goto out;
     if (!fill(m, options, err))
         goto out;
@@ -345,18 +347,18 @@ void model_queue_pass(struct model *m, const struct batch *batch, bool has_grads
                       struct model_result *result)
 {
     struct pass pass = {.step = has_grads ? step : NULL, .begins_grads = has_grads && m->grads_lie_over};
-    struct batch weighed = *batch, here;
+    struct batch weighed = graphs_batch(m, batch), here;
 
     ASSERT(!has_grads || m->is_trained);
     ASSERT(!pass.begins_grads || !m->has_gradients);
     m->has_gradients |= has_grads;
     check_batch(m, batch);
-    place_tokens(m, batch);
-    here = memory_batch(m, batch);
+    place_tokens(m, &weighed);
+    here = memory_batch(m, &weighed);
     pass.batch = &here;
     if (m->load.at)
         memory_zero(m, m->load.at, (size_t)m->load.rows * (size_t)m->load.ld * dtype_bytes(m->load.type));
-    forward_layers(m, &pass);
+    graphs_forward(m, &pass);
     if (pass.step && step->weigh) {
         model_finish(m);
         head_pass(m, &pass, false);
@@ -367,14 +369,14 @@ void model_queue_pass(struct model *m, const struct batch *batch, bool has_grads
         here = memory_batch(m, &weighed);
     }
     if (has_grads) /* rows without a label get nothing from the head */
-        memory_zero(m, m->dr.at, (size_t)batch->T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
+        memory_zero(m, m->dr.at, (size_t)here.T * (size_t)m->dr.ld * dtype_bytes(m->dr.type));
     if (pass.begins_grads)
         grads_begin(m, -1, batch->head_row_count > 0);
     head_pass(m, &pass, has_grads);
     if (has_grads && m->config.moe.experts)
         result->loss += experts_balance(m, batch->T, balance_coefficient(m, batch, step));
     if (has_grads)
-        backward_layers(m, &pass);
+        graphs_backward(m, &pass);
     fetch_rows(m, batch->head_row_count);
     end_pass(m, &weighed, result);
     if (pass.step && step->weigh)

@@ -25,6 +25,7 @@ struct model_options {
     int32_t slot_rank;          /* inference without an adapter: largest rank that model/adapter.h may open; 0: none */
     const struct backend *backend;
     int device;                 /* of a backend with several */
+    bool has_graphs;            /* passes that come again are launched as graphs, by a device that has them */
     struct pool *pool;                                       /* borrowed */
     int thread_count; /* of a plan without a pool; 0: 1 */
     int32_t row_tokens, tokens_wanted, step_tokens, positions, head_rows; /* as in struct plan_request */

@@ -138,6 +138,8 @@ struct model {
         uint8_t *row_hit;
     } pending[PENDING_MAX]; /* passes whose losses are on their way */
     int pending_count;
+    const struct graphs *graphs; /* NULL: a pass is launched one by one */
+    int32_t *padded;             /* with them: a batch whose T is one of few, on the host */
 };
 
 /* Whether the plan put it into memory of the host that the device reaches. */
@@ -224,6 +226,13 @@ double experts_balance(struct model *model, int32_t T, double coefficient);
  */
 void head_pass(struct model *model, const struct pass *pass, bool has_grads);
 void backward_layers(struct model *model, const struct pass *pass);
+
+/* graphs.c: graphs from now on, where the device has them; forward_layers and backward_layers by way of them.
+ * graphs_batch: the batch as passes take it then, good until the next one. */
+void graphs_open(struct model *model);
+struct batch graphs_batch(struct model *model, const struct batch *batch);
+void graphs_forward(struct model *model, const struct pass *pass);
+void graphs_backward(struct model *model, const struct pass *pass);
 
 /* probe.c: after a product of a layer that may have an adapter. */
 void probe_product(struct model *model, struct probe *probe, enum slot slot, int32_t layer, const struct op_linear *op);

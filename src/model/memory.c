@@ -199,13 +199,13 @@ struct mat memory_view(struct model *m, struct mat mat, void **copy)
     return mat;
 }
 
-/* Arrays of a batch one behind the other: how many numbers each has. */
+/* Arrays of a batch one behind the other, T numbers apart: batches of equal T have them at the same addresses. */
 enum { BATCH_ARRAYS = 7 };
 
 struct batch memory_batch(struct model *m, const struct batch *batch)
 {
     struct batch here = *batch;
-    size_t T = (size_t)batch->T, n = (size_t)batch->head_row_count, at = 0;
+    size_t T = (size_t)batch->T, n = (size_t)batch->head_row_count, at = 0, end = 0;
     struct {
         const void **array;
         size_t count;
@@ -220,10 +220,12 @@ struct batch memory_batch(struct model *m, const struct batch *batch)
     for (int i = 0; i < BATCH_ARRAYS; i++) {
         if (!*arrays[i].array)
             continue;
+        ASSERT(arrays[i].count <= T + 1);
         memcpy(m->host_batch + at, *arrays[i].array, arrays[i].count * sizeof(int32_t));
         *arrays[i].array = m->device_batch + at;
-        at += arrays[i].count;
+        end = at + arrays[i].count;
+        at += T;
     }
-    memory_write(m, m->device_batch, m->host_batch, at * sizeof(int32_t));
+    memory_write(m, m->device_batch, m->host_batch, end * sizeof(int32_t));
     return here;
 }

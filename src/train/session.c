@@ -1,5 +1,6 @@
 #include "base/hash.h"
 #include "compute/device.h"
+#include "compute/graphs.h"
 #include "os/clock.h"
 #include "text/tokenizer.h"
 #include "train/train_int.h"
@@ -389,6 +390,7 @@ struct model_options session_model_options(const struct session *s, uint32_t row
         .adapter_folder = s->config.adapter_path,
         .backend = s->backend,
         .device = s->device,
+        .has_graphs = device_wants_graphs(),
         .pool = s->pool,
         .thread_count = (int)(s->config.threads ? s->config.threads : pool_cores()),
         .row_tokens = (int32_t)row,

@@ -379,6 +379,8 @@ cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags)
 {
     int free_at = 0;
 
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     while (free_at < PINNED_MAX && pinned[free_at].at)
         free_at++;
@@ -392,6 +394,8 @@ cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags)
 
 cudaError_t cudaFreeHost(void *at)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     deliver();
     for (int i = 0; i < PINNED_MAX; i++)
@@ -446,12 +450,16 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     event->stream = stream;
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     if (event->stream)
         catch_up(event->stream);
@@ -461,6 +469,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     if (event->stream && event->stream->is_aside)
         catch_up(event->stream);
@@ -474,11 +484,15 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     static int asked;
 
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     return ++asked % 3 ? cudaErrorNotReady : cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     deliver();
     catch_up(stream);
@@ -521,6 +535,8 @@ cudaError_t cudaMalloc(void **at, size_t bytes)
 {
     size_t whole = (bytes + 4095) / 4096 * 4096 + 4096; /* with a page between */
 
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     pthread_mutex_lock(&device.lock);
     if (!arena.at)
         arena.at = (char *)mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -540,6 +556,8 @@ cudaError_t cudaMalloc(void **at, size_t bytes)
 /* Pages go back when nothing is left. */
 cudaError_t cudaFree(void *at)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     if ((char *)at < arena.at || (char *)at >= arena.at + ARENA_BYTES) {
         free(at);
         return cudaSuccess;
@@ -556,20 +574,24 @@ cudaError_t cudaFree(void *at)
 
 cudaError_t cudaMallocManaged(void **at, size_t bytes, unsigned flags)
 {
+    if (emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
     return posix_memalign(at, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream)
 {
-    pthread_mutex_lock(&device.lock);
-    open_arena(true);
-    memset(at, value, bytes);
-    pthread_mutex_unlock(&device.lock);
+    emulate_queue(stream, [=] {
+        pthread_mutex_lock(&device.lock);
+        open_arena(true);
+        memset(at, value, bytes);
+        pthread_mutex_unlock(&device.lock);
+    });
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
-                              cudaMemcpyKind kind, cudaStream_t stream)
+static void copy(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
+                 cudaMemcpyKind kind, cudaStream_t stream)
 {
     pthread_mutex_lock(&device.lock);
     open_arena(true);
@@ -580,6 +602,14 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t f
     for (size_t r = 0; r < rows && !(rows == 1 && is_pinned(to)); r++)
         memcpy((char *)to + r * to_ld, (const char *)from + r * from_ld, row_bytes);
     pthread_mutex_unlock(&device.lock);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_ld, const void *from, size_t from_ld, size_t row_bytes, size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream)
+{
+    if (emulate_records(stream) && !is_pinned(kind == cudaMemcpyDeviceToHost ? to : from) && emulate_forbids())
+        return cudaErrorStreamCaptureUnsupported;
+    emulate_queue(stream, [=] { copy(to, to_ld, from, from_ld, row_bytes, rows, kind, stream); });
     return cudaSuccess;
 }
 

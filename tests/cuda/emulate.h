@@ -6,7 +6,8 @@
  * their order shows as other bits. What is fetched to shared memory comes as late as a kernel's waits allow. Memory of
  * cudaMalloc faults when the host touches it behind a synchronization; when it is fresh it is not zero. What is copied
  * to memory of cudaHostAlloc comes with the next synchronization and is not a number until then; on a stream that has
- * waited for another it is read and comes as late as the waits for its events allow. */
+ * waited for another it is read and comes as late as the waits for its events allow. What a stream records does not
+ * run; a graph runs it, with copies of the arguments that it was recorded with. */
 #pragma once
 
 #include <math.h>
@@ -74,18 +75,43 @@ template <typename T> static inline T emulate_shuffle(T value, int lane)
 #define SHUFFLE_XOR(value, mask) emulate_shuffle(value, (int)(threadIdx.x % 32) ^ (mask))
 #define SHUFFLE(value, lane) emulate_shuffle(value, lane)
 
+/* --- launches, and graphs of them --- */
+
+typedef struct emulated_stream *cudaStream_t;
+typedef struct emulated_graph *cudaGraph_t, *cudaGraphExec_t;
+
+bool emulate_records(cudaStream_t stream); /* into a graph, by this thread */
+bool emulate_forbids(void);                /* whether this thread records anything: what it has is void then */
+/* False: the stream does not record. Else its graph has the work and a copy of what it is told. */
+bool emulate_keep(cudaStream_t stream, void (*run)(void *), const void *context, size_t bytes);
+void emulate_load(const void *kernel);
+
+/* Now, or as a part of the graph that the stream records. */
+template <typename F> static inline void emulate_queue(cudaStream_t stream, F work)
+{
+    static_assert(__is_trivially_copyable(F), "a graph has copies of what its work is told");
+    if (!emulate_keep(stream, [](void *context) { (*(F *)context)(); }, &work, sizeof work))
+        work();
+}
+
 void emulate_launch(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes, void (*run)(void *),
                     void *context);
-template <typename F>
-static inline void emulate_launch_of(const char *kernel, struct dim3 grid, unsigned threads, size_t shared_bytes,
-                                     F body)
+template <typename... P, typename... A>
+static inline void emulate_launch_of(cudaStream_t stream, const char *name, struct dim3 grid, unsigned threads,
+                                     size_t shared_bytes, void (*kernel)(P...), A... arguments)
 {
-    emulate_launch(kernel, grid, threads, shared_bytes, [](void *context) { (*(F *)context)(); }, &body);
+    auto thread = [=] { kernel(arguments...); };
+
+    emulate_load((const void *)kernel);
+    emulate_queue(stream, [=] {
+        emulate_launch(name, grid, threads, shared_bytes, [](void *context) { (*(decltype(thread) *)context)(); },
+                       (void *)&thread);
+    });
 }
 #define LAUNCH(queue, kernel, grid, threads, ...)                                                                      \
-    emulate_launch_of(#kernel, grid, threads, 0, [&] { kernel(__VA_ARGS__); })
+    emulate_launch_of(cuda_state_of(queue)->stream, #kernel, grid, threads, 0, kernel, __VA_ARGS__)
 #define LAUNCH_SHARED(queue, kernel, grid, threads, bytes, ...)                                                        \
-    emulate_launch_of(#kernel, grid, threads, bytes, [&] { kernel(__VA_ARGS__); })
+    emulate_launch_of(cuda_state_of(queue)->stream, #kernel, grid, threads, bytes, kernel, __VA_ARGS__)
 
 static inline float wide_of(unsigned short half)
 {
@@ -123,10 +149,17 @@ static inline float multiply_then_add(float a, float b, float c)
 
 /* --- the runtime --- */
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100, cudaErrorNotReady = 600 };
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNoDevice = 100,
+    cudaErrorNotReady = 600,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901
+};
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
-typedef struct emulated_stream *cudaStream_t;
 typedef struct emulated_event *cudaEvent_t;
 struct cudaDeviceProp {
     char name[256];
@@ -176,6 +209,13 @@ cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+/* There is no room for one with ATTUNE_EMULATED_NO_GRAPHS. */
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     return cudaEventCreate(event);
@@ -194,7 +234,17 @@ static inline cudaError_t cudaGetLastError(void)
 }
 static inline const char *cudaGetErrorString(cudaError_t error)
 {
-    return error == cudaErrorNoDevice ? "there is no device" : error ? "there is no room" : "no error";
+    switch (error) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorNoDevice:
+        return "there is no device";
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+        return "not while a stream is recorded";
+    default:
+        return "there is no room";
+    }
 }
 
 /* cuBLASLt, opened as a library; see emulate_blas.cpp. */

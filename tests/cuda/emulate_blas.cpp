@@ -98,36 +98,65 @@ static float element(const void *at, const struct layout *layout, bool is_turned
 }
 
 /* d = alpha · op(a)·op(b) + beta · c */
+struct matrix {
+    void *at;
+    struct layout layout;
+};
+struct multiply {
+    struct matrix a, b, c, d;
+    bool is_a_turned, is_b_turned;
+    uint64_t depth;
+    float alpha, beta;
+};
+
+static void run_multiply(const struct multiply &op)
+{
+    const struct layout &shape = op.d.layout;
+
+    emulate_memory_open(true);
+    for (uint64_t j = 0; j < shape.cols; j++)
+        for (uint64_t i = 0; i < shape.rows; i++) {
+            uint64_t index = j * (uint64_t)shape.ld + i;
+            float sum = 0;
+            for (uint64_t k = 0; k < op.depth; k++)
+                sum += element(op.a.at, &op.a.layout, op.is_a_turned, i, k) *
+                       element(op.b.at, &op.b.layout, op.is_b_turned, k, j);
+            sum = op.alpha * sum + (op.beta != 0 ? op.beta * element(op.c.at, &op.c.layout, false, i, j) : 0);
+            if (shape.type == TYPE_BF16)
+                ((unsigned short *)op.d.at)[index] = half_of(sum);
+            else
+                ((float *)op.d.at)[index] = sum;
+        }
+    emulate_memory_open(false);
+}
+
+static struct matrix matrix_of(const void *at, void *layout)
+{
+    return {(void *)at, *(struct layout *)layout};
+}
+
 static int matmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b,
                   void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,
                   const uint64_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
-    const struct layout *la = (struct layout *)a_layout, *lb = (struct layout *)b_layout;
-    const struct layout *ld = (struct layout *)d_layout;
     const int *turned = ((struct desc *)desc)->turned;
-    uint64_t depth = turned[0] ? la->rows : la->cols;
-    float by = *(const float *)alpha, keep = *(const float *)beta;
+    struct multiply op = {matrix_of(a, a_layout),
+                          matrix_of(b, b_layout),
+                          matrix_of(c, c_layout),
+                          matrix_of(d, d_layout),
+                          turned[0] != 0,
+                          turned[1] != 0,
+                          0,
+                          *(const float *)alpha,
+                          *(const float *)beta};
+    const struct layout &la = op.a.layout, &lb = op.b.layout, &lc = op.c.layout, &ld = op.d.layout;
 
-    const struct layout *lc = (struct layout *)c_layout;
-
-    if (lc->type != ld->type || lc->rows != ld->rows || lc->cols != ld->cols ||
-        depth != (turned[1] ? lb->cols : lb->rows) || (turned[0] ? la->cols : la->rows) != ld->rows ||
-        (turned[1] ? lb->rows : lb->cols) != ld->cols)
+    op.depth = turned[0] ? la.rows : la.cols;
+    if (lc.type != ld.type || lc.rows != ld.rows || lc.cols != ld.cols ||
+        op.depth != (turned[1] ? lb.cols : lb.rows) || (turned[0] ? la.cols : la.rows) != ld.rows ||
+        (turned[1] ? lb.rows : lb.cols) != ld.cols)
         return NOT_SUPPORTED;
-    emulate_memory_open(true);
-    for (uint64_t j = 0; j < ld->cols; j++)
-        for (uint64_t i = 0; i < ld->rows; i++) {
-            uint64_t index = j * (uint64_t)ld->ld + i;
-            float sum = 0;
-            for (uint64_t k = 0; k < depth; k++)
-                sum += element(a, la, turned[0], i, k) * element(b, lb, turned[1], k, j);
-            sum = by * sum + (keep != 0 ? keep * element(c, lc, false, i, j) : 0);
-            if (ld->type == TYPE_BF16)
-                ((unsigned short *)d)[index] = half_of(sum);
-            else
-                ((float *)d)[index] = sum;
-        }
-    emulate_memory_open(false);
+    emulate_queue(stream, [=] { run_multiply(op); });
     return 0;
 }
 

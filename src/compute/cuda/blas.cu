@@ -295,11 +295,13 @@ bool blas_run(struct queue *queue, const struct product *p)
     plan = plan_of(blas, p);
     if (!plan->is_supported)
         return false;
-    if (plan->candidate_count > 1)
+    if (plan->candidate_count > 1) {
+        graphs_break(state);
         tune(blas, plan, p, state->stream);
+    }
     plan->candidate_count = 0;
     status = run_plan(blas, plan, p, &plan->result, p->c.at, state->stream);
-    if (status != 0)
+    if (status != 0 && !state->is_recording)
         die("cuda: cuBLASLt refused a product of %d x %d x %d with status %d", p->m, p->n, p->k, status);
     return true;
 }

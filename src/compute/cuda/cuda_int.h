@@ -12,6 +12,7 @@
 enum { THREADS = 128, WARP = 32, ROW_BLOCK = 256 };
 
 struct blas;
+struct graph_set;
 struct staging;
 
 struct cuda_state { /* of a queue */
@@ -22,6 +23,8 @@ struct cuda_state { /* of a queue */
     struct staging *staging; /* NULL: puts wait */
     cudaStream_t aside;      /* of copies beside the stream; NULL: there were none yet */
     cudaEvent_t begun, over; /* what they wait for, and the last of them */
+    struct graph_set *graphs;
+    bool is_recording;       /* what is launched goes into a graph, and does not run */
     bool is_checked;         /* ATTUNE_CUDA_CHECK: the host waits behind every launch, so an error names its kernel */
 };
 
@@ -37,10 +40,21 @@ static void cuda_check(cudaError_t error, const char *what)
         die("cuda: %s: %s", what, cudaGetErrorString(error));
 }
 
+/* The same of what may go into a graph: what that is refused for shows when it is done, and its work is then launched
+ * one by one. */
+static void cuda_queued(struct cuda_state *state, cudaError_t error, const char *what)
+{
+    if (!state->is_recording)
+        cuda_check(error, what);
+}
+
+/* Before whatever cannot go into a graph: a wait, a transfer, memory. */
+static void graphs_break(struct cuda_state *state);
+
 /* Behind every launch. */
 static inline void cuda_launched(struct queue *queue, const char *kernel)
 {
-    cuda_check(cudaGetLastError(), kernel);
+    cuda_queued(cuda_state_of(queue), cudaGetLastError(), kernel);
     if (cuda_state_of(queue)->is_checked)
         cuda_check(cudaStreamSynchronize(cuda_state_of(queue)->stream), kernel);
 }

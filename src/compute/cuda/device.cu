@@ -9,6 +9,7 @@
 #include "compute/cuda/route.cu"
 #include "compute/cuda/blas.cu"
 #include "compute/cuda/linear.cu"
+#include "compute/cuda/graphs.cu"
 
 extern "C" {
 #include "compute/cuda/module.h"
@@ -92,6 +93,7 @@ static void queue_close(struct queue *queue)
         cudaStreamSynchronize(state->stream);
     aside_close(state);
     staging_close(state->staging);
+    graphs_close(state->graphs);
     blas_close(state->blas);
     if (state->workspace)
         cudaFree(state->workspace);
@@ -110,6 +112,7 @@ static bool queue_open(struct queue *queue, struct err *err)
         die("there is no memory");
     queue->state = state;
     state->device = queue->device;
+    state->graphs = graphs_open();
     state->is_checked = getenv("ATTUNE_CUDA_CHECK") != NULL;
     error = cudaSetDevice(queue->device);
     if (error == cudaSuccess)
@@ -125,17 +128,30 @@ static bool queue_open(struct queue *queue, struct err *err)
     return true;
 }
 
+/* Before calls that cannot go into a graph. Models are loaded by several threads, each of which names the device. */
+static struct cuda_state *enter(struct queue *queue)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    if (state)
+        graphs_break(state);
+    cudaSetDevice(queue->device);
+    return state;
+}
+
 static void memory_zero(struct queue *queue, void *at, size_t bytes)
 {
+    struct cuda_state *state = cuda_state_of(queue);
+
     if (bytes)
-        cuda_check(cudaMemsetAsync(at, 0, bytes, cuda_state_of(queue)->stream), "setting memory to zero");
+        cuda_queued(state, cudaMemsetAsync(at, 0, bytes, state->stream), "setting memory to zero");
 }
 
 static void *memory_take(struct queue *queue, size_t bytes)
 {
     void *at = NULL;
 
-    cudaSetDevice(queue->device);
+    enter(queue);
     if (!bytes)
         return NULL;
     if (cudaMalloc(&at, bytes) != cudaSuccess) {
@@ -150,7 +166,7 @@ static void *memory_take_shared(struct queue *queue, size_t bytes)
 {
     void *at = NULL;
 
-    cudaSetDevice(queue->device);
+    enter(queue);
     if (!bytes || cudaMallocManaged(&at, bytes, cudaMemAttachGlobal) != cudaSuccess) {
         cudaGetLastError();
         return NULL;
@@ -161,25 +177,24 @@ static void *memory_take_shared(struct queue *queue, size_t bytes)
 
 static void memory_give(struct queue *queue, void *at)
 {
-    cudaSetDevice(queue->device);
+    enter(queue);
     if (at)
         cuda_check(cudaFree(at), "giving memory back");
 }
 
 static void queue_wait(struct queue *queue)
 {
-    cuda_check(cudaStreamSynchronize(cuda_state_of(queue)->stream), "waiting for the device");
+    cuda_check(cudaStreamSynchronize(enter(queue)->stream), "waiting for the device");
 }
 
 static void memory_move(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows,
                         cudaMemcpyKind kind)
 {
-    cudaStream_t stream = cuda_state_of(queue)->stream;
+    cudaStream_t stream = enter(queue)->stream;
     cudaError_t error;
 
     if (!row_bytes || !rows)
         return;
-    cudaSetDevice(queue->device); /* models are loaded by several threads */
     if (rows == 1 || (to.ld == row_bytes && from.ld == row_bytes))
         error = cudaMemcpyAsync(to.at, from.at, row_bytes * rows, kind, stream);
     else
@@ -196,7 +211,6 @@ static void put_staged(struct cuda_state *state, struct stretches to, struct str
 
     pthread_mutex_lock(&staging->lock);
     i = staging->next++ % STAGES;
-    cudaSetDevice(state->device);
     /* Of an event that nothing recorded it returns at once. */
     cuda_check(cudaEventSynchronize(staging->sent[i]), "waiting for a transfer");
     for (size_t r = 0; r < rows; r++)
@@ -210,7 +224,7 @@ static void put_staged(struct cuda_state *state, struct stretches to, struct str
 
 static void memory_put(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows)
 {
-    struct cuda_state *state = cuda_state_of(queue);
+    struct cuda_state *state = enter(queue);
 
     if (state->staging && row_bytes && rows && row_bytes <= STAGE_BYTES / rows) {
         put_staged(state, to, from, row_bytes, rows);
@@ -227,7 +241,7 @@ static void memory_get(struct queue *queue, struct stretches to, struct stretche
 static void memory_get_later(struct queue *queue, void *to, const void *from, size_t bytes)
 {
     if (bytes)
-        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_state_of(queue)->stream),
+        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, enter(queue)->stream),
                    "moving memory");
 }
 
@@ -240,11 +254,10 @@ static void aside_open(struct cuda_state *state)
 
 static void aside_get(struct queue *queue, void *to, const void *from, size_t bytes)
 {
-    struct cuda_state *state = cuda_state_of(queue);
+    struct cuda_state *state = enter(queue);
 
     if (!bytes)
         return;
-    cudaSetDevice(state->device);
     if (!state->aside)
         aside_open(state);
     cuda_check(cudaEventRecord(state->begun, state->stream), "copying aside");
@@ -255,7 +268,7 @@ static void aside_get(struct queue *queue, void *to, const void *from, size_t by
 
 static void aside_hold(struct queue *queue)
 {
-    struct cuda_state *state = cuda_state_of(queue);
+    struct cuda_state *state = enter(queue);
 
     if (state->aside)
         cuda_check(cudaStreamWaitEvent(state->stream, state->over, 0), "waiting for copies aside");
@@ -263,7 +276,7 @@ static void aside_hold(struct queue *queue)
 
 static void aside_wait(struct queue *queue)
 {
-    struct cuda_state *state = cuda_state_of(queue);
+    struct cuda_state *state = enter(queue);
 
     if (state->aside)
         cuda_check(cudaEventSynchronize(state->over), "waiting for copies aside");
@@ -271,7 +284,7 @@ static void aside_wait(struct queue *queue)
 
 static bool queue_is_idle(struct queue *queue)
 {
-    cudaError_t error = cudaStreamQuery(cuda_state_of(queue)->stream);
+    cudaError_t error = cudaStreamQuery(enter(queue)->stream);
 
     if (error == cudaErrorNotReady)
         cudaGetLastError(); /* which is no error: launches look for those */
@@ -284,7 +297,7 @@ static void *memory_take_host(struct queue *queue, size_t bytes)
 {
     void *at = NULL;
 
-    cudaSetDevice(queue->device);
+    enter(queue);
     if (!bytes || cudaHostAlloc(&at, bytes, cudaHostAllocDefault) != cudaSuccess) {
         cudaGetLastError();
         return NULL;
@@ -294,7 +307,7 @@ static void *memory_take_host(struct queue *queue, size_t bytes)
 
 static void memory_give_host(struct queue *queue, void *at)
 {
-    cudaSetDevice(queue->device);
+    enter(queue);
     if (at)
         cuda_check(cudaFreeHost(at), "giving memory back");
 }
@@ -410,7 +423,7 @@ static bool device_describe(int device, struct device_info *info, struct err *er
 }
 
 static const struct cuda_module module = {sizeof(struct cuda_module), ATTUNE_LAYOUT, ATTUNE_VERSION, &cuda_backend,
-                                          &cuda_aside, device_count, device_describe};
+                                          &cuda_aside, &cuda_graphs, device_count, device_describe};
 
 extern "C" __attribute__((visibility("default"))) const struct cuda_module *attune_cuda_module(void);
 const struct cuda_module *attune_cuda_module(void)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "compute/aside.h"
+#include "compute/graphs.h"
 
 struct device_info {
     char name[128];
@@ -18,6 +19,7 @@ struct cuda_module {
     const char *version; /* of attune */
     const struct backend *backend;
     const struct aside *aside;
+    const struct graphs *graphs;
     int (*device_count)(struct err *err); /* 0: none, or no driver; the reason in err */
     bool (*device_info)(int device, struct device_info *info, struct err *err);
 };
