@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "compute/cpu/cpu.h"
 #include "compute/device.h"
+#include "compute/graphs.h"
 #include "compute/selftest/selftest.h"
 #include "model/decoder.h"
 #include "os/file.h"
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 12, TOKENS = 96, THREADS = 2, RUN_STEPS = 30 };
+enum { ROUNDS = 12, TOKENS = 96, THREADS = 2, RUN_STEPS = 30, GRAPH_STEPS = 8 };
 
 /* Nothing is a multiple of a vector; random weights need no more than this. */
 static const char tiny_config[] =
@@ -34,16 +35,21 @@ struct selftest {
     int passed_count, failed_count;
 };
 
-static const char steps_name[] = "steps"; /* the part that is not of one operation */
+static const char steps_name[] = "steps", graphs_name[] = "graphs"; /* the parts that are not of one operation */
+
+static bool wants(const struct selftest *test, const char *part)
+{
+    return !test->only || strcmp(test->only, part) == 0;
+}
+
+static bool wants_models(const struct selftest *test)
+{
+    return wants(test, steps_name) || wants(test, graphs_name);
+}
 
 static bool wants_ops(const struct selftest *test)
 {
-    return !test->only || strcmp(test->only, steps_name) != 0;
-}
-
-static bool wants_steps(const struct selftest *test)
-{
-    return !test->only || strcmp(test->only, steps_name) == 0;
+    return !test->only || !wants_models(test);
 }
 
 static void count_check(struct selftest *test, bool is_ok)
@@ -90,8 +96,8 @@ struct step {
     uint64_t count;
 };
 
-/* Two documents of made-up tokens; every token but the first of each is a label. */
-static void run_step(struct model *model, struct arena *arena, struct step *step)
+/* Two documents of made-up tokens, others for another `data`; every token but the first of each is a label. */
+static void run_step(struct model *model, int data, struct arena *arena, struct step *step)
 {
     static const int32_t cu_seqlens[] = {0, TOKENS / 3, TOKENS};
     struct model_step place = {.seed = 1, .step = 1};
@@ -101,7 +107,7 @@ static void run_step(struct model *model, struct arena *arena, struct step *step
     float weights[TOKENS];
 
     for (int32_t t = 0; t < TOKENS; t++) {
-        tokens[t] = t * t % model_config(model)->vocab;
+        tokens[t] = (t * t + data) % model_config(model)->vocab;
         weights[t] = 1;
     }
     batch_make(arena, &batch, tokens, cu_seqlens, 2, NULL, weights, 1.0f / (TOKENS - 2));
@@ -113,7 +119,7 @@ static void run_step(struct model *model, struct arena *arena, struct step *step
     model_grads_read(model, step->gradient);
 }
 
-static double train_step(struct model *model, int64_t k)
+static double train_step(struct model *model, int64_t k, int data)
 {
     struct model_range range[MODEL_RANGES_MAX];
     int count = model_ranges(model, range, MODEL_RANGES_MAX);
@@ -123,7 +129,7 @@ static double train_step(struct model *model, int64_t k)
     double sumsq;
     const double *at;
 
-    run_step(model, &arena, &step);
+    run_step(model, data, &arena, &step);
     at = model_grad_sumsq(model, &sumsq);
     rule = (struct op_adamw){
         .sumsq = at, .max_norm = 1, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = k};
@@ -149,7 +155,7 @@ static bool step_of(const struct selftest *test, const char *folder, const struc
     bool ok = model_open(&model, folder, &options, err);
 
     if (ok)
-        run_step(model, arena, step);
+        run_step(model, 0, arena, step);
     model_close(model);
     pool_free(pool);
     return ok;
@@ -188,9 +194,16 @@ static bool check_step(struct selftest *test, const char *folder, enum model_pro
     return ok;
 }
 
-/* Losses of RUN_STEPS steps with AdamW on one batch. */
+/* Steps with AdamW on one batch, or on another one each, launched one by one or as graphs. */
+enum run_kind { RUN_ONE_BATCH, RUN_CHANGES, RUN_GRAPHS };
+
+struct run {
+    double loss[RUN_STEPS]; /* GRAPH_STEPS where batches change */
+    struct graph_counts graphs;
+};
+
 static bool run_of(const struct selftest *test, const char *folder, const struct backend *backend,
-                   enum model_profile profile, double losses[RUN_STEPS], struct err *err)
+                   enum model_profile profile, enum run_kind kind, struct run *run, struct err *err)
 {
     struct pool *pool = pool_new(THREADS);
     struct model_options options = {.profile = profile,
@@ -199,14 +212,17 @@ static bool run_of(const struct selftest *test, const char *folder, const struct
                                     .seed = (uint64_t)test->seed,
                                     .backend = backend,
                                     .device = test->device,
+                                    .has_graphs = kind == RUN_GRAPHS,
                                     .pool = pool,
                                     .row_tokens = TOKENS,
                                     .tokens_wanted = TOKENS};
     struct model *model = NULL;
     bool ok = model_open(&model, folder, &options, err);
 
-    for (int k = 0; ok && k < RUN_STEPS; k++)
-        losses[k] = train_step(model, k + 1);
+    for (int k = 0; ok && k < (kind == RUN_ONE_BATCH ? RUN_STEPS : GRAPH_STEPS); k++)
+        run->loss[k] = train_step(model, k + 1, kind == RUN_ONE_BATCH ? 0 : k);
+    if (ok && kind == RUN_GRAPHS)
+        run->graphs = device_graphs(backend)->counts(model_queue(model));
     model_close(model);
     pool_free(pool);
     return ok;
@@ -215,18 +231,40 @@ static bool run_of(const struct selftest *test, const char *folder, const struct
 /* A whole small run: the device's losses beside the processor's in f32. */
 static bool check_run(struct selftest *test, const char *folder, enum model_profile profile, struct err *err)
 {
-    double got[RUN_STEPS], want[RUN_STEPS], worst = 0, bound = profile == PROFILE_F32 ? 1e-3 : 5e-2;
+    struct run got, want;
+    double worst = 0, bound = profile == PROFILE_F32 ? 1e-3 : 5e-2;
     bool is_ok;
 
-    if (!run_of(test, folder, test->candidate, profile, got, err) ||
-        !run_of(test, folder, &backend_cpu, PROFILE_F32, want, err))
+    if (!run_of(test, folder, test->candidate, profile, RUN_ONE_BATCH, &got, err) ||
+        !run_of(test, folder, &backend_cpu, PROFILE_F32, RUN_ONE_BATCH, &want, err))
         return false;
     for (int k = 0; k < RUN_STEPS; k++)
-        worst = fmax(worst, fabs(got[k] / want[k] - 1));
-    is_ok = worst <= bound && want[RUN_STEPS - 1] < want[0];
+        worst = fmax(worst, fabs(got.loss[k] / want.loss[k] - 1));
+    is_ok = worst <= bound && want.loss[RUN_STEPS - 1] < want.loss[0];
     printf("  %-9s %d steps: loss %.4f to %.4f, the processor's to %.4f, off by at most %.1e, allowed %.0e  %s\n",
-           model_profile_name(profile), RUN_STEPS, got[0], got[RUN_STEPS - 1], want[RUN_STEPS - 1], worst, bound,
-           is_ok ? "ok" : "FAIL");
+           model_profile_name(profile), RUN_STEPS, got.loss[0], got.loss[RUN_STEPS - 1], want.loss[RUN_STEPS - 1],
+           worst, bound, is_ok ? "ok" : "FAIL");
+    count_check(test, is_ok);
+    return true;
+}
+
+/* A small run whose passes are launched as graphs has the bits of one without. */
+static bool check_graphs(struct selftest *test, const char *folder, enum model_profile profile, struct err *err)
+{
+    struct run with, without;
+    int differ = 0;
+    bool is_ok;
+
+    if (!run_of(test, folder, test->candidate, profile, RUN_GRAPHS, &with, err) ||
+        !run_of(test, folder, test->candidate, profile, RUN_CHANGES, &without, err))
+        return false;
+    for (int k = 0; k < GRAPH_STEPS; k++)
+        differ += with.loss[k] != without.loss[k];
+    is_ok = !differ && with.graphs.replayed > GRAPH_STEPS;
+    printf("  %-9s %d steps with graphs: %lld halves of passes one by one, %lld recorded, %lld replayed; %d losses "
+           "with other bits than without  %s\n",
+           model_profile_name(profile), GRAPH_STEPS, (long long)with.graphs.plain, (long long)with.graphs.recorded,
+           (long long)with.graphs.replayed, differ, is_ok ? "ok" : "FAIL");
     count_check(test, is_ok);
     return true;
 }
@@ -244,6 +282,19 @@ static bool make_tiny_model(struct arena *arena, char **folder, struct err *err)
     return file_replace(path_join(arena, name, "config.json"), str_of(tiny_config), err);
 }
 
+static bool run_steps(struct selftest *test, const char *folder, struct err *err)
+{
+    return check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err) &&
+           (!test->candidate->memory ||
+            (check_run(test, folder, PROFILE_F32, err) && check_run(test, folder, PROFILE_BF16, err)));
+}
+
+static bool run_graphs(struct selftest *test, const char *folder, struct err *err)
+{
+    return !device_graphs(test->candidate) ||
+           (check_graphs(test, folder, PROFILE_F32, err) && check_graphs(test, folder, PROFILE_BF16, err));
+}
+
 static bool check_steps(struct selftest *test, struct err *err)
 {
     struct arena arena = {0};
@@ -255,9 +306,8 @@ static bool check_steps(struct selftest *test, struct err *err)
         goto out;
     folder = made ? made : folder;
     printf("one step of %s\n", made ? "a small random model" : folder);
-    ok = check_step(test, folder, PROFILE_F32, err) && check_step(test, folder, PROFILE_BF16, err) &&
-         (!test->candidate->memory ||
-          (check_run(test, folder, PROFILE_F32, err) && check_run(test, folder, PROFILE_BF16, err)));
+    ok = (!wants(test, steps_name) || run_steps(test, folder, err)) &&
+         (!wants(test, graphs_name) || run_graphs(test, folder, err));
 out:
     if (made)
         dir_remove(made, NULL);
@@ -272,7 +322,7 @@ static bool check_device(struct selftest *test, struct err *err)
         return false;
     print_gpu(test->device);
     return (!wants_ops(test) || check_ops(test, test->backend_name, test->candidate, err)) &&
-           (!wants_steps(test) || check_steps(test, err));
+           (!wants_models(test) || check_steps(test, err));
 }
 
 static bool run(struct selftest *test, struct err *err)
@@ -285,21 +335,21 @@ static bool run(struct selftest *test, struct err *err)
     test->candidate = &backend_cpu;
     if (wants_ops(test))
         check_paths(test);
-    return !wants_steps(test) || check_steps(test, err);
+    return !wants_models(test) || check_steps(test, err);
 }
 
-/* An operation's trial, or the steps of a small model. */
+/* An operation's trial, or the steps of a small model, or its graphs. */
 static bool is_part(const char *name)
 {
     for (int i = 0; selftest_trial(i); i++)
         if (strcmp(name, selftest_trial(i)) == 0)
             return true;
-    return strcmp(name, steps_name) == 0;
+    return strcmp(name, steps_name) == 0 || strcmp(name, graphs_name) == 0;
 }
 
 static const char *part_names(struct arena *arena)
 {
-    const char *names = steps_name;
+    const char *names = arena_printf(arena, "%s, %s", steps_name, graphs_name);
 
     for (int i = 0; selftest_trial(i); i++)
         names = arena_printf(arena, "%s, %s", names, selftest_trial(i));
@@ -317,7 +367,8 @@ int cli_selftest(int argc, char **argv)
          NULL},
         {"seed", OPTION_INT, &test.seed, "N", "of the random operands and weights", NULL},
         {"rounds", OPTION_INT, &test.rounds, "N", "how often every operation gets new operands (1 to 10000)", NULL},
-        {"only", OPTION_TEXT, &test.only, "PART", "one operation's trial, or `steps`: a step and a run of the model",
+        {"only", OPTION_TEXT, &test.only, "PART",
+         "one operation's trial; `steps`: a step and a run of the model; or `graphs`: a run launched as graphs",
          NULL},
     };
     const struct options options = {
