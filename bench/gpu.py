@@ -19,6 +19,7 @@ import datetime
 import gc
 import json
 import math
+import os
 import pathlib
 import shutil
 import statistics
@@ -233,7 +234,8 @@ def run_attune(o, model, data, work):
           f"{watch.peak - watch.first} MB", flush=True)
     events = [json.loads(line) for p in out.glob("run/attempts/*/events.jsonl") for line in p.read_text().splitlines()]
     told = [e for e in events if e["kind"] == "step"]
-    return figures("attune", o, [e["loss"] for e in told], [e["grad_norm"] for e in told],
+    side = "attune" if os.environ.get("ATTUNE_CUDA_GRAPHS", "0") == "0" else "attune with graphs"
+    return figures(side, o, [e["loss"] for e in told], [e["grad_norm"] for e in told],
                    [e["tokens"] / e["tokens_per_s"] for e in told],
                    first or time.time() - started, watch.peak - watch.first)
 
