@@ -1,7 +1,7 @@
 /* compute/graphs.h - work that a device is asked for again and again, launched at once.
  *
- * A step of a small model is thousands of short kernels, and launching them one by one can take the host longer than the
- * device takes to run them. A device with graphs records what a piece of work launches when it comes for the second
+ * A step of a small model is thousands of short kernels, and launching them one by one can take the host longer than
+ * the device takes to run them. A device with graphs records what a piece of work launches when it comes for the second
  * time, and from then on launches the record: the same kernels with the same arguments in the same order, so the same
  * bits. The first time everything is launched one by one, which loads the kernels and settles how products are made.
  * Work that never comes again is never recorded. A queue keeps GRAPHS_MAX records; the one that was not asked for

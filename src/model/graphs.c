@@ -1,5 +1,5 @@
-/* A pass's two halves as graphs of a device (compute/graphs.h). The head lies between them: its products follow from the
- * number of supervised rows, which is another one in every batch.
+/* A pass's two halves as graphs of a device (compute/graphs.h). The head lies between them: its products follow from
+ * the number of supervised rows, which is another one in every batch.
  *
  * What a half launches follows from T and from doc_count, as the arrays of a batch lie where these say and everything
  * else where the plan put it. So that they come again, T is rounded up to one of eight sizes. The tokens behind the

@@ -1,5 +1,5 @@
-/* Products with few rows, all counts of them and all widths of a last panel: rows that meet adapters of their own have the
- * bits of each range alone, and nothing behind the last row or panel is read. */
+/* Products with few rows, all counts of them and all widths of a last panel: rows that meet adapters of their own have
+ * the bits of each range alone, and nothing behind the last row or panel is read. */
 #include "fixture.h"
 
 #include "base/arena.h"
