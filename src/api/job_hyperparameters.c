@@ -213,7 +213,7 @@ static void read_device(struct reader *r, const struct json *value)
 
 static const char *const extension_names[] = {
     "over_length", "lr_scheduler_type", "checkpoint_steps", "keep_checkpoints", "eval_steps", "priority",
-    "quantization", "tensorboard", "device", "optim",
+    "quantization", "fp8", "tensorboard", "device", "optim",
 #define NAME(name) #name,
     LORA_OPTIONS(NAME)
 #undef NAME
@@ -237,6 +237,8 @@ static void read_extension(struct reader *r, const struct json *value)
         read_device(r, value);
     else if (str_is(value->key, "optim"))
         read_choice(r, value, optims, COUNT(optims), &request->optim);
+    else if (str_is(value->key, "fp8"))
+        read_switch(r, value, &request->is_fp8);
     else if (str_is(value->key, "tensorboard"))
         read_switch(r, value, &request->has_tensorboard);
     else if (str_is(value->key, "checkpoint_steps"))

@@ -259,6 +259,16 @@ static void check_quantization(struct reader *r)
                      "quantization nf4 goes with lora: weights of four bits do not train");
 }
 
+static void check_fp8(struct reader *r)
+{
+    const struct json *dora = r->request->use_dora;
+
+    if (r->request->is_fp8 && strcmp(r->request->quantization, "nf4") == 0)
+        problems_add(r->problems, "value_error", "fp8", NULL, NULL, "fp8 does not go with quantization nf4");
+    if (r->request->is_fp8 && dora && dora->boolean)
+        problems_add(r->problems, "value_error", "fp8", NULL, NULL, "fp8 does not go with use_dora");
+}
+
 static void check_optim(struct reader *r)
 {
     if (strcmp(r->request->optim, "adamw_torch") != 0 && r->request->values.lora)
@@ -302,6 +312,7 @@ bool job_request_read(struct arena *arena, const struct json *body, struct job_r
     read_extra(&r, json_get(body, "extra_body"));
     settle_method(&r);
     check_quantization(&r);
+    check_fp8(&r);
     check_optim(&r);
     resolve_rate(&r);
     return problems->count == 0;

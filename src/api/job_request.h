@@ -37,6 +37,7 @@ struct job_request {
     const char *quantization;        /* "none", "nf4" */
     const char *device;              /* "auto", "cpu", "cuda", "cuda:N" */
     const char *optim;               /* "adamw_torch", "adamw_bf16", "adamw_8bit" */
+    bool is_fp8;                     /* false unless the request says so */
     bool has_tensorboard;            /* true unless the request says otherwise */
     int64_t checkpoint_steps, keep_checkpoints, eval_steps, priority;
 #define LORA_OPTION_FIELD(name) const struct json *name; /* as the request has it, of the right shape; NULL: absent */

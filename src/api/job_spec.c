@@ -54,6 +54,8 @@ static const char *options_json(struct arena *arena, const struct job_request *r
     json_put_text(&w, "quantization", request->quantization);
     if (strcmp(request->optim, "adamw_torch") != 0)
         json_put_text(&w, "optim", request->optim);
+    if (request->is_fp8)
+        json_put_bool(&w, "fp8", true);
     if (!request->has_tensorboard)
         json_put_bool(&w, "tensorboard", false);
     json_put_text(&w, "init", "model");

@@ -107,6 +107,9 @@ static void list_more(struct train_arguments *a, struct option_list *list)
         {"dtype", OPTION_TEXT, &a->dtype, "TYPE", "auto, float32 or bfloat16 (auto)", NULL},
         {"quantization", OPTION_TEXT, &a->quantization, "TYPE",
          "none or nf4: with --lora, frozen linear layers of four bits (none)", NULL},
+        {"fp8", OPTION_FLAG, &c->is_fp8, NULL,
+         "products of attention and MLP in eight bits, for GPUs: a processor computes the same numbers, slowly (no)",
+         NULL},
         {"optim", OPTION_TEXT, &a->optim, "NAME",
          "adamw_torch; adamw_bf16: weights, gradients and moments in bf16, stochastically rounded, 8 bytes a "
          "parameter; adamw_8bit: the same with moments in bytes, 6 bytes (adamw_torch)",
@@ -220,6 +223,7 @@ static bool name_optimizer(struct train_arguments *a, struct err *err)
 static bool name_choices(struct train_arguments *a, struct err *err)
 {
     struct train_config *c = &a->config;
+    const char *conflict;
 
     if (!over_length_find(str_of(a->over_length), &c->over_length))
         return err_set(err, ERR_INPUT, "--over-length takes drop, error or truncate, not '%s'", a->over_length);
@@ -235,6 +239,9 @@ static bool name_choices(struct train_arguments *a, struct err *err)
         return err_set(err, ERR_INPUT, "--quantization takes none or nf4, not '%s'", a->quantization);
     if (c->is_nf4 && !c->hp.lora && !a->adapter)
         return err_set(err, ERR_INPUT, "--quantization nf4 goes with --lora: weights of four bits do not train");
+    conflict = train_fp8_conflict(c);
+    if (conflict)
+        return err_set(err, ERR_INPUT, "--fp8 %s", conflict);
     return name_optimizer(a, err);
 }
 

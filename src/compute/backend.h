@@ -40,9 +40,9 @@ struct mat {
 };
 
 struct nf4;
-/* A frozen weight as codes of four bits (compute/nf4.h): its rows come from tensors that were quantized each by itself. */
+/* Rows from tensors that are quantized each by itself: frozen codes (compute/nf4.h), or in products (compute/fp8.h). */
 struct quant {
-    const struct nf4 *part;  /* [part_count] */
+    const struct nf4 *part;  /* [part_count]; NULL: the numbers are in w, and products take them in eight bits */
     const int32_t *row_end;  /* [part_count] part i is rows row_end[i-1] .. row_end[i] */
     int32_t part_count;      /* 0: the weight is plain */
 };
@@ -52,7 +52,7 @@ enum { WEIGHT_PARTS_MAX = 7 };
 /* One stored product such as q‖k‖v, with its adapter. */
 struct weight {
     struct mat w;        /* [N, K], F32, BF16 (or F64); beside BF16 the host reads F32 rounded to BF16 */
-    struct quant quant;  /* with parts, w.at is NULL and products read what the codes stand for, rounded to w.type */
+    struct quant quant;  /* with codes, w.at is NULL and products read what they stand for, rounded to w.type */
     const void *panels;  /* frozen weights: w as the backend's lay_out wrote it, which `linear` then reads instead;
                           * x, w, a and b have one type then. NULL: none */
     const void *a_panels, *b_panels; /* the same of a and b */

@@ -195,6 +195,7 @@ static void check_weight(struct check *check, const struct weight *weight, int32
     check_mat(check, "w", &weight->w, E * N, K, REAL);
     check_that(check, !weight->quant.part_count || (E == 1 && weight->quant.row_end[weight->quant.part_count - 1] == N),
                "the quantized parts of w do not make up its rows");
+    check_that(check, !weight_is_eight(weight) || !weight->panels, "a weight in panels is not in eight bits");
     check_that(check, weight->lora_dropout >= 0 && weight->lora_dropout < 1, "dropout must be at least 0 and below 1");
     if (R == 0)
         return;
@@ -230,6 +231,8 @@ static void check_linear(struct check *check, const struct op_linear *op)
     check_that(check,
                !op->w->panels || (op->x.type == op->w->w.type && (!op->w->a.rows || op->x.type == op->w->b.type)),
                "a weight in panels needs one type");
+    check_that(check, !weight_is_eight(op->w) || (!op->softcap && !op->adapters && !op->row_end),
+               "a product in eight bits has no cap, no experts and no adapters of rows");
     check_optional(check, "bias", &op->bias, E, N, REAL);
     check_optional(check, "add", &op->add, T, N, REAL);
     check_cap(check, op->softcap);
@@ -253,7 +256,7 @@ static void check_linear_grad_w(struct check *check, const struct op_linear_grad
     check_mat(check, "x", &op->x, T, K, REAL);
     check_mat(check, "dy", &op->dy, T, N, REAL);
     check_optional(check, "dw", &op->dw, E * N, K, REAL);
-    check_that(check, !op->dw.at || !op->w->quant.part_count, "a quantized weight is frozen");
+    check_that(check, !op->dw.at || !op->w->quant.part, "a quantized weight is frozen");
     check_that(check, !op->is_fresh || !op->row_end, "gradients of experts are added to");
     check_optional(check, "dbias", &op->dbias, E, N, F32);
     check_optional(check, "da", &op->da, E * R, K, F32);

@@ -3,6 +3,12 @@
 
 #include "compute/backend.h"
 
+/* Whether products take it in eight bits: compute/fp8.h. */
+static inline bool weight_is_eight(const struct weight *w)
+{
+    return w->quant.part_count && !w->quant.part;
+}
+
 struct weight_part {
     int32_t row, rows; /* of w and b */
     int32_t col, cols; /* of b; rows of a */

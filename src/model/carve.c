@@ -122,7 +122,8 @@ static void place_linear(struct model *m, struct linear_state *linear, const str
         linear->weight.w = mat;
         if (!slot_is_of_experts(stored->slot) && stored->slot != SLOT_ROUTER)
             linear->weight.panels = place_panels(m, stored, &mat);
-        linear->weight.quant = (struct quant){stored->codes, stored->code_row_end, stored->code_count};
+        if (stored->codes)
+            linear->weight.quant = (struct quant){stored->codes, stored->code_row_end, stored->code_count};
         linear->dw = grad;
         linear->weight.lora_dropout = m->params.lora_dropout;
     }
@@ -212,21 +213,21 @@ static void place_stored(struct model *m, const struct stored *stored)
     }
 }
 
-/* The borders of the parts of fused weights, shared by all layers. */
+/* The borders of the parts of fused weights, shared by all layers; in eight bits each part is a tensor. */
 static void place_parts(struct model *m)
 {
-    int32_t *rows[LINEAR_KINDS] = {0};
-
     for (int i = 0; i < LINEAR_KINDS; i++) {
         int count = slot_part_count(&m->config, linear_slot(i));
-        if (count > 1) {
-            rows[i] = arena_new_array(&m->arena, int32_t, (size_t)count + 1);
-            for (int part = 0; part <= count; part++)
-                rows[i][part] = slot_part_at(&m->config, linear_slot(i), part);
-        }
+        int32_t *rows = arena_new_array(&m->arena, int32_t, (size_t)count + 1);
+
+        for (int part = 0; part <= count; part++)
+            rows[part] = slot_part_at(&m->config, linear_slot(i), part);
         for (int32_t l = 0; l < m->config.layers; l++) {
-            m->layer[l].linear[i].weight.part_rows = rows[i];
-            m->layer[l].linear[i].weight.part_count = rows[i] ? count : 0;
+            struct weight *weight = &m->layer[l].linear[i].weight;
+            weight->part_rows = count > 1 ? rows : NULL;
+            weight->part_count = count > 1 ? count : 0;
+            if (m->is_fp8)
+                weight->quant = (struct quant){NULL, rows + 1, count};
         }
     }
 }

@@ -23,12 +23,27 @@ static void cut_slice(struct model *m, int32_t slice)
     }
 }
 
+/* What trains in eight bits, and what does not. */
+static bool check_fp8(const struct model *m, const struct model_options *options, struct err *err)
+{
+    if (!m->is_fp8)
+        return true;
+    if (options->profile == PROFILE_F64)
+        return err_set(err, ERR_INPUT, "fp8 does not go with numbers of f64");
+    if (m->config.quantization.is_nf4)
+        return err_set(err, ERR_INPUT, "fp8 does not go with weights of four bits (quantization nf4)");
+    if (m->config.moe.experts)
+        return err_set(err, ERR_UNSUPPORTED, "fp8 is not supported for mixtures of experts");
+    return !m->lora.is_dora || err_set(err, ERR_UNSUPPORTED, "use_dora is not supported with fp8");
+}
+
 /* What is known before memory: the config, the table of params and how the plan is asked for. */
 static bool describe(struct model *m, const char *folder, const struct model_options *options, struct err *err)
 {
     m->folder = arena_copy(&m->arena, folder, strlen(folder));
     m->lora = options->lora;
     m->is_trained = options->is_trained;
+    m->is_fp8 = options->is_fp8 && options->is_trained;
     m->step_tokens = options->step_tokens;
     m->backend = options->backend;
     m->panel_backend = options->is_trained ? NULL : options->backend;
@@ -42,6 +57,8 @@ static bool describe(struct model *m, const char *folder, const struct model_opt
         m->config.quantization = (struct quantization){.is_nf4 = true, .is_nested = true};
     if (options->adapter_folder && !adapter_config_read(&m->arena, options->adapter_folder, &m->lora, err))
         return false;
+    if (!check_fp8(m, options, err))
+        return false;
     if (options->slice)
         cut_slice(m, options->slice);
     return true;
@@ -53,6 +70,7 @@ static struct plan_request plan_request_of(const struct model *m, const struct m
         .config = &m->config,
         .params = &m->params,
         .is_trained = m->is_trained,
+        .is_fp8 = m->is_fp8,
         .row_tokens = options->row_tokens,
         .tokens_wanted = options->tokens_wanted,
         .step_tokens = options->step_tokens,

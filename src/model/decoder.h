@@ -20,6 +20,7 @@ struct model_options {
     bool is_random;             /* weights drawn as transformers does, only config.json is read; see model/init.c */
     uint64_t seed;              /* of random weights and of a new adapter's A */
     bool is_nf4;                /* linear layers are quantized while loading, if the files do not hold codes already */
+    bool is_fp8; /* trained: products of the layers' attention and MLP are in eight bits, compute/fp8.h */
     struct lora_config lora;    /* rank 0: none. With adapter_folder: taken from its adapter_config.json */
     const char *adapter_folder; /* a PEFT adapter to continue or to serve; NULL: none */
     int32_t slot_rank;          /* inference without an adapter: largest rank that model/adapter.h may open; 0: none */

@@ -95,6 +95,7 @@ struct model {
     struct lora_config lora;
     struct plan plan;
     bool is_trained;
+    bool is_fp8; /* products of layers are in eight bits */
     int32_t step_tokens; /* most of an optimizer step; 0: not known */
     int32_t slot_rank; /* of adapters that may be opened beside each other; 0: none may */
     const struct backend *backend;

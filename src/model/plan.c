@@ -115,7 +115,7 @@ static void region_formula(const struct model *m, enum region_id id, char *text,
     else if (id == REGION_TABLES)
         snprintf(text, size, "cosines and sines of %d positions, losses, partial sums", m->plan.positions);
     else
-        snprintf(text, size, "the largest of any operation");
+        snprintf(text, size, "the largest of any operation%s", m->is_fp8 ? ", products in eight bits among them" : "");
 }
 
 bool region_is_on_host(const struct model *m, enum region_id id)
@@ -281,6 +281,7 @@ static void planner_init(struct planner *p, const struct plan_request *request)
     p->model.config = *request->config;
     p->model.params = *request->params;
     p->model.is_trained = request->is_trained;
+    p->model.is_fp8 = request->is_fp8;
     p->model.panel_backend = request->is_trained ? NULL : request->backend;
     p->model.memory = request->backend->memory;
     p->model.slot_rank = request->slot_rank;

@@ -4,7 +4,7 @@
  * many tokens a micro-batch holds, how many rows a head chunk has and which activations each layer keeps, and lists
  * every region with its bytes; a model allocates exactly these. Missing activations are computed again in the backward
  * pass with the same bits, so the plan never changes a number except through the grouping of f32 sums by micro-batch
- * and head chunk.
+ * and head chunk; in eight bits also through the scales of activations and gradients, which are a micro-batch's own.
  *
  * To meet a limit it gives up, in this order and only as far as needed: kept norms, tokens down to TOKENS_ENOUGH, head
  * rows down to 64, gate‖up, q‖k‖v, whole blocks, tokens down to the longest row. If that does not suffice on a device,
@@ -66,6 +66,7 @@ struct plan_request {
     const struct model_config *config;
     const struct params *params;
     bool is_trained;       /* gradients and moments are needed */
+    bool is_fp8;           /* as in struct model_options */
     int32_t row_tokens;    /* longest row: the least that a micro-batch must hold (context_length) */
     int32_t tokens_wanted; /* most that is useful: batch_size · context_length; at least row_tokens */
     int32_t step_tokens;   /* most of an optimizer step; where a micro-batch holds them all gradients lie over

@@ -153,6 +153,15 @@ const char *train_optim_conflict(const struct train_config *config)
     return config->dtype == TRAIN_DTYPE_F32 ? "adamw_bf16 and adamw_8bit go with dtype bfloat16" : NULL;
 }
 
+const char *train_fp8_conflict(const struct train_config *config)
+{
+    if (!config->is_fp8)
+        return NULL;
+    if (config->is_nf4)
+        return "does not go with quantization nf4";
+    return config->lora.is_dora ? "does not go with use_dora" : NULL;
+}
+
 static bool read_names(const struct json *options, struct train_config *config, struct err *err)
 {
     struct str policy = json_string_or(json_get(options, "over_length"), STR("drop"));
@@ -201,6 +210,13 @@ static bool read_lora(struct arena *arena, const struct json *options, struct tr
     return lora_json_read(arena, options, "lora_target_modules", &config->lora, err) || err_prefix(err, "job.json");
 }
 
+static bool check_fp8(const struct train_config *config, struct err *err)
+{
+    const char *conflict = train_fp8_conflict(config);
+
+    return !conflict || err_set(err, ERR_INPUT, "job.json: fp8 %s", conflict);
+}
+
 static bool read_options(struct arena *arena, const struct json *options, struct train_config *config, struct err *err)
 {
     const char *conflict;
@@ -218,9 +234,10 @@ static bool read_options(struct arena *arena, const struct json *options, struct
            read_integer(options, "recovery_steps", 0, INT32_MAX, &config->recovery_steps, err) &&
            read_flag(options, "gradient_norms", &config->has_gradient_norms, err) &&
            read_flag(options, "tensorboard", &config->has_tensorboard, err) &&
+           read_flag(options, "fp8", &config->is_fp8, err) &&
            read_integer(options, "threads", 0, 1024, &config->threads, err) &&
            read_integer(options, "memory_bytes", 0, INT64_MAX, &config->memory_bytes, err) &&
-           read_lora(arena, options, config, err);
+           read_lora(arena, options, config, err) && check_fp8(config, err);
 }
 
 static bool read_file(struct arena *arena, const struct json *root, const char *key, bool is_required,
@@ -358,6 +375,8 @@ static void write_options(struct json_writer *w, const struct train_config *conf
     json_put_text(w, "quantization", config->is_nf4 ? "nf4" : "none");
     if (config->optim != OPTIM_ADAMW_TORCH)
         json_put_text(w, "optim", train_optim_name(config->optim));
+    if (config->is_fp8)
+        json_put_bool(w, "fp8", true);
     json_put_bool(w, "gradient_norms", config->has_gradient_norms);
     if (!config->has_tensorboard)
         json_put_bool(w, "tensorboard", false);

@@ -46,6 +46,7 @@ struct train_config {
     enum train_optim optim;
     bool is_random;                  /* "init": "random" */
     bool is_nf4;                     /* "quantization": "nf4": frozen linear layers as codes of four bits */
+    bool is_fp8;                     /* "fp8": products of the layers in eight bits (compute/fp8.h) */
     int64_t checkpoint_steps;        /* besides one per epoch; 0: none */
     int64_t keep_checkpoints;        /* that stay; 0: all */
     int64_t eval_steps;              /* 0: twenty times a run */
@@ -62,6 +63,9 @@ struct train_config {
 
 /* NULL, or why this optimizer does not go with the rest. */
 const char *train_optim_conflict(const struct train_config *config);
+
+/* The same of products in eight bits. */
+const char *train_fp8_conflict(const struct train_config *config);
 
 /* Everything lies in the arena. Errors name the member. */
 bool train_config_read(struct arena *arena, const char *path, struct train_config *config, struct err *err);

@@ -88,6 +88,7 @@ static void put_figures(struct session *s, struct json_writer *w)
     json_put_integer(w, "supervised_tokens", s->progress.supervised_tokens);
     json_put_integer(w, "trainable_parameters", (int64_t)model_params(s->model)->trained_count);
     json_put_text(w, "quantization", model_config(s->model)->quantization.is_nf4 ? "nf4" : "none");
+    json_put_bool(w, "fp8", s->config.is_fp8);
     json_put_text(w, "optim", train_optim_name(s->config.optim));
     json_put_number(w, "first_loss", s->progress.first_loss);
     json_put_number(w, "last_loss", s->progress.last_loss);
@@ -210,7 +211,8 @@ static void probe_merge(struct session *s, struct json_writer *w, enum verdict *
     struct feed_step step;
     uint32_t first = 0;
 
-    if (!params->lora_rank || model_config(s->model)->quantization.is_nf4) /* codes are not merged into */
+    /* codes are not merged into, and products in eight bits are not those of a merged model */
+    if (!params->lora_rank || model_config(s->model)->quantization.is_nf4 || s->config.is_fp8)
         return;
     arena_reset(&s->step_arena);
     feed_examples_make(&s->train, &s->step_arena, &first, 1, 1, (uint32_t)model_plan_used(s->model)->tokens, 1,

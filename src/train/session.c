@@ -354,7 +354,7 @@ static enum model_profile profile_of(const struct session *s)
     if (s->config.optim == OPTIM_ADAMW_8BIT)
         return PROFILE_BYTE_MOMENTS;
     if (dtype == TRAIN_DTYPE_AUTO)
-        return s->backend->memory ? PROFILE_BF16 : model_profile_best();
+        return s->backend->memory || s->config.is_fp8 ? PROFILE_BF16 : model_profile_best();
     return dtype == TRAIN_DTYPE_BF16 ? PROFILE_BF16 : PROFILE_F32;
 }
 
@@ -386,6 +386,7 @@ struct model_options session_model_options(const struct session *s, uint32_t row
         .is_trained = true,
         .is_random = s->config.is_random,
         .is_nf4 = s->config.is_nf4,
+        .is_fp8 = s->config.is_fp8,
         .seed = (uint64_t)s->config.seed,
         .adapter_folder = s->config.adapter_path,
         .backend = s->backend,

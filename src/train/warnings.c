@@ -55,6 +55,9 @@ void warn_of_run(const struct session *s, warning_fn *take, void *context)
              "%" PRId64 " optimizer steps will hardly move the model: lower batch_size (now %" PRId64
              "), raise n_epochs or learning_rate%s",
              s->total_steps, hp->batch_size, hp->packing ? ", or set packing to false" : "");
+    if (s->config.is_fp8 && !s->backend->memory)
+        warn(take, context, "fp8_without_gpu",
+             "fp8 is for GPUs: a processor computes the same numbers, more slowly than without it");
     if (hp->lora && s->config.method != METHOD_DPO && hp->learning_rate == HYPERPARAMETERS_DEFAULT.learning_rate)
         warn(take, context, "lora_default_rate",
              "learning_rate is at its default 1e-5, which is little for LoRA: 1e-4 to 2e-4 is usual");

@@ -181,6 +181,19 @@ def test_an_adapter_over_weights_of_four_bits_is_served_like_any_other(client, t
     assert refused.value.param == "quantization" and "lora" in refused.value.message
 
 
+def test_products_in_eight_bits_are_an_option_that_the_receipt_tells(client, training_file):
+    lora = {"n_epochs": 1, "lora": True, "learning_rate": 1e-3}
+    job = wait_for_job(client, client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id,
+                                                              extra_body={"fp8": True, "hyperparameters": lora}).id)
+    assert job.status == "succeeded", job.error
+    assert client.get(f"/fine_tuning/jobs/{job.id}/receipt", cast_to=object)["fp8"] is True
+    assert any("fp8 is for GPUs" in event.message for event in client.fine_tuning.jobs.list_events(job.id))
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id,
+                                       extra_body={"fp8": True, "quantization": "nf4", "hyperparameters": lora})
+    assert refused.value.param == "fp8" and "nf4" in refused.value.message
+
+
 def test_full_training_gives_a_whole_model(client, training_file):
     job = client.fine_tuning.jobs.create(model="test/tiny", training_file=training_file.id, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
                                          metadata={"who": "me"}, extra_body={"tags": ["a", "b"]})

@@ -195,10 +195,14 @@ static inline cudaError_t cudaDriverGetVersion(int *version)
     *version = 13000;
     return cudaSuccess;
 }
+/* Of the compute capability that ATTUNE_EMULATED_CAPABILITY says, such as 90; 0 without it. */
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
+    const char *text = getenv("ATTUNE_EMULATED_CAPABILITY");
+
     strcpy(properties->name, "emulated");
-    properties->major = properties->minor = 0;
+    properties->major = text ? atoi(text) / 10 : 0;
+    properties->minor = text ? atoi(text) % 10 : 0;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);

@@ -12,6 +12,7 @@ struct layout {
 };
 struct desc {
     int turned[2];
+    const float *scale[2];
 };
 struct preference {
     uint32_t alignment[4];
@@ -23,6 +24,7 @@ struct result {
     float waves;
     int reserved[4];
 };
+enum { TYPE_E4M3 = 28, TYPE_E5M2 = 29, DESC_A_SCALE = 17 };
 enum { TYPE_BF16 = 14, NOT_SUPPORTED = 15, CANDIDATES = 3, DESC_TRANSA = 3, PREF_ALIGNMENT_A = 5 };
 
 extern void emulate_memory_open(bool is_open);
@@ -47,6 +49,10 @@ static int desc_create(void **desc, int compute, int scale_type)
 
 static int desc_set(void *desc, int attribute, const void *at, size_t bytes)
 {
+    if ((attribute == DESC_A_SCALE || attribute == DESC_A_SCALE + 1) && bytes == sizeof(float *)) {
+        memcpy(&((struct desc *)desc)->scale[attribute - DESC_A_SCALE], at, bytes);
+        return 0;
+    }
     if ((attribute != DESC_TRANSA && attribute != DESC_TRANSA + 1) || bytes != sizeof(int))
         return NOT_SUPPORTED;
     memcpy(&((struct desc *)desc)->turned[attribute - DESC_TRANSA], at, bytes);
@@ -75,13 +81,37 @@ static int preference_set(void *preference, int attribute, const void *at, size_
     return 0;
 }
 
+/* Rows of both sides along the depth, as sm_89 and sm_90 take them. */
+static bool is_of_eight(const struct desc *desc, const struct layout *b)
+{
+    return desc->turned[0] && !desc->turned[1] && (b->type == TYPE_E4M3 || b->type == TYPE_E5M2);
+}
+
+/* After the definition of the formats. */
+static float eight_value(int type, int code)
+{
+    int bits = type == TYPE_E4M3 ? 3 : 2, bias = type == TYPE_E4M3 ? 7 : 15;
+    int exponent = (code & 0x7f) >> bits, fraction = code & ((1 << bits) - 1);
+    float magnitude = exponent ? ldexpf((float)((1 << bits) + fraction), exponent - bias - bits)
+                               : ldexpf((float)fraction, 1 - bias - bits);
+
+    if (type == TYPE_E4M3 ? (code & 0x7f) == 0x7f : exponent == 31)
+        magnitude = type == TYPE_E5M2 && !fraction ? INFINITY : NAN;
+    return code & 0x80 ? -magnitude : magnitude;
+}
+
 static int heuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference, int wanted,
                      struct result *results, int *count)
 {
+    const struct layout *la = (struct layout *)a, *ld = (struct layout *)d;
+    bool is_eight = la->type == TYPE_E4M3 || la->type == TYPE_E5M2;
+
     *count = 0;
     for (int i = 0; i < 4; i++)
-        if (((struct preference *)preference)->alignment[i] < 4)
+        if (((struct preference *)preference)->alignment[i] < (is_eight ? 16 : 4))
             return NOT_SUPPORTED;
+    if (is_eight && (la->rows % 16 || ld->rows % 16 || !is_of_eight((struct desc *)desc, (struct layout *)b)))
+        return NOT_SUPPORTED;
     *count = wanted < CANDIDATES ? wanted : CANDIDATES;
     for (int i = 0; i < *count; i++) {
         results[i] = {};
@@ -94,6 +124,8 @@ static float element(const void *at, const struct layout *layout, bool is_turned
 {
     uint64_t index = is_turned ? row * (uint64_t)layout->ld + col : col * (uint64_t)layout->ld + row;
 
+    if (layout->type == TYPE_E4M3 || layout->type == TYPE_E5M2)
+        return eight_value(layout->type, ((const unsigned char *)at)[index]);
     return layout->type == TYPE_BF16 ? wide_of(((const unsigned short *)at)[index]) : ((const float *)at)[index];
 }
 
@@ -107,13 +139,17 @@ struct multiply {
     bool is_a_turned, is_b_turned;
     uint64_t depth;
     float alpha, beta;
+    const float *scale[2]; /* of a and b in eight bits, read when it runs; else NULL */
 };
 
 static void run_multiply(const struct multiply &op)
 {
     const struct layout &shape = op.d.layout;
+    float by = op.alpha;
 
     emulate_memory_open(true);
+    for (int side = 0; op.scale[0] && side < 2; side++)
+        by *= *op.scale[side];
     for (uint64_t j = 0; j < shape.cols; j++)
         for (uint64_t i = 0; i < shape.rows; i++) {
             uint64_t index = j * (uint64_t)shape.ld + i;
@@ -121,7 +157,7 @@ static void run_multiply(const struct multiply &op)
             for (uint64_t k = 0; k < op.depth; k++)
                 sum += element(op.a.at, &op.a.layout, op.is_a_turned, i, k) *
                        element(op.b.at, &op.b.layout, op.is_b_turned, k, j);
-            sum = op.alpha * sum + (op.beta != 0 ? op.beta * element(op.c.at, &op.c.layout, false, i, j) : 0);
+            sum = by * sum + (op.beta != 0 ? op.beta * element(op.c.at, &op.c.layout, false, i, j) : 0);
             if (shape.type == TYPE_BF16)
                 ((unsigned short *)op.d.at)[index] = half_of(sum);
             else
@@ -148,7 +184,8 @@ static int matmul(void *handle, void *desc, const void *alpha, const void *a, vo
                           turned[1] != 0,
                           0,
                           *(const float *)alpha,
-                          *(const float *)beta};
+                          *(const float *)beta,
+                          {((struct desc *)desc)->scale[0], ((struct desc *)desc)->scale[1]}};
     const struct layout &la = op.a.layout, &lb = op.b.layout, &lc = op.c.layout, &ld = op.d.layout;
 
     op.depth = turned[0] ? la.rows : la.cols;

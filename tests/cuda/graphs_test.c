@@ -508,6 +508,23 @@ static void weights_of_four_bits_and_dora_have_the_same_bits_with_graphs(void **
     arena_deinit(&arena);
 }
 
+/* The tokens that round a pass up are the first one again: no tensor has a larger number for them. */
+static void products_in_eight_bits_have_the_same_bits_with_graphs(void **state)
+{
+    static const char *const capabilities[] = {"80", "90"};
+    struct arena arena = {0};
+    const char *folder = fixture_config(&arena, true, "float32");
+
+    for (int i = 0; i < 4; i++) {
+        struct model_options options = options_of(PROFILE_BF16, i % 2 ? 3 : 0);
+        setenv("ATTUNE_EMULATED_CAPABILITY", capabilities[i / 2], 1);
+        options.is_fp8 = true;
+        assert_true(expect_same_bits("fp8", folder, options, &few, false).replayed > 0);
+    }
+    unsetenv("ATTUNE_EMULATED_CAPABILITY");
+    arena_deinit(&arena);
+}
+
 static void what_is_weighed_between_the_halves_has_the_same_bits_with_graphs(void **state)
 {
     struct arena arena = {0};
@@ -555,6 +572,7 @@ int main(void)
         cmocka_unit_test(a_run_with_graphs_has_the_bits_of_one_without),
         cmocka_unit_test(every_family_has_the_same_bits_with_graphs),
         cmocka_unit_test(weights_of_four_bits_and_dora_have_the_same_bits_with_graphs),
+        cmocka_unit_test(products_in_eight_bits_have_the_same_bits_with_graphs),
         cmocka_unit_test(what_is_weighed_between_the_halves_has_the_same_bits_with_graphs),
         cmocka_unit_test(passes_with_dropout_are_launched_one_by_one),
         cmocka_unit_test(people_ask_for_graphs_by_a_variable),

@@ -172,6 +172,8 @@ def test_a_watch_outlives_the_server(service):
 @pytest.mark.parametrize("words, said", [
     (("--dtype", "x"), "--dtype takes auto, float32 or bfloat16, not 'x'"),
     (("--quantization", "nf4"), "--quantization nf4 goes with --lora"),
+    (("--fp8", "--lora", "--quantization", "nf4"), "--fp8 does not go with quantization nf4"),
+    (("--fp8", "--lora", "--use-dora"), "--fp8 does not go with use_dora"),
     (("--method", "x"), "--method takes supervised or dpo, not 'x'"),
     (("--optim", "adamw_8bit", "--lora"), "--optim: "),
     (("--lr-scheduler-type", "x"), "there is no 'x'"),

@@ -17,6 +17,7 @@ import data_rows  # noqa: E402
 import dpo_rows  # noqa: E402
 import family_rows  # noqa: E402
 import forward_rows  # noqa: E402
+import fp8_rows  # noqa: E402
 import lora_rows  # noqa: E402
 import nf4_rows  # noqa: E402
 import stories_rows  # noqa: E402
@@ -32,7 +33,7 @@ def main():
     options = parser.parse_args()
     table = Table(options.only)
     print(f"seed {options.seed}")
-    for rows in (text_rows, data_rows, forward_rows, family_rows, train_rows, dpo_rows, lora_rows, nf4_rows, stories_rows):
+    for rows in (text_rows, data_rows, forward_rows, family_rows, train_rows, dpo_rows, lora_rows, nf4_rows, fp8_rows, stories_rows):
         rows.measure(table, options.seed)
     return table.end()
 

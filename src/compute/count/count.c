@@ -99,7 +99,7 @@ static double row_area(const struct weight *weight, int32_t N)
 /* As it is read: a quantized one as codes and a byte of absmax for 64 of them. */
 static double weight_bytes(const struct weight *weight)
 {
-    return weight->quant.part_count ? area(&weight->w) * (0.5 + 1.0 / 64) : mat_bytes(&weight->w);
+    return weight->quant.part ? area(&weight->w) * (0.5 + 1.0 / 64) : mat_bytes(&weight->w);
 }
 
 static struct op_cost cost_linear(const struct op_linear *op)

@@ -38,12 +38,19 @@ static struct product forward(const struct op_linear *op)
                             .softcap = op->softcap};
 }
 
-static struct chain forward_chain(const struct op_linear *op)
+struct chain CPU(linear_adapter)(const struct op_linear *op)
 {
     struct chain chain = {.count = 0};
 
     for (int32_t i = 0; op->w->a.rows && i < adapter_in_count(op->w); i++)
         chain.p[chain.count++] = adapter_in(op, i);
+    return chain;
+}
+
+static struct chain forward_chain(const struct op_linear *op)
+{
+    struct chain chain = CPU(linear_adapter)(op);
+
     chain.p[chain.count++] = forward(op);
     return chain;
 }
@@ -65,6 +72,10 @@ void CPU(linear)(struct queue *queue, const struct op_linear *op)
         adapter_rows_linear(queue, op, CPU(linear));
         return;
     }
+    if (weight_is_eight(op->w)) {
+        CPU(linear_eight)(queue, op);
+        return;
+    }
     chain = forward_chain(op);
     CPU(chain_run)(queue, &chain);
 }
@@ -77,5 +88,7 @@ size_t CPU(linear_scratch)(const struct op_linear *op, int thread_count)
 
     if (op->adapters)
         return adapter_rows_scratch(op, thread_count, CPU(linear_scratch));
+    if (weight_is_eight(op->w))
+        return CPU(linear_eight_scratch)(op, thread_count);
     return CPU(chain_scratch)(&chain, thread_count);
 }

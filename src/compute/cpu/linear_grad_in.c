@@ -18,7 +18,7 @@ static int32_t stretch_rows(const struct weight *w)
 {
     int32_t rows = STRETCH_ELEMENTS / w->w.cols / 64 * 64;
 
-    if (w->quant.part_count || w->w.rows <= LONG_ROWS)
+    if (w->quant.part || w->w.rows <= LONG_ROWS)
         return w->w.rows;
     return rows < STRETCH_ROWS_MIN ? STRETCH_ROWS_MIN : smaller(rows, STRETCH_ROWS_MAX);
 }
@@ -81,13 +81,20 @@ static struct product backward(const struct op_linear_grad_in *op, struct mat su
     return p;
 }
 
-static struct chain backward_chain(const struct op_linear_grad_in *op, struct mat sums)
+struct chain CPU(linear_grad_in_adapter)(const struct op_linear_grad_in *op)
 {
     struct chain chain = {.count = 0};
 
     for (int32_t i = 0; op->w->a.rows && i < weight_part_count(op->w); i++)
         if (weight_part(op->w, i).rows > 0)
             chain.p[chain.count++] = adapter_grad_in(op, i);
+    return chain;
+}
+
+static struct chain backward_chain(const struct op_linear_grad_in *op, struct mat sums)
+{
+    struct chain chain = CPU(linear_grad_in_adapter)(op);
+
     chain.p[chain.count++] = backward(op, sums);
     return chain;
 }
@@ -126,6 +133,11 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
         grouped_linear_grad_in(queue, op, CPU(linear_grad_in));
         return;
     }
+    zero_dt_of_empty_parts(op);
+    if (weight_is_eight(op->w)) {
+        CPU(linear_grad_in_eight)(queue, op);
+        return;
+    }
     sums = sums_at(op, queue->scratch);
     rest.scratch = (char *)queue->scratch + sums_bytes(op);
     rest.scratch_bytes -= sums_bytes(op);
@@ -133,7 +145,6 @@ void CPU(linear_grad_in)(struct queue *queue, const struct op_linear_grad_in *op
         struct product p = stretch(op, sums, first);
         CPU(product_run)(&rest, &p);
     }
-    zero_dt_of_empty_parts(op);
     chain = backward_chain(op, sums);
     CPU(chain_run)(&rest, &chain);
 }
@@ -143,9 +154,13 @@ size_t CPU(linear_grad_in_scratch)(const struct op_linear_grad_in *op, int threa
     struct weight expert;
     struct op_linear_grad_in dense = op->row_end ? grouped_linear_grad_in_largest(op, &expert) : *op;
     struct mat sums = sums_at(&dense, NULL);
-    struct chain chain = backward_chain(&dense, sums);
-    size_t bytes = CPU(chain_scratch)(&chain, thread_count);
+    struct chain chain;
+    size_t bytes;
 
+    if (weight_is_eight(dense.w))
+        return CPU(linear_grad_in_eight_scratch)(&dense, thread_count);
+    chain = backward_chain(&dense, sums);
+    bytes = CPU(chain_scratch)(&chain, thread_count);
     if (last_stretch(dense.w) > 0) {
         struct product p = stretch(&dense, sums, 0);
         bytes = larger(bytes, CPU(product_scratch)(&p, thread_count));

@@ -342,7 +342,7 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     struct brick brick = brick_for(task, s);
     struct brick_end end = brick_end_for(task);
     bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1);
-    bool has_end = is_finished && ends_in_brick(task);
+    bool has_end = is_finished && !p->segments[s].is_masked && ends_in_brick(task);
 
     brick.a += (size_t)from * brick.a_step;
     brick.b = panel;

@@ -53,6 +53,16 @@ size_t CPU(chain_scratch)(struct chain *chain, int thread_count);
 void CPU(product_run)(struct queue *queue, const struct product *p);
 size_t CPU(product_scratch)(const struct product *p, int thread_count);
 
+/* What an adapter takes before its weight's product: t behind x, dt behind dy. */
+struct chain CPU(linear_adapter)(const struct op_linear *op);
+struct chain CPU(linear_grad_in_adapter)(const struct op_linear_grad_in *op);
+
+/* eight.c: of weights in eight bits. */
+void CPU(linear_eight)(struct queue *queue, const struct op_linear *op);
+size_t CPU(linear_eight_scratch)(const struct op_linear *op, int thread_count);
+void CPU(linear_grad_in_eight)(struct queue *queue, const struct op_linear_grad_in *op);
+size_t CPU(linear_grad_in_eight_scratch)(const struct op_linear_grad_in *op, int thread_count);
+
 INLINE size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -89,6 +99,6 @@ INLINE struct mat sub_cols(const struct mat *m, int32_t first, int32_t count)
 /* A weight as the right operand beside a matrix. */
 INLINE struct side weight_side(const struct weight *w, const struct mat *beside)
 {
-    return (struct side){.m = w->w, .quant = w->quant.part_count ? &w->quant : NULL, .panels = w->panels,
-                         .is_rounded = !w->quant.part_count && w->w.type == DTYPE_F32 && beside->type == DTYPE_BF16};
+    return (struct side){.m = w->w, .quant = w->quant.part ? &w->quant : NULL, .panels = w->panels,
+                         .is_rounded = !w->quant.part && w->w.type == DTYPE_F32 && beside->type == DTYPE_BF16};
 }

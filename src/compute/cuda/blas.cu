@@ -15,8 +15,16 @@ struct blas_result {     /* cublasLtMatmulHeuristicResult_t */
     float waves;
     int reserved[4];
 };
-enum { TYPE_R_32F = 0, TYPE_R_16BF = 14, COMPUTE_32F = 68, OP_PLAIN = 0, OP_TURNED = 1 };
-enum { DESC_TRANSA = 3, DESC_TRANSB = 4 };
+enum {
+    TYPE_R_32F = 0,
+    TYPE_R_16BF = 14,
+    TYPE_R_8F_E4M3 = 28,
+    TYPE_R_8F_E5M2 = 29,
+    COMPUTE_32F = 68,
+    OP_PLAIN = 0,
+    OP_TURNED = 1
+};
+enum { DESC_TRANSA = 3, DESC_TRANSB = 4, DESC_A_SCALE = 17, DESC_B_SCALE = 18 };
 enum { PREF_WORKSPACE_BYTES = 1, PREF_REDUCTION_MASK = 3, PREF_ALIGNMENT_A = 5, REDUCTION_COMPUTE_TYPE = 2 };
 
 #define BLAS_CALLS(X)                                                                                                  \
@@ -40,7 +48,7 @@ enum { PLANS_MAX = 1024, PLANS_FULL = PLANS_MAX / 4 * 3, CANDIDATES_MAX = 8, TUN
 
 /* What decides about a product: the key of what is kept. */
 struct blas_shape {
-    int32_t m, n, k, lda, ldb, ldc, ldd, type, c_type, is_a_turned, is_b_turned, align[4];
+    int32_t m, n, k, lda, ldb, ldc, ldd, a_type, b_type, c_type, is_a_turned, is_b_turned, align[4];
 };
 
 struct blas_plan {
@@ -130,8 +138,10 @@ void blas_close(struct blas *blas)
     free(blas);
 }
 
-static int blas_type(enum dtype type)
+static int blas_type(enum dtype type, enum fp8 format)
 {
+    if (type == DTYPE_U8)
+        return format == FP8_E4M3 ? TYPE_R_8F_E4M3 : TYPE_R_8F_E5M2;
     return type == DTYPE_F32 ? TYPE_R_32F : TYPE_R_16BF;
 }
 
@@ -163,19 +173,20 @@ static void make_plan(struct blas *blas, struct blas_plan *plan, const struct pr
         blas->cublasLtMatmulDescCreate(&plan->desc, COMPUTE_32F, TYPE_R_32F) == 0 &&
         blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSA, &turn_first, sizeof turn_first) == 0 &&
         blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_TRANSB, &turn_second, sizeof turn_second) == 0 &&
-        blas->cublasLtMatrixLayoutCreate(&plan->b, blas_type(p->b.type), (uint64_t)(p->is_b_turned ? p->k : p->n),
+        blas->cublasLtMatrixLayoutCreate(&plan->b, blas_type(p->b.type, p->b_format),
+                                         (uint64_t)(p->is_b_turned ? p->k : p->n),
                                          (uint64_t)(p->is_b_turned ? p->n : p->k), p->b.ld) == 0 &&
-        blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type), (uint64_t)(p->is_a_turned ? p->m : p->k),
+        blas->cublasLtMatrixLayoutCreate(&plan->a, blas_type(p->a.type, p->a_format),
+                                         (uint64_t)(p->is_a_turned ? p->m : p->k),
                                          (uint64_t)(p->is_a_turned ? p->k : p->m), p->a.ld) == 0 &&
-        blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m,
+        blas->cublasLtMatrixLayoutCreate(&plan->c, blas_type(p->c.type, p->a_format), (uint64_t)p->n, (uint64_t)p->m,
                                          p->c.ld) == 0 &&
-        blas->cublasLtMatrixLayoutCreate(&plan->d, blas_type(p->c.type), (uint64_t)p->n, (uint64_t)p->m,
+        blas->cublasLtMatrixLayoutCreate(&plan->d, blas_type(p->c.type, p->a_format), (uint64_t)p->n, (uint64_t)p->m,
                                          added.ld) == 0 &&
         blas->cublasLtMatmulPreferenceCreate(&preference) == 0 &&
-        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace,
-                                                   sizeof workspace) == 0 &&
-        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction,
-                                                   sizeof reduction) == 0;
+        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_WORKSPACE_BYTES, &workspace, sizeof workspace) ==
+            0 &&
+        blas->cublasLtMatmulPreferenceSetAttribute(preference, PREF_REDUCTION_MASK, &reduction, sizeof reduction) == 0;
 
     for (int i = 0; ok && i < 4; i++) {
         uint32_t alignment = (uint32_t)alignment_of(*operands[i]);
@@ -206,8 +217,8 @@ static uint32_t hash_of(const struct blas_shape *shape)
 static struct blas_plan *plan_of(struct blas *blas, const struct product *p)
 {
     struct mat added = added_of(p);
-    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, added.ld, (int32_t)p->a.type,
-                               (int32_t)p->c.type, p->is_a_turned, p->is_b_turned,
+    struct blas_shape shape = {p->m, p->n, p->k, p->a.ld, p->b.ld, p->c.ld, added.ld, blas_type(p->a.type, p->a_format),
+                               blas_type(p->b.type, p->b_format), (int32_t)p->c.type, p->is_a_turned, p->is_b_turned,
                                {alignment_of(p->a), alignment_of(p->b), alignment_of(p->c), alignment_of(added)}};
     uint32_t at = hash_of(&shape) % PLANS_MAX;
     struct blas_plan *plan;
@@ -234,6 +245,10 @@ static blas_status run_plan(struct blas *blas, const struct blas_plan *plan, con
     struct mat added = added_of(p);
     float beta = p->d.at ? 1 : 0;
 
+    if (p->a.type == DTYPE_U8) { /* which the library reads when the product runs; its A is our B */
+        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_A_SCALE, &p->b_inverse, sizeof p->b_inverse);
+        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_B_SCALE, &p->a_inverse, sizeof p->a_inverse);
+    }
     return blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta,
                                 added.at, plan->d, to, plan->c, result->algorithm, blas->workspace,
                                 result->workspace_bytes, stream);
@@ -283,6 +298,20 @@ static void tune(struct blas *blas, struct blas_plan *plan, const struct product
     cuda_check(cudaFree(to), "timing products");
 }
 
+static bool has_types(const struct cuda_state *state, const struct product *p)
+{
+    if (p->a.type != p->b.type || (p->a.type == DTYPE_F32 && p->c.type != DTYPE_F32))
+        return false;
+    return p->a.type == DTYPE_U8 ? state->has_eight : !p->a_inverse;
+}
+
+bool blas_takes(struct queue *queue, const struct product *p)
+{
+    struct cuda_state *state = cuda_state_of(queue);
+
+    return state->blas && has_types(state, p) && plan_of(state->blas, p)->is_supported;
+}
+
 bool blas_run(struct queue *queue, const struct product *p)
 {
     struct cuda_state *state = cuda_state_of(queue);
@@ -290,7 +319,7 @@ bool blas_run(struct queue *queue, const struct product *p)
     struct blas_plan *plan;
     blas_status status;
 
-    if (!blas || p->a.type != p->b.type || (p->a.type == DTYPE_F32 && p->c.type != DTYPE_F32))
+    if (!blas || !has_types(state, p))
         return false;
     plan = plan_of(blas, p);
     if (!plan->is_supported)

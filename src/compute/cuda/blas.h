@@ -19,9 +19,15 @@ struct product {
     int32_t m, n, k;
     float alpha;
     struct mat d; /* at NULL: 0; may be C */
+    /* In eight bits sums are also multiplied by these two numbers, on the device; NULL: they are not. A and B may then
+     * be of U8, codes of these formats, for the library alone: A as it is stored, B turned. */
+    const float *a_inverse, *b_inverse;
+    enum fp8 a_format, b_format;
 };
 
 struct blas *blas_open(void *workspace); /* NULL: there is no library */
 void blas_close(struct blas *blas);
 /* False: the library does not take these shapes, and nothing was queued. */
 bool blas_run(struct queue *queue, const struct product *product);
+/* Whether it would take them. */
+bool blas_takes(struct queue *queue, const struct product *product);

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { THREADS = 128, WARP = 32, ROW_BLOCK = 256 };
+enum { THREADS = 128, WARP = 32, ROW_BLOCK = 256, EIGHT_CAPABILITY = 89 };
 
 struct blas;
 struct graph_set;
@@ -20,6 +20,7 @@ struct cuda_state { /* of a queue */
     cudaStream_t stream;
     struct blas *blas; /* cuBLASLt with its workspace; NULL: products take kernels of our own */
     void *workspace;
+    bool has_eight; /* the device multiplies numbers of eight bits */
     struct staging *staging; /* NULL: puts wait */
     cudaStream_t aside;      /* of copies beside the stream; NULL: there were none yet */
     cudaEvent_t begun, over; /* what they wait for, and the last of them */

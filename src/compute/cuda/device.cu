@@ -106,6 +106,7 @@ static void queue_close(struct queue *queue)
 static bool queue_open(struct queue *queue, struct err *err)
 {
     struct cuda_state *state = (struct cuda_state *)calloc(1, sizeof *state);
+    struct cudaDeviceProp properties;
     cudaError_t error;
 
     if (!state)
@@ -125,6 +126,8 @@ static bool queue_open(struct queue *queue, struct err *err)
     }
     state->staging = staging_open();
     state->blas = blas_open(state->workspace);
+    state->has_eight = cudaGetDeviceProperties(&properties, queue->device) == cudaSuccess &&
+                       10 * properties.major + properties.minor >= EIGHT_CAPABILITY;
     return true;
 }
 

@@ -112,5 +112,6 @@ extern "C" {
 #include "base/err.h"
 #include "compute/backend.h"
 #include "compute/check.h"
+#include "compute/fp8.h"
 #include "compute/nf4.h"
 }

@@ -2,13 +2,13 @@
  *
  * An adapter that lies beside its weight, B behind the columns and A below the rows, takes part in the weight's own
  * products; weights of four bits are written out so. Elsewhere terms are added in the result itself, the small ones
- * first; a result in BF16 that would be rounded in between, by bias or residual, is summed in f32 scratch. */
+ * first; a result in BF16 that would be rounded in between, by bias or residual, is summed in f32 scratch. A weight in
+ * eight bits has products for each of its parts (eight.cu) in the place of its own. */
+#include "compute/cuda/eight.cu"
 #include "compute/cuda/nf4.cu"
-#include "compute/cuda/product.cu"
 
 extern "C" {
 #include "compute/adapter_rows.h"
-#include "compute/parts.h"
 }
 
 /* --- what stands around products --- */
@@ -136,7 +136,7 @@ static struct operand plain_weight(struct queue *queue, const struct weight *wei
     struct mat *w = &plain.w, *joined = is_forward ? &plain.b : &plain.a;
     int32_t R = weight->a.type == w->type ? weight->a.rows : 0;
 
-    if (!weight->quant.part_count)
+    if (!weight->quant.part)
         return plain;
     w->ld = (w->cols + (is_forward ? R : 0) + 31) / 32 * 32;
     w->at = scratch_take(scratch, (size_t)(w->rows + (is_forward ? 0 : R)) * (size_t)w->ld * dtype_bytes(w->type));
@@ -242,6 +242,7 @@ static bool has_wide_sum(const struct op_linear *op)
 
 struct linear_scratch {
     struct operand weight;
+    struct eight_scratch eight;
     struct mat x, sum;
 };
 
@@ -253,6 +254,7 @@ static struct linear_scratch linear_scratch_take(struct queue *queue, struct scr
     taken.weight = plain_weight(queue, op->w, scratch, true);
     taken.x = dropped(queue, op->x, op->w, &op->dropout, scratch);
     taken.sum = op->y;
+    taken.eight = eight_scratch_take(scratch, op->w, op->x, true);
     if (has_wide_sum(op))
         taken.sum = scratch_mat(scratch, op->y.rows, op->y.cols, DTYPE_F32);
     return taken;
@@ -276,7 +278,9 @@ static void dense_linear(struct queue *queue, const struct op_linear *op)
     int32_t T = op->x.rows, N = op->y.cols, K = op->x.cols, E = expert_count(op->w, op->row_end, N);
     int32_t R = op->w->a.rows / E;
     bool is_wide = has_wide_sum(op);
-    bool is_joined = R && !op->row_end && op->x.type == weight->w.type && is_behind(weight->w, weight->b);
+    bool is_eight = weight_is_eight(op->w);
+    bool is_joined =
+        R && !op->row_end && !is_eight && op->x.type == weight->w.type && is_behind(weight->w, weight->b);
     struct product base = {op->x, weight->w, at.sum, false, true, T, N, is_joined ? K + R : K, 1, no_mat()};
     struct experts w = experts_of(op->row_end, E, false, (int64_t)N * weight->w.ld, 0);
 
@@ -291,7 +295,10 @@ static void dense_linear(struct queue *queue, const struct op_linear *op)
         product_run(queue, &through, &b);
         base.d = at.sum;
     }
-    product_run(queue, &base, &w);
+    if (is_eight)
+        eight_forward(queue, &base, op->w, &at.eight);
+    else
+        product_run(queue, &base, &w);
     if (is_wide)
         finish(queue, at.sum, op->y, op->bias, op->add, op->softcap, op->row_end);
     else if (op->softcap > 0)
@@ -336,14 +343,18 @@ static void adapter_back(struct queue *queue, const struct op_linear_grad_in *op
     }
 }
 
-/* As with has_wide_sum: dt has more bits than dx. */
+/* As with has_wide_sum: dt has more bits than dx, or parts in eight bits are added up. */
 static bool has_wide_dx(const struct op_linear_grad_in *op)
 {
-    return op->w->a.rows && op->dx.type == DTYPE_BF16 && op->dy.type != DTYPE_BF16;
+    bool has_parts = weight_is_eight(op->w) && op->w->quant.part_count > 1;
+    bool is_wide = (op->w->a.rows && op->dy.type != DTYPE_BF16) || has_parts;
+
+    return is_wide && op->dx.type == DTYPE_BF16;
 }
 
 struct grad_in_scratch {
     struct operand weight;
+    struct eight_scratch eight;
     struct mat through;
 };
 
@@ -353,8 +364,9 @@ static struct grad_in_scratch grad_in_scratch_take(struct queue *queue, struct s
     struct grad_in_scratch taken = {};
 
     taken.weight = plain_weight(queue, op->w, scratch, false);
+    taken.eight = eight_scratch_take(scratch, op->w, op->dy, false);
     taken.through = op->dx;
-    if (op->w->a.rows && (op->w->lora_dropout > 0 || has_wide_dx(op)))
+    if ((op->w->a.rows && op->w->lora_dropout > 0) || has_wide_dx(op))
         taken.through = scratch_mat(scratch, op->dx.rows, op->dx.cols, DTYPE_F32);
     return taken;
 }
@@ -367,8 +379,9 @@ static void cuda_linear_grad_in(struct queue *queue, const struct op_linear_grad
     int32_t T = op->dy.rows, N = op->dy.cols, K = op->dx.cols, E = expert_count(op->w, op->row_end, N);
     int32_t R = op->w->a.rows / E;
     bool has_dropout = R && op->w->lora_dropout > 0, is_wide = has_wide_dx(op), is_added = op->is_added && !is_wide;
-    bool is_joined =
-        R && !has_dropout && !op->row_end && op->dy.type == weight->w.type && is_below(weight->w, weight->a);
+    bool is_eight = weight_is_eight(op->w);
+    bool is_joined = R && !has_dropout && !op->row_end && !is_eight && op->dy.type == weight->w.type &&
+                     is_below(weight->w, weight->a);
     struct mat sum = is_wide ? at.through : op->dx;
     struct product base = {op->dy, weight->w, sum, false, false, T, K, is_joined ? N + R : N, 1,
                            is_added ? sum : no_mat()};
@@ -387,7 +400,10 @@ static void cuda_linear_grad_in(struct queue *queue, const struct op_linear_grad
                    drop_of(op->w, &op->dropout), kept_factor(op->w), is_added);
         base.d = sum;
     }
-    product_run(queue, &base, &w);
+    if (is_eight)
+        eight_backward(queue, &base, op->w, &at.eight);
+    else
+        product_run(queue, &base, &w);
     if (is_wide)
         finish(queue, sum, op->dx, no_mat(), op->is_added ? op->dx : no_mat(), 0, NULL);
 }

@@ -113,7 +113,7 @@ static __device__ __forceinline__ void panel_multiply(float sums[WARP_SIDE / 16]
 template <bool is_a_turned, bool is_b_turned>
 static __global__ void __launch_bounds__(MMA_THREADS)
     product_mma_kernel(struct mat a, struct mat b, struct mat c, int32_t m, int32_t n, int32_t k, float alpha,
-                       struct mat d, struct experts experts)
+                       struct mat d, struct experts experts, const float *a_inverse, const float *b_inverse)
 {
     typedef struct product_shared<is_a_turned, is_b_turned> shared_type;
     SHARED_MEMORY(shared_type, shared);
@@ -151,6 +151,8 @@ static __global__ void __launch_bounds__(MMA_THREADS)
         if (i0 + row < m && j0 + col < n) /* all lanes alike */
             panel_multiply<is_a_turned, is_b_turned>(sums, &shared.a[stage], &shared.b[stage], row, col);
     }
+    if (a_inverse)
+        alpha *= *a_inverse * *b_inverse;
     UNROLL
     for (int i = 0; i < WARP_SIDE / 16; i++)
         UNROLL
@@ -170,7 +172,7 @@ static void product_mma(struct queue *queue, const struct product *p, const stru
 
     LAUNCH_SHARED(queue, (product_mma_kernel<is_a_turned, is_b_turned>), grid, MMA_THREADS,
                   sizeof(struct product_shared<is_a_turned, is_b_turned>), p->a, p->b, p->c, p->m, p->n, p->k, p->alpha,
-                  p->d, *experts);
+                  p->d, *experts, p->a_inverse, p->b_inverse);
 }
 
 /* False: not these types. */

@@ -299,7 +299,7 @@ void trial_quantized(struct trial *trial)
     trial_same_product(trial, "a product with codes", &y, &y_plain, K);
     op.w = &codes, op.y = y_oracle;
     trial_oracle(OP_linear, &op);
-    trial_close(trial, "y of codes", &y, &y_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * K);
+    trial_close(trial, "y of codes", &y, &y_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * (K + w.a.rows));
 
     trial_run(trial, OP_linear_grad_in, &grad);
     grad.w = &w, grad.dx = dx_plain;
@@ -307,7 +307,99 @@ void trial_quantized(struct trial *trial)
     trial_same_product(trial, "a gradient through codes", &dx, &dx_plain, N);
     grad.w = &codes, grad.dx = dx_oracle;
     trial_oracle(OP_linear_grad_in, &grad);
-    trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * N);
+    trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * (N + w.a.rows));
+}
+
+/* A multiple of 16 every other time: what libraries take. */
+static int32_t eight_rows(struct operands *o, int32_t most)
+{
+    return random_below(o, 2) ? 16 * random_in(o, 1, most / 16) : random_in(o, 1, most);
+}
+
+/* One to three tensors of random numbers of rows, one of which may be much larger than the others. */
+static struct quant eight_parts(struct operands *o, const struct mat *w)
+{
+    int32_t step = w->rows % 16 ? 1 : 16, units = w->rows / step;
+    int32_t *row_end = arena_new_array(&o->wide, int32_t, 3), count = units >= 3 ? random_in(o, 1, 3) : 1;
+    double factor = random_below(o, 2) ? 1 : 1 << random_below(o, 12);
+
+    for (int32_t i = 0, unit = 0; i < count; i++) {
+        unit = i == count - 1 ? units : random_in(o, unit + 1, units - (count - 1 - i));
+        row_end[i] = step * unit;
+    }
+    for (int32_t n = 0; n < row_end[0]; n++)
+        for (int32_t k = 0; k < w->cols; k++)
+            set(w, n, k, factor * get(w, n, k));
+    return (struct quant){NULL, row_end, count};
+}
+
+/* Products in eight bits: the reference has the codes of these very numbers, so only the sums are rounded otherwise. */
+void trial_eight(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = eight_rows(o, 100), K = random_in(o, 1, random_below(o, 8) ? 150 : 1100);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type), w64, sizes;
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type),
+                           .y = mat_output(o, T, N, 0, random_type(o), false),
+                           .w = &w,
+                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}},
+                     wide, size;
+
+    w.quant = eight_parts(o, &w.w);
+    w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    if (random_below(o, 2))
+        op.bias = mat_random(o, 1, N, 0, random_type(o));
+    if (random_below(o, 2))
+        op.add =
+            random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
+    for (int absolute = 0; absolute < 2; absolute++) {
+        struct op_linear *copy = absolute ? &size : &wide;
+        *copy = op;
+        copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute),
+        copy->add = mat_wide(o, &op.add, absolute);
+        copy->bias = mat_wide(o, &op.bias, absolute), copy->w = absolute ? &sizes : &w64;
+        trial_oracle(OP_linear, copy);
+    }
+    if (!trial->candidate->can(OP_linear, &op, NULL))
+        return;
+    trial_run(trial, OP_linear, &op);
+    trial_close(trial, "y in eight bits", &op.y, &wide.y, &size.y, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
+    op.x.cols = wide.x.cols = size.x.cols = K + w.a.rows;
+    trial_close(trial, "x and t", &op.x, &wide.x, &size.x, 4e-6);
+    trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
+}
+
+void trial_eight_grad(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = eight_rows(o, random_below(o, 8) ? 150 : 1100), K = eight_rows(o, 100);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type), w64, sizes;
+    bool is_added = random_below(o, 2);
+    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type),
+                                   .dx = mat_output(o, T, K, 0, random_type(o), is_added),
+                                   .w = &w,
+                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)},
+                                   .is_added = is_added},
+                             wide, size;
+
+    w.quant = eight_parts(o, &w.w);
+    w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
+    for (int absolute = 0; absolute < 2; absolute++) {
+        struct op_linear_grad_in *copy = absolute ? &size : &wide;
+        *copy = op;
+        copy->dy = mat_wide(o, &op.dy, absolute), copy->dx = mat_wide(o, &op.dx, absolute),
+        copy->w = absolute ? &sizes : &w64;
+        trial_oracle(OP_linear_grad_in, copy);
+    }
+    if (!trial->candidate->can(OP_linear_grad_in, &op, NULL))
+        return;
+    trial_run(trial, OP_linear_grad_in, &op);
+    trial_close(trial, "dx in eight bits", &op.dx, &wide.dx, &size.dx, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
+    op.dy.cols = wide.dy.cols = size.dy.cols = N + w.a.rows;
+    trial_close(trial, "dy and dt", &op.dy, &wide.dy, &size.dy, 4e-6);
+    trial_gaps_whole(trial, "dy", &op.dy), trial_gaps_whole(trial, "dx", &op.dx);
 }
 
 void trial_linear_grad_in(struct trial *trial)

@@ -21,8 +21,8 @@ struct trial {
 
 #define TRIAL_CASES(X)                                                                                                 \
     X(embed) X(norm) X(norm_grad) X(rope) X(attend) X(cache) X(linear) X(fewer_rows) X(panels) X(adapters)             \
-    X(quantized) X(rounded) X(linear_grad_in) X(linear_grad_w) X(glu) X(gain) X(rows) X(route) X(gather) X(experts)    \
-    X(loss) X(adamw)
+    X(quantized) X(rounded) X(eight) X(eight_grad) X(linear_grad_in) X(linear_grad_w) X(glu) X(gain) X(rows)           \
+    X(route) X(gather) X(experts) X(loss) X(adamw)
 
 #define TRIAL_DECLARE(name) void trial_##name(struct trial *t);
 TRIAL_CASES(TRIAL_DECLARE)

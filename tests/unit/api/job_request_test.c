@@ -70,6 +70,9 @@ static void wrong_bodies_name_the_field(void **state)
         {"\"use_dora\":\"yes\"", "use_dora", "true or false"},
         {"\"quantization\":\"int8\"", "quantization", "\"none\", \"nf4\""},
         {"\"quantization\":\"nf4\"", "quantization", "goes with lora"},
+        {"\"fp8\":1", "fp8", "true or false"},
+        {"\"quantization\":\"nf4\",\"fp8\":true,\"hyperparameters\":{\"lora\":true}", "fp8", "nf4"},
+        {"\"use_dora\":true,\"fp8\":true,\"hyperparameters\":{\"lora\":true}", "fp8", "use_dora"},
         {"\"hyperparameters\":{\"learning_rate\":1e-3,\"learning_rate_multiplier\":2}",
          "hyperparameters.learning_rate_multiplier", "both"},
     };
@@ -177,10 +180,13 @@ static void extensions_are_taken_in_three_places(void **state)
     assert_int_equal(request.keep_checkpoints, 3);
     assert_int_equal(request.warning_count, 2);
     assert_string_equal(request.quantization, "none");
+    assert_false(request.is_fp8);
     assert_true(read_text(
         "{\"model\":\"m\",\"training_file\":\"f\",\"hyperparameters\":{\"quantization\":\"nf4\",\"lora\":true}}",
         &request, &problems));
     assert_string_equal(request.quantization, "nf4");
+    assert_true(read_text("{\"model\":\"m\",\"training_file\":\"f\",\"fp8\":true}", &request, &problems));
+    assert_true(request.is_fp8);
 }
 
 static int release(void **state)
