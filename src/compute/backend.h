@@ -58,10 +58,10 @@ struct weight {
     const void *a_panels, *b_panels; /* the same of a and b */
     struct mat a, b;     /* adapter in the compute type: a [R, K], b [N, R]; rows 0: none. For a fused weight b is
                           * block-diagonal: one block per part, zeros between (linear_grad_w keeps them zero). */
-    const int32_t *part_rows; /* NULL: one part. Else parts of N, in order, [part_count + 1]: part i owns rows part_rows[i] ..
-                               * part_rows[i+1] of w and b, */
-    const int32_t *part_cols; /* with them: and rows part_cols[i] .. part_cols[i+1] of a, which are columns of b; none: the part
-                               * has no adapter */
+    const int32_t *part_rows; /* NULL: one part. Else parts of N, in order, [part_count + 1]: part i owns rows
+                               * part_rows[i] .. part_rows[i+1] of w and b, */
+    const int32_t *part_cols; /* with them: and rows part_cols[i] .. part_cols[i+1] of a, which are columns of b; none:
+                               * the part has no adapter */
     const float *part_scale;  /* [part_count], its lora_scale; NULL: all have that of the weight */
     int32_t part_count;
     float lora_scale;    /* alpha / r */
@@ -75,7 +75,7 @@ struct batch {
     const int32_t *cu_seqlens;  /* [doc_count + 1], from 0 to T */
     const int32_t *tok;         /* [T] */
     const int32_t *pos;         /* [T], from 0 in each document */
-    const int32_t *doc_length;  /* [doc_count] tokens of the whole documents, where these are pieces; NULL: they end here */
+    const int32_t *doc_length;  /* [doc_count] tokens of the whole documents where these are pieces; NULL: of these */
     const int32_t *by_token;    /* [T] rows sorted by (token, row): embed_grad sums in this order */
     int32_t head_row_count;     /* supervised rows */
     const int32_t *head_rows;   /* [head_row_count] rows whose next token is a label, ascending */
@@ -83,9 +83,17 @@ struct batch {
     const float *row_weight;    /* [head_row_count] supervision weight times 1/divisor of the optimizer step */
 };
 
-enum norm_kind { NORM_LLAMA /* rounded to the type of x, then times w */, NORM_F32 /* times w in f32 */, NORM_ONE_PLUS /* times 1+w in f32 */ };
+enum norm_kind {
+    NORM_LLAMA /* rounded to the type of x, then times w */,
+    NORM_F32 /* times w in f32 */,
+    NORM_ONE_PLUS /* times 1+w in f32 */
+};
 enum act { ACT_SILU, ACT_GELU_TANH, ACT_OSS };
-enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* over the d of each head */, QK_NORM_WHOLE /* over all columns of q, all of k */ };
+enum qk_norm {
+    QK_NORM_NONE,
+    QK_NORM_HEAD /* over the d of each head */,
+    QK_NORM_WHOLE /* over all columns of q, all of k */
+};
 
 /* x[t] = scale · table[tok[t]] */
 struct op_embed {
@@ -94,8 +102,8 @@ struct op_embed {
     const struct batch *batch;
     float scale;
 };
-/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 or BF16 (or F64). With
- * has_padding the row of one token gets nothing: nn.Embedding's padding_idx. */
+/* dtable[v] += scale · Σ dx[t] over the rows t with tok[t] = v, in the order of by_token. dtable F32 or BF16 (or F64).
+ * With has_padding the row of one token gets nothing: nn.Embedding's padding_idx. */
 struct op_embed_grad {
     struct mat dx, dtable;
     const struct batch *batch;
@@ -113,9 +121,9 @@ struct op_norm {
     float eps;
     enum norm_kind kind;
 };
-/* dr += rstd·(dy∘w) - r·rstd³·mean(dy∘w∘r): dr comes in holding the residual's gradient and leaves with the sum. dy, r and dr
- * may each be F32 or BF16: behind a norm with `add`, dy is the residual's gradient and dr that of the branch's output.
- * dw[j] += Σ_t dy·r·rstd, partial sums over blocks of 256 rows added in order; dw.at NULL: w is frozen. */
+/* dr += rstd·(dy∘w) - r·rstd³·mean(dy∘w∘r): dr comes in holding the residual's gradient and leaves with the sum. dy, r
+ * and dr may each be F32 or BF16: behind a norm with `add`, dy is the residual's gradient and dr that of the branch's
+ * output. dw[j] += Σ_t dy·r·rstd, partial sums over blocks of 256 rows added in order; dw.at NULL: w is frozen. */
 struct op_norm_grad {
     struct mat dy, r, dr;
     struct mat w, dw;
@@ -125,8 +133,8 @@ struct op_norm_grad {
     bool is_fresh;         /* dr is written, not added to */
 };
 
-/* Norms q and k, if asked, and rotates them, in place in qkv [T, (H+2Hkv)·d]: (a·cos - b·sin, b·cos + a·sin) for the halves
- * a, b of the first `rot` dims of each head, angles from cos_sin[pos[t]]; the dims behind are normed alone. */
+/* Norms q and k, if asked, and rotates them, in place in qkv [T, (H+2Hkv)·d]: (a·cos - b·sin, b·cos + a·sin) for the
+ * halves a, b of the first `rot` dims of each head, angles from cos_sin[pos[t]]; the dims behind are normed alone. */
 struct op_qk_rope {
     struct mat qkv;
     struct mat raw;            /* [T, (H+Hkv)·d], optional, the type of qkv: receives q and k as they came in */
@@ -138,8 +146,9 @@ struct op_qk_rope {
     const float *cos_sin;      /* [positions, rot]: rot/2 cosines, then rot/2 sines; f32. NULL: no rotation */
     int32_t heads, kv_heads, head_dim, rot;
 };
-/* dqkv comes in holding the gradients of the finished q and k and leaves with those of raw; its part for v is not touched.
- * dq_norm, dk_norm += their sums over rows (and heads), by partial sums of 32 rows in order; .at NULL: frozen. */
+/* dqkv comes in holding the gradients of the finished q and k and leaves with those of raw; its part for v is not
+ * touched. dq_norm, dk_norm += their sums over rows (and heads), by partial sums of 32 rows in order;
+ * .at NULL: frozen. */
 struct op_qk_rope_grad {
     struct mat dqkv;
     struct mat raw;            /* as the operation left it; not read without a norm */
@@ -152,9 +161,9 @@ struct op_qk_rope_grad {
     int32_t heads, kv_heads, head_dim, rot;
 };
 
-/* Keys and values of earlier tokens of one document (inference). Position p lies in row p mod capacity of [capacity, Hkv·d],
- * or where the backend's own order of such rows has it (cache_bytes). A multiple of KV_ROWS: at least as many as the document has
- * positions, or with a window window - 1 and the rows that one attend appends. */
+/* Keys and values of earlier tokens of one document (inference). Position p lies in row p mod capacity of [capacity,
+ * Hkv·d], or where the backend's own order of such rows has it (cache_bytes). A multiple of KV_ROWS: at least as many
+ * as the document has positions, or with a window window - 1 and the rows that one attend appends. */
 enum { KV_ROWS = 64 };
 struct kv_cache {
     void *k, *v;           /* zeros, or finite numbers that an attend wrote */
@@ -162,8 +171,8 @@ struct kv_cache {
     int32_t capacity;
     enum dtype type;       /* qkv's */
 };
-/* Causal attention within each document: out[t] = Σ_s softmax_s(scale · q[t]·k[s]) v[s], s <= t in the same document, and
- * s > t - window if window > 0. Query head h reads key head h / (H/Hkv). No T×T memory. */
+/* Causal attention within each document: out[t] = Σ_s softmax_s(scale · q[t]·k[s]) v[s], s <= t in the same document,
+ * and s > t - window if window > 0. Query head h reads key head h / (H/Hkv). No T×T memory. */
 struct op_attend {
     struct mat qkv;        /* [T, (H+2Hkv)·d], q heads, then k heads, then v heads */
     struct mat out;        /* [T, H·d] */
@@ -195,12 +204,12 @@ struct op_attend_grad {
  * The op writes it there; linear_grad_w reads it. Without an adapter nothing behind x is touched. */
 struct dropout {
     uint64_t seed;
-    uint32_t step, layer;  /* layer: a number that is unique per weight; counter = row · K + column, row counted over the
-                            * optimizer step: row_offset + row */
+    uint32_t step, layer; /* layer: a number that is unique per weight; counter = row · K + column, row counted over the
+                           * optimizer step: row_offset + row */
     uint64_t row_offset;
 };
-/* Several adapters on one weight: rows row_end of the one before .. row_end meet the a, b, parts and scales of `weight`, whose w
- * nobody reads; NULL: rows without an adapter. */
+/* Several adapters on one weight: rows row_end of the one before .. row_end meet the a, b, parts and scales of
+ * `weight`, whose w nobody reads; NULL: rows without an adapter. */
 struct adapter_rows {
     const struct weight *weight;
     int32_t row_end;
@@ -215,7 +224,7 @@ struct op_linear {
     struct mat add;        /* [T, N], optional: the residual; may be y */
     float softcap;         /* 0: none. Of logits: op_loss takes it into the gradient */
     struct dropout dropout; /* used when w->lora_dropout > 0 */
-    const struct weight *next; /* optional: what the next product will read, so that who waits can begin. A later one says NULL */
+    const struct weight *next; /* optional: what the next product will read, so that who waits can begin */
 };
 /* dt = lora_scale · dy·B, written behind dy (dy.ld >= N + R);  dx (+)= dy·W + drop'(dt·A). */
 struct op_linear_grad_in {
@@ -225,9 +234,10 @@ struct op_linear_grad_in {
     struct dropout dropout;
     bool is_added;         /* dx += instead of dx = */
 };
-/* dW += dyᵀ·x, dbias += Σ_t dy (by partial sums of 256 rows in order), dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its .at is not
- * NULL; with x and t, dy and dt as the two ops above left them. dW is F32 or BF16, the other gradients F32 (or all F64). A dB of parts stays zero outside its blocks. dB is stored
- * unscaled: t already carries lora_scale. dt too. */
+/* dW += dyᵀ·x, dbias += Σ_t dy (by partial sums of 256 rows in order), dA += dtᵀ·drop(x), dB += dyᵀ·t, each where its
+ * .at is not NULL; with x and t, dy and dt as the two ops above left them. dW is F32 or BF16, the other gradients F32
+ * (or all F64). A dB of parts stays zero outside its blocks. dB is stored unscaled: t already carries lora_scale. dt
+ * too. */
 struct op_linear_grad_w {
     struct mat x, dy;
     const struct weight *w;
@@ -237,8 +247,8 @@ struct op_linear_grad_w {
     bool is_fresh;         /* dW is written, not added to; not of experts */
 };
 
-/* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. ACT_OSS: h = gate·σ(1.702·gate) ∘ (up + 1) of a gate at most act_limit and
- * an up within ±act_limit; the gradient of what was cut off is 0. */
+/* h = act(gate) ∘ up, gate_up [T, 2F] = gate ‖ up. ACT_OSS: h = gate·σ(1.702·gate) ∘ (up + 1) of a gate at most
+ * act_limit and an up within ±act_limit; the gradient of what was cut off is 0. */
 struct op_glu {
     struct mat gate_up, h;
     enum act act;
@@ -251,8 +261,8 @@ struct op_glu_grad {
     float act_limit;
 };
 
-/* Gather: y[i] = add[i] + Σ_f scale[i·fan + f]·x[index[i·fan + f]], f in order. Scatter (is_scatter): y[index[i]] += x[i], indices
- * distinct. */
+/* Gather: y[i] = add[i] + Σ_f scale[i·fan + f]·x[index[i·fan + f]], f in order. Scatter (is_scatter): y[index[i]] +=
+ * x[i], indices distinct. */
 struct op_rows {
     struct mat x, y;
     struct mat scale;      /* [1, count·fan] F32, optional; gather only, as all of what follows but is_scatter */
@@ -265,12 +275,12 @@ struct op_rows {
 
 enum { ROUTE_EXPERTS_MAX = 1024 };
 
-/* Mixture of experts: who computes which token. The experts of token t are those of its `top` largest logits, best first, the
- * first of equals. weight[t, j] is softmax(logits[t]) of its j-th; is_normalized: divided by the sum of the chosen,
- * which is the softmax over the chosen alone.
+/* Mixture of experts: who computes which token. The experts of token t are those of its `top` largest logits, best
+ * first, the first of equals. weight[t, j] is softmax(logits[t]) of its j-th; is_normalized: divided by the sum of the
+ * chosen, which is the softmax over the chosen alone.
  *
- * The experts' products run on T·top rows, sorted by expert and then by token: expert e owns rows row_end[e - 1] .. row_end[e],
- * row[t·top + j] is the row of a choice, token[i] the token of a row and row_weight[i] its weight.
+ * The experts' products run on T·top rows, sorted by expert and then by token: expert e owns rows row_end[e - 1] ..
+ * row_end[e], row[t·top + j] is the row of a choice, token[i] the token of a row and row_weight[i] its weight.
  * load[0, e] += choices of e, load[1, e] += Σ_t softmax(logits[t])[e], by partial sums of 256 tokens in order. */
 struct op_route {
     struct mat logits;     /* [T, E], E at most ROUTE_EXPERTS_MAX */
@@ -295,9 +305,9 @@ struct op_route_grad {
 };
 
 /* Per row: nll = log Σ exp(logits) - logits[label], hit = (argmax is label, first on ties). With coef, logits become
- * coef[i]·(softmax - onehot)·(1 - (logit / softcap)²): the gradient of what was there before op_linear capped it. n rows of V;
- * logits BF16 or F32 (or F64). With `grad` the gradient goes there instead, rounded to its type; its rows may begin where
- * those of logits do: that of a shorter type then takes the front of each. */
+ * coef[i]·(softmax - onehot)·(1 - (logit / softcap)²): the gradient of what was there before op_linear capped it. n
+ * rows of V; logits BF16 or F32 (or F64). With `grad` the gradient goes there instead, rounded to its type; its rows
+ * may begin where those of logits do: that of a shorter type then takes the front of each. */
 struct op_loss {
     struct mat logits;
     struct mat grad;       /* [n, V], optional */
@@ -314,8 +324,8 @@ struct op_copy {
     bool is_added;
 };
 
-/* DoRA: inverse[n] = 1 / ‖W_n + scale · B_n·A‖, a constant to the gradient; gain[n] = magnitude[n] · inverse[n]. Sums of
- * squares are in double. */
+/* DoRA: inverse[n] = 1 / ‖W_n + scale · B_n·A‖, a constant to the gradient; gain[n] = magnitude[n] · inverse[n]. Sums
+ * of squares are in double. */
 struct op_dora {
     struct mat w;             /* [N, K] */
     struct mat a, b;          /* [R, K], [N, R] */
@@ -336,7 +346,8 @@ struct op_gain_grad {
     struct mat dmagnitude;  /* [1, N], F32 (or F64) */
 };
 
-/* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order, is_added: added to what it holds. */
+/* partial[i] = Σ x² over block i of 65,536 elements; *sum = Σ of the partials in order, is_added: added to what it
+ * holds. */
 struct op_sumsq {
     const void *x;
     enum dtype type;       /* F32 or BF16 */
@@ -347,12 +358,12 @@ struct op_sumsq {
 };
 
 /* AdamW as torch's (training-semantics 7.2), on `count` elements of flat arenas; gradients are multiplied by the clip
- * factor min(1, max_norm / (norm + 1e-6)) with norm = sqrt(*sumsq); max_norm 0: factor 1. When *sumsq is not finite nothing
- * changes. `copy` (optional) receives the new value in copy_type.
+ * factor min(1, max_norm / (norm + 1e-6)) with norm = sqrt(*sumsq); max_norm 0: factor 1. When *sumsq is not finite
+ * nothing changes. `copy` (optional) receives the new value in copy_type.
  *
- * Weights and moments are F32 or BF16, read into f32; the step is computed in f32 from the moments before they are rounded,
- * as torchao's _AdamW(bf16_stochastic_round=True) does. What is BF16 is rounded stochastically, with the bits that
- * compute/stochastic.h has for (seed, step, which of the three, first + index). Moments of type U8 are codes of
+ * Weights and moments are F32 or BF16, read into f32; the step is computed in f32 from the moments before they are
+ * rounded, as torchao's _AdamW(bf16_stochastic_round=True) does. What is BF16 is rounded stochastically, with the bits
+ * that compute/stochastic.h has for (seed, step, which of the three, first + index). Moments of type U8 are codes of
  * compute/eight_bit.h with a scale for each 256 elements; the step is that of bitsandbytes' AdamW8bit. */
 struct op_adamw {
     void *master, *m, *v;  /* of master_type, moment_type, moment_type */
@@ -394,10 +405,10 @@ struct stretches {
     size_t ld;
 };
 
-/* Memory of a device. What operations read and write lies there: matrices, a batch's arrays, indices, statistics, codes of
- * quantized weights. On the host stay the structs themselves and what their shapes are told with: borders of parts
- * (part_rows, part_cols, part_scale, row_end of struct quant) and struct nf4. Transfers and operations of a queue run in
- * the order of the calls. */
+/* Memory of a device. What operations read and write lies there: matrices, a batch's arrays, indices, statistics, codes
+ * of quantized weights. On the host stay the structs themselves and what their shapes are told with: borders of parts
+ * (part_rows, part_cols, part_scale, row_end of struct quant) and struct nf4. Transfers and operations of a queue run
+ * in the order of the calls. */
 struct memory {
     bool (*open)(struct queue *queue, struct err *err); /* makes queue->state for queue->device */
     void (*close)(struct queue *queue);                 /* waits; a queue that was not opened is fine */
@@ -410,7 +421,8 @@ struct memory {
     void (*get)(struct queue *queue, struct stretches to, struct stretches from, size_t row_bytes, size_t rows);
     /* Does not wait: `to`, in memory of take_host, holds what was asked for behind the next wait. */
     void (*get_later)(struct queue *queue, void *to, const void *from, size_t bytes);
-    void *(*take_host)(struct queue *queue, size_t bytes); /* of the host, which the device reaches; NULL: there is no room */
+    void *(*take_host)(struct queue *queue,
+                       size_t bytes); /* of the host, which the device reaches; NULL: there is no room */
     void (*give_host)(struct queue *queue, void *at);      /* NULL is fine */
     void (*wait)(struct queue *queue);
     size_t (*free_bytes)(struct queue *queue);
@@ -418,7 +430,8 @@ struct memory {
 
 struct backend {
     const char *name;
-    const struct memory *memory; /* NULL: operands lie in the process's memory, and operations are done when they return */
+    const struct memory
+        *memory; /* NULL: operands lie in the process's memory, and operations are done when they return */
 #define OP_FIELD(name) void (*name)(struct queue *, const struct op_##name *);
     OPS(OP_FIELD)
 #undef OP_FIELD
@@ -426,9 +439,9 @@ struct backend {
     bool (*can)(enum op op, const void *args, struct err *err);
     /* Bytes of queue scratch that the op needs with these shapes, for that many threads. */
     size_t (*scratch_bytes)(enum op op, const void *args, int thread_count);
-    /* The right operand of a product in the order that `linear` reads it, once for many products with few rows. Bytes that w
-     * takes so, 0: its rows are as good. lay_out writes them; `to` may be w's own memory where that has the room and no gaps. NULL: the
-     * backend knows no such order. */
+    /* The right operand of a product in the order that `linear` reads it, once for many products with few rows. Bytes
+     * that w takes so, 0: its rows are as good. lay_out writes them; `to` may be w's own memory where that has the room
+     * and no gaps. NULL: the backend knows no such order. */
     size_t (*panel_bytes)(const struct mat *w);
     void (*lay_out)(struct queue *, const struct mat *w, void *to);
     /* Bytes of a cache's k, and of its v, in the backend's own order; NULL: they are rows. Multiples of 64. */
@@ -437,7 +450,8 @@ struct backend {
 
 /* What the backend says, or rows take. */
 size_t kv_cache_bytes(const struct backend *backend, const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim);
-/* The capacity for a document of up to `positions`, appended at most `rows` at a time, in a layer with this window (0: none). */
+/* The capacity for a document of up to `positions`, appended at most `rows` at a time, in a layer with this window (0:
+ * none). */
 int32_t kv_cache_capacity(int32_t positions, int32_t window, int32_t rows);
 /* Whether `rows` more find room without taking that of what their window still sees. */
 bool kv_cache_takes(const struct kv_cache *cache, int32_t rows, int32_t window);

@@ -1,4 +1,4 @@
-/* compute/convert.h - the short float formats, rounded to nearest, ties to even; NaN stays NaN, beyond the range is ∞. */
+/* compute/convert.h - the short float formats, rounded to nearest, ties to even; NaN stays NaN, beyond it is ∞. */
 #pragma once
 
 #include <stdint.h>

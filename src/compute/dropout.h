@@ -22,7 +22,8 @@ static inline void dropout_words(const struct dropout *dropout, uint64_t group, 
 }
 
 /* Whether element (row, column) of an input with `columns` columns is kept. */
-static inline bool dropout_keeps(const struct dropout *dropout, float rate, int32_t row, int32_t column, int32_t columns)
+static inline bool dropout_keeps(const struct dropout *dropout, float rate, int32_t row, int32_t column,
+                                 int32_t columns)
 {
     uint64_t element = (dropout->row_offset + (uint64_t)row) * (uint64_t)columns + (uint64_t)column;
     uint32_t words[4];

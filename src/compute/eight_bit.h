@@ -1,11 +1,11 @@
 /* compute/eight_bit.h - moments of AdamW in a byte each.
  *
- * 256 neighbours share a scale, the largest absolute value among them; a code stands for scale times an entry of a map of [-1, 1]
- * (m) or [0, 1] (v). The map is Dettmers' dynamic one (8-Bit Approximations for Parallelism in Deep Learning, arXiv
- * 1511.04561; 8-bit Optimizers via Block-wise Quantization, arXiv 2110.02861): seven decades from 10⁻⁷ to 1, of which the i-th has 2ⁱ
- * entries (without signs twice as many) in the middles of equal parts of its upper nine tenths; zero and one. A number
- * becomes the nearest entry's code, the lower one of two as near. Codes count from the entry that is zero, upwards and around:
- * memory of zeros holds moments of zero. */
+ * 256 neighbours share a scale, the largest absolute value among them; a code stands for scale times an entry of a map
+ * of [-1, 1] (m) or [0, 1] (v). The map is Dettmers' dynamic one (8-Bit Approximations for Parallelism in Deep
+ * Learning, arXiv 1511.04561; 8-bit Optimizers via Block-wise Quantization, arXiv 2110.02861): seven decades from 10⁻⁷
+ * to 1, of which the i-th has 2ⁱ entries (without signs twice as many) in the middles of equal parts of its upper nine
+ * tenths; zero and one. A number becomes the nearest entry's code, the lower one of two as near. Codes count from the
+ * entry that is zero, upwards and around: memory of zeros holds moments of zero. */
 #pragma once
 
 #include <stdbool.h>

@@ -25,5 +25,6 @@ static inline struct weight_part weight_part(const struct weight *w, int32_t i)
     if (!w->part_rows)
         return (struct weight_part){0, w->w.rows, 0, w->a.rows, w->lora_scale};
     return (struct weight_part){w->part_rows[i], w->part_rows[i + 1] - w->part_rows[i], w->part_cols[i],
-                                w->part_cols[i + 1] - w->part_cols[i], w->part_scale ? w->part_scale[i] : w->lora_scale};
+                                w->part_cols[i + 1] - w->part_cols[i],
+                                w->part_scale ? w->part_scale[i] : w->lora_scale};
 }

@@ -13,7 +13,8 @@ static inline void route_choose(const float *value, int32_t E, int32_t top, int3
             bool is_taken = false;
             for (int32_t i = 0; i < j && !is_taken; i++)
                 is_taken = choice[i] == e;
-            if (!is_taken && (best < 0 || value[e] > value[best] || (value[best] != value[best] && value[e] == value[e])))
+            if (!is_taken &&
+                (best < 0 || value[e] > value[best] || (value[best] != value[best] && value[e] == value[e])))
                 best = e;
         }
         choice[j] = best;

@@ -1,13 +1,14 @@
 /* compute/stochastic.h - stochastic rounding of f32 to bf16, the same on every backend and for any split of the work.
  *
- * A number between two neighbours in bf16 goes to the one or the other with a probability by its distance from them, so that
- * the mean of what it is rounded to is the number itself: many updates that are each far below half a step of bf16 add up to
- * what they should. Sixteen random bits are added to the bits that bf16 does not have, then those are cut off. What bf16 holds
- * already stays, as do zeros, infinities and NaN.
+ * A number between two neighbours in bf16 goes to the one or the other with a probability by its distance from them, so
+ * that the mean of what it is rounded to is the number itself: many updates that are each far below half a step of bf16
+ * add up to what they should. Sixteen random bits are added to the bits that bf16 does not have, then those are cut
+ * off. What bf16 holds already stays, as do zeros, infinities and NaN.
  *
- * The bits of element e of what is rounded (`kind`) in optimizer step s are a half of a word of Philox4x32-10 under the key
- * `seed` at the counter (call, 2³¹ + kind, s), which no dropout uses. One call serves eight elements, 16 apart: of a stretch
- * of 128, element 16·i + c takes half i of call c, low halves before high ones, so that 16 lanes need no shuffles. */
+ * The bits of element e of what is rounded (`kind`) in optimizer step s are a half of a word of Philox4x32-10 under the
+ * key `seed` at the counter (call, 2³¹ + kind, s), which no dropout uses. One call serves eight elements, 16 apart: of
+ * a stretch of 128, element 16·i + c takes half i of call c, low halves before high ones, so that 16 lanes need no
+ * shuffles. */
 #pragma once
 
 #include "base/random.h"

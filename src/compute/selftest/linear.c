@@ -307,7 +307,8 @@ void trial_quantized(struct trial *trial)
     trial_same_product(trial, "a gradient through codes", &dx, &dx_plain, N);
     grad.w = &codes, grad.dx = dx_oracle;
     trial_oracle(OP_linear_grad_in, &grad);
-    trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL, (w.a.rows ? 3 : 1) * trial_rounding(type) * (N + w.a.rows));
+    trial_close(trial, "dx of codes", &dx, &dx_oracle, NULL,
+                (w.a.rows ? 3 : 1) * trial_rounding(type) * (N + w.a.rows));
 }
 
 /* A multiple of 16 every other time: what libraries take. */
