@@ -242,7 +242,7 @@ static void a_step_with_timed_products_and_checked_launches_is_the_same(void **s
 }
 
 /* With and without the library, which takes what is a multiple of sixteen. A number that a rounding in bf16 carries
- * over the middle of two codes moves by a sixteenth: the two steps are 0.15 and 0.21 apart, and both 0.33 from bf16's. */
+ * over the middle of two codes moves by a sixteenth: the two steps are 0.15 and 0.21 apart, both 0.33 from bf16's. */
 static void a_step_in_eight_bits_is_that_of_the_processor(void **state)
 {
     static const char *const capabilities[] = {"80", "89"};
