@@ -5,7 +5,7 @@
 
 enum model_profile model_profile_best(void)
 {
-    return cpu_path_best() == CPU_PATH_AVX512BF16 ? PROFILE_BF16 : PROFILE_F32;
+    return cpu_path_best() >= CPU_PATH_AVX512BF16 ? PROFILE_BF16 : PROFILE_F32;
 }
 
 bool model_profile_choose(const char *name, enum model_profile *profile, struct err *err)

@@ -148,12 +148,20 @@ static void key_sums(const struct work *work, const uint32_t *a, uint32_t *a_dow
     struct side side = {.m = {(void *)(uintptr_t)a, TILE, TILE, TILE, shape->is_bf16 ? DTYPE_BF16 : DTYPE_F32},
                         .is_k_down = true};
     int32_t steps = step_count(query_count, shape->is_bf16);
+    struct part all = {0, TILE, 0, query_count};
+    struct brick whole = {.a = (const char *)a_down, .a_row = 4, .a_step = 4 * TILE, .is_added = true};
 
-    pack_down(&side, shape->is_bf16, (struct part){0, TILE, 0, query_count}, a_down, TILE);
+    if (HAS_TILES && shape->is_bf16) {
+        pack_tiles(&side, all, a_down);
+        brick_take_tiles(&whole, a_down, steps);
+    } else {
+        pack_down(&side, shape->is_bf16, all, a_down, TILE);
+    }
     for (int32_t row = 0; row < key_count; row += BRICK_ROWS) {
-        int32_t from = first + row > 0 ? smaller(first + row, query_count) / (shape->is_bf16 ? 2 : 1) : 0;
-        struct brick brick = {.a = (const char *)(a_down + (size_t)from * TILE + row), .a_row = 4, .a_step = 4 * TILE,
-                              .steps = steps - from, .is_added = true};
+        int32_t from = first + row > 0 ? first_step(smaller(first + row, query_count), shape->is_bf16) : 0;
+        struct brick brick = whole;
+        brick.a = brick_a(&whole, row, from);
+        brick.steps = steps - from;
         tile_multiply(brick, shape->is_bf16, smaller(BRICK_ROWS, key_count - row), tile, steps, from, shape->d_wide,
                       to + (size_t)row * (size_t)shape->d_wide);
     }

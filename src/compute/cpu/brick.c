@@ -1,4 +1,5 @@
 #include "compute/cpu/brick.h"
+#include "compute/cpu/tiles.h"
 
 INLINE lanes multiply_add(lanes sum, lanes_u a, lanes_u b, bool is_bf16)
 {
@@ -15,23 +16,23 @@ INLINE struct row end_row(struct row row, size_t bytes, enum dtype type)
     return (struct row){(char *)row.at + bytes, type};
 }
 
-INLINE void end_add(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes,
+INLINE void end_add(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes,
                     enum dtype type)
 {
-    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] += row_load(end_row(from, (size_t)i * row_bytes, type), v * LANES, PANEL);
 }
 
-INLINE void end_store(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes,
+INLINE void end_store(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes,
                       enum dtype type)
 {
-    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             row_store(end_row(to, (size_t)i * row_bytes, type), v * LANES, PANEL, sum[i][v]);
 }
 
-INLINE void end_add_any(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes)
+INLINE void end_add_any(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes)
 {
     if (from.type == DTYPE_F32)
         end_add(sum, vectors, from, row_bytes, DTYPE_F32);
@@ -40,10 +41,10 @@ INLINE void end_add_any(lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors, struc
 }
 
 /* Finishes sums while they are in registers. */
-INLINE void brick_end(const struct brick_end *end, lanes sum[BRICK_ROWS][PANEL_VECTORS], int vectors)
+INLINE void brick_end(const struct brick_end *end, lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors)
 {
     if (end->scale != 1)
-        UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+        UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[i][v] *= end->scale;
     if (end->bias.at)
@@ -79,18 +80,18 @@ INLINE void brick_fetch(const struct brick_end *end, int32_t i, int vectors)
  * once: the panel's own lines would wait behind them. */
 INLINE void brick_shaped(const struct brick *brick, int rows, int vectors, bool is_bf16)
 {
-    lanes sum[BRICK_ROWS][PANEL_VECTORS];
+    lanes sum[VECTOR_ROWS][PANEL_VECTORS];
     const char *a = brick->a;
     const uint32_t *b = brick->b;
     const size_t a_row = brick->a_row, a_step = brick->a_step;
-    const struct brick_end *end = rows == BRICK_ROWS ? brick->end : NULL;
+    const struct brick_end *end = rows == VECTOR_ROWS ? brick->end : NULL;
     int32_t stretch = end && brick->steps > rows ? brick->steps / rows : brick->steps;
 
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] = brick->is_added ? lanes_load(brick->c + (size_t)i * brick->c_ld + v * LANES) : (lanes){0};
     for (int32_t left = brick->steps, row = 0; left > 0; left -= stretch, row++) {
-        if (end && row < BRICK_ROWS)
+        if (end && row < VECTOR_ROWS)
             brick_fetch(end, row, vectors);
         for (int32_t step = left < stretch ? left : stretch; step > 0; step--) {
             lanes_u panel[PANEL_VECTORS];
@@ -142,25 +143,25 @@ INLINE void brick_of_type(const struct brick *brick, int rows, bool is_bf16)
         BRICK_CASE(1) BRICK_CASE(2) BRICK_CASE(3) BRICK_CASE(4) BRICK_CASE(5)
 #undef BRICK_CASE
     default:
-        brick_of_rows(brick, BRICK_ROWS, is_bf16);
+        brick_of_rows(brick, VECTOR_ROWS, is_bf16);
     }
 }
 
 /* Every chain starts from another number, so that no two of them are the same work. */
 INLINE double peak_loop(int64_t repeats, bool is_bf16)
 {
-    lanes sum[BRICK_ROWS][PANEL_VECTORS];
+    lanes sum[VECTOR_ROWS][PANEL_VECTORS];
     lanes_u a = (lanes_u)lanes_all(1e-3f), b = (lanes_u)lanes_all(1e-3f);
     double total = 0;
 
-    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
         UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
             sum[i][v] = lanes_all((float)(i * PANEL_VECTORS + v));
     for (int64_t repeat = 0; repeat < repeats; repeat++)
-        UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+        UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
             UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
                 sum[i][v] = multiply_add(sum[i][v], a, b, is_bf16);
-    UNROLL for (int i = 0; i < BRICK_ROWS; i++)
+    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
         UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
             total += (double)lanes_sum(sum[i][v]);
     return total;
@@ -168,16 +169,28 @@ INLINE double peak_loop(int64_t repeats, bool is_bf16)
 
 void CPU(brick_f32)(const struct brick *brick, int count)
 {
-    brick_of_type(brick, count, false);
+    struct brick part = *brick;
+
+    for (; count > VECTOR_ROWS; count -= VECTOR_ROWS) {
+        brick_of_type(&part, VECTOR_ROWS, false);
+        part.a += VECTOR_ROWS * part.a_row;
+        part.c += VECTOR_ROWS * part.c_ld;
+    }
+    brick_of_type(&part, count, false);
 }
 
 void CPU(brick_bf16)(const struct brick *brick, int count)
 {
-    brick_of_type(brick, count, HAS_BF16_PRODUCTS);
+    if (HAS_TILES)
+        CPU(tiles_run)(brick, count);
+    else
+        brick_of_type(brick, count, HAS_BF16_PRODUCTS);
 }
 
 /* All accumulators of a brick at once, nothing read from memory. */
 double CPU(peak_block)(bool is_bf16, int64_t repeats)
 {
+    if (HAS_TILES && is_bf16)
+        return CPU(tiles_peak)(repeats);
     return is_bf16 ? peak_loop(repeats, HAS_BF16_PRODUCTS) : peak_loop(repeats, false);
 }

@@ -9,13 +9,20 @@
  *   C  f32, in cache: the caller converts it and adds to it
  *
  * Element (i, j) is one chain of multiply-adds over k in order: the same bits whatever rows and columns surround it.
- * On AVX-512 24 of 32 registers accumulate; AVX2 and SSE2 hold 6 x 16 and 6 x 8. */
+ * On AVX-512 24 of 32 registers accumulate; AVX2 and SSE2 hold 6 x 16 and 6 x 8. Where there are tile registers bf16
+ * goes to tiles.c, in bricks of up to 32 rows. */
 #pragma once
 
 #include "compute/cpu/lanes.h"
 #include "compute/dropout.h"
 
-enum { BRICK_ROWS = 6, PANEL = PANEL_VECTORS * LANES };
+enum {
+    VECTOR_ROWS = 6,
+    TILE_ROWS = 16,
+    TILE_STEPS = 16,
+    BRICK_ROWS = HAS_TILES ? 2 * TILE_ROWS : VECTOR_ROWS,
+    PANEL = PANEL_VECTORS * LANES
+};
 
 /* Where finished sums go: y = scale · sum + bias + add (+ y), each with all columns of the
  * brick; rows in bytes apart. */
@@ -28,16 +35,17 @@ struct brick_end {
 
 struct brick {
     const char *a;
-    size_t a_row, a_step; /* in bytes */
+    size_t a_row, a_step;   /* in bytes */
+    size_t a_tile, a_block; /* of pack_tiles: from 16 rows, and from 16 steps, to the next; 0: rows as they lie */
     const uint32_t *b;
     int32_t steps, b_width;
     float *c;
     size_t c_ld;
     bool is_added; /* c += instead of c = */
-    const struct brick_end *end; /* of all BRICK_ROWS rows, instead of to c; NULL: c */
+    const struct brick_end *end; /* of all VECTOR_ROWS rows, instead of to c; NULL: c. Tiles have none */
 };
 
-/* count: rows of the brick, 1 to 6. brick_bf16 exists where HAS_BF16_PRODUCTS. */
+/* count: rows of the brick, 1 to BRICK_ROWS. brick_bf16 exists where HAS_BF16_PRODUCTS. */
 void CPU(brick_f32)(const struct brick *brick, int count);
 void CPU(brick_bf16)(const struct brick *brick, int count);
 
@@ -269,4 +277,65 @@ static inline void pack_rows(const struct side *side, bool is_bf16, struct part 
                 load_words(side, is_bf16, part.i + i, part.k + step * per_step, part.k_count - step * per_step);
             row_store((struct row){to + (size_t)i * (size_t)steps, DTYPE_F32}, step, steps, (lanes)words);
         }
+}
+
+/* A whose k runs down the rows, for tiles: each 1 KB, 16 elements by 16 steps, zeros where there are none; all blocks
+ * along k of 16 elements, then those of the next. */
+static inline void pack_tiles(const struct side *side, struct part part, uint32_t *to)
+{
+    int32_t steps = step_count(part.k_count, true), last = part.count - LANES;
+    size_t row_bytes = (size_t)side->m.ld * 2;
+
+    for (int32_t i = 0; i < part.count; i += TILE_ROWS)
+        for (int32_t step = 0; step < steps; step += TILE_STEPS, to += TILE_ROWS * TILE_STEPS) {
+            lanes_u block[LANES];
+            if (side->rate <= 0 && i <= last && 2 * (step + TILE_STEPS) <= part.k_count) {
+                const char *from = row_of(&side->m, part.k + 2 * step, part.i + i).at;
+                UNROLL for (int n = 0; n < LANES; n++) {
+                    lanes_h even, odd;
+                    memcpy(&even, from, sizeof even);
+                    memcpy(&odd, from + row_bytes, sizeof odd);
+                    block[n] = halves_to_words(even) | halves_to_words(odd) << 16;
+                    from += 2 * row_bytes;
+                }
+            } else {
+                for (int n = 0; n < LANES; n++) {
+                    int32_t k = 2 * (step + n);
+                    block[n] = (lanes_u){0};
+                    if (k < part.k_count)
+                        block[n] = load_elements(side, true, part.k + k, part.i + i, part.count - i);
+                    if (k + 1 < part.k_count)
+                        block[n] |= load_elements(side, true, part.k + k + 1, part.i + i, part.count - i) << 16;
+                }
+            }
+            transpose(block);
+            memcpy(to, block, sizeof block);
+        }
+}
+
+/* Words that it writes. */
+INLINE size_t tiles_words(int32_t count, int32_t steps)
+{
+    int32_t rows = (count + TILE_ROWS - 1) / TILE_ROWS, blocks = (steps + TILE_STEPS - 1) / TILE_STEPS;
+
+    return (size_t)rows * (size_t)blocks * TILE_ROWS * TILE_STEPS;
+}
+
+/* How a brick finds what pack_tiles wrote. */
+INLINE void brick_take_tiles(struct brick *brick, const uint32_t *tiles, int32_t steps)
+{
+    size_t blocks = (size_t)((steps + TILE_STEPS - 1) / TILE_STEPS);
+
+    brick->a = (const char *)tiles;
+    brick->a_row = 4 * TILE_STEPS;
+    brick->a_block = TILE_ROWS * brick->a_row;
+    brick->a_tile = blocks * brick->a_block;
+}
+
+/* A from a row and a step on; of whole tiles where pack_tiles wrote it. */
+INLINE const char *brick_a(const struct brick *brick, int32_t row, int32_t step)
+{
+    if (brick->a_tile)
+        return brick->a + (size_t)(row / TILE_ROWS) * brick->a_tile + (size_t)(step / TILE_STEPS) * brick->a_block;
+    return brick->a + (size_t)row * brick->a_row + (size_t)step * brick->a_step;
 }

@@ -2,6 +2,7 @@
 
 #include "compute/cpu/path.h"
 #include "os/clock.h"
+#include "os/tiles.h"
 
 #if defined(__x86_64__)
 static bool has_path(enum cpu_path path)
@@ -15,6 +16,8 @@ static bool has_path(enum cpu_path path)
                __builtin_cpu_supports("fma");
     case CPU_PATH_AVX512BF16:
         return has_path(CPU_PATH_AVX512) && __builtin_cpu_supports("avx512bf16");
+    case CPU_PATH_AMX:
+        return has_path(CPU_PATH_AVX512BF16) && tiles_allow();
     default:
         return true;
     }
@@ -25,6 +28,7 @@ static const struct cpu_path_info *const paths[CPU_PATH_COUNT] = {
     [CPU_PATH_AVX2] = &cpu_path_avx2,
     [CPU_PATH_AVX512] = &cpu_path_avx512,
     [CPU_PATH_AVX512BF16] = &cpu_path_avx512bf16,
+    [CPU_PATH_AMX] = &cpu_path_amx,
 };
 #else
 static bool has_path(enum cpu_path path)
@@ -51,7 +55,7 @@ enum cpu_path cpu_path_best(void)
 
 const char *cpu_path_name(enum cpu_path path)
 {
-    static const char *const names[CPU_PATH_COUNT] = {"plain", "avx2", "avx512", "avx512bf16"};
+    static const char *const names[CPU_PATH_COUNT] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
 
     return names[path];
 }

@@ -6,7 +6,14 @@
 
 #include "compute/backend.h"
 
-enum cpu_path { CPU_PATH_PLAIN, CPU_PATH_AVX2, CPU_PATH_AVX512, CPU_PATH_AVX512BF16, CPU_PATH_COUNT };
+enum cpu_path {
+    CPU_PATH_PLAIN,
+    CPU_PATH_AVX2,
+    CPU_PATH_AVX512,
+    CPU_PATH_AVX512BF16,
+    CPU_PATH_AMX, /* AVX512BF16 with products in tile registers */
+    CPU_PATH_COUNT
+};
 
 /* NULL where the processor, or this build, does not have the path. */
 const struct backend *cpu_path(enum cpu_path path);

@@ -1,9 +1,10 @@
 /* compute/cpu/lanes.h - vectors as wide as the instruction set that this file is compiled for.
  *
  * The files of compute/cpu that include this header are compiled once per path (plain, AVX2, AVX-512, AVX-512 with
- * bf16 products) and written in GCC's vector extensions, so that one text serves all. Rows of any real type are read
- * and written as f32 lanes; a row's tail is read as zeros and written only as far as it goes. Nothing is reassociated:
- * a sum over a row runs lane by lane and ends in one fixed tree. Multiply-adds are fused where the set has them. */
+ * bf16 products, AMX) and written in GCC's vector extensions, so that one text serves all. Rows of any real type are
+ * read and written as f32 lanes; a row's tail is read as zeros and written only as far as it goes. Nothing is
+ * reassociated: a sum over a row runs lane by lane and ends in one fixed tree. Multiply-adds are fused where the set
+ * has them. */
 #pragma once
 
 #include "compute/backend.h"
@@ -26,6 +27,12 @@ enum { LANES = 4, PANEL_VECTORS = 2 };
 enum { HAS_BF16_PRODUCTS = 1 };
 #else
 enum { HAS_BF16_PRODUCTS = 0 };
+#endif
+
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)
+enum { HAS_TILES = 1 }; /* bf16 products of tile registers: tiles.c */
+#else
+enum { HAS_TILES = 0 };
 #endif
 
 #if defined(__clang__)

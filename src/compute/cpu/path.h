@@ -9,4 +9,4 @@ struct cpu_path_info {
     double peak_block_flops[2]; /* of one repeat: f32; bf16, 0 where there is no such product */
 };
 
-extern const struct cpu_path_info cpu_path_plain, cpu_path_avx2, cpu_path_avx512, cpu_path_avx512bf16;
+extern const struct cpu_path_info cpu_path_plain, cpu_path_avx2, cpu_path_avx512, cpu_path_avx512bf16, cpu_path_amx;

@@ -8,7 +8,7 @@
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
     ROWS_MAX = 192,            /* of a task */
-    ROWS_MIN = 48,             /* and its unit where A comes from columns */
+    ROWS_MIN = HAS_TILES ? 64 : 48, /* and its unit where A comes from columns */
     OWN_ROWS_MAX = 768,        /* of a task that packs panels for itself */
     PACK_ROWS = 24,            /* packing a panel takes as long as so many rows */
     A_BYTES_MAX = 512 * 1024,  /* of A in a task */
@@ -22,14 +22,27 @@ static bool is_direct(const struct segment *segment, bool is_bf16)
     return !a->is_k_down && a->rate <= 0 && (is_bf16 ? segment->k % 2 == 0 : a->m.type == DTYPE_F32);
 }
 
-/* Bytes of A that a task packs for each row. */
+static bool has_tiles(const struct segment *segment, bool is_bf16)
+{
+    return HAS_TILES && is_bf16 && segment->a.is_k_down;
+}
+
+/* Bytes of a segment's A that a task packs for each row. */
+static size_t packed_bytes(const struct segment *segment, bool is_bf16)
+{
+    int32_t steps = step_count(segment->k, is_bf16);
+
+    if (is_direct(segment, is_bf16))
+        return 0;
+    return 4 * (size_t)(has_tiles(segment, is_bf16) ? ceil_div(steps, TILE_STEPS) * TILE_STEPS : steps);
+}
+
 static size_t packed_row_bytes(const struct product *p)
 {
     size_t bytes = 0;
 
     for (int s = 0; s < p->segment_count; s++)
-        if (!is_direct(&p->segments[s], p->is_bf16))
-            bytes += 4 * (size_t)step_count(p->segments[s].k, p->is_bf16);
+        bytes += packed_bytes(&p->segments[s], p->is_bf16);
     return bytes;
 }
 
@@ -85,6 +98,8 @@ static bool can_join(const struct product *p)
     const struct segment *first = &p->segments[0], *second = &p->segments[1];
     const struct mat *a = &first->a.m, *next = &second->a.m;
 
+    if (HAS_TILES && p->is_bf16 && first->k % (2 * TILE_STEPS))
+        return false; /* the second begins a block of its own */
     return p->segment_count == 2 && p->is_shared && !first->is_masked && !first->b.panels && !second->b.panels &&
            is_direct(first, p->is_bf16) && is_direct(second, p->is_bf16) && a->type == next->type &&
            a->ld == next->ld && row_of(a, 0, first->k).at == next->at;
@@ -197,11 +212,13 @@ static void pack_a(const struct task *task)
         struct part part = {task->row, task->row_count, 0, segment->k};
         if (is_direct(segment, p->is_bf16))
             continue;
-        if (segment->a.is_k_down)
+        if (has_tiles(segment, p->is_bf16))
+            pack_tiles(&segment->a, part, (uint32_t *)to);
+        else if (segment->a.is_k_down)
             pack_down(&segment->a, p->is_bf16, part, (uint32_t *)to, packed_rows(task));
         else
             pack_rows(&segment->a, p->is_bf16, part, (uint32_t *)to);
-        to += 4 * (size_t)step_count(segment->k, p->is_bf16) * (size_t)packed_rows(task);
+        to += packed_bytes(segment, p->is_bf16) * (size_t)packed_rows(task);
     }
 }
 
@@ -210,18 +227,20 @@ static struct brick brick_for(const struct task *task, int s)
 {
     const struct product *p = task->p;
     const struct segment *segment = &p->segments[s];
-    char *packed = task->a;
+    int32_t steps = step_count(segment->k, p->is_bf16);
+    struct brick brick = {.a = task->a, .a_row = 4 * (size_t)steps, .a_step = 4};
 
     if (is_direct(segment, p->is_bf16))
         return (struct brick){.a = row_of(&segment->a.m, task->row, 0).at,
                               .a_row = (size_t)segment->a.m.ld * (p->is_bf16 ? 2 : 4),
                               .a_step = 4};
     for (int i = 0; i < s; i++)
-        if (!is_direct(&p->segments[i], p->is_bf16))
-            packed += 4 * (size_t)step_count(p->segments[i].k, p->is_bf16) * (size_t)packed_rows(task);
-    if (segment->a.is_k_down)
-        return (struct brick){.a = packed, .a_row = 4, .a_step = 4 * (size_t)packed_rows(task)};
-    return (struct brick){.a = packed, .a_row = 4 * (size_t)step_count(segment->k, p->is_bf16), .a_step = 4};
+        brick.a += packed_bytes(&p->segments[i], p->is_bf16) * (size_t)packed_rows(task);
+    if (has_tiles(segment, p->is_bf16))
+        brick_take_tiles(&brick, (const uint32_t *)brick.a, steps);
+    else if (segment->a.is_k_down)
+        brick.a_row = 4, brick.a_step = 4 * (size_t)packed_rows(task);
+    return brick;
 }
 
 static void mask_sums(const struct task *task, int32_t row, int32_t count)
@@ -342,9 +361,9 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     struct brick brick = brick_for(task, s);
     struct brick_end end = brick_end_for(task);
     bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1);
-    bool has_end = is_finished && !p->segments[s].is_masked && ends_in_brick(task);
+    bool has_end = !HAS_TILES && is_finished && !p->segments[s].is_masked && ends_in_brick(task);
 
-    brick.a += (size_t)from * brick.a_step;
+    brick.a = brick_a(&brick, 0, from);
     brick.b = panel;
     brick.b_width = task->width;
     brick.steps = steps;
@@ -357,7 +376,7 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
         if (is_finished && !brick.end)
             fetch_result(task, row, count);
         brick_run(&brick, count, p->is_bf16);
-        brick.a += BRICK_ROWS * brick.a_row;
+        brick.a = brick_a(&brick, BRICK_ROWS, 0);
         end.y.at = (char *)end.y.at + BRICK_ROWS * end.y_row;
         end.add.at = end.add.at ? (char *)end.add.at + BRICK_ROWS * end.add_row : NULL;
         if (p->segments[s].is_masked && is_last)

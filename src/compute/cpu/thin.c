@@ -94,6 +94,17 @@ INLINE void thin_of_type(const struct thin *thin, int rows, int vectors, bool is
     }
 }
 
+static void thin_run_rows(const struct thin *thin, int rows, int32_t width, bool is_bf16)
+{
+    struct brick brick = {.a = thin->a, .a_row = thin->a_row, .a_step = 4, .b = thin->b, .b_width = width,
+                          .steps = thin->steps, .c = thin->c, .c_ld = PANEL, .is_added = thin->is_added};
+
+    if (HAS_TILES && is_bf16)
+        brick_run(&brick, rows, true);
+    else
+        thin_of_type(thin, rows, width / LANES, is_bf16);
+}
+
 /* y = cap(scale · (x·Bᵀ + t·Cᵀ) + bias + add). Rows may meet several t and C, or none. */
 struct thin_product {
     struct mat x, y, bias, add;
@@ -143,7 +154,7 @@ static void run(const struct thin_product *p, int32_t col, const struct mat *x, 
                             .steps = steps,
                             .c = sums + row * PANEL,
                             .is_added = is_added};
-        thin_of_type(&thin, smaller(PASS_ROWS, x->rows - row), width / LANES, p->is_bf16);
+        thin_run_rows(&thin, smaller(PASS_ROWS, x->rows - row), width, p->is_bf16);
     }
 }
 

@@ -101,12 +101,20 @@ INLINE struct span span_join(struct span a, struct span b)
     return (struct span){smaller(a.begin, b.begin), a.end > b.end ? a.end : b.end};
 }
 
+/* The step at which products over k that is zero before `begin` may start. */
+INLINE int32_t first_step(int32_t begin, bool is_bf16)
+{
+    int32_t step = begin / (is_bf16 ? 2 : 1);
+
+    return HAS_TILES && is_bf16 ? step / TILE_STEPS * TILE_STEPS : step;
+}
+
 /* to [rows, d_wide] += p·tile, a tile of `count` keys or queries; p is [rows][TILE] in operand type, with zeros outside
  * of `seen`, which take no time. */
 static inline void tile_sum(const struct tile_shape *shape, const uint32_t *p, int32_t rows, struct span seen,
                             int32_t count, const uint32_t *tile, float *to)
 {
-    int32_t first = seen.begin / (shape->is_bf16 ? 2 : 1);
+    int32_t first = first_step(seen.begin, shape->is_bf16);
     struct brick brick = {.a = (const char *)(p + first), .a_row = 4 * (size_t)step_count(TILE, shape->is_bf16),
                           .a_step = 4, .steps = step_count(seen.end, shape->is_bf16) - first, .is_added = true};
 

@@ -51,6 +51,11 @@ static void the_avx512bf16_path_agrees_with_the_reference(void **state)
     compare(CPU_PATH_AVX512BF16);
 }
 
+static void the_amx_path_agrees_with_the_reference(void **state)
+{
+    compare(CPU_PATH_AMX);
+}
+
 /* Backends that are wrong in one thing. */
 static void glu_off_by_a_little(struct queue *queue, const struct op_glu *op)
 {
@@ -144,6 +149,7 @@ int main(void)
         cmocka_unit_test(the_avx2_path_agrees_with_the_reference),
         cmocka_unit_test(the_avx512_path_agrees_with_the_reference),
         cmocka_unit_test(the_avx512bf16_path_agrees_with_the_reference),
+        cmocka_unit_test(the_amx_path_agrees_with_the_reference),
         cmocka_unit_test(a_backend_that_is_wrong_in_one_thing_is_caught_and_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
