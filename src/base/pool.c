@@ -27,14 +27,19 @@ struct worker {
     size_t piece, piece_done, fetched;
 };
 
+/* Tasks that a thread takes before those of others, the first of them always. */
+struct share {
+    _Alignas(64) atomic_int next;
+    int first, end;
+};
+
 struct pool {
     int thread_count;
     struct worker *workers;   /* [thread_count], the caller is the first */
+    struct share *shares;     /* [thread_count] */
     struct ahead ahead;
     pool_task *run;
     void *context;
-    int task_count;
-    _Alignas(64) atomic_int next_task;
     _Alignas(64) _Atomic uint32_t generation; /* a run began: workers wait for it to change */
     _Alignas(64) _Atomic uint32_t busy_count; /* workers that have not finished this generation */
     _Alignas(64) _Atomic uint32_t sleeper_count; /* gave up spinning: without any, waking takes no system call */
@@ -108,14 +113,25 @@ static void wake_all(struct pool *pool, _Atomic uint32_t *word)
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+static void run_share(struct pool *pool, struct share *share, int thread)
+{
+    int task;
+
+    while (atomic_load_explicit(&share->next, memory_order_relaxed) < share->end) {
+        task = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed);
+        if (task < share->end)
+            pool->run(pool->context, task, thread);
+    }
+}
+
 static void run_tasks(struct pool *pool, int thread)
 {
-    int task = thread;
+    struct share *own = &pool->shares[thread];
 
-    while (task < pool->task_count) {
-        pool->run(pool->context, task, thread);
-        task = atomic_fetch_add_explicit(&pool->next_task, 1, memory_order_relaxed);
-    }
+    if (own->first < own->end)
+        pool->run(pool->context, own->first, thread);
+    for (int i = 0; i < pool->thread_count; i++)
+        run_share(pool, &pool->shares[(thread + i) % pool->thread_count], thread);
 }
 
 static void *work(void *argument)
@@ -152,6 +168,9 @@ struct pool *pool_new(int thread_count)
         die("out of memory for the thread pool");
     *pool = (struct pool){.thread_count = thread_count > 0 ? thread_count : pool_cores()};
     pool->workers = mem_alloc_zero((size_t)pool->thread_count, sizeof *pool->workers);
+    pool->shares = aligned_alloc(64, (size_t)pool->thread_count * sizeof *pool->shares);
+    if (!pool->shares)
+        die("out of memory for the thread pool");
     for (int i = 0; i < pool->thread_count; i++) {
         struct worker *worker = &pool->workers[i];
         *worker = (struct worker){.pool = pool, .index = i};
@@ -171,12 +190,18 @@ void pool_free(struct pool *pool)
     for (int i = 1; i < pool->thread_count; i++)
         pthread_join(pool->workers[i].thread, NULL);
     free(pool->workers);
+    free(pool->shares);
     free(pool);
 }
 
 int pool_thread_count(const struct pool *pool)
 {
     return pool->thread_count;
+}
+
+int pool_share(int task_count, int thread_count, int thread)
+{
+    return (int)((int64_t)task_count * thread / thread_count);
 }
 
 void pool_run(struct pool *pool, int task_count, pool_task *run, void *context)
@@ -190,8 +215,12 @@ void pool_run(struct pool *pool, int task_count, pool_task *run, void *context)
     }
     pool->run = run;
     pool->context = context;
-    pool->task_count = task_count;
-    atomic_store_explicit(&pool->next_task, pool->thread_count, memory_order_relaxed);
+    for (int i = 0; i < pool->thread_count; i++) {
+        struct share *share = &pool->shares[i];
+        share->first = pool_share(task_count, pool->thread_count, i);
+        share->end = pool_share(task_count, pool->thread_count, i + 1);
+        atomic_store_explicit(&share->next, share->first + 1, memory_order_relaxed);
+    }
     atomic_store_explicit(&pool->busy_count, (uint32_t)pool->thread_count - 1, memory_order_relaxed);
     atomic_fetch_add(&pool->generation, 1);
     wake_all(pool, &pool->generation);

@@ -1,9 +1,11 @@
 /* base/pool.h - threads that share out numbered tasks.
  *
  * pool_run calls run(context, task, thread) once for every task in [0, task_count), on all threads including the
- * caller's, and returns when all are done. An atomic counter hands out tasks, so which thread gets which is not fixed
- * but for the first: thread i begins with task i. Results stay the same for any number of threads only because each
- * task owns its output. Workers wait by spinning shortly, then sleep. One pool_run at a time.
+ * caller's, and returns when all are done. A thread takes the tasks of its share, those from pool_share on up to the
+ * next thread's, in order, so that runs over the same rows find them in its cache; then what others have left of
+ * theirs. So which thread gets a task is not fixed but for the first of each share, which is its owner's. Results stay
+ * the same for any number of threads only because each task owns its output. Workers wait by spinning shortly, then
+ * sleep. One pool_run at a time.
  *
  * Where a run waits for memory alone, idle threads can go on reading: pool_fetch names what the next run will read. */
 #pragma once
@@ -19,6 +21,7 @@ struct pool *pool_new(int thread_count); /* 0: one per core that this process ma
 void pool_free(struct pool *pool);
 int  pool_thread_count(const struct pool *pool);
 void pool_run(struct pool *pool, int task_count, pool_task *run, void *context);
+int  pool_share(int task_count, int thread_count, int thread); /* the first task of a thread's share */
 
 /* From the next pool_run on, threads that wait read [at, at + bytes) into their caches, so much as these have room for:
  * thread i pieces i, i + thread_count, … in turn. The memory must stay until a later call names other memory and a run

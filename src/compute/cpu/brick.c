@@ -1,5 +1,8 @@
 #include "compute/cpu/brick.h"
+#include "compute/cpu/brick_end.h"
 #include "compute/cpu/tiles.h"
+
+enum { HALF_ROWS = 6 }; /* fewer have a case each */
 
 INLINE lanes multiply_add(lanes sum, lanes_u a, lanes_u b, bool is_bf16)
 {
@@ -8,55 +11,6 @@ INLINE lanes multiply_add(lanes sum, lanes_u a, lanes_u b, bool is_bf16)
         return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #endif
     return sum + (lanes)a * (lanes)b;
-}
-
-/* A row of a type that is known here. */
-INLINE struct row end_row(struct row row, size_t bytes, enum dtype type)
-{
-    return (struct row){(char *)row.at + bytes, type};
-}
-
-INLINE void end_add(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes,
-                    enum dtype type)
-{
-    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[i][v] += row_load(end_row(from, (size_t)i * row_bytes, type), v * LANES, PANEL);
-}
-
-INLINE void end_store(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row to, size_t row_bytes,
-                      enum dtype type)
-{
-    UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
-        UNROLL for (int v = 0; v < vectors; v++)
-            row_store(end_row(to, (size_t)i * row_bytes, type), v * LANES, PANEL, sum[i][v]);
-}
-
-INLINE void end_add_any(lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors, struct row from, size_t row_bytes)
-{
-    if (from.type == DTYPE_F32)
-        end_add(sum, vectors, from, row_bytes, DTYPE_F32);
-    else
-        end_add(sum, vectors, from, row_bytes, DTYPE_BF16);
-}
-
-/* Finishes sums while they are in registers. */
-INLINE void brick_end(const struct brick_end *end, lanes sum[VECTOR_ROWS][PANEL_VECTORS], int vectors)
-{
-    if (end->scale != 1)
-        UNROLL for (int i = 0; i < VECTOR_ROWS; i++)
-            UNROLL for (int v = 0; v < vectors; v++)
-                sum[i][v] *= end->scale;
-    if (end->bias.at)
-        end_add_any(sum, vectors, end->bias, 0);
-    if (end->add.at)
-        end_add_any(sum, vectors, end->add, end->add_row);
-    if (end->is_added)
-        end_add_any(sum, vectors, end->y, end->y_row);
-    if (end->y.type == DTYPE_F32)
-        end_store(sum, vectors, end->y, end->y_row, DTYPE_F32);
-    else
-        end_store(sum, vectors, end->y, end->y_row, DTYPE_BF16);
 }
 
 INLINE void fetch_row(struct row row, size_t row_bytes, int32_t i, int vectors)
@@ -108,7 +62,7 @@ INLINE void brick_shaped(const struct brick *brick, int rows, int vectors, bool 
         }
     }
     if (end) {
-        brick_end(end, sum, vectors);
+        brick_end(end, sum, VECTOR_ROWS, vectors);
         return;
     }
     UNROLL for (int i = 0; i < rows; i++)
@@ -135,6 +89,10 @@ INLINE void brick_of_rows(const struct brick *brick, int rows, bool is_bf16)
 
 INLINE void brick_of_type(const struct brick *brick, int rows, bool is_bf16)
 {
+    if ((int)HALF_ROWS < (int)VECTOR_ROWS && rows == HALF_ROWS) {
+        brick_of_rows(brick, HALF_ROWS, is_bf16);
+        return;
+    }
     switch (rows) {
 #define BRICK_CASE(count)                                                                                              \
     case count:                                                                                                        \
@@ -171,12 +129,12 @@ void CPU(brick_f32)(const struct brick *brick, int count)
 {
     struct brick part = *brick;
 
-    for (; count > VECTOR_ROWS; count -= VECTOR_ROWS) {
-        brick_of_type(&part, VECTOR_ROWS, false);
-        part.a += VECTOR_ROWS * part.a_row;
-        part.c += VECTOR_ROWS * part.c_ld;
+    for (int rows; count > 0; count -= rows) {
+        rows = count >= VECTOR_ROWS ? VECTOR_ROWS : count >= HALF_ROWS ? HALF_ROWS : count;
+        brick_of_type(&part, rows, false);
+        part.a += (size_t)rows * part.a_row;
+        part.c += (size_t)rows * part.c_ld;
     }
-    brick_of_type(&part, count, false);
 }
 
 void CPU(brick_bf16)(const struct brick *brick, int count)

@@ -1,6 +1,6 @@
 /* compute/cpu/brick.h - the one product kernel, and the packers that lay out its operands.
  *
- * A brick is up to 6 rows by up to PANEL columns of a result, held in registers while k runs. Work along k goes in
+ * A brick is up to BRICK_ROWS by up to PANEL columns of a result, held in registers while k runs. Work along k goes in
  * steps of 32 bits: one f32, or two neighbouring bf16 (k, k + 1) that one instruction multiplies and sums. So one
  * layout of 32-bit words serves both types:
  *
@@ -17,7 +17,7 @@
 #include "compute/dropout.h"
 
 enum {
-    VECTOR_ROWS = 6,
+    VECTOR_ROWS = HAS_TILES ? 12 : 6,
     TILE_ROWS = 16,
     TILE_STEPS = 16,
     BRICK_ROWS = HAS_TILES ? 2 * TILE_ROWS : VECTOR_ROWS,
@@ -31,6 +31,7 @@ struct brick_end {
     size_t y_row, add_row;
     float scale;
     bool is_added;
+    bool is_streamed; /* y is whole lines of 64 bytes, and goes past the caches */
 };
 
 struct brick {
@@ -42,7 +43,7 @@ struct brick {
     float *c;
     size_t c_ld;
     bool is_added; /* c += instead of c = */
-    const struct brick_end *end; /* of all VECTOR_ROWS rows, instead of to c; NULL: c. Tiles have none */
+    const struct brick_end *end; /* of all BRICK_ROWS rows, instead of c, where tiles still pass by; NULL: c */
 };
 
 /* count: rows of the brick, 1 to BRICK_ROWS. brick_bf16 exists where HAS_BF16_PRODUCTS. */
@@ -279,35 +280,59 @@ static inline void pack_rows(const struct side *side, bool is_bf16, struct part 
         }
 }
 
+/* Words of TILE_STEPS steps from a row on for 32 columns that are all there: 16 in `left`, 16 in `right`. */
+INLINE void load_turned(const char *from, size_t row_bytes, lanes_u left[LANES], lanes_u right[LANES])
+{
+#if defined(__AVX512BW__)
+    const __m512i pair = _mm512_set1_epi32(0x200000), step = _mm512_set1_epi32(0x10001);
+    const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i first = _mm512_add_epi32(_mm512_mullo_epi32(count, step), pair);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(0x100010));
+
+    UNROLL for (int n = 0; n < LANES; n++, from += 2 * row_bytes) {
+        __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + row_bytes);
+        left[n] = (lanes_u)_mm512_permutex2var_epi16(even, first, odd);
+        right[n] = (lanes_u)_mm512_permutex2var_epi16(even, second, odd);
+        __builtin_prefetch((const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes));
+        __builtin_prefetch((const void *)((uintptr_t)from + (AHEAD_ROWS + 1) * row_bytes));
+    }
+#endif
+}
+
+/* The same for up to 16 columns, zeros where there are none. */
+static inline void load_turned_some(const struct side *side, struct part part, lanes_u block[LANES])
+{
+    for (int n = 0; n < LANES; n++) {
+        block[n] = (lanes_u){0};
+        if (2 * n < part.k_count)
+            block[n] = load_elements(side, true, part.k + 2 * n, part.i, part.count);
+        if (2 * n + 1 < part.k_count)
+            block[n] |= load_elements(side, true, part.k + 2 * n + 1, part.i, part.count) << 16;
+    }
+}
+
 /* A whose k runs down the rows, for tiles: each 1 KB, 16 elements by 16 steps, zeros where there are none; all blocks
  * along k of 16 elements, then those of the next. */
 static inline void pack_tiles(const struct side *side, struct part part, uint32_t *to)
 {
-    int32_t steps = step_count(part.k_count, true), last = part.count - LANES;
-    size_t row_bytes = (size_t)side->m.ld * 2;
+    enum { TILE_WORDS = TILE_ROWS * TILE_STEPS };
+    int32_t steps = step_count(part.k_count, true), blocks = (steps + TILE_STEPS - 1) / TILE_STEPS, i = 0;
+    bool is_whole = side->rate <= 0 && part.k_count % (2 * TILE_STEPS) == 0;
 
-    for (int32_t i = 0; i < part.count; i += TILE_ROWS)
-        for (int32_t step = 0; step < steps; step += TILE_STEPS, to += TILE_ROWS * TILE_STEPS) {
+    for (; is_whole && i + 2 * TILE_ROWS <= part.count; i += 2 * TILE_ROWS, to += blocks * TILE_WORDS)
+        for (int32_t block = 0; block < blocks; block++, to += TILE_WORDS) {
+            lanes_u left[LANES], right[LANES];
+            load_turned(row_of(&side->m, part.k + 2 * TILE_STEPS * block, part.i + i).at, (size_t)side->m.ld * 2, left,
+                        right);
+            transpose(left);
+            memcpy(to, left, sizeof left);
+            transpose(right);
+            memcpy(to + blocks * TILE_WORDS, right, sizeof right);
+        }
+    for (; i < part.count; i += TILE_ROWS)
+        for (int32_t k = 0; k < part.k_count; k += 2 * TILE_STEPS, to += TILE_WORDS) {
             lanes_u block[LANES];
-            if (side->rate <= 0 && i <= last && 2 * (step + TILE_STEPS) <= part.k_count) {
-                const char *from = row_of(&side->m, part.k + 2 * step, part.i + i).at;
-                UNROLL for (int n = 0; n < LANES; n++) {
-                    lanes_h even, odd;
-                    memcpy(&even, from, sizeof even);
-                    memcpy(&odd, from + row_bytes, sizeof odd);
-                    block[n] = halves_to_words(even) | halves_to_words(odd) << 16;
-                    from += 2 * row_bytes;
-                }
-            } else {
-                for (int n = 0; n < LANES; n++) {
-                    int32_t k = 2 * (step + n);
-                    block[n] = (lanes_u){0};
-                    if (k < part.k_count)
-                        block[n] = load_elements(side, true, part.k + k, part.i + i, part.count - i);
-                    if (k + 1 < part.k_count)
-                        block[n] |= load_elements(side, true, part.k + k + 1, part.i + i, part.count - i) << 16;
-                }
-            }
+            load_turned_some(side, (struct part){part.i + i, part.count - i, part.k + k, part.k_count - k}, block);
             transpose(block);
             memcpy(to, block, sizeof block);
         }

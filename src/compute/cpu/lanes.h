@@ -12,8 +12,14 @@
 
 #include <math.h>
 
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)
+enum { HAS_TILES = 1 }; /* bf16 products of tile registers: tiles.c */
+#else
+enum { HAS_TILES = 0 };
+#endif
+
 #if defined(__AVX512F__)
-enum { LANES = 16, PANEL_VECTORS = 4 };
+enum { LANES = 16, PANEL_VECTORS = HAS_TILES ? 2 : 4 };
 #elif defined(__AVX2__)
 enum { LANES = 8, PANEL_VECTORS = 2 };
 #else
@@ -27,12 +33,6 @@ enum { LANES = 4, PANEL_VECTORS = 2 };
 enum { HAS_BF16_PRODUCTS = 1 };
 #else
 enum { HAS_BF16_PRODUCTS = 0 };
-#endif
-
-#if defined(__AMX_BF16__) || defined(__AMXBF16__)
-enum { HAS_TILES = 1 }; /* bf16 products of tile registers: tiles.c */
-#else
-enum { HAS_TILES = 0 };
 #endif
 
 #if defined(__clang__)

@@ -3,15 +3,17 @@
  * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them.
  * A B too large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps,
  * and six rows at a time are finished while they are in cache: scale, bias, addition, one rounding. */
+#include "compute/cpu/brick_end.h"
 #include "compute/cpu/product.h"
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
-    ROWS_MAX = 192,            /* of a task */
+    ROWS_MAX = HAS_TILES ? 512 : 192, /* of a task */
     ROWS_MIN = HAS_TILES ? 64 : 48, /* and its unit where A comes from columns */
     OWN_ROWS_MAX = 768,        /* of a task that packs panels for itself */
+    STREAMED_MIN = 1 << 20,    /* bytes of y that do not stay in L2 */
     PACK_ROWS = 24,            /* packing a panel takes as long as so many rows */
-    A_BYTES_MAX = 512 * 1024,  /* of A in a task */
+    A_BYTES_MAX = (HAS_TILES ? 1024 : 512) * 1024, /* of A in a task */
     SHARED_BYTES_MAX = 16 << 20, /* of a B that all tasks share */
 };
 
@@ -149,6 +151,15 @@ static void cut_own(struct chain *chain, int thread_count)
     chain->groups = ceil_div(p->panels, chain->panel_group);
 }
 
+/* Whether y is written in whole lines that will not be read from a cache. */
+static bool takes_streams(const struct product *p)
+{
+    size_t size = dtype_bytes(p->y.type);
+
+    return HAS_TILES && p->is_bf16 && !p->is_added && p->add.at != p->y.at && (size_t)p->y.ld * size % 64 == 0 &&
+           (uintptr_t)p->y.at % 64 == 0 && (size_t)p->rows * (size_t)p->cols * size >= STREAMED_MIN;
+}
+
 /* Chooses types and tasks, and tells the scratch. It is not what this cut needs but what any cut of fewer rows may
  * need: a plan asks for its largest micro-batch alone. */
 static void chain_cut(struct chain *chain, int thread_count)
@@ -163,6 +174,7 @@ static void chain_cut(struct chain *chain, int thread_count)
         row_bytes = packed_row_bytes(p);
         all_bytes = (size_t)p->panels * panel_bytes(p);
         p->is_shared = is_worth_sharing(p);
+        p->is_streamed = takes_streams(p);
         p->is_joined = can_join(p);
         chain->shared_bytes += p->rows <= ROWS_MIN || is_laid_out(p) ? 0
                                : all_bytes < SHARED_BYTES_MAX        ? all_bytes
@@ -317,7 +329,8 @@ static void fetch_result(const struct task *task, int32_t row, int32_t count)
     const struct product *p = task->p;
 
     for (int32_t i = row; i < row + count; i++) {
-        fetch(&p->y, task, i);
+        if (!p->is_streamed)
+            fetch(&p->y, task, i);
         if (p->add.at && p->add.at != p->y.at)
             fetch(&p->add, task, i);
     }
@@ -343,7 +356,7 @@ static struct brick_end brick_end_for(const struct task *task)
 {
     const struct product *p = task->p;
     struct brick_end end = {.y = row_of(&p->y, task->row, task->col), .y_row = row_bytes_of(&p->y), .scale = p->scale,
-                            .is_added = p->is_added};
+                            .is_added = p->is_added, .is_streamed = p->is_streamed && task->width == PANEL};
 
     if (p->bias.at)
         end.bias = row_of(&p->bias, 0, task->col);
@@ -361,7 +374,7 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
     struct brick brick = brick_for(task, s);
     struct brick_end end = brick_end_for(task);
     bool is_finished = is_last && (p->is_joined || s == p->segment_count - 1);
-    bool has_end = !HAS_TILES && is_finished && !p->segments[s].is_masked && ends_in_brick(task);
+    bool has_end = (!HAS_TILES || p->is_bf16) && is_finished && !p->segments[s].is_masked && ends_in_brick(task);
 
     brick.a = brick_a(&brick, 0, from);
     brick.b = panel;
@@ -373,7 +386,7 @@ static void run_rows(const struct task *task, int s, int32_t from, int32_t steps
         int32_t count = smaller(BRICK_ROWS, task->row_count - row);
         brick.c = sums_of(task, row);
         brick.end = has_end && count == BRICK_ROWS ? &end : NULL;
-        if (is_finished && !brick.end)
+        if (!HAS_TILES && is_finished && !brick.end)
             fetch_result(task, row, count);
         brick_run(&brick, count, p->is_bf16);
         brick.a = brick_a(&brick, BRICK_ROWS, 0);
@@ -455,6 +468,7 @@ static void chain_task(void *context, int index, int thread)
         for (int32_t panel = first; panel < smaller(end, p->panels); panel++)
             run_panel(&task, panel);
     }
+    end_streams();
 }
 
 /* All segments of one panel of a product that shares them; panels are numbered through. */

@@ -33,6 +33,7 @@ struct product {
     struct dropout dropout;
 
     bool is_bf16, is_shared; /* from here on set by product.c */
+    bool is_streamed;        /* y goes past the caches */
     bool is_joined;          /* both segments are one: A side by side in its rows, B one behind the other in a panel */
     int32_t panels, panel_steps; /* of one panel, all segments */
     uint32_t *shared;        /* [panels][panel_steps][PANEL] */

@@ -67,11 +67,9 @@ INLINE void thin_of_rows(const struct thin *thin, int rows, int vectors, bool is
     case 2:
         thin_shaped(thin, rows, 2, is_bf16);
         break;
-#ifdef __AVX512F__ /* PANEL_VECTORS is 4 */
     case 3:
-        thin_shaped(thin, rows, 3, is_bf16);
+        thin_shaped(thin, rows, PANEL_VECTORS < 3 ? PANEL_VECTORS : 3, is_bf16);
         break;
-#endif
     default:
         thin_shaped(thin, rows, PANEL_VECTORS, is_bf16);
     }
@@ -187,15 +185,21 @@ static void run_panel(const struct thin_product *p, int32_t col)
         finish(p, col, sums + row * PANEL, row);
 }
 
+/* The first task of a thread's share is its stretch; the others are panels of the rest. */
 static void thin_task(void *context, int task, int thread)
 {
     const struct thin_product *p = context;
     struct cut cut = cut_of(p->y.cols, p->thread_count);
+    int32_t count = task_count(p), owner = 0;
 
-    if (task >= cut.threads)
-        run_panel(p, (cut.threads * cut.stretch + task - cut.threads) * PANEL);
-    for (int32_t i = 0; task < cut.threads && i < cut.stretch; i++)
-        run_panel(p, (task * cut.stretch + i) * PANEL);
+    while (owner < cut.threads && pool_share(count, cut.threads, owner) < task)
+        owner++;
+    if (owner == cut.threads || pool_share(count, cut.threads, owner) > task) {
+        run_panel(p, (cut.threads * cut.stretch + task - owner) * PANEL);
+        return;
+    }
+    for (int32_t i = 0; i < cut.stretch; i++)
+        run_panel(p, (owner * cut.stretch + i) * PANEL);
 }
 
 /* Threads that wait begin with their stretches of the next product. */

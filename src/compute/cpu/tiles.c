@@ -1,6 +1,9 @@
 #include "compute/cpu/tiles.h"
+#include "compute/cpu/brick_end.h"
 
 #if defined(__AMX_BF16__) || defined(__AMXBF16__)
+
+enum { END_ROWS = 4 };
 
 /* Tiles 0 to 3 are sums, 4 and 5 rows of A, the others columns of B. */
 struct tile_config {
@@ -12,7 +15,7 @@ struct tile_config {
 /* How many rows the tiles of this thread are made for; 0: none are. */
 static _Thread_local int made_for;
 
-/* Of more than 16 rows sums lie 2 by 2, else side by side; a tile of the last rows has no others. */
+/* Tiles of the last rows, where there are more than 16 the lower ones, have no others. */
 static void make_tiles(int count)
 {
     struct tile_config config = {.palette = 1};
@@ -20,7 +23,7 @@ static void make_tiles(int count)
     if (made_for == count)
         return;
     for (int tile = 0; tile < 8; tile++) {
-        bool is_last = count > TILE_ROWS ? tile == 2 || tile == 3 || tile == 5 : tile < 5;
+        bool is_last = count > TILE_ROWS ? tile == 2 || tile == 3 || tile == 5 : tile < 2 || tile == 4;
         config.row_bytes[tile] = 64;
         config.rows[tile] = (uint8_t)(is_last ? (count - 1) % TILE_ROWS + 1 : TILE_ROWS);
     }
@@ -42,51 +45,61 @@ struct operands {
 
 /* The steps behind the last whole block, with zeros to its end. */
 struct last_block {
-    uint32_t a[BRICK_ROWS][TILE_STEPS], b[TILE_STEPS][PANEL];
+    _Alignas(64) uint32_t a[BRICK_ROWS][TILE_STEPS];
+    _Alignas(64) uint32_t b[TILE_STEPS][PANEL];
 };
 
 static struct operands copy_last(struct last_block *last, const struct brick *brick, struct operands at, int count)
 {
     int32_t steps = brick->steps % TILE_STEPS;
+    __mmask16 there = (__mmask16)((1u << steps) - 1), right = brick->b_width > LANES ? (__mmask16)-1 : 0;
 
-    memset(last, 0, sizeof *last);
-    for (int i = 0; i < count; i++)
-        memcpy(last->a[i], at.a + (size_t)(i / TILE_ROWS) * at.a_tile + (size_t)(i % TILE_ROWS) * at.a_row,
-               4 * (size_t)steps);
-    for (int32_t step = 0; step < steps; step++)
-        memcpy(last->b[step], at.b + (size_t)step * at.b_row, at.b_row);
+    for (int i = 0; i < count; i++) {
+        const char *from = at.a + (size_t)(i / TILE_ROWS) * at.a_tile + (size_t)(i % TILE_ROWS) * at.a_row;
+        _mm512_store_si512(last->a[i], _mm512_maskz_loadu_epi32(there, from));
+    }
+    for (int32_t step = 0; step < TILE_STEPS; step++) {
+        __mmask16 is_there = step < steps ? (__mmask16)-1 : 0;
+        const char *from = at.b + (size_t)step * at.b_row;
+        _mm512_store_si512(last->b[step], _mm512_maskz_loadu_epi32(is_there, from));
+        _mm512_store_si512(last->b[step] + LANES, _mm512_maskz_loadu_epi32(is_there & right, from + 64));
+    }
     return (struct operands){(const char *)last->a, (const char *)last->b, sizeof *last->a, TILE_ROWS * sizeof *last->a,
                              0, sizeof *last->b};
 }
 
-INLINE void square_block(struct operands at, bool has_right)
+INLINE void line_block(struct operands at, bool has_right)
 {
     _tile_loadd(4, at.a, at.a_row);
     _tile_loadd(6, at.b, at.b_row);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, at.a + at.a_tile, at.a_row);
-    _tile_dpbf16ps(2, 5, 6);
-    if (!has_right)
-        return;
-    _tile_loadd(7, at.b + 64, at.b_row);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(3, 5, 7);
+    if (has_right) {
+        _tile_loadd(7, at.b + 64, at.b_row);
+        _tile_dpbf16ps(1, 4, 7);
+    }
 }
 
-/* 17 to 32 rows by 16 or 32 columns from `col` on. */
-INLINE void square(const struct brick *brick, struct operands at, const struct operands *last, int32_t col,
-                   bool has_right)
+INLINE void square_block(struct operands at, bool has_right)
 {
-    float *c = brick->c + col, *below = c + TILE_ROWS * brick->c_ld;
-    size_t c_row = brick->c_ld * sizeof *c, b_block = TILE_STEPS * at.b_row;
+    line_block(at, has_right);
+    _tile_loadd(5, at.a + at.a_tile, at.a_row);
+    _tile_dpbf16ps(2, 5, 6);
+    if (has_right)
+        _tile_dpbf16ps(3, 5, 7);
+}
 
-    at.b += 4 * col;
+/* 17 to 32 rows by 16 or 32 columns. */
+INLINE void square(const struct brick *brick, struct operands at, const struct operands *last, bool has_right)
+{
+    float *below = brick->c + TILE_ROWS * brick->c_ld;
+    size_t c_row = brick->c_ld * sizeof *brick->c, b_block = TILE_STEPS * at.b_row;
+
     if (brick->is_added) {
-        _tile_loadd(0, c, c_row);
+        _tile_loadd(0, brick->c, c_row);
         _tile_loadd(2, below, c_row);
         if (has_right) {
-            _tile_loadd(1, c + 16, c_row);
-            _tile_loadd(3, below + 16, c_row);
+            _tile_loadd(1, brick->c + LANES, c_row);
+            _tile_loadd(3, below + LANES, c_row);
         }
     } else {
         _tile_zero(0);
@@ -99,88 +112,54 @@ INLINE void square(const struct brick *brick, struct operands at, const struct o
         at.a += at.a_block;
         at.b += b_block;
     }
-    if (last) {
-        struct operands rest = *last;
-        rest.b += 4 * col;
-        square_block(rest, has_right);
-    }
-    _tile_stored(0, c, c_row);
+    if (last)
+        square_block(*last, has_right);
+    _tile_stored(0, brick->c, c_row);
     _tile_stored(2, below, c_row);
     if (has_right) {
-        _tile_stored(1, c + 16, c_row);
-        _tile_stored(3, below + 16, c_row);
+        _tile_stored(1, brick->c + LANES, c_row);
+        _tile_stored(3, below + LANES, c_row);
     }
 }
 
-INLINE void line_block(struct operands at, int vectors)
+/* Up to 16 rows by 16 or 32 columns. */
+INLINE void line(const struct brick *brick, struct operands at, const struct operands *last, bool has_right)
 {
-    _tile_loadd(4, at.a, at.a_row);
-    _tile_loadd(5, at.b, at.b_row);
-    _tile_dpbf16ps(0, 4, 5);
-    if (vectors > 1) {
-        _tile_loadd(6, at.b + 64, at.b_row);
-        _tile_dpbf16ps(1, 4, 6);
-    }
-    if (vectors > 2) {
-        _tile_loadd(7, at.b + 128, at.b_row);
-        _tile_dpbf16ps(2, 4, 7);
-    }
-    if (vectors > 3) {
-        _tile_loadd(5, at.b + 192, at.b_row);
-        _tile_dpbf16ps(3, 4, 5);
-    }
-}
-
-/* Up to 16 rows by all columns. */
-INLINE void line(const struct brick *brick, struct operands at, const struct operands *last, int vectors)
-{
-    float *c = brick->c;
-    size_t c_row = brick->c_ld * sizeof *c, b_block = TILE_STEPS * at.b_row;
+    size_t c_row = brick->c_ld * sizeof *brick->c, b_block = TILE_STEPS * at.b_row;
 
     if (brick->is_added) {
-        _tile_loadd(0, c, c_row);
-        if (vectors > 1)
-            _tile_loadd(1, c + 16, c_row);
-        if (vectors > 2)
-            _tile_loadd(2, c + 32, c_row);
-        if (vectors > 3)
-            _tile_loadd(3, c + 48, c_row);
+        _tile_loadd(0, brick->c, c_row);
+        if (has_right)
+            _tile_loadd(1, brick->c + LANES, c_row);
     } else {
         _tile_zero(0);
         _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
     }
     for (int32_t block = brick->steps / TILE_STEPS; block > 0; block--) {
-        line_block(at, vectors);
+        line_block(at, has_right);
         at.a += at.a_block;
         at.b += b_block;
     }
     if (last)
-        line_block(*last, vectors);
-    _tile_stored(0, c, c_row);
-    if (vectors > 1)
-        _tile_stored(1, c + 16, c_row);
-    if (vectors > 2)
-        _tile_stored(2, c + 32, c_row);
-    if (vectors > 3)
-        _tile_stored(3, c + 48, c_row);
+        line_block(*last, has_right);
+    _tile_stored(0, brick->c, c_row);
+    if (has_right)
+        _tile_stored(1, brick->c + LANES, c_row);
 }
 
-static void line_of_width(const struct brick *brick, struct operands at, const struct operands *last)
+/* Takes a few rows of sums at a time from c to where they go. */
+INLINE void end_rows(const struct brick *brick, int vectors)
 {
-    switch (brick->b_width / LANES) {
-    case 1:
-        line(brick, at, last, 1);
-        break;
-    case 2:
-        line(brick, at, last, 2);
-        break;
-    case 3:
-        line(brick, at, last, 3);
-        break;
-    default:
-        line(brick, at, last, 4);
+    struct brick_end end = *brick->end;
+
+    for (int row = 0; row < BRICK_ROWS; row += END_ROWS) {
+        lanes sum[END_ROWS][PANEL_VECTORS];
+        UNROLL for (int i = 0; i < END_ROWS; i++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i][v] = lanes_load(brick->c + (size_t)(row + i) * brick->c_ld + v * LANES);
+        brick_end(&end, sum, END_ROWS, vectors);
+        end.y.at = (char *)end.y.at + END_ROWS * end.y_row;
+        end.add.at = end.add.at ? (char *)end.add.at + END_ROWS * end.add_row : NULL;
     }
 }
 
@@ -203,28 +182,45 @@ void CPU(tiles_run)(const struct brick *brick, int count)
     }
     settle();
     make_tiles(count);
-    if (count <= TILE_ROWS) {
-        line_of_width(brick, at, last);
-        return;
-    }
-    for (int32_t col = 0; col < brick->b_width; col += 2 * LANES)
-        if (brick->b_width - col >= 2 * LANES)
-            square(brick, at, last, col, true);
-        else
-            square(brick, at, last, col, false);
+    if (count > TILE_ROWS && brick->b_width > LANES)
+        square(brick, at, last, true);
+    else if (count > TILE_ROWS)
+        square(brick, at, last, false);
+    else
+        line(brick, at, last, brick->b_width > LANES);
+    if (brick->end && brick->b_width > LANES)
+        end_rows(brick, PANEL_VECTORS);
+    else if (brick->end)
+        end_rows(brick, 1);
 }
 
-/* Nothing is read from memory. The tiles hold zeros: what they hold takes no part in how long it takes. */
+/* Nothing is read from memory in the loop. The tiles hold numbers: zeros take less power, and so less time. */
 double CPU(tiles_peak)(int64_t repeats)
 {
+    _Alignas(64) uint16_t numbers[2][TILE_ROWS][2 * TILE_STEPS];
+    float sum;
+
+    for (size_t i = 0; i < sizeof numbers / sizeof ***numbers; i++)
+        (**numbers)[i] = bf16_from_f32((float)(i * 2654435761u % 1021) / 1021 - 0.5f);
+    settle();
     make_tiles(BRICK_ROWS);
+    _tile_loadd(4, numbers[0], sizeof **numbers);
+    _tile_loadd(5, numbers[1], sizeof **numbers);
+    _tile_loadd(6, numbers[1], sizeof **numbers);
+    _tile_loadd(7, numbers[0], sizeof **numbers);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     for (int64_t repeat = 0; repeat < repeats; repeat++) {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    return 0;
+    _tile_stored(0, numbers, sizeof **numbers);
+    memcpy(&sum, numbers, sizeof sum);
+    return (double)sum;
 }
 
 #else

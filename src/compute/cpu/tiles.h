@@ -9,6 +9,6 @@
 
 #include "compute/cpu/brick.h"
 
-/* Sums of up to BRICK_ROWS rows; `end` is not looked at. */
+/* Sums of up to BRICK_ROWS rows. */
 void CPU(tiles_run)(const struct brick *brick, int count);
 double CPU(tiles_peak)(int64_t repeats); /* of 4 · 16 · 16 · 32 multiply-adds */

@@ -34,7 +34,7 @@ static void keep_thread(void *context, int task, int thread)
     ((int *)context)[task] = thread;
 }
 
-static void each_thread_begins_with_the_task_of_its_number(void **state)
+static void each_thread_begins_with_the_first_task_of_its_share(void **state)
 {
     for (int threads = 1; threads <= 5; threads++) {
         struct pool *pool = pool_new(threads);
@@ -42,7 +42,7 @@ static void each_thread_begins_with_the_task_of_its_number(void **state)
         for (int round = 0; round < 50; round++) {
             pool_run(pool, 40, keep_thread, thread);
             for (int i = 0; i < threads; i++)
-                assert_int_equal(thread[i], i);
+                assert_int_equal(thread[pool_share(40, threads, i)], i);
         }
         pool_free(pool);
     }
@@ -73,7 +73,7 @@ static void fetched_memory_may_go_once_the_fetch_has_ended(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_task_runs_once),
-                                       cmocka_unit_test(each_thread_begins_with_the_task_of_its_number),
+                                       cmocka_unit_test(each_thread_begins_with_the_first_task_of_its_share),
                                        cmocka_unit_test(fetched_memory_may_go_once_the_fetch_has_ended)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
