@@ -187,6 +187,16 @@ INLINE struct row row_of(const struct mat *m, int32_t row, int32_t col)
     return (struct row){(char *)m->at + index * (m->type == DTYPE_BF16 ? 2 : 4), m->type};
 }
 
+/* Asks for a row that comes soon; behind the last nothing is read. */
+INLINE void row_fetch(const struct mat *m, int32_t row)
+{
+    size_t size = m->type == DTYPE_BF16 ? 2 : 4;
+    uintptr_t at = (uintptr_t)m->at + (size_t)row * (size_t)m->ld * size;
+
+    for (uintptr_t end = at + (size_t)m->cols * size; at < end; at += 64)
+        __builtin_prefetch((const void *)at);
+}
+
 /* A stretch of a flat arena, from an element on. */
 INLINE struct row row_at(void *at, enum dtype type, uint64_t first)
 {

@@ -3,7 +3,7 @@
 #include "compute/cpu/cpu_int.h"
 #include "compute/cpu/norm.h"
 
-enum { TASK_ROWS = 16, DW_ROWS = 256, DW_COLS = 4 * LANES };
+enum { TASK_ROWS = 16, AHEAD = 2, DW_ROWS = 256, DW_COLS = 4 * LANES };
 
 /* Writes a + b to r and returns Σ r². */
 static float residual_row(struct row a, struct row b, struct row r, int32_t D, bool has_b)
@@ -27,8 +27,10 @@ static void norm_row(const struct op_norm *op, int32_t t)
     bool has_b = op->b.at != NULL, has_add = op->add.at != NULL;
     struct row a = row_of(&op->a, t, 0), b = has_b ? row_of(&op->b, t, 0) : a, r = has_b ? row_of(&op->r, t, 0) : a;
     struct row y = row_of(&op->y, t, 0), w = row_of(&op->w, 0, 0), add = has_add ? row_of(&op->add, t, 0) : y;
-    float rstd = norm_rstd(residual_row(a, b, r, D, has_b), D, op->eps);
+    float rstd;
 
+    row_fetch(&op->a, t + AHEAD);
+    rstd = norm_rstd(residual_row(a, b, r, D, has_b), D, op->eps);
     if (op->rstd)
         ((float *)op->rstd)[t] = rstd;
     for (int32_t j = 0; j < D; j += LANES) {
@@ -58,6 +60,10 @@ static void grad_row(const struct op_norm_grad *op, int32_t t)
     float rstd = ((const float *)op->rstd)[t], factor;
     lanes sum = {0};
 
+    row_fetch(&op->dy, t + AHEAD);
+    row_fetch(&op->r, t + AHEAD);
+    if (!op->is_fresh)
+        row_fetch(&op->dr, t + AHEAD);
     for (int32_t j = 0; j < D; j += LANES)
         sum += row_load(dy, j, D) * weight_load(w, op->kind, j, D) * row_load(r, j, D);
     factor = lanes_sum(sum) / (float)D * rstd * rstd * rstd;
