@@ -12,7 +12,8 @@ struct tile_config {
     uint8_t rows[16];
 };
 
-/* How many rows the tiles of this thread are made for; 0: none are. */
+/* How many rows the tiles of this thread are made for; 0: none are. Nobody else uses tiles, and who forks runs another
+ * program next: a child would have none. */
 static _Thread_local int made_for;
 
 /* Tiles of the last rows, where there are more than 16 the lower ones, have no others. */
@@ -31,7 +32,7 @@ static void make_tiles(int count)
     made_for = count;
 }
 
-/* The compiler does not know that tiles are read from memory. */
+/* What was written is in memory: the compiler does not know that tiles are read from there. */
 INLINE void settle(void)
 {
     __asm__ volatile("" ::: "memory");
@@ -197,17 +198,18 @@ void CPU(tiles_run)(const struct brick *brick, int count)
 /* Nothing is read from memory in the loop. The tiles hold numbers: zeros take less power, and so less time. */
 double CPU(tiles_peak)(int64_t repeats)
 {
-    _Alignas(64) uint16_t numbers[2][TILE_ROWS][2 * TILE_STEPS];
+    enum { COUNT = 2 * TILE_ROWS * TILE_STEPS, ROW = 4 * TILE_STEPS };
+    _Alignas(64) uint16_t numbers[2 * COUNT];
     float sum;
 
-    for (size_t i = 0; i < sizeof numbers / sizeof ***numbers; i++)
-        (**numbers)[i] = bf16_from_f32((float)(i * 2654435761u % 1021) / 1021 - 0.5f);
+    for (size_t i = 0; i < 2 * COUNT; i++)
+        numbers[i] = bf16_from_f32((float)(i * 2654435761u % 1021) / 1021 - 0.5f);
     settle();
     make_tiles(BRICK_ROWS);
-    _tile_loadd(4, numbers[0], sizeof **numbers);
-    _tile_loadd(5, numbers[1], sizeof **numbers);
-    _tile_loadd(6, numbers[1], sizeof **numbers);
-    _tile_loadd(7, numbers[0], sizeof **numbers);
+    _tile_loadd(4, numbers, ROW);
+    _tile_loadd(5, numbers + COUNT, ROW);
+    _tile_loadd(6, numbers + COUNT, ROW);
+    _tile_loadd(7, numbers, ROW);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -218,7 +220,7 @@ double CPU(tiles_peak)(int64_t repeats)
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, numbers, sizeof **numbers);
+    _tile_stored(0, numbers, ROW);
     memcpy(&sum, numbers, sizeof sum);
     return (double)sum;
 }
