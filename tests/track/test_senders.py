@@ -72,7 +72,7 @@ def test_a_server_that_is_killed_while_it_sends_goes_on_afterwards(tmp_path, tra
 
 def test_a_job_that_is_cancelled_ends_its_run(tmp_path, tracker):
     service = Service(tmp_path, tracker.fake.url)
-    job = service.create(tracker.integration(), n_epochs=100)
+    job = service.create_endless(tracker.integration())
     tracker.fake.wait(lambda fake: len(fake.requests) >= 2)
     service.client.fine_tuning.jobs.cancel(job.id)
     service.told(job.id)
@@ -84,7 +84,7 @@ def test_a_job_that_is_cancelled_ends_its_run(tmp_path, tracker):
 def test_a_job_whose_run_is_stopped_at_wandb_is_cancelled(tmp_path):
     tracker = Wandb()
     service = Service(tmp_path, tracker.fake.url)
-    job = service.create(tracker.integration(), n_epochs=100)
+    job = service.create_endless(tracker.integration())
     tracker.fake.wait(lambda fake: any(run.history() for run in fake.runs.values()))
     tracker.fake.is_stopped = True
     assert service.wait(job.id).status == "cancelled"

@@ -40,10 +40,19 @@ class Service:
         self.client._client.event_hooks = {"response": [check_response]}
         return self
 
-    def create(self, *integrations, **hyperparameters):
+    def create(self, *integrations, n_epochs=2):
+        return self.start_job(self.file, integrations, n_epochs)
+
+    def create_endless(self, *integrations):
+        """A job that nobody sees the end of: 60,000 steps, for what happens while it trains."""
+        lines = chat_lines(2400).encode()
+        return self.start_job(self.client.files.create(file=("long.jsonl", lines), purpose="fine-tune"), integrations,
+                              n_epochs=100)
+
+    def start_job(self, file, integrations, n_epochs):
         return self.client.fine_tuning.jobs.create(
-            model="test/tiny", training_file=self.file.id, validation_file=self.file.id,
-            hyperparameters={"n_epochs": 2, "batch_size": 4, "packing": False, **hyperparameters},
+            model="test/tiny", training_file=file.id, validation_file=self.file.id,
+            hyperparameters={"n_epochs": n_epochs, "batch_size": 4, "packing": False},
             extra_body={"integrations": integrations})
 
     def wait(self, job_id):
