@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_an_upload(service):
         assert is_no_space(answer.status, answer.read())
         connection.close()
         assert ask(service, "GET", "/v1/files")[0] == 200
-    assert list((service.data / "tmp").iterdir()) == []
+    wait_until(lambda: not list((service.data / "tmp").iterdir()))
     eventually_created(service)
 
 
