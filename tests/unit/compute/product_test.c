@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { RANK = 8, PAGE = 4096 };
+enum { RANK = 8, LINE = 64, PAGE = 4096 };
 
 struct desk {
     const struct backend *backend;
@@ -35,11 +35,13 @@ static void fill(struct desk *desk, const struct mat *m)
     }
 }
 
+/* At the beginning of a line, as a model's matrices are: others never go past the caches. */
 static struct mat make(struct desk *desk, int32_t rows, int32_t cols, enum dtype type)
 {
     struct mat m = {NULL, rows, cols, cols, type};
+    char *at = arena_alloc(&desk->arena, (size_t)rows * (size_t)cols * dtype_bytes(type) + LINE);
 
-    m.at = arena_alloc(&desk->arena, (size_t)rows * (size_t)cols * dtype_bytes(type));
+    m.at = at + (LINE - (uintptr_t)at % LINE) % LINE;
     fill(desk, &m);
     return m;
 }
