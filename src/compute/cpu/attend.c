@@ -24,7 +24,7 @@ struct block {
     int32_t document, kv_head, first, query_count, rows;
     uint32_t *q, *packed, *p; /* packed: a tile of keys, a tile of values */
     const uint32_t *keys, *values;
-    float *scores, *out, *max, *sum; /* [6, TILE], [rows, d_wide], [rows], [rows, LANES] */
+    float *scores, *out, *max, *sum; /* [BRICK_ROWS, TILE], [rows, d_wide], [rows], [rows, LANES] */
 };
 
 static int32_t queries_per_task(int32_t group)
@@ -138,7 +138,7 @@ static void soften_row(const struct block *block, int32_t r, const float *scores
     lanes_store(block->sum + (size_t)r * LANES, sum);
 }
 
-/* Up to six rows of the block against one packed tile of keys and values. A cache's tiles are whole. */
+/* Up to a brick's rows of the block against one packed tile of keys and values. A cache's tiles are whole. */
 static void attend_rows(const struct block *block, int32_t row, int32_t count, int32_t key, int32_t key_count)
 {
     const struct tile_shape *shape = &block->shape;

@@ -26,8 +26,8 @@ struct block {
     uint32_t *x, *g;             /* packed rows */
     uint32_t *tile_x, *tile_g;   /* packed across: for scores and dp */
     uint32_t *down_x, *down_g;   /* packed down: for the sums; dq needs only one */
-    uint32_t *p, *dscore;        /* [6][TILE] in operand type */
-    float *scores, *dp;          /* [6, TILE] */
+    uint32_t *p, *dscore;        /* [BRICK_ROWS][TILE] in operand type */
+    float *scores, *dp;          /* [BRICK_ROWS, TILE] */
     float *sum_x, *sum_g;
 };
 
@@ -197,7 +197,7 @@ static void query_task(void *context, int task, int thread)
                    (kv_head * group + g) * op->head_dim);
 }
 
-/* dk and dv of up to six keys from one tile of queries of one head: rows are keys, elements queries. */
+/* dk and dv of up to a brick's rows of keys from one tile of queries of one head: rows are keys, elements queries. */
 static void key_rows(const struct block *block, int32_t head, int32_t row, int32_t count, int32_t query,
                      int32_t query_count)
 {

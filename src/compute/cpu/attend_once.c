@@ -5,6 +5,7 @@
  * add to it in order, as dk and dv do for tiles of queries and heads. There are as many tasks as documents times key
  * heads: attend_grad.c keeps many threads busy where those are too few. */
 #include "compute/cpu/tile.h"
+#include "compute/cpu/tiles.h"
 
 struct once {
     const struct op_attend_grad *op;
@@ -25,7 +26,7 @@ struct work {
     uint32_t *keys, *values, *keys_down; /* a tile, [d_steps][TILE] twice and [steps][d_wide] */
     uint32_t *p, *dscore;                /* [TILE][TILE] in operand type, a row for each query */
     uint32_t *p_down, *dscore_down;      /* [steps][TILE], steps of queries */
-    float *scores, *dp;                  /* [6, TILE] */
+    float *scores, *dp;                  /* [BRICK_ROWS, TILE] */
     float *dq, *dk, *dv;                 /* [length, d_wide] */
 };
 
@@ -114,7 +115,7 @@ static void pack_queries(const struct work *work)
     }
 }
 
-/* p and dscore of up to six queries against a tile of keys, and what that gives to dq. */
+/* p and dscore of up to a brick's rows of queries against a tile of keys, and what that gives to dq. */
 static void query_rows(const struct work *work, int32_t query, int32_t row, int32_t count, int32_t key,
                        int32_t key_count)
 {

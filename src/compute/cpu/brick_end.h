@@ -56,7 +56,8 @@ INLINE void end_stream(lanes sum[][PANEL_VECTORS], int rows, struct row to, size
 INLINE void end_streams(void)
 {
 #if defined(__AVX512BF16__)
-    _mm_sfence();
+    if (HAS_TILES)
+        _mm_sfence();
 #endif
 }
 

@@ -44,7 +44,7 @@ const struct cpu_path_info CPU(path) = {
         .cache_bytes = CPU(cache_bytes),
     },
     .peak_block = CPU(peak_block),
-    .peak_block_flops = {2.0 * VECTOR_ROWS * PANEL, HAS_TILES           ? 2.0 * 4 * TILE_ROWS * 16 * 2 * TILE_STEPS
+    .peak_block_flops = {2.0 * VECTOR_ROWS * PANEL, HAS_TILES           ? 4.0 * 4 * TILE_ROWS * LANES * TILE_STEPS
                                                     : HAS_BF16_PRODUCTS ? 4.0 * VECTOR_ROWS * PANEL
                                                                         : 0},
 };

@@ -2,9 +2,10 @@
  *
  * The panels of B are packed first, once, by all threads; a task then takes a block of rows that stays in L2 past them.
  * A B too large to wait in L3 is packed by each task for its rows instead. The brick runs over the whole of k in steps,
- * and six rows at a time are finished while they are in cache: scale, bias, addition, one rounding. */
+ * and the rows of a brick are finished while they are in cache: scale, bias, addition, one rounding. */
 #include "compute/cpu/brick_end.h"
 #include "compute/cpu/product.h"
+#include "compute/cpu/tiles.h"
 
 enum {
     CHUNK_STEPS = 1024,        /* of k per panel: 256 KB of L2 */
@@ -323,14 +324,13 @@ static void fetch(const struct mat *m, const struct task *task, int32_t row)
         __builtin_prefetch(at + byte, 1);
 }
 
-/* Asks for the lines that six rows will be rounded into, and for what is added to them, when the brick has run. */
+/* Asks for the lines that rows will be rounded into, and for what is added to them, when the brick has run. */
 static void fetch_result(const struct task *task, int32_t row, int32_t count)
 {
     const struct product *p = task->p;
 
     for (int32_t i = row; i < row + count; i++) {
-        if (!p->is_streamed)
-            fetch(&p->y, task, i);
+        fetch(&p->y, task, i);
         if (p->add.at && p->add.at != p->y.at)
             fetch(&p->add, task, i);
     }

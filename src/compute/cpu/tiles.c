@@ -69,7 +69,8 @@ static struct operands copy_last(struct last_block *last, const struct brick *br
                              0, sizeof *last->b};
 }
 
-INLINE void line_block(struct operands at, bool has_right)
+/* Up to 16 rows, or 17 to 32 where has_below; 16 columns, or 32 where has_right. */
+INLINE void add_block(struct operands at, bool has_below, bool has_right)
 {
     _tile_loadd(4, at.a, at.a_row);
     _tile_loadd(6, at.b, at.b_row);
@@ -78,74 +79,62 @@ INLINE void line_block(struct operands at, bool has_right)
         _tile_loadd(7, at.b + 64, at.b_row);
         _tile_dpbf16ps(1, 4, 7);
     }
-}
-
-INLINE void square_block(struct operands at, bool has_right)
-{
-    line_block(at, has_right);
-    _tile_loadd(5, at.a + at.a_tile, at.a_row);
-    _tile_dpbf16ps(2, 5, 6);
-    if (has_right)
+    if (has_below) {
+        _tile_loadd(5, at.a + at.a_tile, at.a_row);
+        _tile_dpbf16ps(2, 5, 6);
+    }
+    if (has_below && has_right)
         _tile_dpbf16ps(3, 5, 7);
 }
 
-/* 17 to 32 rows by 16 or 32 columns. */
-INLINE void square(const struct brick *brick, struct operands at, const struct operands *last, bool has_right)
+INLINE void load_sums(float *c, float *below, size_t c_row, bool has_below, bool has_right)
+{
+    _tile_loadd(0, c, c_row);
+    if (has_right)
+        _tile_loadd(1, c + LANES, c_row);
+    if (has_below)
+        _tile_loadd(2, below, c_row);
+    if (has_below && has_right)
+        _tile_loadd(3, below + LANES, c_row);
+}
+
+INLINE void store_sums(float *c, float *below, size_t c_row, bool has_below, bool has_right)
+{
+    _tile_stored(0, c, c_row);
+    if (has_right)
+        _tile_stored(1, c + LANES, c_row);
+    if (has_below)
+        _tile_stored(2, below, c_row);
+    if (has_below && has_right)
+        _tile_stored(3, below + LANES, c_row);
+}
+
+static void clear_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+INLINE void run_shaped(const struct brick *brick, struct operands at, const struct operands *last, bool has_below,
+                       bool has_right)
 {
     float *below = brick->c + TILE_ROWS * brick->c_ld;
     size_t c_row = brick->c_ld * sizeof *brick->c, b_block = TILE_STEPS * at.b_row;
 
-    if (brick->is_added) {
-        _tile_loadd(0, brick->c, c_row);
-        _tile_loadd(2, below, c_row);
-        if (has_right) {
-            _tile_loadd(1, brick->c + LANES, c_row);
-            _tile_loadd(3, below + LANES, c_row);
-        }
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    if (brick->is_added)
+        load_sums(brick->c, below, c_row, has_below, has_right);
+    else
+        clear_sums();
     for (int32_t block = brick->steps / TILE_STEPS; block > 0; block--) {
-        square_block(at, has_right);
+        add_block(at, has_below, has_right);
         at.a += at.a_block;
         at.b += b_block;
     }
     if (last)
-        square_block(*last, has_right);
-    _tile_stored(0, brick->c, c_row);
-    _tile_stored(2, below, c_row);
-    if (has_right) {
-        _tile_stored(1, brick->c + LANES, c_row);
-        _tile_stored(3, below + LANES, c_row);
-    }
-}
-
-/* Up to 16 rows by 16 or 32 columns. */
-INLINE void line(const struct brick *brick, struct operands at, const struct operands *last, bool has_right)
-{
-    size_t c_row = brick->c_ld * sizeof *brick->c, b_block = TILE_STEPS * at.b_row;
-
-    if (brick->is_added) {
-        _tile_loadd(0, brick->c, c_row);
-        if (has_right)
-            _tile_loadd(1, brick->c + LANES, c_row);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-    }
-    for (int32_t block = brick->steps / TILE_STEPS; block > 0; block--) {
-        line_block(at, has_right);
-        at.a += at.a_block;
-        at.b += b_block;
-    }
-    if (last)
-        line_block(*last, has_right);
-    _tile_stored(0, brick->c, c_row);
-    if (has_right)
-        _tile_stored(1, brick->c + LANES, c_row);
+        add_block(*last, has_below, has_right);
+    store_sums(brick->c, below, c_row, has_below, has_right);
 }
 
 /* Takes a few rows of sums at a time from c to where they go. */
@@ -184,11 +173,13 @@ void CPU(tiles_run)(const struct brick *brick, int count)
     settle();
     make_tiles(count);
     if (count > TILE_ROWS && brick->b_width > LANES)
-        square(brick, at, last, true);
+        run_shaped(brick, at, last, true, true);
     else if (count > TILE_ROWS)
-        square(brick, at, last, false);
+        run_shaped(brick, at, last, true, false);
+    else if (brick->b_width > LANES)
+        run_shaped(brick, at, last, false, true);
     else
-        line(brick, at, last, brick->b_width > LANES);
+        run_shaped(brick, at, last, false, false);
     if (brick->end && brick->b_width > LANES)
         end_rows(brick, PANEL_VECTORS);
     else if (brick->end)
@@ -210,10 +201,7 @@ double CPU(tiles_peak)(int64_t repeats)
     _tile_loadd(5, numbers + COUNT, ROW);
     _tile_loadd(6, numbers + COUNT, ROW);
     _tile_loadd(7, numbers, ROW);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     for (int64_t repeat = 0; repeat < repeats; repeat++) {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);

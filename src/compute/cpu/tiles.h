@@ -12,3 +12,80 @@
 /* Sums of up to BRICK_ROWS rows. */
 void CPU(tiles_run)(const struct brick *brick, int count);
 double CPU(tiles_peak)(int64_t repeats); /* of 4 · 16 · 16 · 32 multiply-adds */
+
+/* Words of TILE_STEPS steps from a row on for 32 columns that are all there: 16 in `left`, 16 in `right`. */
+INLINE void load_turned(const char *from, size_t row_bytes, lanes_u left[LANES], lanes_u right[LANES])
+{
+#if defined(__AVX512BW__)
+    const __m512i pair = _mm512_set1_epi32(0x200000), step = _mm512_set1_epi32(0x10001);
+    const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i first = _mm512_add_epi32(_mm512_mullo_epi32(count, step), pair);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(0x100010));
+
+    UNROLL for (int n = 0; n < LANES; n++, from += 2 * row_bytes) {
+        __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + row_bytes);
+        left[n] = (lanes_u)_mm512_permutex2var_epi16(even, first, odd);
+        right[n] = (lanes_u)_mm512_permutex2var_epi16(even, second, odd);
+        __builtin_prefetch((const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes));
+        __builtin_prefetch((const void *)((uintptr_t)from + (AHEAD_ROWS + 1) * row_bytes));
+    }
+#endif
+}
+
+/* The same for up to 16 columns, zeros where there are none. */
+static inline void load_turned_some(const struct side *side, struct part part, lanes_u block[LANES])
+{
+    for (int n = 0; n < LANES; n++) {
+        block[n] = (lanes_u){0};
+        if (2 * n < part.k_count)
+            block[n] = load_elements(side, true, part.k + 2 * n, part.i, part.count);
+        if (2 * n + 1 < part.k_count)
+            block[n] |= load_elements(side, true, part.k + 2 * n + 1, part.i, part.count) << 16;
+    }
+}
+
+/* A whose k runs down the rows, for tiles: each 1 KB, 16 elements by 16 steps, zeros where there are none; all blocks
+ * along k of 16 elements, then those of the next. */
+static inline void pack_tiles(const struct side *side, struct part part, uint32_t *to)
+{
+    enum { TILE_WORDS = TILE_ROWS * TILE_STEPS };
+    int32_t steps = step_count(part.k_count, true), blocks = (steps + TILE_STEPS - 1) / TILE_STEPS, i = 0;
+    bool is_whole = side->rate <= 0 && part.k_count % (2 * TILE_STEPS) == 0;
+
+    for (; is_whole && i + 2 * TILE_ROWS <= part.count; i += 2 * TILE_ROWS, to += blocks * TILE_WORDS)
+        for (int32_t block = 0; block < blocks; block++, to += TILE_WORDS) {
+            lanes_u left[LANES], right[LANES];
+            load_turned(row_of(&side->m, part.k + 2 * TILE_STEPS * block, part.i + i).at, (size_t)side->m.ld * 2, left,
+                        right);
+            transpose(left);
+            memcpy(to, left, sizeof left);
+            transpose(right);
+            memcpy(to + blocks * TILE_WORDS, right, sizeof right);
+        }
+    for (; i < part.count; i += TILE_ROWS)
+        for (int32_t k = 0; k < part.k_count; k += 2 * TILE_STEPS, to += TILE_WORDS) {
+            lanes_u block[LANES];
+            load_turned_some(side, (struct part){part.i + i, part.count - i, part.k + k, part.k_count - k}, block);
+            transpose(block);
+            memcpy(to, block, sizeof block);
+        }
+}
+
+/* How a brick finds what pack_tiles wrote. */
+INLINE void brick_take_tiles(struct brick *brick, const uint32_t *tiles, int32_t steps)
+{
+    size_t blocks = (size_t)((steps + TILE_STEPS - 1) / TILE_STEPS);
+
+    brick->a = (const char *)tiles;
+    brick->a_row = 4 * TILE_STEPS;
+    brick->a_block = TILE_ROWS * brick->a_row;
+    brick->a_tile = blocks * brick->a_block;
+}
+
+/* A from a row and a step on; of whole tiles where pack_tiles wrote it. */
+INLINE const char *brick_a(const struct brick *brick, int32_t row, int32_t step)
+{
+    if (brick->a_tile)
+        return brick->a + (size_t)(row / TILE_ROWS) * brick->a_tile + (size_t)(step / TILE_STEPS) * brick->a_block;
+    return brick->a + (size_t)row * brick->a_row + (size_t)step * brick->a_step;
+}
