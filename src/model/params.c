@@ -1,37 +1,15 @@
-#include "model/codes.h"
-#include "model/decoder_int.h"
-#include "model/experts_file.h"
 #include "model/modules.h"
-#include "compute/eight_bit.h"
-#include "compute/nf4.h"
+#include "model/params_int.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 enum {
-    STORED_ALIGN = 64,
     PARTS_MAX = 3, /* of a stored weight */
     STORED_LAYER_MAX = (SLOT_LAYER_LAST - SLOT_LAYER_FIRST + 1) * PART_COUNT,
     PARAM_LAYER_MAX = LAYER_MODULES_MAX * PART_COUNT,
 };
 
 static const char head_module[] = "lm_head"; /* as transformers names it */
-
-struct builder {
-    struct arena *arena;
-    const struct model_config *config;
-    enum model_profile profile;
-    const struct lora_config *lora;
-    const struct safetensors_set *set;
-    bool is_trained;
-    struct params *out;
-    int32_t *stored_at;
-    /* What the adapter does: [layers, LAYER_MODULES_MAX] by the module's place in its layer, and outside of layers. */
-    struct lora_choice *choice, embed_choice, head_choice;
-    bool *is_saved, embed_is_saved, norm_is_saved, head_is_saved;
-};
 
 const char *model_profile_name(enum model_profile profile)
 {
@@ -106,7 +84,7 @@ static const char *list_names(const struct builder *b)
 }
 
 /* The head stands beside the model in files: "model." gives "lm_head.weight". */
-static const char *head_name(const struct builder *b)
+const char *params_head_name(const struct builder *b)
 {
     struct str prefix = str_of(b->config->tensor_prefix);
 
@@ -160,12 +138,6 @@ static bool choose_adapters(struct builder *b, struct err *err)
     return ok;
 }
 
-/* What trains lies in bf16 alone. */
-static bool has_short_state(const struct builder *b)
-{
-    return b->is_trained && (b->profile == PROFILE_BF16_STATE || b->profile == PROFILE_BYTE_MOMENTS);
-}
-
 static bool check_quantization(const struct builder *b, bool is_random, struct err *err)
 {
     const struct quantization *quantization = &b->config->quantization;
@@ -201,20 +173,9 @@ static enum dtype stored_type(const struct builder *b, enum slot slot)
     return is_of_sums ? params->master_type : params->compute_type;
 }
 
-static size_t stored_key(enum slot slot, int32_t layer, enum part part)
-{
-    return (((size_t)(layer + 1) * SLOT_COUNT) + (size_t)slot) * PART_COUNT + (size_t)part;
-}
-
 int params_stored(const struct params *params, enum slot slot, int32_t layer, enum part part)
 {
     return params->stored_at[stored_key(slot, layer, part)] - 1;
-}
-
-/* A tied head shares the embedding, unless one of them trains beside an adapter. */
-static bool has_own_head(const struct builder *b)
-{
-    return !b->config->is_tied || b->embed_is_saved || b->head_is_saved;
 }
 
 static struct stored *add_matrix(struct builder *b, enum slot slot, enum part part, int32_t layer, int32_t rows,
@@ -428,7 +389,7 @@ static void add_all_params(struct builder *b)
         add_layer_params(b, layer, false);
     add_base_param(b, arena_printf(b->arena, "%snorm.weight", prefix), SLOT_FINAL_NORM, 0, -1);
     if (has_own_head(b))
-        add_base_param(b, head_name(b), SLOT_HEAD, 0, -1);
+        add_base_param(b, params_head_name(b), SLOT_HEAD, 0, -1);
     if (b->embed_choice.rank)
         add_embed_adapter_params(b);
     for (int32_t layer = 0; layer < b->config->layers; layer++)
@@ -447,267 +408,6 @@ int param_shape(const struct param *param, uint64_t shape[3])
 
     memcpy(shape, shapes[experts > 0][param->is_vector], sizeof shapes[0][0]);
     return 1 + !param->is_vector + (experts > 0);
-}
-
-/* Experts as codes of four bits, widened when they are loaded. */
-static bool bind_mxfp4(const struct builder *b, struct param *param, struct err *err)
-{
-    const struct safetensor *codes =
-        safetensors_set_find(b->set, arena_printf(b->arena, "%s_blocks", param->name));
-    const struct safetensor *scales =
-        safetensors_set_find(b->set, arena_printf(b->arena, "%s_scales", param->name));
-    uint64_t experts = (uint64_t)param->experts, out = (uint64_t)param->rows / experts, in = (uint64_t)param->cols;
-    uint64_t shape[4] = {experts, out, in / MXFP4_VALUES, MXFP4_VALUES / 2};
-
-    if (!codes || !scales)
-        return err_set(err, ERR_INPUT, "the model's weights lack the tensor %s", param->name);
-    if (codes->type != DTYPE_U8 || scales->type != DTYPE_U8 || codes->rank != 4 || scales->rank != 3 ||
-        in % MXFP4_VALUES || memcmp(codes->shape, shape, sizeof shape) ||
-        memcmp(scales->shape, shape, 3 * sizeof *shape))
-        return err_set(err, ERR_INPUT, "the MXFP4 tensors of %s have another type or shape than config.json says",
-                       param->name);
-    param->file = codes;
-    param->file_scales = scales;
-    param->file_type = DTYPE_BF16;
-    return true;
-}
-
-static bool bind_file(const struct builder *b, struct param *param, const char *name, struct err *err)
-{
-    const struct safetensor *file = safetensors_set_find(b->set, name);
-    uint64_t shape[3];
-    int rank = param_shape(param, shape);
-
-    if (!file && param->experts && !param->is_vector)
-        return bind_mxfp4(b, param, err);
-    if (!file)
-        return err_set(err, ERR_INPUT, "the model's weights lack the tensor %s", param->name);
-    param->file = file;
-    if (b->config->quantization.is_in_file && codes_can_hold(&b->out->stored[param->stored]))
-        return codes_bind(b->arena, b->set, b->config->quantization.is_nested, param, err);
-    if (file->rank != rank || memcmp(file->shape, shape, (size_t)rank * sizeof *shape))
-        return err_set(err, ERR_INPUT, "tensor %s has another shape than config.json says: expected %d x %d",
-                       param->name, param->rows, param->cols);
-    if (file->type != DTYPE_F32 && file->type != DTYPE_BF16 && file->type != DTYPE_F16)
-        return err_set(err, ERR_UNSUPPORTED, "tensor %s is %.*s; F32, BF16 and F16 weights are read", param->name,
-                       STR_ARG(file->type_name));
-    param->file_type = file->type;
-    return true;
-}
-
-/* Tensors of the parts around a text model are not read, but a checkpoint takes them over. */
-static bool is_of_another_part(const struct builder *b, struct str name)
-{
-    struct str prefix = str_of(b->config->tensor_prefix);
-
-    return !str_is(prefix, "model.") && !str_starts(name, str_slice(prefix, 0, prefix.len - strlen("model.")));
-}
-
-static bool add_copied(struct builder *b, const struct safetensor *tensor, struct err *err)
-{
-    if (tensor->type == DTYPE_COUNT)
-        return err_set(err, ERR_UNSUPPORTED, "tensor %.*s is %.*s, which attune cannot write again",
-                       STR_ARG(str_slice(tensor->name, 0, 128)), STR_ARG(tensor->type_name));
-    b->out->copied[b->out->copied_count++] = tensor;
-    return true;
-}
-
-/* A tensor that nothing would read means that this is another architecture than it says. */
-static bool check_no_extra(struct builder *b, struct err *err)
-{
-    bool *is_used = arena_new_array(b->arena, bool, (size_t)b->set->count + 1);
-    const char *head = head_name(b);
-
-    b->out->copied = arena_new_array(b->arena, const struct safetensor *, (size_t)b->set->count + 1);
-    for (int i = 0; i < b->out->count; i++) {
-        const struct param *param = &b->out->param[i];
-        if (param->file)
-            is_used[param->file - b->set->tensor] = true;
-        if (param->file_scales)
-            is_used[param->file_scales - b->set->tensor] = true;
-        for (int j = 0; param->packed && j < BESIDE_COUNT; j++)
-            if (param->packed->beside[j])
-                is_used[param->packed->beside[j] - b->set->tensor] = true;
-    }
-    for (int i = 0; i < b->set->count; i++) {
-        struct str name = b->set->tensor[i].name;
-        if (is_used[i] || str_ends(name, STR("rotary_emb.inv_freq")) || (b->config->is_tied && str_is(name, head)))
-            continue;
-        if (is_of_another_part(b, name) && !add_copied(b, &b->set->tensor[i], err))
-            return false;
-        if (!is_of_another_part(b, name))
-            return err_set(err, ERR_UNSUPPORTED, "the weights hold %.*s, which a %s model does not have",
-                           STR_ARG(str_slice(name, 0, 128)), b->config->model_type);
-    }
-    return true;
-}
-
-static bool bind_files(struct builder *b, struct err *err)
-{
-    struct params *out = b->out;
-
-    if (!b->set)
-        return true;
-    for (int i = 0; i < out->count; i++) {
-        const struct stored *stored = &out->stored[out->param[i].stored];
-        /* a tied head that became one of its own begins as the embedding, which is the first of the table */
-        const char *name = stored->slot == SLOT_HEAD && b->config->is_tied ? out->param[0].name : out->param[i].name;
-        if (stored->part == PART_W && !bind_file(b, &out->param[i], name, err))
-            return false;
-    }
-    return check_no_extra(b, err);
-}
-
-/* Frozen and whole in one file tensor of a type that the ops read: used where it is mapped. */
-static bool is_usable_in_file(const struct builder *b, const struct param *param, const struct stored *stored)
-{
-    bool is_lookup = stored->slot == SLOT_EMBED && has_own_head(b) && param->file_type != DTYPE_F16;
-
-    if (stored->part != PART_W || stored->is_saved || param->experts ||
-        slot_part_count(b->config, stored->slot) != 1 || b->profile == PROFILE_F64)
-        return false;
-    if (param->file && (uintptr_t)param->file->data % dtype_bytes(param->file_type))
-        return false;
-    return param->file_type == stored->type || is_lookup;
-}
-
-static uint64_t align_up(uint64_t value, uint64_t to)
-{
-    return (value + to - 1) / to * to;
-}
-
-static void settle_residence(struct builder *b)
-{
-    for (int i = 0; i < b->out->count; i++) {
-        const struct param *param = &b->out->param[i];
-        struct stored *stored = &b->out->stored[param->stored];
-        if (b->config->quantization.is_nf4 && codes_can_hold(stored)) {
-            stored->residence = IN_CODES;
-        } else if (stored->residence == IN_FROZEN && !b->out->is_copied && is_usable_in_file(b, param, stored)) {
-            stored->residence = IN_FILE;
-            stored->type = param->file_type;
-        }
-    }
-}
-
-/* Room for the codes of one more param of a stored weight; params come in the order of their rows. */
-static void lay_out_codes(struct builder *b, struct param *param, struct stored *stored)
-{
-    const struct quantization *quantization = &b->config->quantization;
-    size_t count = (size_t)slot_part_count(b->config, stored->slot);
-
-    if (!stored->codes) {
-        stored->codes = arena_new_array(b->arena, struct nf4, count);
-        stored->code_row_end = arena_new_array(b->arena, int32_t, count);
-    }
-    param->codes = &stored->codes[stored->code_count];
-    param->codes_at = b->out->frozen_bytes;
-    b->out->frozen_bytes =
-        align_up(b->out->frozen_bytes + codes_bytes(param, quantization, b->out->is_copied), STORED_ALIGN);
-    if (quantization->is_in_file && !b->out->is_copied)
-        b->out->file_code_bytes += (uint64_t)nf4_code_bytes((int64_t)param->rows * param->cols);
-    stored->code_row_end[stored->code_count++] = param->row_at + param->rows;
-}
-
-/* Where operations have a memory of their own a frozen weight has its adapter in the same
- * rectangle, B behind its columns and A below its rows: one product over both serves a product and
- * its adapter. Rows begin at whole cache lines. */
-static void make_room(struct builder *b, struct stored *stored)
-{
-    bool is_product = stored->part == PART_W && (stored->slot == SLOT_QKV || stored->slot == SLOT_O ||
-                                                 stored->slot == SLOT_GATE_UP || stored->slot == SLOT_DOWN);
-    int a = b->stored_at[stored_key(stored->slot, stored->layer, PART_A)] - 1;
-
-    if (!is_product || a < 0 || !b->is_trained || !b->out->is_copied || b->out->has_dora)
-        return;
-    stored->joined = b->out->stored[a].rows;
-    stored->ld = (stored->cols + stored->joined + 31) / 32 * 32;
-}
-
-/* `to` elements of those that share a scale, or a cache line, from the start of the arena or of its short part. */
-static void place_in_arena(struct builder *b, struct stored *stored, uint64_t to)
-{
-    struct params *out = b->out;
-
-    stored->at = out->arena_count;
-    out->arena_count += align_up((uint64_t)stored->rows * (uint64_t)stored->cols, to);
-    stored->end = out->arena_count;
-    if (stored->slot == SLOT_EMBED && stored->part != PART_B && has_own_head(b))
-        out->copy_from = out->arena_count;
-}
-
-/* Vectors before all others where these are short. */
-static void lay_out_arena(struct builder *b)
-{
-    struct params *out = b->out;
-
-    for (int i = 0; i < out->stored_count; i++)
-        if (out->stored[i].residence == IN_ARENA && (!has_short_state(b) || slot_is_vector(out->stored[i].slot)))
-            place_in_arena(b, &out->stored[i], STORED_ALIGN);
-    out->short_from = out->arena_count;
-    for (int i = 0; has_short_state(b) && i < out->stored_count; i++)
-        if (out->stored[i].residence == IN_ARENA && !slot_is_vector(out->stored[i].slot))
-            place_in_arena(b, &out->stored[i], out->has_byte_moments ? EIGHT_BIT_BLOCK : STORED_ALIGN);
-}
-
-uint64_t params_arena_bytes(const struct params *params, uint64_t at)
-{
-    uint64_t wide = at < params->short_from ? at : params->short_from;
-
-    return wide * dtype_bytes(params->master_type) + (at - wide) * dtype_bytes(DTYPE_BF16);
-}
-
-enum dtype params_arena_type(const struct params *params, uint64_t at)
-{
-    return at < params->short_from ? params->master_type : DTYPE_BF16;
-}
-
-enum dtype params_moment_type(const struct params *params, uint64_t at)
-{
-    return params->has_byte_moments && at >= params->short_from ? DTYPE_U8 : params_arena_type(params, at);
-}
-
-uint64_t params_moment_bytes(const struct params *params, uint64_t at)
-{
-    uint64_t wide = at < params->short_from ? at : params->short_from;
-
-    return params->has_byte_moments ? wide * dtype_bytes(params->master_type) + (at - wide)
-                                    : params_arena_bytes(params, at);
-}
-
-uint64_t params_scale_count(const struct params *params)
-{
-    return params->has_byte_moments ? eight_bit_blocks(params->arena_count - params->short_from) : 0;
-}
-
-uint64_t params_moments_whole(const struct params *params)
-{
-    return params_moment_bytes(params, params->arena_count) + params_scale_count(params) * sizeof(float);
-}
-
-static void lay_out(struct builder *b)
-{
-    struct params *out = b->out;
-
-    lay_out_arena(b);
-    for (int i = 0; i < out->stored_count; i++) {
-        struct stored *stored = &out->stored[i];
-        uint64_t count = (uint64_t)stored->rows * (uint64_t)stored->cols;
-        if (stored->residence == IN_FROZEN) {
-            make_room(b, stored);
-            count = (uint64_t)(stored->rows + stored->joined) * (uint64_t)stored->ld;
-            stored->at = out->frozen_bytes;
-            out->frozen_bytes = align_up(out->frozen_bytes + count * dtype_bytes(stored->type), STORED_ALIGN);
-        }
-    }
-    for (int i = 0; i < out->count; i++) {
-        struct param *param = &out->param[i];
-        uint64_t count = (uint64_t)param->rows * (uint64_t)param->cols;
-        if (out->stored[param->stored].residence == IN_CODES)
-            lay_out_codes(b, param, &out->stored[param->stored]);
-        out->total_count += count;
-        out->trained_count += out->param[i].is_trained ? count : 0;
-    }
 }
 
 bool params_make(struct arena *arena, const struct model_config *config, enum model_profile profile,
@@ -740,11 +440,11 @@ bool params_make(struct arena *arena, const struct model_config *config, enum mo
                                     layers * (PARAM_LAYER_MAX + 3 * (size_t)config->moe.experts) + 3 * PART_COUNT);
     add_all_stored(&b);
     add_all_params(&b);
-    if (!bind_files(&b, err))
+    if (!params_bind(&b, err))
         return false;
     if (!is_random)
-        settle_residence(&b);
-    lay_out(&b);
+        params_settle(&b);
+    params_lay_out(&b);
     return true;
 }
 
