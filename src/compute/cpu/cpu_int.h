@@ -21,6 +21,7 @@ bool CPU(attend_grad_is_once)(const struct op_attend_grad *op, int thread_count)
 size_t CPU(attend_grad_once_scratch)(const struct op_attend_grad *op, int thread_count);
 void CPU(attend_grad_once)(struct queue *queue, const struct op_attend_grad *op, const float *delta, void *scratch);
 size_t CPU(route_scratch)(const struct op_route *op, int thread_count);
+size_t CPU(loss_scratch)(const struct op_loss *op, int thread_count);
 
 /* thin.c: `linear` of a weight in panels for up to THIN_ROWS rows, with the bits that it
  * has among more; needs no scratch. */

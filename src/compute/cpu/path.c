@@ -26,6 +26,8 @@ static size_t scratch_bytes(enum op op, const void *args, int thread_count)
         return CPU(attend_grad_scratch)(args, thread_count);
     case OP_route:
         return CPU(route_scratch)(args, thread_count);
+    case OP_loss:
+        return CPU(loss_scratch)(args, thread_count);
     default:
         return 0;
     }
