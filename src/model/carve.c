@@ -498,13 +498,22 @@ static void take_embed_adapter(struct model *m, const struct widths *w)
         adapter->du = take_mat(m, REGION_WORKING, w->T, adapter->a.cols, 0, w->type);
 }
 
+/* Behind a row of logits, for `adapter` columns and so that on a processor a row is an odd number of KB long: a piece
+ * of many rows would share few sets of a cache otherwise, for vocabularies are multiples of large powers of two. */
+static int32_t logits_spare(const struct model *m, const struct widths *w, int32_t adapter)
+{
+    int32_t kb = 1024 / (int32_t)dtype_bytes(w->residual), count = (m->config.vocab + adapter + kb - 1) / kb;
+
+    return m->memory ? adapter : (count | 1) * kb - m->config.vocab;
+}
+
 static void take_head(struct model *m, const struct widths *w)
 {
-    int32_t n = m->plan.head_rows;
+    int32_t n = m->plan.head_rows, spare = logits_spare(m, w, m->head.weight.a.rows);
 
     m->head_x = take_mat(m, REGION_HEAD, n, w->D, 0, w->residual);
     m->head_y = take_mat(m, REGION_HEAD, n, w->D, m->head.weight.a.rows, w->type);
-    m->logits = take_mat(m, REGION_HEAD, n, m->config.vocab, m->head.weight.a.rows, w->residual);
+    m->logits = take_mat(m, REGION_HEAD, n, m->config.vocab, spare, w->residual);
     m->head_rstd = take(m, REGION_HEAD, (uint64_t)n * dtype_bytes(w->residual));
     if (!m->is_trained)
         return;
