@@ -38,10 +38,11 @@ static struct attend attend_cut(const struct op_attend *op)
 {
     struct attend attend = {.op = op, .queries = queries_per_task(op->heads / op->kv_heads)};
     size_t rows = (size_t)attend.queries * (size_t)(op->heads / op->kv_heads), steps, d_wide;
+    struct tile_shape shape;
 
     attend.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16;
-    steps = (size_t)step_count(op->head_dim, attend.is_bf16);
-    d_wide = (size_t)tile_width(op->head_dim);
+    shape = tile_shape(op->head_dim, attend.is_bf16);
+    steps = (size_t)shape.d_steps, d_wide = (size_t)shape.d_wide;
     attend.slab_bytes = whole_lines(
         4 * (rows * steps + TILE * steps + TILE * d_wide + 2 * BRICK_ROWS * TILE + rows * (d_wide + 1 + LANES)));
     return attend;
@@ -85,9 +86,8 @@ static void find_tiles(struct block *block, int32_t key, int32_t key_count)
         return;
     }
     k = document_side(block, false), v = document_side(block, true);
-    tile_pack(&k, shape->is_bf16, (struct part){key, key_count, 0, shape->d}, block->packed, TILE);
-    tile_pack(&v, shape->is_bf16, (struct part){0, shape->d, key, key_count}, block->packed + TILE * shape->d_steps,
-              shape->d_wide);
+    tile_pack_across(&k, shape, key, key_count, block->packed);
+    tile_pack_down(&v, shape, key, key_count, block->packed + TILE * shape->d_steps);
 }
 
 static void pack_queries(const struct block *block)
@@ -100,7 +100,7 @@ static void pack_queries(const struct block *block)
                                        op->head_dim)};
         struct part all = {0, block->query_count, 0, op->head_dim};
         pack_rows(&q, block->shape.is_bf16, all,
-                  block->q + (size_t)(g * block->query_count) * (size_t)block->shape.d_steps);
+                  block->q + (size_t)(g * block->query_count) * (size_t)block->shape.d_steps, block->shape.d_steps);
     }
 }
 

@@ -35,11 +35,13 @@ static struct attend_grad grad_cut(const struct op_attend_grad *op)
 {
     struct attend_grad grad = {.op = op};
     int32_t group = op->heads / op->kv_heads, queries = QUERY_ROWS / group / QUERIES_MIN * QUERIES_MIN;
-    size_t rows, steps, d_wide = (size_t)tile_width(op->head_dim);
+    size_t rows, steps, d_wide;
+    struct tile_shape shape;
 
     grad.queries = queries < QUERIES_MIN ? QUERIES_MIN : smaller(queries, QUERIES_MAX);
     grad.is_bf16 = HAS_BF16_PRODUCTS && op->qkv.type == DTYPE_BF16 && op->dout.type == DTYPE_BF16;
-    steps = (size_t)step_count(op->head_dim, grad.is_bf16);
+    shape = tile_shape(op->head_dim, grad.is_bf16);
+    steps = (size_t)shape.d_steps, d_wide = (size_t)shape.d_wide;
     rows = (size_t)grad.queries * (size_t)group;
     rows = rows > KEY_ROWS ? rows : KEY_ROWS;
     grad.delta_bytes = whole_lines((size_t)op->heads * (size_t)op->qkv.rows * sizeof(float));
@@ -94,7 +96,8 @@ static void pack_block(const struct block *block, const struct mat *m, int32_t c
 {
     struct side side = head_side(block, m, col, false);
 
-    pack_rows(&side, block->shape.is_bf16, (struct part){block->first, block->count, 0, block->shape.d}, to);
+    pack_rows(&side, block->shape.is_bf16, (struct part){block->first, block->count, 0, block->shape.d}, to,
+              block->shape.d_steps);
 }
 
 static void pack_across_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count,
@@ -102,7 +105,7 @@ static void pack_across_tile(const struct block *block, const struct mat *m, int
 {
     struct side side = head_side(block, m, col, false);
 
-    tile_pack(&side, block->shape.is_bf16, (struct part){tile, count, 0, block->shape.d}, to, TILE);
+    tile_pack_across(&side, &block->shape, tile, count, to);
 }
 
 static void pack_down_tile(const struct block *block, const struct mat *m, int32_t col, int32_t tile, int32_t count,
@@ -110,7 +113,7 @@ static void pack_down_tile(const struct block *block, const struct mat *m, int32
 {
     struct side side = head_side(block, m, col, true);
 
-    tile_pack(&side, block->shape.is_bf16, (struct part){0, block->shape.d, tile, count}, to, block->shape.d_wide);
+    tile_pack_down(&side, &block->shape, tile, count, to);
 }
 
 static void write_sums(const struct block *block, const float *sums, int32_t col)

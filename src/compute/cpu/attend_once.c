@@ -85,7 +85,7 @@ static void pack_wide(const struct work *work, const struct mat *m, int32_t head
 {
     struct side side = head_side(work, m, head, false);
 
-    tile_pack(&side, work->once->shape.is_bf16, (struct part){tile, count, 0, work->once->shape.d}, to, TILE);
+    tile_pack_across(&side, &work->once->shape, tile, count, to);
 }
 
 static void pack_down_wide(const struct work *work, const struct mat *m, int32_t head, int32_t tile, int32_t count,
@@ -93,8 +93,7 @@ static void pack_down_wide(const struct work *work, const struct mat *m, int32_t
 {
     struct side side = head_side(work, m, head, true);
 
-    tile_pack(&side, work->once->shape.is_bf16, (struct part){0, work->once->shape.d, tile, count}, to,
-              work->once->shape.d_wide);
+    tile_pack_down(&side, &work->once->shape, tile, count, to);
 }
 
 /* A head's queries, once for all tiles of keys that they see. */
@@ -105,8 +104,8 @@ static void pack_queries(const struct work *work)
     struct side q = head_side(work, &op->qkv, work->head, false), g = head_side(work, &op->dout, work->head, false);
     struct part part = {0, work->length, 0, shape->d};
 
-    pack_rows(&q, shape->is_bf16, part, work->q);
-    pack_rows(&g, shape->is_bf16, part, work->g);
+    pack_rows(&q, shape->is_bf16, part, work->q, shape->d_steps);
+    pack_rows(&g, shape->is_bf16, part, work->g, shape->d_steps);
     for (int32_t tile = 0; tile < work->length; tile += TILE) {
         size_t at = (size_t)(tile / TILE) * work->once->down_words;
         int32_t count = smaller(TILE, work->length - tile);

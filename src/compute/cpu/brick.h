@@ -267,10 +267,10 @@ void CPU(pack_codes)(const struct side *side, bool is_bf16, struct part part, ui
 /* A panel of an f32 weight beside bf16, with the bits that the weight would have given rounded. */
 void CPU(pack_rounded)(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width);
 
-/* Rows of A, converted, one behind the other: [count][steps]. */
-static inline void pack_rows(const struct side *side, bool is_bf16, struct part part, uint32_t *to)
+/* Rows of A, converted, one behind the other: [count][steps], zeros where k_count ends before. */
+static inline void pack_rows(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t steps)
 {
-    int32_t per_step = is_bf16 ? 2 : 1, steps = step_count(part.k_count, is_bf16);
+    int32_t per_step = is_bf16 ? 2 : 1;
 
     for (int32_t i = 0; i < part.count; i++)
         for (int32_t step = 0; step < steps; step += LANES) {

@@ -2,7 +2,7 @@
  *
  * A key head has tiles of 64 positions one behind the other, each as the brick takes it (tile.h): keys as panels of the
  * tile's positions, [d_steps][TILE], values as panels of the head's columns, [steps][d_wide]. Both take as many words
- * as the larger, the values. */
+ * as the larger. */
 #include "compute/cpu/tile.h"
 
 static bool is_bf16(enum dtype type)
@@ -12,7 +12,10 @@ static bool is_bf16(enum dtype type)
 
 static size_t tile_words(enum dtype type, int32_t head_dim)
 {
-    return (size_t)step_count(TILE, is_bf16(type)) * (size_t)tile_width(head_dim);
+    struct tile_shape shape = tile_shape(head_dim, is_bf16(type));
+    int32_t keys = shape.d_steps * TILE, values = step_count(TILE, is_bf16(type)) * shape.d_wide;
+
+    return (size_t)(keys > values ? keys : values);
 }
 
 size_t CPU(cache_bytes)(const struct kv_cache *cache, int32_t kv_heads, int32_t head_dim)

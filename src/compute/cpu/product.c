@@ -16,6 +16,7 @@ enum {
     PACK_ROWS = 24,            /* packing a panel takes as long as so many rows */
     A_BYTES_MAX = (HAS_TILES ? 1024 : 512) * 1024, /* of A in a task */
     SHARED_BYTES_MAX = 16 << 20, /* of a B that all tasks share */
+    PACK_STEPS = 32,             /* of a task that packs all panels */
 };
 
 static bool is_direct(const struct segment *segment, bool is_bf16)
@@ -230,7 +231,7 @@ static void pack_a(const struct task *task)
         else if (segment->a.is_k_down)
             pack_down(&segment->a, p->is_bf16, part, (uint32_t *)to, packed_rows(task));
         else
-            pack_rows(&segment->a, p->is_bf16, part, (uint32_t *)to);
+            pack_rows(&segment->a, p->is_bf16, part, (uint32_t *)to, step_count(segment->k, p->is_bf16));
         to += packed_bytes(segment, p->is_bf16) * (size_t)packed_rows(task);
     }
 }
@@ -471,25 +472,44 @@ static void chain_task(void *context, int index, int thread)
     end_streams();
 }
 
-/* All segments of one panel of a product that shares them; panels are numbered through. */
+/* One panel's share of steps [from, from + count) of all segments. */
+static void pack_steps(const struct product *p, int32_t panel, int32_t from, int32_t count)
+{
+    int32_t col = panel * PANEL, cols = smaller(PANEL, p->cols - col), width = panel_width(cols);
+    int32_t per_step = p->is_bf16 ? 2 : 1;
+    uint32_t *to = p->shared + (size_t)panel * (size_t)p->panel_steps * PANEL;
+
+    for (int s = 0; s < p->segment_count; s++) {
+        const struct segment *segment = &p->segments[s];
+        int32_t steps = step_count(segment->k, p->is_bf16), k = from * per_step;
+        struct part part = {col, cols, k, smaller(count * per_step, segment->k - k)};
+        if (!segment->b.panels && from < steps)
+            pack_b(p, segment, part, to + (size_t)from * (size_t)width, width);
+        to += (size_t)steps * (size_t)width;
+    }
+}
+
+/* Packing B of a product that shares it: a task takes a panel or, where k runs down the rows, some steps of all panels,
+ * so that it reads these rows whole. */
+static int32_t pack_tasks(const struct product *p)
+{
+    if (!p->is_shared)
+        return 0;
+    return p->segments->b.is_k_down ? ceil_div(p->panel_steps, PACK_STEPS) : p->panels;
+}
+
+/* Tasks of the chain's products are numbered through. */
 static void pack_task(void *context, int index, int thread)
 {
     const struct chain *chain = context;
     const struct product *p = chain->p;
-    int32_t col, count, width;
-    uint32_t *to;
 
-    for (; !p->is_shared || index >= p->panels; p++)
-        index -= p->is_shared ? p->panels : 0;
-    col = index * PANEL;
-    count = smaller(PANEL, p->cols - col);
-    width = panel_width(count);
-    to = p->shared + (size_t)index * (size_t)p->panel_steps * PANEL;
-    for (int s = 0; s < p->segment_count; s++) {
-        if (!p->segments[s].b.panels)
-            pack_b(p, &p->segments[s], (struct part){col, count, 0, p->segments[s].k}, to, width);
-        to += (size_t)step_count(p->segments[s].k, p->is_bf16) * (size_t)width;
-    }
+    for (; index >= pack_tasks(p); p++)
+        index -= pack_tasks(p);
+    if (!p->segments->b.is_k_down)
+        pack_steps(p, index, 0, p->panel_steps);
+    for (int32_t panel = 0; p->segments->b.is_k_down && panel < p->panels; panel++)
+        pack_steps(p, panel, index * PACK_STEPS, PACK_STEPS);
 }
 
 void CPU(product_run)(struct queue *queue, const struct product *p)
@@ -507,7 +527,7 @@ static bool is_short(const struct chain *chain, int thread_count)
 
 void CPU(chain_run)(struct queue *queue, struct chain *chain)
 {
-    int threads = pool_thread_count(queue->pool), shared_panels = 0;
+    int threads = pool_thread_count(queue->pool), tasks = 0;
     char *at = queue->scratch;
 
     if (chain->p->rows == 0 || chain->p[chain->count - 1].cols == 0)
@@ -523,10 +543,10 @@ void CPU(chain_run)(struct queue *queue, struct chain *chain)
         if (chain->p[i].is_shared) {
             chain->p[i].shared = (uint32_t *)at;
             at += (size_t)chain->p[i].panels * panel_bytes(&chain->p[i]);
-            shared_panels += chain->p[i].panels;
+            tasks += pack_tasks(&chain->p[i]);
         }
     chain->slabs = (char *)queue->scratch + chain->shared_bytes;
-    pool_run(queue->pool, shared_panels, pack_task, chain);
+    pool_run(queue->pool, tasks, pack_task, chain);
     pool_run(queue->pool, chain->row_blocks * chain->groups, chain_task, chain);
 }
 

@@ -24,9 +24,14 @@ INLINE int32_t tile_panel(int32_t width, int32_t col)
     return smaller(PANEL, width - col);
 }
 
+/* Products in tile registers go along k in whole blocks: the last of a head size has zeros to its end. */
 INLINE struct tile_shape tile_shape(int32_t head_dim, bool is_bf16)
 {
-    return (struct tile_shape){head_dim, step_count(head_dim, is_bf16), tile_width(head_dim), is_bf16};
+    int32_t steps = step_count(head_dim, is_bf16);
+
+    if (HAS_TILES && is_bf16)
+        steps = ceil_div(steps, TILE_STEPS) * TILE_STEPS;
+    return (struct tile_shape){head_dim, steps, tile_width(head_dim), is_bf16};
 }
 
 INLINE struct mat tile_mat(const struct mat *m, int32_t row, int32_t col, int32_t rows, int32_t cols)
@@ -34,15 +39,34 @@ INLINE struct mat tile_mat(const struct mat *m, int32_t row, int32_t col, int32_
     return (struct mat){row_of(m, row, col).at, rows, cols, m->ld, m->type};
 }
 
-/* Packs all panels of `width` columns, one behind the other. */
-static inline void tile_pack(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t width)
+/* Packs all panels of `width` columns, [steps][width] each, one behind the other; zeros where there is nothing. */
+static inline void tile_pack(const struct side *side, bool is_bf16, struct part part, uint32_t *to, int32_t steps,
+                             int32_t width)
 {
-    int32_t steps = step_count(part.k_count, is_bf16), end = part.i + part.count;
+    int32_t there = step_count(part.k_count, is_bf16), end = part.i + part.count;
 
     for (int32_t col = 0; col < width; col += PANEL, part.i += PANEL) {
-        part.count = part.i < end ? smaller(tile_panel(width, col), end - part.i) : 0;
-        pack_panel(side, is_bf16, part, to + (size_t)col * (size_t)steps, tile_panel(width, col));
+        int32_t panel = tile_panel(width, col);
+        part.count = part.i < end ? smaller(panel, end - part.i) : 0;
+        pack_panel(side, is_bf16, part, to, panel);
+        memset(to + there * panel, 0, 4 * (size_t)(steps - there) * (size_t)panel);
+        to += steps * panel;
     }
+}
+
+/* A tile of rows whose products run over the head size, [d_steps][TILE]; and one of rows that products sum over,
+ * [steps][d_wide]. */
+static inline void tile_pack_across(const struct side *side, const struct tile_shape *shape, int32_t first,
+                                    int32_t count, uint32_t *to)
+{
+    tile_pack(side, shape->is_bf16, (struct part){first, count, 0, shape->d}, to, shape->d_steps, TILE);
+}
+
+static inline void tile_pack_down(const struct side *side, const struct tile_shape *shape, int32_t first, int32_t count,
+                                  uint32_t *to)
+{
+    tile_pack(side, shape->is_bf16, (struct part){0, shape->d, first, count}, to, step_count(count, shape->is_bf16),
+              shape->d_wide);
 }
 
 /* c (+)= A·tile with the A and the number of steps of a brick; of a packed tile

@@ -13,26 +13,32 @@
 void CPU(tiles_run)(const struct brick *brick, int count);
 double CPU(tiles_peak)(int64_t repeats); /* of 4 · 16 · 16 · 32 multiply-adds */
 
-/* Words of TILE_STEPS steps from a row on for 32 columns that are all there: 16 in `left`, 16 in `right`. */
-INLINE void load_turned(const char *from, size_t row_bytes, lanes_u left[LANES], lanes_u right[LANES])
+/* Words of TILE_STEPS steps from a row on for 32 columns that are all there: of columns 8·n to 8·n + 3 in `low`, of the
+ * four behind them in `high`. */
+INLINE void load_turned(const char *from, size_t row_bytes, lanes_u low[LANES], lanes_u high[LANES])
 {
 #if defined(__AVX512BW__)
-    const __m512i pair = _mm512_set1_epi32(0x200000), step = _mm512_set1_epi32(0x10001);
-    const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i first = _mm512_add_epi32(_mm512_mullo_epi32(count, step), pair);
-    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(0x100010));
-
     UNROLL for (int n = 0; n < LANES; n++, from += 2 * row_bytes) {
         __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + row_bytes);
-        left[n] = (lanes_u)_mm512_permutex2var_epi16(even, first, odd);
-        right[n] = (lanes_u)_mm512_permutex2var_epi16(even, second, odd);
-        __builtin_prefetch((const void *)((uintptr_t)from + AHEAD_ROWS * row_bytes));
-        __builtin_prefetch((const void *)((uintptr_t)from + (AHEAD_ROWS + 1) * row_bytes));
+        low[n] = (lanes_u)_mm512_unpacklo_epi16(even, odd);
+        high[n] = (lanes_u)_mm512_unpackhi_epi16(even, odd);
     }
 #endif
 }
 
-/* The same for up to 16 columns, zeros where there are none. */
+/* Two tiles of what load_turned gave. */
+INLINE void store_turned(lanes_u low[LANES], lanes_u high[LANES], uint32_t *left, uint32_t *right)
+{
+    transpose(low);
+    transpose(high);
+    UNROLL for (int n = 0; n < LANES; n++) {
+        uint32_t *to = (n < LANES / 2 ? left : right) + (n / 4 % 2 * 8 + n % 4) * LANES;
+        memcpy(to, &low[n], sizeof low[n]);
+        memcpy(to + 4 * LANES, &high[n], sizeof high[n]);
+    }
+}
+
+/* Words of up to 16 columns in their order, zeros where there are none. */
 static inline void load_turned_some(const struct side *side, struct part part, lanes_u block[LANES])
 {
     for (int n = 0; n < LANES; n++) {
@@ -49,26 +55,24 @@ static inline void load_turned_some(const struct side *side, struct part part, l
 static inline void pack_tiles(const struct side *side, struct part part, uint32_t *to)
 {
     enum { TILE_WORDS = TILE_ROWS * TILE_STEPS };
-    int32_t steps = step_count(part.k_count, true), blocks = (steps + TILE_STEPS - 1) / TILE_STEPS, i = 0;
-    bool is_whole = side->rate <= 0 && part.k_count % (2 * TILE_STEPS) == 0;
+    int32_t blocks = (step_count(part.k_count, true) + TILE_STEPS - 1) / TILE_STEPS;
 
-    for (; is_whole && i + 2 * TILE_ROWS <= part.count; i += 2 * TILE_ROWS, to += blocks * TILE_WORDS)
-        for (int32_t block = 0; block < blocks; block++, to += TILE_WORDS) {
-            lanes_u left[LANES], right[LANES];
-            load_turned(row_of(&side->m, part.k + 2 * TILE_STEPS * block, part.i + i).at, (size_t)side->m.ld * 2, left,
-                        right);
-            transpose(left);
-            memcpy(to, left, sizeof left);
-            transpose(right);
-            memcpy(to + blocks * TILE_WORDS, right, sizeof right);
+    for (int32_t block = 0, k = 0; block < blocks; block++, k += 2 * TILE_STEPS, to += TILE_WORDS) {
+        int32_t i = 0;
+        for (; side->rate <= 0 && k + 2 * TILE_STEPS <= part.k_count && i + 2 * TILE_ROWS <= part.count;
+             i += 2 * TILE_ROWS) {
+            uint32_t *tile = to + i / TILE_ROWS * blocks * TILE_WORDS;
+            lanes_u low[LANES], high[LANES];
+            load_turned(row_of(&side->m, part.k + k, part.i + i).at, (size_t)side->m.ld * 2, low, high);
+            store_turned(low, high, tile, tile + blocks * TILE_WORDS);
         }
-    for (; i < part.count; i += TILE_ROWS)
-        for (int32_t k = 0; k < part.k_count; k += 2 * TILE_STEPS, to += TILE_WORDS) {
-            lanes_u block[LANES];
-            load_turned_some(side, (struct part){part.i + i, part.count - i, part.k + k, part.k_count - k}, block);
-            transpose(block);
-            memcpy(to, block, sizeof block);
+        for (; i < part.count; i += TILE_ROWS) {
+            lanes_u turned[LANES];
+            load_turned_some(side, (struct part){part.i + i, part.count - i, part.k + k, part.k_count - k}, turned);
+            transpose(turned);
+            memcpy(to + i / TILE_ROWS * blocks * TILE_WORDS, turned, sizeof turned);
         }
+    }
 }
 
 /* How a brick finds what pack_tiles wrote. */
