@@ -8,7 +8,7 @@
 
 /* More tokens than TOKENS_MOST at once fill no product better. Each chunk of head rows passes over the head's weights
  * and their gradients once: the more rows share that, the better, as far as their logits have room. */
-enum { TOKENS_MOST = 2048, HEAD_ROWS_MIN = 64, HEAD_ROWS_MAX = 1280, HEAD_BYTES = 256 << 20 };
+enum { TOKENS_MOST = 2048, HEAD_ROWS_MIN = 64, HEAD_BYTES = 256 << 20 };
 enum { FAKE_BASE = 1 << 20 };
 /* A device fills its units with more. */
 enum { DEVICE_TOKENS_MOST = 16384, DEVICE_HEAD_ROWS_MAX = 8192, DEVICE_HEAD_BYTES = 1 << 30 };
@@ -239,7 +239,7 @@ static int32_t first_head_rows(const struct model *m, const struct plan_request 
 {
     uint64_t row_bytes = (uint64_t)m->config.vocab * dtype_bytes(m->params.master_type);
     uint64_t rows = (uint64_t)(m->memory ? DEVICE_HEAD_BYTES : HEAD_BYTES) / row_bytes / 16 * 16;
-    uint64_t most = m->memory ? DEVICE_HEAD_ROWS_MAX : HEAD_ROWS_MAX;
+    uint64_t most = m->memory ? DEVICE_HEAD_ROWS_MAX : TOKENS_MOST;
 
     if (request->head_rows)
         return request->head_rows;
