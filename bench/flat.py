@@ -4,10 +4,9 @@
 usage: flat.py [--tokens N ...] [--jobs N] [--out FILE.csv]
 
 data: files of 1,000 to 1,000,000 tokens (and 10,000,000 for the data path). Processor nanoseconds a token from file to
-packed rows, without what a file of one line costs (opening the tokenizer, files and their syncs), and of a whole
-training run on one thread of the stories260K shape, without what a run on one line costs. jobs: N small jobs one after
-the other on one server; the server's processor time for each tenth of them, and the seconds from POST to the first
-step.
+packed rows, without what a file of one line costs (opening the tokenizer, files and their syncs), and nanoseconds of
+the steps that train on it, on one thread, with the stories260K shape. jobs: N small jobs one after the other on one
+server; the server's processor time for each tenth of them, and the milliseconds from POST to the first step.
 """
 import argparse
 import json
@@ -42,17 +41,15 @@ def prepare_seconds(model, path, cache):
 
 
 def train_seconds(model, path, folder):
-    """Processor seconds of a run, and the tokens that it trained."""
+    """Seconds of a run's steps, and the tokens that they trained."""
     shutil.rmtree(folder, ignore_errors=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([material.ATTUNE, "train", "--model", model, "--train", path, "--context-length", str(CONTEXT),
                     "--batch-size", str(BATCH), "--n-epochs", "1",
                     "--learning-rate", "1e-4", "--threads", "1", "--out", folder], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = [json.loads(line) for path in folder.glob("run/attempts/*/events.jsonl")
             for line in path.read_text().splitlines()]
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            max(event["trained_tokens"] for event in told if event["kind"] == "step"))
+    steps = [event for event in told if event["kind"] == "step"]
+    return sum(event["tokens"] / event["tokens_per_s"] for event in steps), sum(event["tokens"] for event in steps)
 
 
 def measure_data(model, folder, sizes):
@@ -62,7 +59,6 @@ def measure_data(model, folder, sizes):
     alone, _ = prepare_seconds(model, folder / "one.jsonl", folder / "cache")
     _, some = prepare_seconds(model, folder / "some.jsonl", folder / "cache")
     rows = []
-    run_alone, run_tokens = min(train_seconds(model, folder / "one.jsonl", folder / "out") for _ in range(7))
     for tokens in sizes:
         path = folder / f"{tokens}.jsonl"
         write_lines(path, lines, max(2, round(tokens * 1000 / some)))
@@ -73,7 +69,7 @@ def measure_data(model, folder, sizes):
             trained, run = min(train_seconds(model, path, folder / "out") for _ in range(repeats))
         rows.append({"what": "data", "tokens": counted, "prepare_ms": round(seconds * 1e3, 1),
                      "prepare_ns_per_token": round((seconds - alone) / counted * 1e9),
-                     "train_ns_per_token": round((trained - run_alone) / (run - run_tokens) * 1e9) if run else "",
+                     "train_ns_per_token": round(trained / run * 1e9) if run else "",
                      "jobs_done": "", "server_ms_per_job": "", "first_step_ms": ""})
         print(f"{counted:9} tokens: to rows {seconds * 1e3:7.1f} ms, {rows[-1]['prepare_ns_per_token']:4} ns a token "
               f"beyond the first line's {alone * 1e3:.1f} ms; {rows[-1]['train_ns_per_token'] or '-':>6} ns a token to "
