@@ -76,25 +76,15 @@ static struct weight wide_weight(struct operands *o, const struct weight *w, boo
     return wide;
 }
 
-/* Σ|a||b| comes from the reference itself, run on magnitudes. */
-void trial_linear(struct trial *trial)
+/* y, and x with the t behind it, beside the reference's; in eight bits where the backend can. Σ|a||b| comes from the
+ * reference itself, run on magnitudes. */
+static void compare_linear(struct trial *trial, struct op_linear op, const char *what)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, 150), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
-    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
-    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false);
-    struct weight sizes = wide_weight(o, &w, true);
-    int32_t R = w.a.rows;
-    struct op_linear op = {.x = mat_random(o, T, K, R, type), .y = mat_output(o, T, N, 0, random_type(o), false),
-                           .w = &w, .softcap = random_below(o, 3) ? 0 : 2.5f,
-                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}};
+    struct weight w64 = wide_weight(o, op.w, false), sizes = wide_weight(o, op.w, true);
+    double t_rounding = op.w->a.rows ? trial_rounding(op.x.type) : 0;
     struct op_linear wide, size;
 
-    if (random_below(o, 2))
-        op.bias = mat_random(o, 1, N, 0, random_type(o));
-    if (random_below(o, 2))
-        op.add =
-            random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
     for (int absolute = 0; absolute < 2; absolute++) {
         struct op_linear *copy = absolute ? &size : &wide;
         *copy = op;
@@ -104,12 +94,40 @@ void trial_linear(struct trial *trial)
         copy->softcap = absolute ? 0 : op.softcap; /* an error behind the cap is at most the one in front of it */
         trial_oracle(OP_linear, copy);
     }
+    if (weight_is_eight(op.w) && !trial->candidate->can(OP_linear, &op, NULL))
+        return;
     trial_run(trial, OP_linear, &op);
-    double t_rounding = R ? trial_rounding(type) : 0;
-    trial_close(trial, "y", &op.y, &wide.y, &size.y, 4e-6 + t_rounding);
-    op.x.cols = wide.x.cols = size.x.cols = K + R;
+    trial_close(trial, what, &op.y, &wide.y, &size.y, 4e-6 + t_rounding);
+    op.x.cols = wide.x.cols = size.x.cols = op.w->w.cols + op.w->a.rows;
     trial_close(trial, "x and t", &op.x, &wide.x, &size.x, 4e-6);
     trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
+}
+
+/* Something to add to a row of y: nothing, a bias, a matrix, y itself. */
+static void add_some(struct operands *o, struct op_linear *op)
+{
+    int32_t T = op->y.rows, N = op->y.cols;
+
+    if (random_below(o, 2))
+        op->bias = mat_random(o, 1, N, 0, random_type(o));
+    if (random_below(o, 2))
+        op->add =
+            random_below(o, 2) ? (op->y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
+}
+
+void trial_linear(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = random_in(o, 1, 150), K = random_in(o, 1, random_below(o, 8) ? 150 : 2500);
+    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    struct weight w = make_weight(o, N, K, other, type);
+    struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type),
+                           .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
+                           .softcap = random_below(o, 3) ? 0 : 2.5f,
+                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}};
+
+    add_some(o, &op);
+    compare_linear(trial, op, "y");
 }
 
 /* The first rows of a product are the product of the first rows, for every type and for any scratch
@@ -340,83 +358,26 @@ void trial_eight(struct trial *trial)
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 90), N = eight_rows(o, 100), K = random_in(o, 1, random_below(o, 8) ? 150 : 1100);
     enum dtype type = random_type(o);
-    struct weight w = make_weight(o, N, K, type, type), w64, sizes;
+    struct weight w = make_weight(o, N, K, type, type);
     struct op_linear op = {.x = mat_random(o, T, K, w.a.rows, type),
-                           .y = mat_output(o, T, N, 0, random_type(o), false),
-                           .w = &w,
-                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}},
-                     wide, size;
+                           .y = mat_output(o, T, N, 0, random_type(o), false), .w = &w,
+                           .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)}};
 
     w.quant = eight_parts(o, &w.w);
-    w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
-    if (random_below(o, 2))
-        op.bias = mat_random(o, 1, N, 0, random_type(o));
-    if (random_below(o, 2))
-        op.add =
-            random_below(o, 2) ? (op.y = mat_random(o, T, N, 0, DTYPE_F32)) : mat_random(o, T, N, 0, random_type(o));
-    for (int absolute = 0; absolute < 2; absolute++) {
-        struct op_linear *copy = absolute ? &size : &wide;
-        *copy = op;
-        copy->x = mat_wide(o, &op.x, absolute), copy->y = mat_wide(o, &op.y, absolute),
-        copy->add = mat_wide(o, &op.add, absolute);
-        copy->bias = mat_wide(o, &op.bias, absolute), copy->w = absolute ? &sizes : &w64;
-        trial_oracle(OP_linear, copy);
-    }
-    if (!trial->candidate->can(OP_linear, &op, NULL))
-        return;
-    trial_run(trial, OP_linear, &op);
-    trial_close(trial, "y in eight bits", &op.y, &wide.y, &size.y, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
-    op.x.cols = wide.x.cols = size.x.cols = K + w.a.rows;
-    trial_close(trial, "x and t", &op.x, &wide.x, &size.x, 4e-6);
-    trial_gaps_whole(trial, "x", &op.x), trial_gaps_whole(trial, "y", &op.y);
+    add_some(o, &op);
+    compare_linear(trial, op, "y in eight bits");
 }
 
-void trial_eight_grad(struct trial *trial)
+/* dx, and dy with the dt behind it, beside the reference's; in eight bits where the backend can. */
+static void compare_grad_in(struct trial *trial, const struct weight *w, int32_t T, enum dtype type, const char *what)
 {
     struct operands *o = &trial->operands;
-    int32_t T = random_in(o, 1, 90), N = eight_rows(o, random_below(o, 8) ? 150 : 1100), K = eight_rows(o, 100);
-    enum dtype type = random_type(o);
-    struct weight w = make_weight(o, N, K, type, type), w64, sizes;
     bool is_added = random_below(o, 2);
-    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type),
-                                   .dx = mat_output(o, T, K, 0, random_type(o), is_added),
-                                   .w = &w,
-                                   .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)},
-                                   .is_added = is_added},
-                             wide, size;
-
-    w.quant = eight_parts(o, &w.w);
-    w64 = wide_weight(o, &w, false), sizes = wide_weight(o, &w, true);
-    for (int absolute = 0; absolute < 2; absolute++) {
-        struct op_linear_grad_in *copy = absolute ? &size : &wide;
-        *copy = op;
-        copy->dy = mat_wide(o, &op.dy, absolute), copy->dx = mat_wide(o, &op.dx, absolute),
-        copy->w = absolute ? &sizes : &w64;
-        trial_oracle(OP_linear_grad_in, copy);
-    }
-    if (!trial->candidate->can(OP_linear_grad_in, &op, NULL))
-        return;
-    trial_run(trial, OP_linear_grad_in, &op);
-    trial_close(trial, "dx in eight bits", &op.dx, &wide.dx, &size.dx, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
-    op.dy.cols = wide.dy.cols = size.dy.cols = N + w.a.rows;
-    trial_close(trial, "dy and dt", &op.dy, &wide.dy, &size.dy, 4e-6);
-    trial_gaps_whole(trial, "dy", &op.dy), trial_gaps_whole(trial, "dx", &op.dx);
-}
-
-void trial_linear_grad_in(struct trial *trial)
-{
-    struct operands *o = &trial->operands;
-    bool is_long = random_below(o, 4) == 0; /* a weight of many rows */
-    int32_t T = random_in(o, 1, is_long ? 9 : 90), N = is_long ? random_in(o, 1000, 6500) : random_in(o, 1, 150);
-    int32_t K = random_in(o, 1, 150);
-    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
-    struct weight w = make_weight(o, N, K, other, type), w64 = wide_weight(o, &w, false);
-    struct weight sizes = wide_weight(o, &w, true);
-    bool is_added = random_below(o, 2);
-    struct op_linear_grad_in op = {.dy = mat_random(o, T, N, w.a.rows, type),
-                                   .dx = mat_output(o, T, K, 0, random_type(o), is_added), .w = &w,
+    struct op_linear_grad_in op = {.dy = mat_random(o, T, w->w.rows, w->a.rows, type),
+                                   .dx = mat_output(o, T, w->w.cols, 0, random_type(o), is_added), .w = w,
                                    .dropout = {random_below(o, 1000), 3, 7, random_below(o, 1000)},
                                    .is_added = is_added};
+    struct weight w64 = wide_weight(o, w, false), sizes = wide_weight(o, w, true);
     struct op_linear_grad_in wide, size;
 
     for (int absolute = 0; absolute < 2; absolute++) {
@@ -426,11 +387,36 @@ void trial_linear_grad_in(struct trial *trial)
         copy->w = absolute ? &sizes : &w64;
         trial_oracle(OP_linear_grad_in, copy);
     }
+    if (weight_is_eight(w) && !trial->candidate->can(OP_linear_grad_in, &op, NULL))
+        return;
     trial_run(trial, OP_linear_grad_in, &op);
-    trial_close(trial, "dx", &op.dx, &wide.dx, &size.dx, 4e-6 + (w.a.rows ? trial_rounding(type) : 0));
-    op.dy.cols = wide.dy.cols = size.dy.cols = N + w.a.rows;
+    trial_close(trial, what, &op.dx, &wide.dx, &size.dx, 4e-6 + (w->a.rows ? trial_rounding(type) : 0));
+    op.dy.cols = wide.dy.cols = size.dy.cols = w->w.rows + w->a.rows;
     trial_close(trial, "dy and dt", &op.dy, &wide.dy, &size.dy, 4e-6);
     trial_gaps_whole(trial, "dy", &op.dy), trial_gaps_whole(trial, "dx", &op.dx);
+}
+
+void trial_eight_grad(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    int32_t T = random_in(o, 1, 90), N = eight_rows(o, random_below(o, 8) ? 150 : 1100), K = eight_rows(o, 100);
+    enum dtype type = random_type(o);
+    struct weight w = make_weight(o, N, K, type, type);
+
+    w.quant = eight_parts(o, &w.w);
+    compare_grad_in(trial, &w, T, type, "dx in eight bits");
+}
+
+void trial_linear_grad_in(struct trial *trial)
+{
+    struct operands *o = &trial->operands;
+    bool is_long = random_below(o, 4) == 0; /* a weight of many rows */
+    int32_t T = random_in(o, 1, is_long ? 9 : 90), N = is_long ? random_in(o, 1000, 6500) : random_in(o, 1, 150);
+    int32_t K = random_in(o, 1, 150);
+    enum dtype type = random_type(o), other = random_below(o, 3) ? type : random_type(o);
+    struct weight w = make_weight(o, N, K, other, type);
+
+    compare_grad_in(trial, &w, T, type, "dx");
 }
 
 void trial_linear_grad_w(struct trial *trial)
