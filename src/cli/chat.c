@@ -103,9 +103,9 @@ static bool talk(struct chat *chat, struct err *err)
 int cli_chat(int argc, char **argv)
 {
     struct chat chat = {.temperature = 0.7};
-    const char *url = NULL, *words[2] = {0};
+    const char *words[2] = {0};
     const struct option option[] = {
-        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        REMOTE_OPTION(chat.remote),
         {"system", OPTION_TEXT, &chat.system, "TEXT", "system message", NULL},
         {"temperature", OPTION_FLOAT, &chat.temperature, "X", "0 takes the likeliest token (default 0.7)", NULL},
         {"max-tokens", OPTION_INT, &chat.max_tokens, "N", "of a reply (default: as far as the context reaches)", NULL},
@@ -125,7 +125,6 @@ int cli_chat(int argc, char **argv)
         return 2;
     }
     chat.model = words[0];
-    remote_open(&chat.remote, url);
     if (chat.system)
         add_message(&chat, "system", str_of(chat.system));
     ok = words[1] ? say(&chat, str_of(words[1]), &err) : talk(&chat, &err);

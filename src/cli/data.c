@@ -19,7 +19,7 @@ enum { BLOCK_BYTES = 1 << 20 };
 struct data_arguments {
     const char *model, *over_length;
     int64_t line;
-    bool is_json;
+    bool has_line, is_json;
     struct data_rows_options rows;
 };
 
@@ -234,15 +234,17 @@ static const struct action actions[] = {
                                  "which they come", rows},
 };
 
-static bool check_options(const struct action *action, struct data_arguments *a, bool has_line, struct err *err)
+static bool check_options(const struct action *action, void *context, struct err *err)
 {
+    struct data_arguments *a = context;
+
     if (!over_length_find(str_of(a->over_length), &a->rows.over_length))
         return err_set(err, ERR_INPUT, "--over-length is '%s': it must be drop, error or truncate", a->over_length);
     if (a->rows.context_length < 1 || a->rows.context_length > INT32_MAX)
         return err_set(err, ERR_INPUT, "--context-length must be from 1 to 2147483647");
     if (action->run != check && !a->model)
         return err_set(err, ERR_INPUT, "--model is missing: tokens depend on it");
-    if (action->run == check && (a->model || has_line || a->is_json))
+    if (action->run == check && (a->model || a->has_line || a->is_json))
         return err_set(err, ERR_INPUT,
                        "check reads the whole file and needs no model; --model and --line belong to show");
     return true;
@@ -252,11 +254,10 @@ int cli_data(int argc, char **argv)
 {
     struct data_arguments a = {
         .line = 1, .over_length = "drop", .rows = {.context_length = 8192, .is_packed = true}};
-    bool has_line = false;
     const struct option list[] = {
         {"model", OPTION_TEXT, &a.model, "DIR", "show, rows: whose tokenizer and chat template are used",
          NULL},
-        {"line", OPTION_INT, &a.line, "N", "show: which line (1)", &has_line},
+        {"line", OPTION_INT, &a.line, "N", "show: which line (1)", &a.has_line},
         {"json", OPTION_FLAG, &a.is_json, NULL, "show: every line as JSON: line, ids, labels (or error)", NULL},
         {NULL, OPTION_FLAG, NULL, NULL, "rows:", NULL},
         {"context-length", OPTION_INT, &a.rows.context_length, "N", "most tokens of a row (8192)", NULL},
@@ -272,19 +273,7 @@ int cli_data(int argc, char **argv)
         .count = sizeof list / sizeof *list,
         .actions = actions,
         .action_count = sizeof actions / sizeof *actions,
+        .check = check_options,
     };
-    const char *words[1 + ACTION_WORDS_MAX] = {0};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
-
-    if (!(action = options_parse_action(&options, argc, argv, words, &err)) ||
-        !check_options(action, &a, has_line, &err)) {
-        fprintf(stderr, "attune data: %s\n", err.text);
-        return 2;
-    }
-    ok = action->run(&a, &words[1], &err);
-    if (!ok)
-        fprintf(stderr, "attune data: %s\n", err.text);
-    return !ok;
+    return options_act(&options, argc, argv, &a);
 }

@@ -12,7 +12,6 @@ enum { POLL_MS = 500 };
 
 struct drain {
     struct remote remote;
-    const char *url;
     bool pauses, refuses, waits;
 };
 
@@ -33,10 +32,9 @@ static bool wait_for_the_last(const struct drain *d, struct err *err)
 {
     for (;;) {
         const struct json *drain;
-        struct remote remote;
+        struct remote remote = {.url = d->remote.url};
         bool is_on, is_done;
 
-        remote_open(&remote, d->url);
         drain = remote_get(&remote, PATH, err);
         is_on = json_bool_or(json_get(drain, "draining"), false);
         is_done = drain && json_integer_or(json_get(drain, "jobs_at_work"), 1) == 0;
@@ -91,13 +89,12 @@ static const struct action actions[] = {
 int cli_drain(int argc, char **argv)
 {
     struct drain d = {0};
-    const char *words[1 + ACTION_WORDS_MAX] = {"status"};
     const struct option option[] = {
         {"pause", OPTION_FLAG, &d.pauses, NULL,
          "begin: jobs at work write a recovery point and stop (they end otherwise)", NULL},
         {"refuse", OPTION_FLAG, &d.refuses, NULL, "begin: new jobs get 503 (they wait otherwise)", NULL},
         {"wait", OPTION_FLAG, &d.waits, NULL, "begin: return when no job is at work any more", NULL},
-        {"url", OPTION_TEXT, &d.url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
+        REMOTE_OPTION(d.remote)};
     const struct options options = {
         .usage = "attune drain [ACTION] [options]",
         .about = "Before a maintenance: no further job starts until the drain is ended. Needs an admin's key of the "
@@ -105,19 +102,10 @@ int cli_drain(int argc, char **argv)
         .list = option,
         .count = sizeof option / sizeof *option,
         .actions = actions,
-        .action_count = sizeof actions / sizeof *actions};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
+        .action_count = sizeof actions / sizeof *actions,
+        .otherwise = "status"};
+    int status = options_act(&options, argc, argv, &d);
 
-    if (!(action = options_parse_action(&options, argc, argv, words, &err))) {
-        fprintf(stderr, "attune drain: %s\n", err.text);
-        return 2;
-    }
-    remote_open(&d.remote, d.url);
-    ok = action->run(&d, &words[1], &err);
     remote_close(&d.remote);
-    if (!ok)
-        fprintf(stderr, "attune drain: %s\n", err.text);
-    return ok ? 0 : 1;
+    return status;
 }

@@ -137,8 +137,10 @@ static const struct action actions[] = {
     {"delete", "ID", "deletes a file", delete_file},
 };
 
-static bool check(const struct action *action, const struct files *files, struct err *err)
+static bool check(const struct action *action, void *context, struct err *err)
 {
+    const struct files *files = context;
+
     return action->run != preview || files->model ||
            err_set(err, ERR_INPUT, "preview needs --model: tokens depend on it");
 }
@@ -146,9 +148,8 @@ static bool check(const struct action *action, const struct files *files, struct
 int cli_files(int argc, char **argv)
 {
     struct files files = {.purpose = "fine-tune", .line = 1, .count = 1};
-    const char *url = NULL, *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
-        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        REMOTE_OPTION(files.remote),
         {"purpose", OPTION_TEXT, &files.purpose, "WORD", "of an upload (default fine-tune)", NULL},
         {"out", OPTION_TEXT, &files.out, "FILE",
          "where a download goes (default: the file's own name, if none is there)", NULL},
@@ -161,19 +162,10 @@ int cli_files(int argc, char **argv)
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
                                     .actions = actions,
-                                    .action_count = sizeof actions / sizeof *actions};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
+                                    .action_count = sizeof actions / sizeof *actions,
+                                    .check = check};
+    int status = options_act(&options, argc, argv, &files);
 
-    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, &files, &err)) {
-        fprintf(stderr, "attune files: %s\n", err.text);
-        return 2;
-    }
-    remote_open(&files.remote, url);
-    ok = action->run(&files, &words[1], &err);
     remote_close(&files.remote);
-    if (!ok)
-        fprintf(stderr, "attune files: %s\n", err.text);
-    return ok ? 0 : 1;
+    return status;
 }

@@ -245,8 +245,10 @@ static const struct action actions[] = {
     {"clean", "ID", "deletes all checkpoints and models of a job that has ended, for their room on the disk", clean},
 };
 
-static bool check(const struct action *action, const struct create_options *o, struct err *err)
+static bool check(const struct action *action, void *context, struct err *err)
 {
+    const struct create_options *o = &((struct jobs *)context)->create;
+
     return action->run != create || (o->model && o->train) ||
            err_set(err, ERR_INPUT, "create needs --model and --train");
 }
@@ -255,9 +257,8 @@ int cli_jobs(int argc, char **argv)
 {
     struct jobs jobs = {.create.values = HYPERPARAMETERS_DEFAULT};
     struct create_options *o = &jobs.create;
-    const char *url = NULL, *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
-        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        REMOTE_OPTION(jobs.remote),
         {NULL, OPTION_FLAG, NULL, NULL, "create:", NULL},
         {"model", OPTION_TEXT, &o->model, "NAME", "base model, tuned model or checkpoint", NULL},
         {"train", OPTION_TEXT, &o->train, "FILE", "JSON Lines to upload, or the id of a file", NULL},
@@ -294,19 +295,10 @@ int cli_jobs(int argc, char **argv)
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
                                     .actions = actions,
-                                    .action_count = sizeof actions / sizeof *actions};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
+                                    .action_count = sizeof actions / sizeof *actions,
+                                    .check = check};
+    int status = options_act(&options, argc, argv, &jobs);
 
-    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, o, &err)) {
-        fprintf(stderr, "attune jobs: %s\n", err.text);
-        return 2;
-    }
-    remote_open(&jobs.remote, url);
-    ok = action->run(&jobs, &words[1], &err);
     remote_close(&jobs.remote);
-    if (!ok)
-        fprintf(stderr, "attune jobs: %s\n", err.text);
-    return ok ? 0 : 1;
+    return status;
 }

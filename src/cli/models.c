@@ -19,11 +19,9 @@ struct models_options {
 static bool list(void *context, const char *const *words, struct err *err)
 {
     const struct models_options *o = context;
-    struct remote remote;
-    const struct json *models;
+    struct remote remote = {.url = o->url};
+    const struct json *models = remote_get(&remote, "/v1/models", err);
 
-    remote_open(&remote, o->url);
-    models = remote_get(&remote, "/v1/models", err);
     json_each(model, json_get(models, "data"))
         printf("%s\n", remote_text(&remote, model, "id"));
     remote_close(&remote);
@@ -85,8 +83,11 @@ static const struct action actions[] = {
      quantize},
 };
 
-static bool check(const struct action *action, const struct models_options *o, struct err *err)
+static bool check(const struct action *action, void *context, struct err *err)
 {
+    struct models_options *o = context;
+
+    o->cached.cache = o->pull.cache;
     if ((action->run == merge || action->run == quantize) && !o->out)
         return err_set(err, ERR_INPUT, "%s needs --out, the folder to write", action->name);
     if (strcmp(o->dtype, "float32") != 0 && strcmp(o->dtype, "bfloat16") != 0)
@@ -97,7 +98,6 @@ static bool check(const struct action *action, const struct models_options *o, s
 int cli_models(int argc, char **argv)
 {
     struct models_options o = {.dtype = "bfloat16"};
-    const char *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
         {"url", OPTION_TEXT, &o.url, "URL", "list: server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
         {"revision", OPTION_TEXT, &o.pull.revision, "NAME", "pull: branch, tag or commit (main)", NULL},
@@ -122,18 +122,7 @@ int cli_models(int argc, char **argv)
                                     .list = option,
                                     .count = sizeof option / sizeof *option,
                                     .actions = actions,
-                                    .action_count = sizeof actions / sizeof *actions};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
-
-    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, &o, &err)) {
-        fprintf(stderr, "attune models: %s\n", err.text);
-        return 2;
-    }
-    o.cached.cache = o.pull.cache;
-    ok = action->run(&o, &words[1], &err);
-    if (!ok)
-        fprintf(stderr, "attune models: %s\n", err.text);
-    return ok ? 0 : 1;
+                                    .action_count = sizeof actions / sizeof *actions,
+                                    .check = check};
+    return options_act(&options, argc, argv, &o);
 }

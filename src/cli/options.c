@@ -254,8 +254,9 @@ static void refuse_action(const struct options *o, const char *name, struct err 
     strbuf_deinit(&names);
 }
 
-const struct action *options_parse_action(const struct options *o, int argc, char **argv, const char **words,
-                                          struct err *err)
+/* The action that words[0] names, when as many words stand behind it as it wants. NULL with err set otherwise. */
+static const struct action *parse_action(const struct options *o, int argc, char **argv, const char **words,
+                                         struct err *err)
 {
     const struct action *action;
     int wanted, given;
@@ -274,6 +275,20 @@ const struct action *options_parse_action(const struct options *o, int argc, cha
     else if (given < wanted)
         err_set(err, ERR_INPUT, "%s needs %s (see --help)", action->name, action->words);
     return given == wanted ? action : NULL;
+}
+
+int options_act(const struct options *o, int argc, char **argv, void *context)
+{
+    const char *words[1 + ACTION_WORDS_MAX] = {o->otherwise};
+    struct err err = {0};
+    const struct action *action = parse_action(o, argc, argv, words, &err);
+    int status = 2;
+
+    if (action && (!o->check || o->check(action, context, &err)))
+        status = action->run(context, &words[1], &err) ? 0 : 1;
+    if (status)
+        fprintf(stderr, "attune %s: %s\n", argv[0], err.text);
+    return status;
 }
 
 bool options_input_ended(struct err *err)

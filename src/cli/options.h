@@ -39,6 +39,9 @@ struct options {
     int positional_min, positional_max;
     const struct action *actions; /* NULL: the command does one thing; else positional_max counts for nothing */
     int action_count;
+    const char *otherwise; /* action that is meant when none is named; NULL: none is */
+    /* Whether the options fit the action; NULL: they always do. */
+    bool (*check)(const struct action *action, void *context, struct err *err);
 };
 
 /* argv[0] is the command's name. positional has room for positional_max. Prints help on stdout and exits 0 on
@@ -46,11 +49,9 @@ struct options {
 bool options_parse(const struct options *options, int argc, char **argv, const char **positional, int *positional_count,
                    struct err *err);
 
-/* The same, and then the action that words[0] names, when as many words stand behind it as it wants; words has 1 +
- * ACTION_WORDS_MAX places, NULL where nothing is given but for a name in words[0] that is meant then. NULL with err
- * set otherwise. */
-const struct action *options_parse_action(const struct options *options, int argc, char **argv, const char **words,
-                                          struct err *err);
+/* Parses, and runs the action that the first word names. The status to exit with: 2 where the command line is wrong, 1
+ * where the action failed; what it was stands on standard error, behind the command's name. */
+int options_act(const struct options *options, int argc, char **argv, void *context);
 
 /* Behind a read of standard input that gave no line: false when that was not its end but an error. */
 bool options_input_ended(struct err *err);

@@ -7,21 +7,21 @@
 #include <string.h>
 #include <unistd.h>
 
-void remote_open(struct remote *remote, const char *url)
+static const char *address(struct remote *remote, const char *path)
 {
-    struct str base;
+    const char *url = remote->url ? remote->url : getenv("ATTUNE_BASE_URL");
+    struct str base = str_of(url ? url : "http://127.0.0.1:8080");
 
-    *remote = (struct remote){.key = getenv("ATTUNE_API_KEY")};
-    if (!url)
-        url = getenv("ATTUNE_BASE_URL");
-    if (!url)
-        url = "http://127.0.0.1:8080";
-    base = str_of(url);
     while (base.len && base.at[base.len - 1] == '/')
         base.len--;
     if (str_ends(base, STR("/v1")))
         base.len -= 3;
-    remote->url = str_copy(&remote->arena, base);
+    return arena_printf(&remote->arena, "%.*s%s", STR_ARG(base), path);
+}
+
+static const char *key(void)
+{
+    return getenv("ATTUNE_API_KEY");
 }
 
 void remote_close(struct remote *remote)
@@ -54,8 +54,8 @@ static const struct json *call(struct remote *remote, struct http_client_request
 {
     struct http_client_answer answer = {0};
 
-    request->url = arena_printf(&remote->arena, "%s%s", remote->url, path);
-    request->bearer = remote->key;
+    request->url = address(remote, path);
+    request->bearer = key();
     if (http_client_send(request, &answer, err))
         return finish(remote, &answer, err);
     http_client_answer_deinit(&answer);
@@ -120,8 +120,8 @@ bool remote_download(struct remote *remote, const char *path, const char *file, 
     struct http_client_request request = {.method = "GET",
                                           .on_bytes = save,
                                           .context = &download,
-                                          .bearer = remote->key,
-                                          .url = arena_printf(&remote->arena, "%s%s", remote->url, path)};
+                                          .bearer = key(),
+                                          .url = address(remote, path)};
     struct http_client_answer answer = {0};
     bool ok;
 
@@ -170,10 +170,10 @@ bool remote_stream(struct remote *remote, const char *path, struct str body,
     struct sse_reader reader = {.on_data = on_data, .context = context, .err = err};
     struct http_client_request request = {.method = "POST",
                                           .body = body,
-                                          .bearer = remote->key,
+                                          .bearer = key(),
                                           .on_bytes = take_bytes,
                                           .context = &reader,
-                                          .url = arena_printf(&remote->arena, "%s%s", remote->url, path)};
+                                          .url = address(remote, path)};
     struct http_client_answer answer = {0};
     bool ok;
 

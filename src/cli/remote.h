@@ -7,14 +7,14 @@
 #include "base/json.h"
 
 struct remote {
-    const char *url;  /* without a slash at the end, without /v1 */
-    const char *key;  /* NULL: none */
+    const char *url; /* --url; NULL: none is given */
     struct arena arena;
 };
-
-/* url NULL: from the environment. */
-void remote_open(struct remote *remote, const char *url);
 void remote_close(struct remote *remote);
+
+/* Its row in a table of cli/options.h. */
+#define REMOTE_OPTION(remote)                                                                                          \
+    {"url", OPTION_TEXT, &(remote).url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}
 
 /* `path` begins with /v1. The answer's JSON lies in remote->arena; NULL with err set when the call failed or the
  * server refused. */

@@ -41,6 +41,8 @@ static bool set(void *context, const char *const *words, struct err *err)
     struct json_writer w = {.buf = &body};
     bool ok;
 
+    if (!process_forbid_core(err))
+        return false;
     if (isatty(STDIN_FILENO))
         fprintf(stderr, "The value, then end of input (Ctrl-D):\n");
     if (!secret_read_fd(&value, STDIN_FILENO, STORE_SECRET_BYTES_MAX, "standard input", err))
@@ -76,7 +78,8 @@ static bool rotate(void *context, const char *const *words, struct err *err)
     size_t count = 0;
     bool ok;
 
-    ok = (store = store_open(s->data, err)) && master_key_find(&place, &arena, s->key_file, -1, s->data, err) &&
+    ok = process_forbid_core(err) && (store = store_open(s->data, err)) &&
+         master_key_find(&place, &arena, s->key_file, -1, s->data, err) &&
          (!place.path || keyring_file_add_key(place.path, err)) && (keyring = master_key_open(&place, false, err)) &&
          store_use_keyring(store, keyring, err) && store_secret_reseal(store, &count, err) &&
          (!place.path || keyring_file_keep_first(place.path, err));
@@ -98,8 +101,10 @@ static const struct action actions[] = {
                              "jobs run on", rotate},
 };
 
-static bool check(const struct action *action, const struct secrets *s, struct err *err)
+static bool check(const struct action *action, void *context, struct err *err)
 {
+    const struct secrets *s = context;
+
     return action->run != rotate || s->data ||
            err_set(err, ERR_INPUT, "rotate needs --data DIR, the data folder of the stopped server");
 }
@@ -107,10 +112,9 @@ static bool check(const struct action *action, const struct secrets *s, struct e
 int cli_secrets(int argc, char **argv)
 {
     struct secrets s = {.project = "proj-default"};
-    const char *url = NULL, *words[1 + ACTION_WORDS_MAX] = {0};
     const struct option option[] = {
         {"project", OPTION_TEXT, &s.project, "ID", "whose secrets (default proj-default)", NULL},
-        {"url", OPTION_TEXT, &url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL},
+        REMOTE_OPTION(s.remote),
         {"data", OPTION_TEXT, &s.data, "DIR", "rotate: data folder of the stopped server", NULL},
         {"secret-key-file", OPTION_TEXT, &s.key_file, "FILE", "rotate: the master key, as given to the server", NULL},
     };
@@ -121,19 +125,10 @@ int cli_secrets(int argc, char **argv)
         .list = option,
         .count = sizeof option / sizeof *option,
         .actions = actions,
-        .action_count = sizeof actions / sizeof *actions};
-    const struct action *action;
-    struct err err = {0};
-    bool ok;
+        .action_count = sizeof actions / sizeof *actions,
+        .check = check};
+    int status = options_act(&options, argc, argv, &s);
 
-    if (!(action = options_parse_action(&options, argc, argv, words, &err)) || !check(action, &s, &err)) {
-        fprintf(stderr, "attune secrets: %s\n", err.text);
-        return 2;
-    }
-    remote_open(&s.remote, url);
-    ok = process_forbid_core(&err) && action->run(&s, &words[1], &err);
     remote_close(&s.remote);
-    if (!ok)
-        fprintf(stderr, "attune secrets: %s\n", err.text);
-    return ok ? 0 : 1;
+    return status;
 }

@@ -10,7 +10,7 @@
 enum { DAY_S = 86400, DAYS_MAX = 366, PAGE_DAYS = 31 };
 
 struct usage_options {
-    const char *url, *kind, *by;
+    const char *kind, *by;
     int64_t days;
 };
 
@@ -105,11 +105,12 @@ static bool check(const struct usage_options *o, struct err *err)
 int cli_usage(int argc, char **argv)
 {
     struct usage_options o = {.days = 7};
+    struct remote remote = {0};
     const char *positional[1] = {"fine_tuning"};
     const struct option option[] = {
         {"days", OPTION_INT, &o.days, "N", "the last N days of UTC, today among them (7)", NULL},
         {"by", OPTION_TEXT, &o.by, "WHAT", "a line for each project or model, of days with use", NULL},
-        {"url", OPTION_TEXT, &o.url, "URL", "server (default: ATTUNE_BASE_URL or http://127.0.0.1:8080)", NULL}};
+        REMOTE_OPTION(remote)};
     const struct options options = {
         .usage = "attune usage [completions|fine_tuning|storage] [--days N] [--by project|model]",
         .about = "What the projects of the organisation used, by the day: answers of models, training (the default), "
@@ -118,7 +119,6 @@ int cli_usage(int argc, char **argv)
         .count = sizeof option / sizeof *option,
         .positional_max = 1};
     const struct kind *kind = NULL;
-    struct remote remote;
     struct err err = {0};
     bool ok;
 
@@ -127,7 +127,6 @@ int cli_usage(int argc, char **argv)
         fprintf(stderr, "attune usage: %s\n", err.text);
         return 2;
     }
-    remote_open(&remote, o.url);
     ok = print_usage(&remote, kind, &o, &err);
     remote_close(&remote);
     if (!ok)

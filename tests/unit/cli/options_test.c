@@ -3,6 +3,7 @@
 #include "cli/options.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { WORDS_MAX = 8 };
 
@@ -105,44 +106,79 @@ static void only_finite_numbers_are_numbers(void **state)
     assert_true(p.rate == -1e-3);
 }
 
-static bool run_none(void *context, const char *const *words, struct err *err)
+/* What ran last: its name and the words that stood behind it. */
+static char ran[64];
+
+static bool run_list(void *context, const char *const *words, struct err *err)
 {
+    snprintf(ran, sizeof ran, "list %s", words[0] ? words[0] : "");
     return true;
+}
+
+static bool run_merge(void *context, const char *const *words, struct err *err)
+{
+    snprintf(ran, sizeof ran, "merge %s %s", words[0], words[1]);
+    return strcmp(words[0], words[1]) != 0 || err_set(err, ERR_INPUT, "they are one");
+}
+
+static bool check_merge(const struct action *action, void *context, struct err *err)
+{
+    return action->run != run_merge || context || err_set(err, ERR_INPUT, "nowhere to go");
+}
+
+/* The status, and what stands on standard error. */
+static int act(const struct options *options, const char *const given[3], void *context, char said[256])
+{
+    char *argv[5] = {"models"};
+    int argc = 1, status, kept = dup(STDERR_FILENO);
+    FILE *file = tmpfile();
+    size_t count;
+
+    for (int word = 0; word < 3 && given[word]; word++)
+        argv[argc++] = (char *)(uintptr_t)given[word];
+    ran[0] = '\0';
+    dup2(fileno(file), STDERR_FILENO);
+    status = options_act(options, argc, argv, context);
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(file);
+    count = fread(said, 1, 255, file);
+    said[count] = '\0';
+    fclose(file);
+    return status;
 }
 
 static void the_first_word_names_an_action_with_what_it_wants(void **state)
 {
-    static const struct action actions[] = {{"list", NULL, "", run_none},
-                                            {"merge", "BASE ADAPTER --out DIR", "", run_none},
-                                            {"all", "--yes", "", run_none}};
+    static const struct action actions[] = {{"list", NULL, "", run_list},
+                                            {"merge", "BASE ADAPTER --out DIR", "", run_merge},
+                                            {"all", "--yes", "", run_list}};
     static const struct {
-        const char *given[3], *found, *said;
-    } cases[] = {{{"list"}, "list", NULL},
-                 {{"merge", "a", "b"}, "merge", NULL},
-                 {{"all"}, "all", NULL},
-                 {{NULL}, NULL, "an action is missing: list, merge or all"},
-                 {{"lis"}, NULL, "unknown action 'lis': list, merge or all"},
-                 {{"merge", "a"}, NULL, "merge needs BASE ADAPTER --out DIR"},
-                 {{"list", "a"}, NULL, "unexpected argument 'a'"}};
-    const struct options options = {.actions = actions, .action_count = 3};
+        const char *given[3], *ran, *said;
+        int status;
+        bool has_place;
+    } cases[] = {{{"list"}, "list ", "", 0, false},
+                 {{"merge", "a", "b"}, "merge a b", "", 0, true},
+                 {{"all"}, "list ", "", 0, false},
+                 {{"merge", "a", "a"}, "merge a a", "attune models: they are one\n", 1, true},
+                 {{"merge", "a", "b"}, "", "attune models: nowhere to go\n", 2, false},
+                 {{NULL}, "", "an action is missing: list, merge or all", 2, false},
+                 {{"lis"}, "", "unknown action 'lis': list, merge or all", 2, false},
+                 {{"merge", "a"}, "", "merge needs BASE ADAPTER --out DIR", 2, true},
+                 {{"list", "a"}, "", "unexpected argument 'a'", 2, false}};
+    struct options options = {.actions = actions, .action_count = 3, .check = check_merge};
+    char said[256];
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct err err = {0};
-        const char *words[1 + ACTION_WORDS_MAX] = {0};
-        char *argv[5] = {"attune"};
-        const struct action *action;
-        int argc = 1;
-
-        for (int word = 0; word < 3 && cases[i].given[word]; word++)
-            argv[argc++] = (char *)(uintptr_t)cases[i].given[word];
-        action = options_parse_action(&options, argc, argv, words, &err);
-
-        assert_int_equal(!action, !cases[i].found);
-        if (action)
-            assert_string_equal(action->name, cases[i].found);
-        else if (!strstr(err.text, cases[i].said))
-            fail_msg("'%s' gives '%s', without '%s'", cases[i].given[0], err.text, cases[i].said);
+        assert_int_equal(act(&options, cases[i].given, cases[i].has_place ? &options : NULL, said), cases[i].status);
+        assert_string_equal(ran, cases[i].ran);
+        if (!strstr(said, cases[i].said) || (cases[i].status == 0 && said[0]))
+            fail_msg("'%s' gives '%s', without '%s'", cases[i].given[0], said, cases[i].said);
     }
+    options.otherwise = "list";
+    assert_int_equal(act(&options, (const char *const[3]){NULL}, NULL, said), 0);
+    assert_string_equal(ran, "list ");
 }
 
 int main(void)
