@@ -79,10 +79,14 @@ static void copy_blocks(struct model *m, const struct kv_cache *cache_to, const 
                    (size_t)blocks;
     int32_t wanted = (length + KV_ROWS - 1) / KV_ROWS, count = wanted < blocks ? wanted : blocks;
     size_t to_ld = bytes * (size_t)(cache_to->capacity / KV_ROWS), from_ld = bytes * (size_t)blocks;
+    void *to = is_value ? cache_to->v : cache_to->k;
+    const void *from = is_value ? cache_from->v : cache_from->k;
 
     ASSERT(count * KV_ROWS <= cache_to->capacity);
-    memory_copy_rows(m, is_value ? cache_to->v : cache_to->k, to_ld, is_value ? cache_from->v : cache_from->k, from_ld,
-                     bytes * (size_t)count, groups);
+    if (groups == 1) /* a block is a row then: one row of all would be longer than a device takes */
+        memory_copy_rows(m, to, bytes, from, bytes, bytes, count);
+    else
+        memory_copy_rows(m, to, to_ld, from, from_ld, bytes * (size_t)count, groups);
 }
 
 bool model_cache_copy(struct model *m, struct model_cache *to, const struct model_cache *from, int32_t length)

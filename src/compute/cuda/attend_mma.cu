@@ -78,7 +78,7 @@ static __global__ void __launch_bounds__(MMA_THREADS)
         UNROLL
         for (int h = 0; h < 2; h++) {
             float new_top = fmaxf(top[h], quad_max(most[h])), base = new_top == -INFINITY ? 0 : new_top * factor;
-            float shrink = power_of_two(top[h] * factor - base);
+            float shrink = top[h] == new_top ? 1 : power_of_two(top[h] * factor - base);
             top[h] = new_top;
             sum[h] *= shrink;
             UNROLL

@@ -159,6 +159,15 @@ static struct mat added_of(const struct product *p)
     return p->d.at ? p->d : p->c;
 }
 
+/* Where eight bits have their scales, which the library reads when the product runs, and wants to see when it chooses an
+ * algorithm; its A is our B. */
+static bool set_scales(struct blas *blas, const struct blas_plan *plan, const struct product *p)
+{
+    return p->a.type != DTYPE_U8 ||
+           (blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_A_SCALE, &p->b_inverse, sizeof p->b_inverse) == 0 &&
+            blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_B_SCALE, &p->a_inverse, sizeof p->a_inverse) == 0);
+}
+
 /* The library's matrices are column-major: it is asked for Cᵀ = op(B)ᵀ·op(A)ᵀ, so B comes first. */
 static void make_plan(struct blas *blas, struct blas_plan *plan, const struct product *p)
 {
@@ -194,7 +203,7 @@ static void make_plan(struct blas *blas, struct blas_plan *plan, const struct pr
                                                         sizeof alignment) == 0;
     }
     plan->is_supported =
-        ok &&
+        ok && set_scales(blas, plan, p) &&
         blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, plan->desc, plan->b, plan->a, plan->d, plan->c, preference,
                                              blas->is_tuned ? CANDIDATES_MAX : 1, plan->candidate, &count) == 0 &&
         count > 0 && plan->candidate[0].state == 0;
@@ -245,10 +254,7 @@ static blas_status run_plan(struct blas *blas, const struct blas_plan *plan, con
     struct mat added = added_of(p);
     float beta = p->d.at ? 1 : 0;
 
-    if (p->a.type == DTYPE_U8) { /* which the library reads when the product runs; its A is our B */
-        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_A_SCALE, &p->b_inverse, sizeof p->b_inverse);
-        blas->cublasLtMatmulDescSetAttribute(plan->desc, DESC_B_SCALE, &p->a_inverse, sizeof p->a_inverse);
-    }
+    set_scales(blas, plan, p);
     return blas->cublasLtMatmul(blas->handle, plan->desc, &p->alpha, p->b.at, plan->b, p->a.at, plan->a, &beta,
                                 added.at, plan->d, to, plan->c, result->algorithm, blas->workspace,
                                 result->workspace_bytes, stream);
@@ -330,6 +336,7 @@ bool blas_run(struct queue *queue, const struct product *p)
     }
     plan->candidate_count = 0;
     status = run_plan(blas, plan, p, &plan->result, p->c.at, state->stream);
+    state->is_spoilt |= status != 0;
     if (status != 0 && !state->is_recording)
         die("cuda: cuBLASLt refused a product of %d x %d x %d with status %d", p->m, p->n, p->k, status);
     return true;

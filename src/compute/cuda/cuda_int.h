@@ -26,6 +26,7 @@ struct cuda_state { /* of a queue */
     cudaEvent_t begun, over; /* what they wait for, and the last of them */
     struct graph_set *graphs;
     bool is_recording;       /* what is launched goes into a graph, and does not run */
+    bool is_spoilt;          /* something of the record was refused */
     bool is_checked;         /* ATTUNE_CUDA_CHECK: the host waits behind every launch, so an error names its kernel */
 };
 
@@ -47,6 +48,7 @@ static void cuda_queued(struct cuda_state *state, cudaError_t error, const char 
 {
     if (!state->is_recording)
         cuda_check(error, what);
+    state->is_spoilt |= error != cudaSuccess;
 }
 
 /* Before whatever cannot go into a graph: a wait, a transfer, memory. */

@@ -90,6 +90,10 @@ static cudaGraphExec_t record_end(struct cuda_state *state)
         exec = NULL;
         state->graphs->is_full = true;
     }
+    if (exec && state->is_spoilt) {
+        cuda_check(cudaGraphExecDestroy(exec), "giving a graph back");
+        exec = NULL;
+    }
     cudaGetLastError(); /* forgets why */
     if (graph)
         cuda_check(cudaGraphDestroy(graph), "recording a graph");
@@ -118,6 +122,7 @@ static bool graph_record(struct cuda_state *state, struct graph *graph, void (*w
 
     cuda_check(cudaStreamBeginCapture(state->stream, cudaStreamCaptureModeThreadLocal), "recording a graph");
     state->is_recording = true;
+    state->is_spoilt = false;
     work(context);
     graph->is_refused = !state->is_recording;
     if (graph->is_refused)

@@ -46,16 +46,43 @@ static __device__ struct expert_place expert_place(const struct experts &experts
     return place;
 }
 
+/* Where a result's rows are the experts', their tiles of so many rows lie one behind the other along x: the tile's
+ * expert, -1 behind the last, and the tile's number there. */
+static __device__ int32_t expert_of(const struct experts &experts, int32_t rows, int32_t *tile)
+{
+    int32_t from = 0;
+
+    if (!experts.row_end || experts.is_summed)
+        return blockIdx.z;
+    for (int32_t e = 0; e < experts.count; from = experts.row_end[e++]) {
+        int32_t tiles = (experts.row_end[e] - from + rows - 1) / rows;
+        if (*tile < tiles)
+            return e;
+        *tile -= tiles;
+    }
+    return -1;
+}
+
+static dim3 product_grid(const struct product *p, const struct experts *experts, int32_t size)
+{
+    int32_t rows = blocks_of(p->m, size), cols = blocks_of(p->n, size);
+
+    if (!experts->row_end)
+        return dim3(rows, cols);
+    return experts->is_summed ? dim3(rows, cols, experts->count) : dim3(rows + experts->count, cols);
+}
+
 static __global__ void product_kernel(struct factor a, struct factor b, struct mat c, int32_t m, int32_t n, int32_t k,
                                       float alpha, struct mat d, struct experts experts)
 {
     __shared__ float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
-    int32_t i0 = blockIdx.x * TILE, j0 = blockIdx.y * TILE, x = threadIdx.x % (TILE / PER_THREAD);
+    int32_t tile = blockIdx.x, e = expert_of(experts, TILE, &tile);
+    int32_t i0 = tile * TILE, j0 = blockIdx.y * TILE, x = threadIdx.x % (TILE / PER_THREAD);
     int32_t y = threadIdx.x / (TILE / PER_THREAD);
-    struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, a.row, a.col, b.row, c.ld, d.ld, &m, &k);
+    struct expert_place place = expert_place(experts, e < 0 ? 0 : e, a.row, a.col, b.row, c.ld, d.ld, &m, &k);
     float sum[PER_THREAD][PER_THREAD];
 
-    if (i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
+    if (e < 0 || i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
         return;
     for (int i = 0; i < PER_THREAD; i++)
         for (int j = 0; j < PER_THREAD; j++)
@@ -97,7 +124,7 @@ static struct factor factor_of(const struct mat &m, bool is_turned)
 static void product_run(struct queue *queue, const struct product *p, const struct experts *experts)
 {
     int32_t expert_count = experts->row_end ? experts->count : 1;
-    dim3 grid(blocks_of(p->m, TILE), blocks_of(p->n, TILE), expert_count);
+    dim3 grid = product_grid(p, experts, TILE);
 
     if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)) || product_mma_run(queue, p, experts, expert_count))
         return;

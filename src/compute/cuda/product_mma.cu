@@ -118,14 +118,15 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     typedef struct product_shared<is_a_turned, is_b_turned> shared_type;
     SHARED_MEMORY(shared_type, shared);
     struct lane_place lane = lane_place();
-    int32_t i0 = blockIdx.x * PANEL, j0 = blockIdx.y * PANEL, warp = threadIdx.x / WARP, row = warp / 2 * WARP_SIDE;
+    int32_t tile = blockIdx.x, e = expert_of(experts, PANEL, &tile);
+    int32_t i0 = tile * PANEL, j0 = blockIdx.y * PANEL, warp = threadIdx.x / WARP, row = warp / 2 * WARP_SIDE;
     int32_t col = warp % 2 * WARP_SIDE;
-    struct expert_place place = expert_place(experts, (int32_t)blockIdx.z, is_a_turned ? 1 : a.ld,
+    struct expert_place place = expert_place(experts, e < 0 ? 0 : e, is_a_turned ? 1 : a.ld,
                                              is_a_turned ? a.ld : 1, is_b_turned ? 1 : b.ld, c.ld, d.ld, &m, &k);
     float sums[WARP_SIDE / 16][WARP_SIDE / 8][4];
     struct side first, second;
 
-    if (i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
+    if (e < 0 || i0 >= m || (experts.is_summed && experts.row_end && !k)) /* all threads alike */
         return;
     first = side_of(a, place.a, i0, m, is_a_turned);
     second = side_of(b, place.b, j0, n, !is_b_turned);
@@ -168,7 +169,7 @@ template <bool is_a_turned, bool is_b_turned>
 static void product_mma(struct queue *queue, const struct product *p, const struct experts *experts,
                         int32_t expert_count)
 {
-    dim3 grid(blocks_of(p->m, PANEL), blocks_of(p->n, PANEL), expert_count);
+    dim3 grid = product_grid(p, experts, PANEL);
 
     LAUNCH_SHARED(queue, (product_mma_kernel<is_a_turned, is_b_turned>), grid, MMA_THREADS,
                   sizeof(struct product_shared<is_a_turned, is_b_turned>), p->a, p->b, p->c, p->m, p->n, p->k, p->alpha,

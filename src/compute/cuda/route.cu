@@ -53,7 +53,7 @@ static __device__ float chosen_sum(const struct mat &logits, int32_t t, int32_t 
     return is_normalized ? sum : 1;
 }
 
-static __global__ void route_kernel(struct op_route op, int32_t *choices)
+static __global__ void route_kernel(struct op_route op, int32_t *choices, struct softmax *softmaxes)
 {
     int32_t t = blockIdx.x * blockDim.x + threadIdx.x, top = op.weight.cols, *choice = choices + (int64_t)t * top;
     struct softmax s;
@@ -61,7 +61,7 @@ static __global__ void route_kernel(struct op_route op, int32_t *choices)
 
     if (t >= op.logits.rows)
         return;
-    s = softmax_of(op.logits, t);
+    s = softmaxes[t] = softmax_of(op.logits, t);
     choose(op.logits, t, top, choice);
     sum = chosen_sum(op.logits, t, top, choice, s, op.is_normalized);
     for (int32_t j = 0; j < top; j++)
@@ -110,7 +110,8 @@ static __global__ void place_kernel(struct op_route op, const int32_t *choices, 
 }
 
 /* partial[0, b, e] = choices of e among ROW_BLOCK tokens, partial[1, b, e] = their probabilities of e. */
-static __global__ void load_kernel(struct op_route op, const int32_t *choices, float *partial)
+static __global__ void load_kernel(struct op_route op, const int32_t *choices, const struct softmax *softmaxes,
+                                   float *partial)
 {
     int32_t e = blockIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * ROW_BLOCK, E = op.logits.cols;
     int32_t top = op.weight.cols;
@@ -122,7 +123,7 @@ static __global__ void load_kernel(struct op_route op, const int32_t *choices, f
     for (int32_t t = first; t < end; t++) {
         for (int32_t j = 0; j < top; j++)
             chosen += choices[(int64_t)t * top + j] == e;
-        probability += share_of(op.logits, t, e, softmax_of(op.logits, t));
+        probability += share_of(op.logits, t, e, softmaxes[t]);
     }
     partial[(int64_t)blockIdx.x * E + e] = chosen;
     partial[((int64_t)gridDim.x + blockIdx.x) * E + e] = probability;
@@ -130,6 +131,7 @@ static __global__ void load_kernel(struct op_route op, const int32_t *choices, f
 
 struct route_scratch {
     int32_t *choices;
+    struct softmax *softmaxes; /* [T] */
     float *partial;
 };
 
@@ -139,6 +141,7 @@ static struct route_scratch route_scratch_take(struct scratch *scratch, const st
     struct route_scratch taken;
 
     taken.choices = (int32_t *)scratch_take(scratch, T * (size_t)op->weight.cols * sizeof(int32_t));
+    taken.softmaxes = (struct softmax *)scratch_take(scratch, T * sizeof *taken.softmaxes);
     taken.partial = (float *)scratch_take(scratch, 2 * blocks * (size_t)op->logits.cols * sizeof(float));
     return taken;
 }
@@ -158,13 +161,13 @@ static void cuda_route(struct queue *queue, const struct op_route *op)
     int32_t T = op->logits.rows, E = op->logits.cols, count = T * op->weight.cols, blocks = blocks_of(T, ROW_BLOCK);
 
     scratch_check(queue, &scratch);
-    LAUNCH(queue, route_kernel, dim3(blocks_of(T, THREADS)), THREADS, *op, at.choices);
+    LAUNCH(queue, route_kernel, dim3(blocks_of(T, THREADS)), THREADS, *op, at.choices, at.softmaxes);
     LAUNCH(queue, count_kernel, dim3(E), THREADS, at.choices, count, op->row_end);
     LAUNCH(queue, ends_kernel, dim3(1), WARP, op->row_end, E);
     LAUNCH(queue, place_kernel, dim3(E), THREADS, *op, at.choices, count);
     if (!op->load.at)
         return;
-    LAUNCH(queue, load_kernel, dim3(blocks, blocks_of(E, THREADS)), THREADS, *op, at.choices, at.partial);
+    LAUNCH(queue, load_kernel, dim3(blocks, blocks_of(E, THREADS)), THREADS, *op, at.choices, at.softmaxes, at.partial);
     for (int row = 0; row < 2; row++) {
         struct mat load = {(float *)op->load.at + (size_t)row * (size_t)op->load.ld, 1, E, E, DTYPE_F32};
         const float *partial = at.partial + (size_t)row * (size_t)blocks * (size_t)E;
