@@ -3,6 +3,7 @@
 
 #include "compute/cuda/rows.cu"
 #include "compute/cuda/norm.cu"
+#include "compute/cuda/qk.cu"
 #include "compute/cuda/loss.cu"
 #include "compute/cuda/adamw.cu"
 #include "compute/cuda/attend.cu"

@@ -40,7 +40,7 @@ void trial_rope(struct trial *trial)
 {
     struct operands *o = &trial->operands;
     int32_t T = random_in(o, 1, 90), kv = random_in(o, 1, 3), heads = kv * random_in(o, 1, 3),
-            d = 2 * random_in(o, 1, 70);
+            d = random_below(o, 2) ? 8 << random_below(o, 6) : 2 * random_in(o, 1, 70); /* often as models have it */
     int32_t rot = random_below(o, 2)             ? d
                   : d >= 8 && random_below(o, 2) ? 8 * random_in(o, 1, d / 8)
                                                  : 2 * random_in(o, 1, d / 2);
