@@ -212,18 +212,16 @@ static __global__ void __launch_bounds__(MMA_THREADS)
 /* What the queries of a tile need beside their numbers. */
 template <int ROWS> struct query_facts {
     float lse[ROWS], delta[ROWS];
-    int32_t from[ROWS];
 };
 
 template <int ROWS>
-static __device__ __forceinline__ void facts_load(struct query_facts<ROWS> *facts, const struct attention &a,
-                                                  int32_t head, int32_t q0, const float *lse, const float *delta)
+static __device__ __forceinline__ void facts_load(struct query_facts<ROWS> *facts, int32_t T, int32_t head, int32_t q0,
+                                                  const float *lse, const float *delta)
 {
-    int32_t i = threadIdx.x, t = q0 + i, T = a.qkv.rows;
+    int32_t i = threadIdx.x, t = q0 + i;
 
     if (i >= ROWS)
         return;
-    facts->from[i] = t < T ? first_key(a, t) : T;
     facts->lse[i] = t < T ? lse[(int64_t)head * T + t] * LOG2_E : 0;
     facts->delta[i] = t < T ? delta[(int64_t)head * T + t] : 0;
 }
@@ -249,6 +247,8 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     int32_t T = a.qkv.rows, d = a.head_dim, s0 = blockIdx.x * MMA_ROWS, kv_head = blockIdx.y;
     int32_t group = a.heads / a.kv_heads;
     int32_t row = s0 + (int32_t)(threadIdx.x / WARP) * 16, s[2] = {row + lane.row, row + lane.row + 8};
+    int32_t seen_end[2] = {s[0] < T ? end_of_queries(a, s[0]) : 0, s[1] < T ? end_of_queries(a, s[1]) : 0};
+    int32_t whole_end = row < T ? end_of_queries(a, row) : 0; /* queries from row + 15 up to it see all of the warp's keys */
     int32_t end = end_of_queries(a, s0 + MMA_ROWS < T ? s0 + MMA_ROWS - 1 : T - 1), col = (a.heads + kv_head) * d;
     int32_t v_col = col + a.kv_heads * d, per_head = (end - s0 + QUERIES - 1) / QUERIES, tiles = group * per_head;
     bool can_fetch = is_fetchable(a.qkv), can_fetch_g = is_fetchable(dout);
@@ -269,14 +269,14 @@ static __global__ void __launch_bounds__(MMA_THREADS)
         if (i + 1 < tiles) {
             tile_fetch(&shared.q[stage ^ 1], a.qkv, next_q0, T, next_head * d, d, can_fetch);
             tile_fetch(&shared.g[stage ^ 1], dout, next_q0, T, next_head * d, d, can_fetch_g);
-            facts_load(&shared.facts[stage ^ 1], a, next_head, next_q0, lse, delta);
+            facts_load(&shared.facts[stage ^ 1], T, next_head, next_q0, lse, delta);
         }
         fetch_group();
         if (i < 0)
             continue;
         fetch_wait<1>();
         __syncthreads(); /* this tile is there */
-        is_whole = row + 15 <= q0 && row >= shared.facts[stage].from[QUERIES - 1];
+        is_whole = row + 15 <= q0 && q0 + QUERIES <= whole_end;
         for (int n = 0; n < QUERIES; n += MMA_CHUNK) {
             float score[2][4] = {}, dp[2][4] = {};
             uint32_t weights[4];
@@ -289,7 +289,7 @@ static __global__ void __launch_bounds__(MMA_THREADS)
             for (int j = 0; j < 8; j++) {
                 int q = n + j / 4 * 8 + lane.pair + j % 2, h = j % 4 / 2;
                 float *at = &score[j / 4][j % 4], *dp_at = &dp[j / 4][j % 4];
-                bool is_seen = is_whole || (s[h] <= q0 + q && s[h] >= shared.facts[stage].from[q]);
+                bool is_seen = is_whole || (s[h] <= q0 + q && q0 + q < seen_end[h]);
                 struct pair pair = pair_of_sums(a, factor, *at, *dp_at, shared.facts[stage].lse[q],
                                                 shared.facts[stage].delta[q], is_seen);
                 *at = pair.slope;

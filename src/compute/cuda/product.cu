@@ -48,7 +48,7 @@ static __device__ struct expert_place expert_place(const struct experts &experts
 
 /* Where a result's rows are the experts', their tiles of so many rows lie one behind the other along x: the tile's
  * expert, -1 behind the last, and the tile's number there. */
-static __device__ int32_t expert_of(const struct experts &experts, int32_t rows, int32_t *tile)
+static __device__ __forceinline__ int32_t expert_of(const struct experts &experts, int32_t rows, int32_t *tile)
 {
     int32_t from = 0;
 
