@@ -248,7 +248,7 @@ static __global__ void __launch_bounds__(MMA_THREADS)
     int32_t group = a.heads / a.kv_heads;
     int32_t row = s0 + (int32_t)(threadIdx.x / WARP) * 16, s[2] = {row + lane.row, row + lane.row + 8};
     int32_t seen_end[2] = {s[0] < T ? end_of_queries(a, s[0]) : 0, s[1] < T ? end_of_queries(a, s[1]) : 0};
-    int32_t whole_end = row < T ? end_of_queries(a, row) : 0; /* queries from row + 15 up to it see all of the warp's keys */
+    int32_t whole_end = row < T ? end_of_queries(a, row) : 0; /* a query before it sees all keys up to itself */
     int32_t end = end_of_queries(a, s0 + MMA_ROWS < T ? s0 + MMA_ROWS - 1 : T - 1), col = (a.heads + kv_head) * d;
     int32_t v_col = col + a.kv_heads * d, per_head = (end - s0 + QUERIES - 1) / QUERIES, tiles = group * per_head;
     bool can_fetch = is_fetchable(a.qkv), can_fetch_g = is_fetchable(dout);

@@ -159,8 +159,8 @@ static struct mat added_of(const struct product *p)
     return p->d.at ? p->d : p->c;
 }
 
-/* Where eight bits have their scales, which the library reads when the product runs, and wants to see when it chooses an
- * algorithm; its A is our B. */
+/* Where eight bits have their scales. The library reads them when the product runs, and wants to know of them when it
+ * chooses an algorithm; its A is our B. */
 static bool set_scales(struct blas *blas, const struct blas_plan *plan, const struct product *p)
 {
     return p->a.type != DTYPE_U8 ||

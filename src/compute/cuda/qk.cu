@@ -1,6 +1,6 @@
-/* Norms of queries and keys, and their rotation. Heads whose halves are whole fours and that rotate whole take a part of
- * a warp each and stay in its registers; the others, and norms over all heads of q or k, a block for each group of heads
- * that share a mean. */
+/* Norms of queries and keys, and their rotation. Heads whose halves are whole fours and that rotate whole take a part
+ * of a warp each and stay in its registers; the others, and norms over all heads of q or k, a block for each group of
+ * heads that share a mean. */
 #include "compute/cuda/cuda_int.h"
 
 struct group {
