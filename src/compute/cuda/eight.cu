@@ -232,7 +232,7 @@ static struct product eight_product(const struct product *base, const struct eig
 static void eight_run(struct queue *queue, const struct product *p)
 {
     struct experts none = {};
-    bool has_run = p->a.type == DTYPE_U8 ? blas_run(queue, p) : product_mma_run(queue, p, &none, 1);
+    bool has_run = p->a.type == DTYPE_U8 ? blas_run(queue, p) : product_mma_run(queue, p, &none);
 
     if (!has_run)
         die("cuda: nothing here takes a product in eight bits of %d x %d x %d", p->m, p->n, p->k);

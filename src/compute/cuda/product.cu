@@ -123,11 +123,8 @@ static struct factor factor_of(const struct mat &m, bool is_turned)
 
 static void product_run(struct queue *queue, const struct product *p, const struct experts *experts)
 {
-    int32_t expert_count = experts->row_end ? experts->count : 1;
-    dim3 grid = product_grid(p, experts, TILE);
-
-    if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)) || product_mma_run(queue, p, experts, expert_count))
+    if (!p->m || !p->n || (!experts->row_end && blas_run(queue, p)) || product_mma_run(queue, p, experts))
         return;
-    LAUNCH(queue, product_kernel, grid, TILE_THREADS, factor_of(p->a, p->is_a_turned), factor_of(p->b, p->is_b_turned),
-           p->c, p->m, p->n, p->k, p->alpha, p->d, *experts);
+    LAUNCH(queue, product_kernel, product_grid(p, experts, TILE), TILE_THREADS, factor_of(p->a, p->is_a_turned),
+           factor_of(p->b, p->is_b_turned), p->c, p->m, p->n, p->k, p->alpha, p->d, *experts);
 }

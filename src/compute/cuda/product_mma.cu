@@ -166,8 +166,7 @@ static __global__ void __launch_bounds__(MMA_THREADS)
 }
 
 template <bool is_a_turned, bool is_b_turned>
-static void product_mma(struct queue *queue, const struct product *p, const struct experts *experts,
-                        int32_t expert_count)
+static void product_mma(struct queue *queue, const struct product *p, const struct experts *experts)
 {
     dim3 grid = product_grid(p, experts, PANEL);
 
@@ -177,13 +176,12 @@ static void product_mma(struct queue *queue, const struct product *p, const stru
 }
 
 /* False: not these types. */
-static bool product_mma_run(struct queue *queue, const struct product *p, const struct experts *experts,
-                            int32_t expert_count)
+static bool product_mma_run(struct queue *queue, const struct product *p, const struct experts *experts)
 {
     if (p->a.type != DTYPE_BF16 || p->b.type != DTYPE_BF16 || (p->is_a_turned && p->is_b_turned))
         return false;
     (p->is_a_turned   ? product_mma<true, false>
      : p->is_b_turned ? product_mma<false, true>
-                      : product_mma<false, false>)(queue, p, experts, expert_count);
+                      : product_mma<false, false>)(queue, p, experts);
     return true;
 }

@@ -74,40 +74,7 @@ static __global__ void qk_rope_kernel(struct op_qk_rope op, const int32_t *pos)
     }
 }
 
-/* Rotation alone, of all heads of a row by a block: by the angles, or back by their negatives. */
-static __global__ void rotate_kernel(struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
-                                     int32_t head_dim, int32_t rot, float sign)
-{
-    int32_t t = blockIdx.x, half = rot / 2, per_head = half / FOUR;
-    const float *cosines = cos_sin + (int64_t)pos[t] * rot;
-
-    for (int32_t i = threadIdx.x; i < heads * per_head; i += blockDim.x) {
-        int32_t j = i % per_head * FOUR, at = i / per_head * head_dim + j;
-        struct four a = get_four(qkv, t, at), b = get_four(qkv, t, at + half);
-        UNROLL
-        for (int k = 0; k < FOUR; k++) {
-            float first = a.at[k], cosine = cosines[j + k], sine = sign * cosines[half + j + k];
-            a.at[k] = first * cosine - b.at[k] * sine;
-            b.at[k] = b.at[k] * cosine + first * sine;
-        }
-        set_four(qkv, t, at, a);
-        set_four(qkv, t, at + half, b);
-    }
-}
-
-/* Whether a pair of halves is whole fours. */
-static bool rotates_fours(const float *cos_sin, int32_t rot)
-{
-    return cos_sin && rot > 0 && rot % (2 * FOUR) == 0;
-}
-
-static void rotate(struct queue *queue, struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
-                   int32_t head_dim, int32_t rot, float sign)
-{
-    LAUNCH(queue, rotate_kernel, dim3(qkv.rows), THREADS * 2, qkv, cos_sin, pos, heads, head_dim, rot, sign);
-}
-
-/* Eight columns of a head that a lane has: four, and those that they rotate with. */
+/* Eight columns of a head that a thread has: four, and those that they rotate with. */
 struct eight_columns {
     struct four low, high;
 };
@@ -136,6 +103,33 @@ static __device__ __forceinline__ void turn(struct eight_columns &x, const float
         x.low.at[k] = first * cosine - x.high.at[k] * sine;
         x.high.at[k] = x.high.at[k] * cosine + first * sine;
     }
+}
+
+/* Rotation alone, of all heads of a row by a block: by the angles, or back by their negatives. */
+static __global__ void rotate_kernel(struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
+                                     int32_t head_dim, int32_t rot, float sign)
+{
+    int32_t t = blockIdx.x, half = rot / 2, per_head = half / FOUR;
+    const float *cosines = cos_sin + (int64_t)pos[t] * rot;
+
+    for (int32_t i = threadIdx.x; i < heads * per_head; i += blockDim.x) {
+        int32_t j = i % per_head * FOUR, at = i / per_head * head_dim + j;
+        struct eight_columns x = get_columns(qkv, t, at, half);
+        turn(x, cosines + j, half, sign);
+        set_columns(qkv, t, at, half, x);
+    }
+}
+
+/* Whether a pair of halves is whole fours. */
+static bool rotates_fours(const float *cos_sin, int32_t rot)
+{
+    return cos_sin && rot > 0 && rot % (2 * FOUR) == 0;
+}
+
+static void rotate(struct queue *queue, struct mat qkv, const float *cos_sin, const int32_t *pos, int32_t heads,
+                   int32_t head_dim, int32_t rot, float sign)
+{
+    LAUNCH(queue, rotate_kernel, dim3(qkv.rows), THREADS * 2, qkv, cos_sin, pos, heads, head_dim, rot, sign);
 }
 
 /* Σ a·b over the head that `lanes` lanes have, a power of two of them. */
